@@ -1,0 +1,1 @@
+"""Looking at a model and images, and deciding a budget."""

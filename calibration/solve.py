@@ -1,0 +1,251 @@
+"""From decisions, rates or a target to a budget: the tokens after every block, fixed for all images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..exporter.budget import Budget, parse_budget
+from ..exporter.errors import InputError
+from .cost import gmacs, model_macs
+from .decisions import patches_for_mass
+from .presets import Preset, kept_patches
+
+if TYPE_CHECKING:
+    from ..exporter.models import ViTShape
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a plan: patches that stay after a block, and the method's options."""
+
+    block: int
+    patches: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How stages are placed and filled where a recipe leaves it open.
+
+    Attributes:
+        blocks: 0-based blocks of the stages.
+        similar: share of a stage's removal that goes by similarity.
+        iterations: PageRank iterations of every stage.
+    """
+
+    blocks: tuple[int, ...]
+    similar: float = 0.0
+    iterations: int | None = None
+
+    def options(self, method: str, patches: int, kept: int) -> dict[str, Any]:
+        """The method's options of a stage that takes `patches` to `kept`."""
+        if method != "zero_tprune":
+            return {}
+        similar = min(round((patches - kept) * self.similar), patches - patches // 2)
+        options: dict[str, Any] = {"similar": similar}
+        return options | ({"iterations": self.iterations} if self.iterations else {})
+
+
+def default_blocks(depth: int, stages: int) -> tuple[int, ...]:
+    """Evenly spaced blocks, none before the first quarter: 3, 6, 9 for twelve blocks and three stages.
+
+    Raises:
+        InputError: more stages than the model has room for.
+    """
+    blocks = tuple(depth * (index + 1) // (stages + 1) for index in range(stages))
+    if len(set(blocks)) < stages or blocks[-1] >= depth:
+        raise InputError(f"prune.stages is {stages}: a model of {depth} blocks has room for at most {depth - 1}")
+    return blocks
+
+
+def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Stage blocks in order.
+
+    Raises:
+        InputError: repeated, or not in the model.
+    """
+    if len(set(blocks)) != len(blocks) or not all(0 <= block < depth for block in blocks):
+        raise InputError(f"prune.blocks is {list(blocks)}: name different blocks from 0 to {depth - 1}")
+    return tuple(sorted(blocks))
+
+
+def make_budget(
+    shape: ViTShape, method: str, parameters: Mapping[str, Any], stages: Sequence[Stage], **informative: Any
+) -> Budget:
+    """A budget from its stages, with predicted cost.
+
+    Args:
+        shape: the model.
+        method: the pruning method.
+        parameters: its parameters, `place` included.
+        stages: patches after each stage; one that removes nothing is left out.
+        informative: `statistics` and `provenance`.
+    """
+    by_block = {stage.block: stage for stage in stages}
+    rows: list[dict[str, Any]] = []
+    now = shape.tokens
+    for block in range(shape.depth):
+        row: dict[str, Any] = {"block": block, "before": now, "after": now}
+        if block in by_block and by_block[block].patches + shape.prefix_tokens != now:
+            now = by_block[block].patches + shape.prefix_tokens
+            row |= {"after": now} | by_block[block].options
+        rows.append(row)
+    data = {
+        "model": shape.name,
+        "method": method,
+        "parameters": dict(parameters),
+        "prefix_tokens": shape.prefix_tokens,
+        "blocks": rows,
+        **informative,
+    }
+    budget = parse_budget(data)
+    return budget.model_copy(update={"gmacs": gmacs(shape, budget)})
+
+
+def from_keep_rates(
+    shape: ViTShape, method: str, parameters: Mapping[str, Any], rates: Mapping[int, float], rule: Rule
+) -> Budget:
+    """A budget by hand: `int(patches * rate)` patches stay after each named block (EViT rounds up).
+
+    Raises:
+        InputError: a block that the model does not have, or a rate that leaves no patch.
+    """
+    unknown = sorted(block for block in rates if not 0 <= block < shape.depth)
+    if unknown:
+        raise InputError(f"prune.keep_rates names block {unknown[0]}, but the model has blocks 0 to {shape.depth - 1}")
+    patches = shape.tokens - shape.prefix_tokens
+    stages: list[Stage] = []
+    for block, rate in sorted(rates.items()):
+        kept = math.ceil(patches * rate - 1e-9) if method == "evit" else int(patches * rate + 1e-9)
+        if kept < 1:
+            raise InputError(f"prune.keep_rates: {rate} of {patches} patches at block {block} leaves none")
+        stages.append(Stage(block, kept, rule.options(method, patches, kept)))
+        patches = kept
+    return make_budget(shape, method, parameters, stages)
+
+
+def from_preset(shape: ViTShape, preset: Preset, **informative: Any) -> Budget:
+    """A preset's budget for a model of any depth; its blocks are scaled from twelve."""
+    patches = shape.tokens - shape.prefix_tokens
+    stages: list[Stage] = []
+    for rule in preset.stages:
+        block = rule.block if shape.depth == 12 else round(rule.block * (shape.depth - 1) / 11)
+        if stages and block <= stages[-1].block:
+            raise InputError(f"this preset has more stages than a model of {shape.depth} blocks has room for")
+        options = dict(rule.options)
+        if "similar" in options:
+            options["similar"] = min(options["similar"], patches // 4)
+        kept = max(1, kept_patches(patches, type(rule)(rule.block, rule.rate, options), preset.round_up))
+        stages.append(Stage(block, kept, options))
+        patches = kept
+    return make_budget(shape, preset.method, preset.parameters, stages, **informative)
+
+
+def from_mass(
+    shape: ViTShape,
+    method: str,
+    parameters: Mapping[str, Any],
+    importance: np.ndarray,
+    mass: float,
+    quantile: float,
+    rule: Rule,
+) -> Budget:
+    """Keep, at every stage, as many patches as hold a share of the importance mass in most images.
+
+    Args:
+        importance: [images, blocks, patches] of the dense model, rows sum to 1.
+        mass: share of the mass.
+        quantile: share of images for which the count must suffice.
+    """
+    counts = patches_for_mass(importance, mass, quantile)
+    patches = shape.tokens - shape.prefix_tokens
+    stages: list[Stage] = []
+    for block in rule.blocks:
+        kept = min(patches, int(counts[block]))
+        stages.append(Stage(block, kept, rule.options(method, patches, kept)))
+        patches = kept
+    return make_budget(shape, method, parameters, stages)
+
+
+def from_target(
+    shape: ViTShape,
+    method: str,
+    parameters: Mapping[str, Any],
+    macs: float,
+    rule: Rule,
+    weights: Sequence[float] | None = None,
+) -> Budget:
+    """The largest budget that costs at most `macs`: one keep rate for all stages, then single patches.
+
+    No patch more fits at any stage, so the target is met within the cost of one patch: well within 1 % for a ViT of
+    100 patches or more, and as near as it can be for a smaller one.
+
+    Args:
+        shape: the model.
+        macs: multiply-accumulates for one image that must not be passed.
+        rule: the stages.
+        weights: by stage, how strongly the common rate acts there: `rate ** weight`; ones by default.
+
+    Raises:
+        InputError: the target is out of reach; the reachable range is given.
+    """
+    whole = shape.tokens - shape.prefix_tokens
+    exponents = list(weights or [1.0] * len(rule.blocks))
+
+    def sizes(rate: float) -> list[int]:
+        patches, kept = float(whole), []
+        for exponent in exponents:
+            patches *= rate**exponent
+            kept.append(max(1, int(patches + 1e-9)))
+        return kept
+
+    def build(kept: Sequence[int]) -> Budget:
+        before = [whole, *kept[:-1]]
+        stages = [
+            Stage(block, after, rule.options(method, patches, after))
+            for block, patches, after in zip(rule.blocks, before, kept, strict=True)
+        ]
+        return make_budget(shape, method, parameters, stages)
+
+    def cost(kept: Sequence[int]) -> int:
+        return model_macs(shape, build(kept).plan())
+
+    dense, least = cost([whole] * len(exponents)), cost([1] * len(exponents))
+    if macs >= dense:
+        raise InputError(
+            f"prune.target asks for {macs / 1e9:.3f} GMACs, but the dense model costs {dense / 1e9:.3f}; ask for less"
+        )
+    if macs < least:
+        raise InputError(
+            f"prune.target asks for {macs / 1e9:.3f} GMACs, but with stages at blocks {list(rule.blocks)} the least is "
+            f"{least / 1e9:.3f}; ask for more, or place stages earlier with prune.blocks"
+        )
+    rate = _bisect(lambda value: cost(sizes(value)) <= macs)
+    kept = _fill(sizes(rate), whole, lambda candidate: cost(candidate) <= macs)
+    return build(kept)
+
+
+def _bisect(fits: Callable[[float], bool]) -> float:
+    """The largest rate in (0, 1) that fits, to the resolution of one patch in a million."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _fill(kept: list[int], whole: int, fits: Callable[[Sequence[int]], bool]) -> list[int]:
+    """Spend what rounding left over, patch by patch, on the last stages first."""
+    grown = True
+    while grown:
+        grown = False
+        for index in reversed(range(len(kept))):
+            limit = whole if index == 0 else kept[index - 1]
+            candidate = [*kept[:index], kept[index] + 1, *kept[index + 1 :]]
+            if kept[index] < limit and fits(candidate):
+                kept, grown = candidate, True
+    return kept

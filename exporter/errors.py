@@ -1,0 +1,33 @@
+"""Errors that a person can act on: what was wrong, where, and what to do next, in one line."""
+
+from __future__ import annotations
+
+
+class VitrimError(Exception):
+    """Base of every error that ends a command with one line instead of a traceback."""
+
+    exit_code = 3
+
+
+class InputError(VitrimError):
+    """A file, key or option that the user gave cannot be used."""
+
+
+class UnsupportedError(VitrimError):
+    """A model, operator or target that vitrim does not take; the message says what it does take."""
+
+
+class EnvironmentLack(VitrimError):
+    """This machine lacks something (package, GPU, TensorRT, disk); the message says how to get it."""
+
+
+class ParityError(VitrimError):
+    """Two runners disagree past the tolerance, or decide differently without a near-tie."""
+
+    exit_code = 1
+
+
+class NotFasterError(VitrimError):
+    """The pruned graph is not faster than the dense one on this machine."""
+
+    exit_code = 2

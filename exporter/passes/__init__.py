@@ -1,0 +1,1 @@
+"""onnx-graphsurgeon rewrites, one per file."""

@@ -1,0 +1,1 @@
+"""The torch-free side: runners, engines, parity, benchmarks and bundles."""

@@ -1,0 +1,1 @@
+"""Recipes that ship, their schema, and the pipeline that strings the stages."""

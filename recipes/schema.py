@@ -1,0 +1,186 @@
+"""The recipe: one YAML file that says what to prune, how, for which target, and what counts as right."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def exactly_one(section: BaseModel, keys: tuple[str, ...]) -> None:
+    """Refuse a section in which not exactly one of `keys` was given."""
+    given = [key for key in keys if getattr(section, key) is not None and getattr(section, key) is not False]
+    if len(given) != 1:
+        found = " and ".join(given) if given else "none of them"
+        raise ValueError(f"give exactly one of {', '.join(keys)}; found {found}")
+
+
+class PreprocessOverrides(Section):
+    """What differs from timm's data config of the model; keys left out keep the model's own."""
+
+    mean: list[float] | None = Field(default=None, description="Mean by channel, on a 0..1 scale.")
+    std: list[float] | None = Field(default=None, description="Standard deviation by channel.")
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(default=None, description="Resizing.")
+    crop_pct: float | None = Field(default=None, gt=0, le=1, description="Share of the short side that is cropped.")
+
+
+class ModelSection(Section):
+    """Which model, and where its weights come from."""
+
+    name: str = Field(min_length=1, description="timm model name.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the timm model.")
+    checkpoint: str | None = Field(default=None, description="Safetensors or PyTorch state dict.")
+    pretrained: bool = Field(default=False, description="Fetch timm's weights from the model hub.")
+    random: int | None = Field(default=None, ge=0, description="Seed of random weights, for trying things out.")
+    preprocess: PreprocessOverrides = Field(default_factory=PreprocessOverrides)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSection:
+        exactly_one(self, ("checkpoint", "pretrained", "random"))
+        return self
+
+
+class ImagesSection(Section):
+    """Which images; none of them is needed to be labelled."""
+
+    path: str | None = Field(default=None, description="Folder of photos, folder of class folders, .npz or one photo.")
+    generator: Literal["shapes", "noise"] | None = Field(
+        default=None, description="Make images instead: the quickstart's labelled shapes, or normal noise."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the generator.")
+    count: int | None = Field(default=64, ge=1, description="How many, spread evenly over the source; null takes all.")
+    every: int = Field(default=1, ge=1, description="Take every n-th image only ...")
+    offset: int = Field(default=0, ge=0, description="... from this one on: disjoint halves are every 2, offset 0 and 1.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ImagesSection:
+        exactly_one(self, ("path", "generator"))
+        if self.generator and self.count is None:
+            raise ValueError("count must be a number when images are generated")
+        return self
+
+
+class TargetSection(Section):
+    """What the solver has to reach."""
+
+    gflops: float | None = Field(default=None, gt=0, description="Multiply-accumulates in 1e9, as papers count them.")
+    flops_ratio: float | None = Field(default=None, gt=0, le=1, description="Share of the dense model's.")
+    speedup: float | None = Field(default=None, ge=1, description="Dense over pruned latency, by the latency model.")
+
+    @model_validator(mode="after")
+    def _one(self) -> TargetSection:
+        exactly_one(self, ("gflops", "flops_ratio", "speedup"))
+        return self
+
+
+class SearchSection(Section):
+    """Monte-Carlo search of the budget on the calibration images, as the Zero-TPrune paper tunes its own."""
+
+    trials: int = Field(default=0, ge=0, le=10000, description="Random configurations to try; 0 takes the rule's.")
+    seed: int = Field(default=0, ge=0, description="Seed of the draws.")
+
+
+class PruneSection(Section):
+    """How tokens are pruned, and how much."""
+
+    method: str = Field(default="zero_tprune", description="Pruning method.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="The method's parameters, see docs/methods.md.")
+    target: TargetSection | None = Field(default=None, description="Let the solver find the tokens.")
+    preset: str | None = Field(default=None, description="A published or precursor configuration by name.")
+    keep_rates: dict[int, float] | None = Field(
+        default=None, description="Share of the patches that stays, by block (0-based)."
+    )
+    mass: float | None = Field(default=None, gt=0, lt=1, description="Keep the tokens holding this importance mass.")
+    budget: str | None = Field(default=None, description="A budget.json, perhaps edited by hand.")
+    blocks: list[int] | None = Field(default=None, min_length=1, description="Blocks of the stages; null: the rule's.")
+    stages: int = Field(default=3, ge=1, le=12, description="How many stages the solver places when blocks is null.")
+    similar: float | None = Field(
+        default=None, ge=0, lt=1, description="Share of a stage's removal that goes by similarity; null: the rule's."
+    )
+    iterations: int | None = Field(default=None, ge=1, le=100, description="PageRank iterations; null: the rule's.")
+    quantile: float = Field(
+        default=0.9, gt=0, le=1, description="With mass: the share of images for which the tokens must suffice."
+    )
+    search: SearchSection = Field(default_factory=SearchSection)
+
+    @field_validator("keep_rates")
+    @classmethod
+    def _rates(cls, rates: dict[int, float] | None) -> dict[int, float] | None:
+        for block, rate in (rates or {}).items():
+            if block < 0 or not 0 < rate <= 1:
+                raise ValueError(f"block {block} has rate {rate}; blocks count from 0 and rates lie in (0, 1]")
+        return rates
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PruneSection:
+        exactly_one(self, ("target", "preset", "keep_rates", "mass", "budget"))
+        return self
+
+
+class ExportSection(Section):
+    """For which target the graph is made."""
+
+    target: str = Field(default="ort-cpu", description="Where the graph will run, see `vitrim doctor`.")
+    batch: int = Field(default=1, ge=1, le=4096, description="Fixed batch size of the graph.")
+    attention: Literal["auto", "decomposed", "fused"] = Field(
+        default="auto", description="onnxruntime's fused Attention: only where it measures faster, never, or always."
+    )
+
+
+class ParitySection(Section):
+    """When two runners count as equal."""
+
+    atol: float = Field(default=1e-4, gt=0, description="Largest absolute error of a logit, decisions being equal.")
+    tie: float = Field(
+        default=1e-4, ge=0, lt=1, description="Relative score gap at the cut below which decisions may differ."
+    )
+    images: int = Field(default=32, ge=1, description="Images that the ladder is climbed with.")
+    golden: int = Field(default=8, ge=1, description="Images whose outputs travel in the bundle (at least one batch).")
+
+
+class BenchSection(Section):
+    """How the dense, pruned and free-slicing graphs are timed."""
+
+    runs: int = Field(default=50, ge=5, le=100000, description="Interleaved rounds, each timing every graph once.")
+    warmup: float = Field(default=0.5, ge=0, le=600, description="Least seconds of warm-up a graph.")
+    threads: int | None = Field(default=None, ge=1, description="onnxruntime threads; null: all cores.")
+    allow_slower: bool = Field(default=False, description="Do not fail when the pruned graph is not faster.")
+
+
+class EngineSection(Section):
+    """The TensorRT engine."""
+
+    mode: Literal["auto", "require", "skip"] = Field(
+        default="auto", description="Build where TensorRT and a GPU are; fail without them; or never."
+    )
+    precision: Literal["fp32", "fp16"] = Field(default="fp32", description="Precision of the engine's layers.")
+    workspace_mib: int = Field(default=1024, ge=16, description="Scratch memory that the builder may use, in MiB.")
+
+
+class Recipe(Section):
+    """Everything that one export needs. Relative paths start at the recipe's folder."""
+
+    model: ModelSection
+    images: ImagesSection
+    evaluate: ImagesSection | None = Field(
+        default=None, description="Images for agreement and accuracy; null: those of `images` that it leaves over."
+    )
+    prune: PruneSection
+    export: ExportSection = Field(default_factory=ExportSection)
+    parity: ParitySection = Field(default_factory=ParitySection)
+    bench: BenchSection = Field(default_factory=BenchSection)
+    engine: EngineSection = Field(default_factory=EngineSection)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a recipe, as published in recipes/schema.json."""
+    schema = Recipe.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "vitrim recipe"
+    return schema
