@@ -194,14 +194,6 @@ def from_target(
         InputError: the target is out of reach; the reachable range is given.
     """
     whole = shape.tokens - shape.prefix_tokens
-    exponents = list(weights or [1.0] * len(rule.blocks))
-
-    def sizes(rate: float) -> list[int]:
-        patches, kept = float(whole), []
-        for exponent in exponents:
-            patches *= rate**exponent
-            kept.append(max(1, int(patches + 1e-9)))
-        return kept
 
     def build(kept: Sequence[int]) -> Budget:
         before = [whole, *kept[:-1]]
@@ -214,19 +206,50 @@ def from_target(
     def cost(kept: Sequence[int]) -> int:
         return model_macs(shape, build(kept).plan())
 
-    dense, least = cost([whole] * len(exponents)), cost([1] * len(exponents))
+    dense = cost([whole] * len(rule.blocks))
     if macs >= dense:
         raise InputError(
             f"prune.target asks for {macs / 1e9:.3f} GMACs, but the dense model costs {dense / 1e9:.3f}; ask for less"
         )
-    if macs < least:
+    kept = fill_to_target(whole, weights or [1.0] * len(rule.blocks), cost, macs)
+    if kept is None:
+        least = cost([1] * len(rule.blocks))
         raise InputError(
             f"prune.target asks for {macs / 1e9:.3f} GMACs, but with stages at blocks {list(rule.blocks)} the least is "
             f"{least / 1e9:.3f}; ask for more, or place stages earlier with prune.blocks"
         )
-    rate = _bisect(lambda value: cost(sizes(value)) <= macs)
-    kept = _fill(sizes(rate), whole, lambda candidate: cost(candidate) <= macs)
     return build(kept)
+
+
+def fill_to_target(
+    whole: int, weights: Sequence[float], cost: Callable[[list[int]], int], macs: float
+) -> list[int] | None:
+    """Patches after each stage so that no patch more fits into a cost.
+
+    One keep rate is found by bisection, stage i keeping `rate ** weights[i]`; what rounding leaves over is spent patch
+    by patch, on the last stages first.
+
+    Args:
+        whole: patches before the first stage.
+        weights: how strongly each stage prunes.
+        cost: multiply-accumulates of a list of kept patches; grows with each of them.
+        macs: must not be passed.
+
+    Returns:
+        kept patches by stage; None where even one patch a stage costs more.
+    """
+
+    def sizes(rate: float) -> list[int]:
+        patches, kept = float(whole), []
+        for weight in weights:
+            patches *= rate**weight
+            kept.append(max(1, int(patches + 1e-9)))
+        return kept
+
+    if cost([1] * len(weights)) > macs:
+        return None
+    rate = _bisect(lambda value: cost(sizes(value)) <= macs)
+    return _fill(sizes(rate), whole, lambda candidate: cost(candidate) <= macs)
 
 
 def _bisect(fits: Callable[[float], bool]) -> float:
@@ -238,7 +261,7 @@ def _bisect(fits: Callable[[float], bool]) -> float:
     return low
 
 
-def _fill(kept: list[int], whole: int, fits: Callable[[Sequence[int]], bool]) -> list[int]:
+def _fill(kept: list[int], whole: int, fits: Callable[[list[int]], bool]) -> list[int]:
     """Spend what rounding left over, patch by patch, on the last stages first."""
     grown = True
     while grown:

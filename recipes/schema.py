@@ -159,7 +159,6 @@ class EngineSection(Section):
     mode: Literal["auto", "require", "skip"] = Field(
         default="auto", description="Build where TensorRT and a GPU are; fail without them; or never."
     )
-    precision: Literal["fp32", "fp16"] = Field(default="fp32", description="Precision of the engine's layers.")
     workspace_mib: int = Field(default=1024, ge=16, description="Scratch memory that the builder may use, in MiB.")
 
 

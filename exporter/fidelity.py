@@ -1,0 +1,43 @@
+"""What pruning does to the answers: agreement with the dense model, divergence, and accuracy where labels are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Row-wise log-probabilities in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def fidelity(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
+    """Paired comparison on the same images.
+
+    Args:
+        dense: [n, classes] logits of the dense model.
+        pruned: [n, classes] logits of the pruned one.
+        labels: [n] class indices, or None.
+
+    Returns:
+        `agreement` of the top class, mean `kl` divergence from dense, and with labels both accuracies and how many
+        images turned wrong (`lost`) or right (`won`).
+    """
+    ours, theirs = dense.argmax(1), pruned.argmax(1)
+    p, q = log_softmax(dense), log_softmax(pruned)
+    result: dict[str, Any] = {
+        "images": len(dense),
+        "agreement": float((ours == theirs).mean()),
+        "kl": float((np.exp(p) * (p - q)).sum(axis=1).mean()),
+    }
+    if labels is not None:
+        right, still = ours == labels, theirs == labels
+        result |= {
+            "accuracy_dense": float(right.mean()),
+            "accuracy_pruned": float(still.mean()),
+            "lost": int((right & ~still).sum()),
+            "won": int((~right & still).sum()),
+        }
+    return result

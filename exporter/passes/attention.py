@@ -1,0 +1,80 @@
+"""onnxruntime's fused Attention (opset 23) straight from the qkv projection, in its 3-D form.
+
+::
+
+    qkv [B,N,3D] --Reshape--Transpose--Split--Squeeze x3--Mul--MatMul--Softmax--MatMul--Transpose--Reshape [B,N,D]
+        =>  qkv --Split--+--Attention(q, k, v; q_num_heads = kv_num_heads = H, scale)-- [B,N,D]
+
+1. self-attention with the plain timm layout, whose matrix nobody else reads.
+A pruning stage reads the matrix and therefore keeps its own form.
+"""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from .base import Builder, Context, Found, Match, Pass, only_consumer, producer, scalar, static_shape
+
+
+def _projection(tensor: gs.Tensor) -> tuple[gs.Node, int] | None:
+    """(the Split that cut it out, its position) of a query, key or value, else None."""
+    squeeze = producer(tensor, "Squeeze")
+    if squeeze is None:
+        return None
+    split = producer(squeeze.inputs[0], "Split")
+    if split is None:
+        return None
+    return split, next(i for i, out in enumerate(split.outputs) if out is squeeze.inputs[0])
+
+
+def match(node: gs.Node, context: Context) -> Found:
+    """Case 1."""
+    if len(node.outputs[0].outputs) != 1:
+        return "its matrix is read by a pruning stage too"
+    product = only_consumer(node.outputs[0])
+    scores = producer(node.inputs[0], "MatMul")
+    if product is None or product.op != "MatMul" or scores is None or product.inputs[0] is not node.outputs[0]:
+        return "it is not a plain softmax attention"
+    scaled, keys = producer(scores.inputs[0], "Mul"), producer(scores.inputs[1], "Transpose")
+    if scaled is None or keys is None or list(keys.attrs.get("perm", [])) != [0, 1, 3, 2]:
+        return "queries are not scaled, or keys are not transposed, in the plain way"
+    scale = scalar(scaled.inputs[1])
+    parts = [_projection(tensor) for tensor in (scaled.inputs[0], keys.inputs[0], product.inputs[1])]
+    if scale is None or any(part is None for part in parts):
+        return "queries, keys and values do not come straight from one projection (QK-norm, for instance)"
+    splits = {id(part[0]) for part in parts if part}
+    if len(splits) != 1 or [part[1] for part in parts if part] != [0, 1, 2]:
+        return "queries, keys and values do not come from one projection"
+    split = parts[0][0]  # type: ignore[index]
+    transpose = producer(split.inputs[0], "Transpose")
+    reshape = producer(transpose.inputs[0], "Reshape") if transpose is not None else None
+    back = only_consumer(product.outputs[0])
+    merged = only_consumer(back.outputs[0]) if back is not None and back.op == "Transpose" else None
+    if transpose is None or list(transpose.attrs["perm"]) != [2, 0, 3, 1, 4] or reshape is None:
+        return "the projection is not laid out as timm does"
+    if merged is None or merged.op != "Reshape" or back is None or list(back.attrs["perm"]) != [0, 2, 1, 3]:
+        return "its heads are not merged as timm does"
+    shape = static_shape(reshape.outputs[0])
+    if shape is None:
+        return "shapes are not static"
+    return {"qkv": reshape.inputs[0], "last": merged, "shape": shape, "scale": scale}
+
+
+def apply(graph: gs.Graph, found: Match, context: Context) -> None:
+    """One Split and one Attention."""
+    build, last = Builder(graph, "attention"), found["last"]
+    batch, tokens, _, heads, head_dim = found["shape"]
+    width, out = heads * head_dim, last.outputs[0]
+    last.outputs.clear()
+    dtype = found["qkv"].dtype
+    names = [build.name(part) for part in ("q", "k", "v")]
+    parts = [gs.Variable(name, dtype=dtype, shape=[batch, tokens, width]) for name in names]
+    sizes = build.const([width] * 3, "int64", "parts")
+    graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 2}, [found["qkv"], sizes], parts))
+    heads_of = {"q_num_heads": heads, "kv_num_heads": heads, "scale": found["scale"]}
+    build.node("Attention", parts, [batch, tokens, width], out.dtype, out, **heads_of)
+
+
+FUSED_ATTENTION = Pass(
+    "fused Attention", frozenset({"Softmax"}), match, apply, lambda context: context.fused_attention
+)

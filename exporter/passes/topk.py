@@ -1,0 +1,80 @@
+"""TopK in the form that every runtime takes.
+
+::
+
+    x(int) --TopK--> values, indices      =>   x --Cast(float)--TopK--Cast--> values, indices
+    x --TopK(k = n, sorted)--Slice[:j]    =>   x --TopK(k = j)
+
+1. integers are ranked as float32 (TensorRT 8.5 has no integer TopK); exact up to 2^24;
+2. of a sorted TopK only the first j are read, by every reader alike: K shrinks to j;
+3. `sorted` is set where it was 0: TensorRT knows no other form.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .base import Builder, Context, Found, Match, Pass, constant, static_shape
+
+
+def _first(node: gs.Node, axis: int) -> int | None:
+    """How many leading entries along `axis` a Slice keeps, else None."""
+    if node.op != "Slice" or len(node.inputs) < 4:
+        return None
+    starts, ends, axes = (constant(tensor) for tensor in node.inputs[1:4])
+    steps = constant(node.inputs[4]) if len(node.inputs) > 4 else np.array([1])
+    if starts is None or ends is None or axes is None or steps is None:
+        return None
+    if starts.tolist() != [0] or steps.tolist() != [1] or len(axes) != 1 or ends[0] <= 0:
+        return None
+    rank = len(node.inputs[0].shape or [])
+    return int(ends[0]) if int(axes[0]) % max(rank, 1) == axis else None
+
+
+def match(node: gs.Node, context: Context) -> Found:
+    """Cases 1 to 3."""
+    shape = static_shape(node.inputs[0])
+    k = constant(node.inputs[1])
+    if k is None:
+        return "K is computed, not constant; trace the model with fixed counts"
+    if shape is None:
+        return "the input's shape is not static"
+    axis = int(node.attrs.get("axis", -1)) % len(shape)
+    found: Match = {"node": node}
+    dtype = np.dtype(node.inputs[0].dtype) if node.inputs[0].dtype is not None else np.dtype(np.float32)
+    if dtype.kind in "iu" and not context.target.integer_topk:
+        found["cast"] = dtype
+    firsts = [_first(reader, axis) for out in node.outputs for reader in out.outputs]
+    if firsts and all(first is not None for first in firsts) and node.attrs.get("sorted", 1):
+        most = max(first for first in firsts if first is not None)
+        if most < int(k.reshape(-1)[0]):
+            found |= {"k": most, "axis": axis}
+    if not node.attrs.get("sorted", 1):
+        found["sort"] = True
+    return found if len(found) > 1 else None
+
+
+def apply(graph: gs.Graph, found: Match, context: Context) -> None:
+    """Rewrite one TopK in place."""
+    build, node = Builder(graph, "topk"), found["node"]
+    if "sort" in found:
+        node.attrs["sorted"] = 1
+    if "k" in found:
+        node.inputs[1] = build.const([found["k"]], "int64", "k")
+        for out in node.outputs:
+            shape = static_shape(out)
+            if shape is not None:
+                shape[found["axis"]] = found["k"]
+                out.shape = shape
+    if "cast" in found:
+        source, dtype = node.inputs[0], found["cast"]
+        code = {np.dtype(np.int32): 6, np.dtype(np.int64): 7}.get(dtype, 7)
+        node.inputs[0] = build.node("Cast", [source], static_shape(source), np.float32, to=1)
+        values = node.outputs[0]
+        raw = gs.Variable(build.name("values"), dtype=np.float32, shape=values.shape)
+        node.outputs[0] = raw
+        build.node("Cast", [raw], static_shape(values), dtype, values, to=code)
+
+
+STATIC_TOPK = Pass("TopK with constant K", frozenset({"TopK"}), match, apply)

@@ -1,0 +1,116 @@
+"""From a budget to graphs for a target: dense, pruned and the free-slicing floor, each traced and rewritten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..exporter.budget import Budget
+from ..exporter.errors import UnsupportedError
+from ..exporter.lint import lint, operator_table
+from ..exporter.passes.pipeline import rewrite
+from ..exporter.pruned import PrunedViT
+from ..exporter.runtime.bench import interleave
+from ..exporter.runtime.runners import OrtRunner
+from ..exporter.runtime.stats import paired_ratio
+from ..exporter.targets import Target
+from ..exporter.trace import save, trace
+from .stages import Listener
+
+KINDS = ("dense", "pruned", "floor")
+TRIAL_ROUNDS = 9
+TRIAL_SECONDS = 12.0
+
+
+def without_stages(budget: Budget) -> Budget:
+    """The same budget with nothing removed: the dense model."""
+    first = budget.blocks[0].before
+    rows = [type(row)(block=row.block, before=first, after=first) for row in budget.blocks]
+    return budget.model_copy(update={"blocks": tuple(rows)})
+
+
+def sliced(budget: Budget) -> Budget:
+    """The same token counts by slicing the first tokens: the least time that the plan can take."""
+    rows = [type(row)(block=row.block, before=row.before, after=row.after) for row in budget.blocks]
+    return budget.model_copy(
+        update={"method": "slice", "parameters": {"place": budget.place}, "blocks": tuple(rows)}
+    )
+
+
+def budget_of(kind: str, budget: Budget) -> Budget:
+    """The budget that makes the dense, pruned or floor graph."""
+    return {"dense": without_stages, "pruned": lambda b: b, "floor": sliced}[kind](budget)
+
+
+def trace_all(model: Any, budget: Budget, batch: int, metadata: Mapping[str, Any], folder: Path, listener: Listener) -> None:
+    """Write `<kind>.onnx` as traced, before any pass."""
+    for index, kind in enumerate(KINDS):
+        outputs = ("logits", "kept") if kind == "pruned" else ("logits",)
+        own = dict(metadata) | {"kind": kind, "budget": budget_of(kind, budget).model_dump(mode="json")}
+        save(trace(PrunedViT(model, budget_of(kind, budget), outputs), batch, own), folder / f"{kind}.onnx")
+        listener.progress(index + 1, len(KINDS))
+
+
+def rewrite_all(
+    traced: Path, target: Target, image: np.ndarray, attention: str, folder: Path, listener: Listener
+) -> None:
+    """Write `<kind>.<form>.onnx` for every wanted attention form, and `passes.json` with the reports.
+
+    Raises:
+        UnsupportedError: the rewritten graph does not lint clean for the target.
+    """
+    forms = forms_for(target, attention)
+    reports: dict[str, Any] = {}
+    for index, kind in enumerate(KINDS):
+        model = onnx.load(traced / f"{kind}.onnx")
+        for form in forms:
+            rewritten, passes = rewrite(model, target, {"image": image}, fused_attention=form == "fused")
+            findings = [finding for finding in lint(rewritten, target) if finding.severity == "error"]
+            if findings:
+                raise UnsupportedError(f"the {kind} graph is not fit for {target.name}: {findings[0]}")
+            rewritten.metadata_props.add(key="vitrim.target", value=target.name)
+            save(rewritten, folder / f"{kind}.{form}.onnx")
+            reports[f"{kind}.{form}"] = {
+                "passes": [report.to_dict() for report in passes],
+                "operators_before": operator_table(model),
+                "operators_after": operator_table(rewritten),
+            }
+        listener.progress(index + 1, len(KINDS))
+    (folder / "passes.json").write_text(json.dumps(reports, indent=1))
+
+
+def forms_for(target: Target, attention: str) -> tuple[str, ...]:
+    """Attention forms to make: onnxruntime may run a fused one, TensorRT fuses by itself."""
+    if target.runtime != "onnxruntime" or "Attention" in target.lacks:
+        if attention == "fused":
+            raise UnsupportedError(f"export.attention is fused, but {target.name} has no Attention operator; use auto")
+        return ("decomposed",)
+    return {"auto": ("decomposed", "fused"), "decomposed": ("decomposed",), "fused": ("fused",)}[attention]
+
+
+def choose_forms(rewritten: Path, target: Target, attention: str, threads: int | None) -> dict[str, Any]:
+    """Which attention form each graph runs fastest in, measured; decomposed unless fused is surely faster.
+
+    Returns:
+        by kind: `form`, and where both were timed `fused_speedup` with its interval.
+    """
+    forms = forms_for(target, attention)
+    if len(forms) == 1:
+        return {kind: {"form": forms[0]} for kind in KINDS}
+    chosen: dict[str, Any] = {}
+    for kind in KINDS:
+        runners = {form: OrtRunner(str(rewritten / f"{kind}.{form}.onnx"), threads=threads) for form in forms}
+        image = np.zeros(runners["fused"].shape, dtype=np.float32)
+        runs = {form: (lambda runner=runner: runner(image)) for form, runner in runners.items()}
+        once = interleave(runs, 1, warmup=0.05)
+        rounds = int(np.clip(TRIAL_SECONDS * 1000 / 3 / sum(float(v[0]) for v in once.values()), TRIAL_ROUNDS, 60))
+        samples = interleave(runs, rounds, warmup=0.1)
+        ratio = paired_ratio(samples["decomposed"], samples["fused"])
+        form = "fused" if ratio["interval"][0] > 1 else "decomposed"
+        chosen[kind] = {"form": form, "fused_speedup": ratio["median"], "interval": ratio["interval"]}
+    return chosen

@@ -1,0 +1,110 @@
+"""From a recipe's `prune` section to a budget."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..calibration import decisions as dense_decisions
+from ..calibration.cost import LatencyModel, dense_plan, gmacs, model_macs
+from ..calibration.images import ImageSource
+from ..calibration.presets import get_preset
+from ..calibration.rules import default_rule
+from ..calibration.search import search
+from ..calibration.solve import from_keep_rates, from_mass, from_preset, from_target
+from ..exporter.budget import Budget, check_legal, read_budget
+from ..exporter.errors import InputError
+from ..exporter.methods import get_method
+from ..exporter.methods.stage import check_method_options, parse_parameters
+from ..exporter.models import ViTShape, describe, fingerprint
+from .schema import PruneSection, Recipe
+from .stages import Listener
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what decides the outcome."""
+    found: dict[str, str | None] = {"vitrim": __version__}
+    for package in ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnx-graphsurgeon", "numpy"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def target_macs(prune: PruneSection, shape: ViTShape, batch: int, stages: int) -> float:
+    """The recipe's target as multiply-accumulates for one image.
+
+    Raises:
+        InputError: no budget reaches the speed-up.
+    """
+    assert prune.target is not None
+    dense = model_macs(shape, dense_plan(shape))
+    if prune.target.gflops is not None:
+        return prune.target.gflops * 1e9
+    if prune.target.flops_ratio is not None:
+        return prune.target.flops_ratio * dense
+    assert prune.target.speedup is not None
+    return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup, stages) * dense
+
+
+def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, listener: Listener) -> Budget:
+    """Decide a budget as the recipe says.
+
+    Args:
+        recipe: its `prune` and `export.batch`.
+        model: the dense model.
+        source: calibration images.
+        folder: where the streamed scores go.
+        listener: hears progress.
+
+    Raises:
+        InputError: the section does not fit the model; naming the key.
+    """
+    prune, shape = recipe.prune, describe(model)
+    if prune.budget is not None:
+        budget = read_budget(prune.budget)
+        check_legal(
+            budget, depth=shape.depth, tokens=shape.tokens, prefix_tokens=shape.prefix_tokens, where=prune.budget
+        )
+        method = get_method(budget.method)
+        check_method_options(budget, method.Parameters, method.StageOptions)
+        return budget.model_copy(update={"gmacs": gmacs(shape, budget), "model": shape.name})
+    preset = get_preset(prune.preset) if prune.preset is not None else None
+    method_name = preset.method if preset else prune.method
+    module = get_method(method_name)
+    parameters = dict(preset.parameters if preset else {}) | prune.parameters
+    parameters = parse_parameters(parameters, module.Parameters, "prune.parameters").model_dump(mode="json")
+    statistics: dict[str, Any] = {}
+    seen = None
+    if hasattr(module, "score"):
+        seen = dense_decisions.gather(
+            model, source, method_name, parameters, folder / "importance.npy", progress=listener.progress
+        )
+        statistics = dense_decisions.statistics(seen)
+    rule = default_rule(shape, method_name, prune.blocks, prune.stages, prune.similar, prune.iterations)
+    if preset is not None:
+        budget = from_preset(shape, preset)
+    elif prune.keep_rates is not None:
+        budget = from_keep_rates(shape, method_name, parameters, prune.keep_rates, rule)
+    elif prune.mass is not None:
+        if seen is None:
+            raise InputError(f"prune.mass needs importance, which {method_name} does not have; give a target instead")
+        budget = from_mass(shape, method_name, parameters, seen.importance, prune.mass, prune.quantile, rule)
+    else:
+        macs = target_macs(prune, shape, recipe.export.batch, len(rule.blocks))
+        budget = from_target(shape, method_name, parameters, macs, rule)
+        if prune.search.trials:
+            found = search(model, source, budget, macs, prune.search.trials, prune.search.seed, listener.progress)
+            budget = found.budget
+            statistics["search"] = found.summary()
+    provenance = {
+        "model_sha256": fingerprint(model),
+        "images_sha256": source.fingerprint(),
+        "images": len(source),
+        "prune": prune.model_dump(mode="json", exclude_defaults=True),
+        "versions": versions(),
+    }
+    return budget.model_copy(update={"statistics": statistics, "provenance": provenance})

@@ -1,0 +1,132 @@
+"""The parity ladder of a run: identity, torch, ONNX before and after the passes; and what pruning costs in answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from ..calibration.images import ImageSource, batches
+from ..exporter.budget import Budget
+from ..exporter.fidelity import fidelity
+from ..exporter.passes.pipeline import rewrite
+from ..exporter.pruned import PrunedViT, TorchRunner
+from ..exporter.reference import drop_tokens
+from ..exporter.runtime.parity import Replay, Rung, compare, exact, ladder
+from ..exporter.runtime.runners import OrtRunner, Outputs, run_all
+from ..exporter.targets import Target
+from ..exporter.trace import trace
+from .graphs import without_stages
+from .schema import ParitySection
+from .stages import Listener
+
+EAGER_IMAGES = 8  # the rungs inside PyTorch are exact or nearly so; more images would only take time
+
+
+def torch_reference(model: Any, budget: Budget, images: np.ndarray, batch: int) -> tuple[Outputs, Replay]:
+    """Logits, kept ids and gaps of the pruned model in PyTorch, and a replay of other decisions on it."""
+    runner = TorchRunner(PrunedViT(model, budget), batch)
+
+    def replay(chosen: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
+        rows = []
+        for row, index in enumerate(chosen):
+            wanted = {int(name[5:]): ids[row : row + 1] for name, ids in kept.items()}
+            rows.append(runner(images[index : index + 1], wanted)["logits"])
+        return np.concatenate(rows)
+
+    return run_all(runner, images, batch), replay
+
+
+def eager_rungs(model: Any, budget: Budget, images: np.ndarray, reference: Outputs, section: ParitySection) -> list[Rung]:
+    """Identity without stages, and the static form against tokens dropped one image at a time."""
+    few = torch.from_numpy(images[:EAGER_IMAGES])
+    with torch.inference_mode():
+        dense = model(few).numpy()
+        nothing_removed = PrunedViT(model, without_stages(budget)).trace(few).logits
+    assert nothing_removed is not None
+    kept = {row.block: torch.from_numpy(reference[f"kept_{row.block}"][: len(few)]).long() for row in budget.stages}
+    dropped = drop_tokens(model, budget, few, kept).numpy()
+    ours = {name: value[: len(few)] for name, value in reference.items()}
+    decided = {name: value for name, value in ours.items() if name.startswith("kept_")}
+    return [
+        exact("identity: nothing removed = timm", dense, nothing_removed.numpy()),
+        compare("torch: static = tokens dropped", ours, {"logits": dropped, **decided}, atol=section.atol, tie=section.tie),
+    ]
+
+
+def climb(
+    model: Any,
+    budget: Budget,
+    images: np.ndarray,
+    batch: int,
+    graphs: dict[str, Path],
+    section: ParitySection,
+    target: Target,
+    threads: int | None,
+    listener: Listener,
+) -> tuple[dict[str, Any], Outputs]:
+    """The ladder up to the rewritten graph.
+
+    Args:
+        model: the dense model.
+        budget: the plan.
+        images: [n, channels, height, width] float32, n a multiple of `batch`.
+        batch: of the graphs.
+        graphs: by rung name, the ONNX file to hold against PyTorch.
+        section: tolerances.
+        target: for a graph with all layers as outputs, made only when a rung fails.
+
+    Returns:
+        `parity.json`, and PyTorch's outputs on the images.
+    """
+    reference, replay = torch_reference(model, budget, images, batch)
+    rungs = eager_rungs(model, budget, images, reference, section)
+    for name, path in graphs.items():
+        runner = OrtRunner(str(path), threads=threads)
+        outputs = run_all(runner, images, runner.batch, listener.progress)
+        rung = compare(name, reference, outputs, atol=section.atol, tie=section.tie, replay=replay)
+        if not rung.passed and rung.first_offender == "logits":
+            rung.first_offender = first_offending_layer(model, budget, images[:batch], section.atol, target) or "logits"
+        rungs.append(rung)
+    return ladder(rungs, section.atol, section.tie), reference
+
+
+def first_offending_layer(
+    model: Any, budget: Budget, image: np.ndarray, atol: float, target: Target
+) -> str | None:
+    """The first block whose tokens differ from PyTorch's by more than `atol`, from a graph that outputs every block."""
+    pruned = PrunedViT(model, budget, ("tokens",))
+    rewritten, _ = rewrite(trace(pruned, len(image)), target)
+    outputs = OrtRunner(rewritten.SerializeToString())(image)
+    with torch.inference_mode():
+        tokens = pruned.trace(torch.from_numpy(image), tokens=True).tokens
+    for block, expected in tokens.items():
+        found = outputs[f"tokens_{block}"]
+        if found.shape != tuple(expected.shape) or not np.abs(found - expected.numpy()).max() <= atol:
+            return f"tokens_{block}"
+    return None
+
+
+def measure_fidelity(
+    dense: Path, pruned: Path, source: ImageSource, threads: int | None, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Agreement, divergence and accuracy of the pruned graph against the dense one, image by image, streamed."""
+    runners = [OrtRunner(str(path), threads=threads) for path in (dense, pruned)]
+    logits: list[list[np.ndarray]] = [[], []]
+    done = 0
+    for images in batches(source, max(8, runners[0].batch)):
+        for kind, runner in enumerate(runners):
+            logits[kind].append(run_all(runner, images, runner.batch)["logits"])
+        done += len(images)
+        progress(done, len(source))
+    return fidelity(np.concatenate(logits[0]), np.concatenate(logits[1]), source.labels)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The `vitrim.*` entries of a graph's metadata."""
+    model = onnx.load(path, load_external_data=False)
+    return {entry.key.removeprefix("vitrim."): entry.value for entry in model.metadata_props}

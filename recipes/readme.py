@@ -1,0 +1,45 @@
+"""The page that lies in a bundle: what it is, how well it does, and what to do with it on a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..exporter.budget import Budget
+from ..exporter.models import ViTShape
+from .schema import Recipe
+
+
+def bundle_readme(
+    recipe: Recipe,
+    shape: ViTShape,
+    budget: Budget,
+    parity: dict[str, Any],
+    fidelity: dict[str, Any],
+    bench: dict[str, Any],
+    lack: str | None,
+) -> str:
+    """Markdown for a person who finds the folder."""
+    stages = ", ".join(f"{row.before} to {row.after} at block {row.block}" for row in budget.stages) or "none"
+    worst = parity["smallest_atol"]
+    accuracy = ""
+    if "accuracy_dense" in fidelity:
+        accuracy = f", top-1 {fidelity['accuracy_pruned']:.1%} (dense {fidelity['accuracy_dense']:.1%})"
+    seen = " (the calibration images themselves)" if fidelity["on_calibration_images"] else ""
+    channels, height, width = shape.image_size
+    return f"""# {shape.name}, pruned by vitrim
+
+Method {budget.method}; tokens {stages}. {budget.gmacs["pruned"]:.3f} GMACs instead of {budget.gmacs["dense"]:.3f}.
+
+- input `image` [{recipe.export.batch}, {channels}, {height}, {width}] float32, preprocessed as `manifest.json` says;
+  outputs `logits` and the surviving token ids `kept_<block>`
+- agreement with the dense model on {fidelity["images"]} images{seen}: {fidelity["agreement"]:.1%}{accuracy}
+- parity with PyTorch: {"passed" if parity["passed"] else "FAILED"}, largest error {worst:.2g} where decisions agree
+- {bench["environment"]["runtime"]}, batch {recipe.export.batch}: {bench["verdict"]}
+- engine: {"model.engine" if lack is None else f"not built ({lack})"}
+
+On the device, without PyTorch (`pip install 'vitrim[device]'`):
+
+    vitrim build .     # build model.engine with this machine's TensorRT and prove it
+    vitrim check .     # hold the files against their hashes and the outputs against PyTorch's
+    vitrim bench .     # time dense, pruned and free slicing, interleaved
+"""

@@ -1,0 +1,275 @@
+"""The pipeline: the only place that strings the stages from a recipe to a published bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..exporter.budget import Budget, read_budget, write_budget
+from ..exporter.errors import EnvironmentLack, InputError, NotFasterError, ParityError
+from ..exporter.files import sha256
+from ..exporter.models import describe, fingerprint
+from ..exporter.runtime import bundle, engine
+from ..exporter.runtime.device import bench_graphs, check_folder
+from ..exporter.runtime.parity import describe_failure
+from ..exporter.targets import Target, get_target
+from .graphs import KINDS, choose_forms, rewrite_all, trace_all
+from .inputs import Sources, first_images, open_model, open_sources, preprocess_of
+from .load import dump_recipe
+from .plan import make_plan, versions
+from .prove import climb, measure_fidelity
+from .readme import bundle_readme
+from .schema import Recipe
+from .stages import Listener, Silence, StageCache
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made.
+
+    Attributes:
+        folder: the published bundle.
+        budget: the plan.
+        parity: `parity.json`.
+        fidelity: `fidelity.json`.
+        bench: `bench.json`.
+        engine: why no engine was built, or None when there is one.
+    """
+
+    folder: Path
+    budget: Budget
+    parity: dict[str, Any]
+    fidelity: dict[str, Any]
+    bench: dict[str, Any]
+    engine: str | None
+
+
+@dataclass
+class _Run:
+    """What the stages of one run share."""
+
+    recipe: Recipe
+    model: Any
+    sources: Sources
+    target: Target
+    cache: StageCache
+    listener: Listener
+    weights: str
+
+
+def calibrate(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None) -> Budget:
+    """Decide a budget and write it.
+
+    Args:
+        recipe: the recipe; only `model`, `images`, `prune` and `export.batch` matter.
+        out: the budget.json to write.
+        listener: hears progress.
+
+    Raises:
+        VitrimError: one line for a person.
+    """
+    path = Path(out)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the budget file to write, such as {path / 'budget.json'}")
+    run = _open(recipe, path.parent / f".{path.name}.cache", listener or Silence())
+    try:
+        budget = _calibrate(run)
+    finally:
+        shutil.rmtree(run.cache.root, ignore_errors=True)
+    write_budget(budget, path)
+    return budget
+
+
+def export(
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    *,
+    engine_mode: str | None = None,
+    listener: Listener | None = None,
+    command: Sequence[str] | None = None,
+) -> Exported:
+    """Take a recipe all the way to a bundle.
+
+    The bundle appears in one step. A failed proof publishes nothing; a graph that is not faster is published, so that
+    its benchmark can be read, and the command fails.
+
+    Args:
+        recipe: see `vitrim.recipes.load`.
+        out: folder of the bundle.
+        engine_mode: `auto`, `require` or `skip`, over the recipe's.
+        listener: hears progress.
+        command: for the manifest.
+
+    Raises:
+        ParityError: a rung of the ladder failed.
+        NotFasterError: the pruned graph is not faster than the dense one, unless the recipe allows it.
+        VitrimError: bad input or a lack of this machine.
+    """
+    final, listener = Path(os.path.abspath(out)), listener or Silence()
+    mode = engine_mode or recipe.engine.mode
+    bundle.refuse_foreign(final)
+    lack = engine.why_not() if mode != "skip" else "skipped by the recipe"
+    if mode == "require" and lack:
+        raise EnvironmentLack(f"an engine is required, but {lack}")
+    target = get_target(recipe.export.target)
+    if lack is None and target.runtime != "tensorrt":
+        lack = f"the target {target.name} is no TensorRT target"
+    bundle.sweep(final)
+    run = _open(recipe, final.parent / f".{final.name}.cache", listener)
+    run.cache.sweep()
+    budget = _calibrate(run)
+    if not budget.stages:
+        listener.note("this budget removes nothing: the graph is the dense model")
+    staging = bundle.staging_folder(final)
+    try:
+        result = _make(run, budget, staging, lack, list(command or sys.argv))
+        bundle.publish(staging, final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    if not recipe.bench.allow_slower and budget.stages and result["bench"]["ratios"]["speedup"]["interval"][0] <= 1:
+        raise NotFasterError(
+            f"{final} is published, but the pruned graph is {result['bench']['verdict']}; "
+            "allow it with --set bench.allow_slower=true"
+        )
+    return Exported(final, budget, result["parity"], result["fidelity"], result["bench"], lack)
+
+
+def _open(recipe: Recipe, cache: Path, listener: Listener) -> _Run:
+    target = get_target(recipe.export.target)
+    listener.stage("model and images")
+    model = open_model(recipe)
+    sources = open_sources(recipe, model)
+    return _Run(recipe, model, sources, target, StageCache(cache), listener, fingerprint(model))
+
+
+def _calibrate(run: _Run) -> Budget:
+    recipe, images = run.recipe, run.sources.calibration
+    key = {
+        "weights": run.weights,
+        "images": images.fingerprint(),
+        "prune": recipe.prune.model_dump(mode="json"),
+        "batch": recipe.export.batch,
+        "file": sha256(recipe.prune.budget) if recipe.prune.budget else None,
+        "versions": versions(),
+    }
+
+    def make(folder: Path) -> None:
+        budget = make_plan(recipe, run.model, images, folder, run.listener)
+        (folder / "importance.npy").unlink(missing_ok=True)
+        write_budget(budget, folder / "budget.json")
+
+    return read_budget(run.cache.run("calibrate", key, make, run.listener) / "budget.json")
+
+
+def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: list[str]) -> dict[str, Any]:
+    """Everything between the budget and a finished staging folder."""
+    recipe, cache, listener, batch = run.recipe, run.cache, run.listener, run.recipe.export.batch
+    plan = budget.model_dump(mode="json", include={"method", "parameters", "prefix_tokens", "blocks"})
+    preprocess = preprocess_of(recipe, run.model).to_dict()
+    metadata = {"recipe": recipe.model_dump(mode="json"), "preprocess": preprocess, "versions": versions()}
+    trace_key = {"weights": run.weights, "plan": plan, "batch": batch, "metadata": metadata}
+    traced = cache.run(
+        "trace", trace_key, lambda folder: trace_all(run.model, budget, batch, metadata, folder, listener), listener
+    )
+    images = first_images(run.sources.evaluation, max(recipe.parity.images, recipe.parity.golden), batch)
+    rewrite_key = {"trace": traced.name, "target": run.target.name, "attention": recipe.export.attention}
+    rewritten = cache.run(
+        "passes",
+        rewrite_key,
+        lambda folder: rewrite_all(traced, run.target, images[:batch], recipe.export.attention, folder, listener),
+        listener,
+    )
+    bench_key = {"passes": rewritten.name, "bench": recipe.bench.model_dump(mode="json")}
+    timed = cache.run("bench", bench_key, lambda folder: _bench(run, rewritten, folder), listener)
+    forms = json.loads((timed / "forms.json").read_text())
+    chosen = {kind: rewritten / f"{kind}.{forms[kind]['form']}.onnx" for kind in KINDS}
+    parity_key = {
+        "passes": rewritten.name,
+        "form": forms["pruned"]["form"],
+        "parity": recipe.parity.model_dump(mode="json"),
+        "images": run.sources.evaluation.fingerprint(),
+    }
+    proven = cache.run(
+        "parity",
+        parity_key,
+        lambda folder: _prove(run, budget, images, traced / "pruned.onnx", chosen["pruned"], folder),
+        listener,
+    )
+    parity = json.loads((proven / "parity.json").read_text())
+    if not parity["passed"]:
+        raise ParityError(describe_failure(parity))
+    fidelity_key = parity_key | {"dense": forms["dense"]["form"]}
+    answered = cache.run(
+        "fidelity", fidelity_key, lambda folder: _fidelity(run, chosen["dense"], chosen["pruned"], folder), listener
+    )
+    listener.stage("bundle")
+    fidelity = json.loads((answered / "fidelity.json").read_text())
+    bench = json.loads((timed / "bench.json").read_text())
+    _fill(staging, chosen, proven, timed, answered, rewritten)
+    write_budget(budget, staging / "budget.json")
+    (staging / "recipe.yaml").write_text(dump_recipe(recipe))
+    if lack is None:
+        listener.stage("engine")
+        engine.build_engine(
+            staging / "model.onnx", staging / "model.engine", workspace_mib=recipe.engine.workspace_mib
+        )
+        parity = check_folder(staging, recipe.parity.atol, recipe.parity.tie, run.recipe.bench.threads, parity)
+        (staging / "parity.json").write_text(json.dumps(parity, indent=2))
+        if not parity["passed"]:
+            raise ParityError(describe_failure(parity))
+    text = bundle_readme(recipe, describe(run.model), budget, parity, fidelity, bench, lack)
+    (staging / "README.md").write_text(text)
+    bundle.write_manifest(
+        staging, versions(), command, preprocess=preprocess, target=run.target.name, batch=batch, engine=lack or "built"
+    )
+    return {"parity": parity, "fidelity": fidelity, "bench": bench}
+
+
+def _bench(run: _Run, rewritten: Path, folder: Path) -> None:
+    section = run.recipe.bench
+    forms = choose_forms(rewritten, run.target, run.recipe.export.attention, section.threads)
+    graphs = {kind: rewritten / f"{kind}.{forms[kind]['form']}.onnx" for kind in KINDS}
+    result = bench_graphs(graphs, section.runs, section.warmup, section.threads, run.listener.progress)
+    result["attention"] = forms
+    (folder / "forms.json").write_text(json.dumps(forms))
+    (folder / "bench.json").write_text(json.dumps(result, indent=2))
+
+
+def _prove(run: _Run, budget: Budget, images: np.ndarray, traced: Path, chosen: Path, folder: Path) -> None:
+    section, batch = run.recipe.parity, run.recipe.export.batch
+    graphs = {"onnx: as traced": traced, f"onnx: rewritten for {run.target.name}": chosen}
+    threads = run.recipe.bench.threads
+    result, reference = climb(run.model, budget, images, batch, graphs, section, run.target, threads, run.listener)
+    (folder / "parity.json").write_text(json.dumps(result, indent=2))
+    count = -(-max(section.golden, 1) // batch) * batch
+    np.savez(folder / "golden.npz", image=images[:count], **{k: v[:count] for k, v in reference.items()})
+
+
+def _fidelity(run: _Run, dense: Path, pruned: Path, folder: Path) -> None:
+    source, threads = run.sources.evaluation, run.recipe.bench.threads
+    result = measure_fidelity(dense, pruned, source, threads, run.listener.progress)
+    result["on_calibration_images"] = not run.sources.disjoint
+    (folder / "fidelity.json").write_text(json.dumps(result, indent=2))
+
+
+def _fill(staging: Path, chosen: dict[str, Path], proven: Path, timed: Path, answered: Path, rewritten: Path) -> None:
+    """Copy finished files into the staging folder."""
+    for kind, name in (("pruned", "model.onnx"), ("dense", "dense.onnx"), ("floor", "floor.onnx")):
+        shutil.copyfile(chosen[kind], staging / name)
+        data = chosen[kind].with_name(chosen[kind].name + ".data")
+        if data.exists():
+            shutil.copyfile(data, staging / data.name)
+    for source in (proven / "parity.json", proven / "golden.npz", timed / "bench.json", answered / "fidelity.json"):
+        shutil.copyfile(source, staging / source.name)
+    shutil.copyfile(rewritten / "passes.json", staging / "passes.json")
+
+
+__all__ = ["Exported", "calibrate", "export"]
