@@ -43,9 +43,7 @@ def model_macs(shape: ViTShape, plan: Plan) -> int:
     return shape.stem_macs + blocks + shape.head_macs
 
 
-def fvcore_count(
-    shape: ViTShape, plan: Plan, final_tokens: int, scored: Sequence[int] = (), rounds: int = 5
-) -> int:
+def fvcore_count(shape: ViTShape, plan: Plan, final_tokens: int, scored: Sequence[int] = (), rounds: int = 5) -> int:
     """The count of the fvcore tool that Zero-TPrune's precursor printed: LayerNorm counts 5 a value.
 
     Args:
@@ -65,6 +63,8 @@ def scoring_macs(shape: ViTShape, budget: Budget) -> int:
         return 0
     total = 0
     for row in budget.stages:
+        if row.after == shape.prefix_tokens:
+            continue  # nothing is chosen where no patch stays
         patches, similar = row.before - shape.prefix_tokens, int(row.options.get("similar", 0))
         rounds = int(row.options.get("iterations", 5)) + (1 if similar else 0)
         total += rounds * shape.heads * row.before * row.before

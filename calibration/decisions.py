@@ -66,7 +66,7 @@ def gather(
 
     Raises:
         InputError: the method has no scores, or an image cannot be read.
-        EnvironmentLack: the file cannot be written.
+        EnvironmentLackError: the file cannot be written.
     """
     shape = describe(model)
     module = get_method(method)

@@ -27,7 +27,10 @@ class ImageSource(Protocol):
     """A list of images that can be read in batches."""
 
     labels: np.ndarray | None
-    names: Sequence[str]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One name an image."""
 
     def __len__(self) -> int: ...
 
@@ -205,7 +208,9 @@ def open_images(
     """
     root = Path(path)
     if not root.exists():
-        raise InputError(f"images.path: there is no {root}; give a folder of photos, a folder of class folders or an .npz")
+        raise InputError(
+            f"images.path: there is no {root}; give a folder of photos, a folder of class folders or an .npz"
+        )
     if root.suffix == ".npz":
         return _open_npz(root, preprocess, count=count, every=every, offset=offset)
     if root.is_file():
@@ -222,7 +227,9 @@ def open_images(
     paths += flat
     chosen = choose(len(paths), count=count, every=every, offset=offset)
     if not chosen:
-        what = "no images" if not paths else f"only {len(paths)} images, none left with every: {every}, offset: {offset}"
+        what = (
+            "no images" if not paths else f"only {len(paths)} images, none left with every: {every}, offset: {offset}"
+        )
         raise InputError(f"images.path: {root} holds {what} (looked for {', '.join(sorted(SUFFIXES))})")
     picked = np.array([labels[i] for i in chosen], dtype=np.int64) if labelled else None
     return PhotoFiles([paths[i] for i in chosen], picked, preprocess)

@@ -18,6 +18,7 @@ from .presets import Preset, kept_patches
 if TYPE_CHECKING:
     from ..exporter.models import ViTShape
 
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of a plan: patches that stay after a block, and the method's options."""

@@ -37,7 +37,12 @@ def _pattern(kind: str, x: np.ndarray, y: np.ndarray, period: float, rng: np.ran
         period: pixels after which the pattern repeats.
     """
     if kind.endswith("stripes"):
-        along = {"horizontal": y, "vertical": x, "rising": (x + y) / math.sqrt(2), "falling": (x - y) / math.sqrt(2)}
+        along = {
+            "horizontal": y,
+            "vertical": x,
+            "rising": (x + y) / math.sqrt(2),
+            "falling": (x - y) / math.sqrt(2),
+        }
         return (along[kind.split()[0]] % period < period / 2).astype(np.float64)
     if kind == "checks":
         return ((x // (period / 2) + y // (period / 2)) % 2).astype(np.float64)
@@ -65,7 +70,8 @@ def _background(rng: np.random.Generator, size: int) -> Image.Image:
     cells = int(rng.integers(4, 15))
     coarse = rng.normal(0, 22, (cells, cells, 3))
     texture = np.stack(
-        [np.asarray(Image.fromarray(coarse[..., c].astype(np.float32)).resize((size, size))) for c in range(3)], -1
+        [np.asarray(Image.fromarray(coarse[..., c].astype(np.float32)).resize((size, size))) for c in range(3)],
+        -1,
     )
     image = Image.fromarray((base + texture).clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import InputError
 from .files import atomic_write
 
-FORMAT = "vitrim-budget/1"
+FORMAT: Literal["vitrim-budget/1"] = "vitrim-budget/1"
 Place = Literal["before_mlp", "after_block"]
 
 
@@ -94,7 +94,15 @@ class Budget(BaseModel):
         return [(row.before, row.after if before_mlp else row.before) for row in self.blocks]
 
 
-def check_legal(budget: Budget, *, depth: int, tokens: int, prefix_tokens: int, where: str = "budget") -> None:
+def check_legal(
+    budget: Budget,
+    *,
+    depth: int,
+    tokens: int,
+    prefix_tokens: int,
+    prefix_pooled: bool = False,
+    where: str = "budget",
+) -> None:
     """Refuse a plan that the model cannot follow.
 
     Args:
@@ -102,6 +110,7 @@ def check_legal(budget: Budget, *, depth: int, tokens: int, prefix_tokens: int, 
         depth: blocks of the model.
         tokens: tokens that enter its first block, prefix tokens included.
         prefix_tokens: its class, distillation and register tokens.
+        prefix_pooled: whether its classifier reads prefix tokens only; then the last block may drop all patches.
         where: file name for the message.
 
     Raises:
@@ -127,10 +136,11 @@ def check_legal(budget: Budget, *, depth: int, tokens: int, prefix_tokens: int, 
             raise InputError(f"{at}.before is {row.before}, but {source} is {expected}; make them equal")
         if row.after > row.before:
             raise InputError(f"{at}.after is {row.after}, more than its before {row.before}; a block cannot add tokens")
-        if row.after <= prefix_tokens:
+        least = prefix_tokens if prefix_pooled and index == depth - 1 else prefix_tokens + 1
+        if row.after < least:
             raise InputError(
                 f"{at}.after is {row.after}, which would drop prefix tokens or leave no patch: the model has "
-                f"{prefix_tokens} prefix tokens, so keep at least {prefix_tokens + 1}"
+                f"{prefix_tokens} prefix tokens, so keep at least {least}"
             )
         if not row.is_stage and row.options:
             raise InputError(f"{at} removes nothing, so {sorted(row.options)} have no meaning there; delete them")

@@ -17,7 +17,7 @@ class UnsupportedError(VitrimError):
     """A model, operator or target that vitrim does not take; the message says what it does take."""
 
 
-class EnvironmentLack(VitrimError):
+class EnvironmentLackError(VitrimError):
     """This machine lacks something (package, GPU, TensorRT, disk); the message says how to get it."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import EnvironmentLack, InputError
+from .errors import EnvironmentLackError, InputError
 
 _HINTS = {
     errno.ENOSPC: "the disk is full; free some space or choose another output folder",
@@ -24,10 +24,10 @@ _HINTS = {
 }
 
 
-def explain_os_error(error: OSError, path: str | os.PathLike[str]) -> EnvironmentLack:
+def explain_os_error(error: OSError, path: str | os.PathLike[str]) -> EnvironmentLackError:
     """Turn an operating system error while writing `path` into one line with a way out."""
     reason = _HINTS.get(error.errno or 0, (error.strerror or str(error)).lower())
-    return EnvironmentLack(f"cannot write {os.fspath(path)}: {reason}")
+    return EnvironmentLackError(f"cannot write {os.fspath(path)}: {reason}")
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; renamed over it on success, removed on failure.
 
     Raises:
-        EnvironmentLack: the folder cannot be written (full, read-only, no permission).
+        EnvironmentLackError: the folder cannot be written (full, read-only, no permission).
     """
     final = Path(path)
     try:

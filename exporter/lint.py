@@ -76,7 +76,11 @@ def lint(model: onnx.ModelProto, target: Target) -> list[Finding]:
     except onnx.shape_inference.InferenceError as error:
         reason = " ".join(str(error).split())[:200]
         return [Finding("graph", "value", "error", f"shapes cannot be inferred: {reason}", "export it anew")]
-    findings = [*_check_opset(inferred, target), *_check_values(inferred, target), *_check_nodes(inferred, target)]
+    findings = [
+        *_check_opset(inferred, target),
+        *_check_values(inferred, target),
+        *_check_nodes(inferred, target),
+    ]
     return sorted(findings, key=lambda finding: finding.severity)
 
 
@@ -97,7 +101,10 @@ def _check_values(model: onnx.ModelProto, target: Target) -> Iterator[Finding]:
         tensor = value.type.tensor_type
         sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
         if not tensor.HasField("shape") or any(size is None for size in sizes):
-            names = [dim.dim_param or "?" if size is None else str(size) for dim, size in zip(tensor.shape.dim, sizes)]
+            names = [
+                dim.dim_param or "?" if size is None else str(size)
+                for dim, size in zip(tensor.shape.dim, sizes, strict=True)
+            ]
             what = f"its shape [{', '.join(names)}] is not static"
             yield Finding(value.name, "value", "error", what, "trace with fixed batch, image size and token counts")
         if tensor.elem_type == TensorProto.DOUBLE:
@@ -145,7 +152,11 @@ def _scatter(node: onnx.NodeProto, name: str, known: str | None) -> Finding:
 
 
 def _top_k(
-    node: onnx.NodeProto, name: str, target: Target, constants: dict[str, onnx.TensorProto], types: dict[str, int]
+    node: onnx.NodeProto,
+    name: str,
+    target: Target,
+    constants: dict[str, onnx.TensorProto],
+    types: dict[str, int],
 ) -> Iterator[Finding]:
     k = constants.get(node.input[1])
     if k is None:

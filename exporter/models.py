@@ -20,7 +20,7 @@ from timm.models import vision_transformer as timm_vit
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
-from .errors import EnvironmentLack, InputError, UnsupportedError
+from .errors import EnvironmentLackError, InputError, UnsupportedError
 
 SUPPORTED = "timm's plain VisionTransformer family: ViT, AugReg, DeiT, distilled DeiT, DeiT-III, MAE, DINOv2, CLIP"
 _PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")
@@ -34,6 +34,8 @@ class ViTShape:
         tokens: tokens entering the first block, prefix tokens included.
         prefix_tokens: class, distillation and register tokens.
         class_token: whether token 0 is a class token.
+        prefix_pooled: whether the classifier reads prefix tokens only, so that the last block's patches are of no
+            use after its attention.
         linear_macs: by block, multiply-accumulates per token of all linear layers of (attention, MLP).
         attention_width: by block, heads * head_dim, which the two attention products cost.
         stem_macs: of the patch embedding, for the whole image.
@@ -48,6 +50,7 @@ class ViTShape:
     tokens: int
     prefix_tokens: int
     class_token: bool
+    prefix_pooled: bool
     classes: int
     image_size: tuple[int, int, int]
     linear_macs: tuple[tuple[int, int], ...]
@@ -115,6 +118,7 @@ def describe(model: nn.Module) -> ViTShape:
         tokens=grid[0] * grid[1] + prefix,
         prefix_tokens=prefix,
         class_token=bool(vit.has_class_token),
+        prefix_pooled=vit.global_pool == "token" and vit.attn_pool is None,
         classes=vit.num_classes,
         image_size=(in_chans, height, width),
         linear_macs=tuple((_weights(block.attn), _weights(block.mlp)) for block in vit.blocks),
@@ -143,7 +147,7 @@ def create_model(
 
     Raises:
         InputError: unknown name, bad arguments, unreadable or foreign checkpoint.
-        EnvironmentLack: the hub cannot be reached.
+        EnvironmentLackError: the hub cannot be reached.
         UnsupportedError: the model is of a kind that vitrim does not take.
     """
     if sum((checkpoint is not None, pretrained, random is not None)) != 1:
@@ -176,9 +180,9 @@ def create_model(
     return model.eval().requires_grad_(False)
 
 
-def _hub_error(name: str, error: Exception) -> EnvironmentLack:
+def _hub_error(name: str, error: Exception) -> EnvironmentLackError:
     reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return EnvironmentLack(
+    return EnvironmentLackError(
         f"cannot fetch the pretrained weights of {name} ({reason}); download them elsewhere and give "
         "model: {checkpoint: FILE.safetensors}"
     )
@@ -257,7 +261,10 @@ def _load_checkpoint(model: nn.Module, name: str, path: Path) -> None:
             f"{path} is not a checkpoint of {name}: of its {len(found)} tensors there are {'; '.join(parts)}; "
             "name the model that it was saved from, with its args"
         )
-    bad = next((key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None)
+    bad = next(
+        (key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()),
+        None,
+    )
     if bad is not None:
         raise InputError(f"{path}: {bad} holds NaN or Inf; the checkpoint is damaged")
     model.load_state_dict(state, strict=True)

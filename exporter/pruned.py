@@ -93,8 +93,14 @@ class PrunedViT(nn.Module):
     def __init__(self, model: nn.Module, budget: Budget, outputs: tuple[Output, ...] = ("logits",)) -> None:
         super().__init__()
         shape = describe(model)
-        check_legal(budget, depth=shape.depth, tokens=shape.tokens, prefix_tokens=shape.prefix_tokens)
-        self.model = model
+        check_legal(
+            budget,
+            depth=shape.depth,
+            tokens=shape.tokens,
+            prefix_tokens=shape.prefix_tokens,
+            prefix_pooled=shape.prefix_pooled,
+        )
+        self.model: Any = model
         self.budget = budget
         self.outputs = outputs
         self.shape = shape
@@ -104,7 +110,9 @@ class PrunedViT(nn.Module):
             row.block: parse_stage(row, method.StageOptions) for row in budget.stages
         }
         check_stage = getattr(method, "check_stage", None)
-        for row in budget.stages if check_stage else ():
+        for row in budget.stages:
+            if check_stage is None or row.after == shape.prefix_tokens:
+                continue  # nothing is chosen where no patch stays
             options = self.stage_options[row.block]
             check_stage(row.before, row.after, shape.prefix_tokens, options, f"blocks[{row.block}]")
 
@@ -162,11 +170,15 @@ class PrunedViT(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """One block that removes tokens; returns its tokens, their original ids and the gap at the cut."""
         method = get_method(self.budget.method)
-        out, attention, keys, values = attend(block.attn, block.norm1(x), weights=method.NEEDS_ATTENTION)
+        chooses = keep > self.shape.prefix_tokens  # where no patch stays, there is nothing to score
+        weights = chooses and method.NEEDS_ATTENTION
+        out, attention, keys, values = attend(block.attn, block.norm1(x), weights=weights)
         x = x + block.ls1(out)
         if self.budget.place == "after_block":
             x = x + block.ls2(block.mlp(block.norm2(x)))
-        if wanted is None:
+        if not chooses:
+            selection = Selection(None)
+        elif wanted is None:
             evidence = Evidence(attention, keys, values, self.shape.prefix_tokens, self.shape.class_token)
             selection = method.select(evidence, keep, self.stage_options[index], self.method_parameters)
         else:

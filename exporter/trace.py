@@ -95,7 +95,7 @@ def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     """Write one file, atomically; past protobuf's 2 GB the weights go to `<name>.data` beside it.
 
     Raises:
-        EnvironmentLack: the disk refuses.
+        EnvironmentLackError: the disk refuses.
     """
     with atomic_path(path) as temporary:
         if model.ByteSize() < _SINGLE_FILE_LIMIT:

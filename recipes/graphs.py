@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..exporter.budget import Budget
 from ..exporter.errors import UnsupportedError
 from ..exporter.lint import lint, operator_table
 from ..exporter.passes.pipeline import rewrite
-from ..exporter.pruned import PrunedViT
+from ..exporter.pruned import Output, PrunedViT
 from ..exporter.runtime.bench import interleave
 from ..exporter.runtime.runners import OrtRunner
 from ..exporter.runtime.stats import paired_ratio
@@ -37,9 +38,7 @@ def without_stages(budget: Budget) -> Budget:
 def sliced(budget: Budget) -> Budget:
     """The same token counts by slicing the first tokens: the least time that the plan can take."""
     rows = [type(row)(block=row.block, before=row.before, after=row.after) for row in budget.blocks]
-    return budget.model_copy(
-        update={"method": "slice", "parameters": {"place": budget.place}, "blocks": tuple(rows)}
-    )
+    return budget.model_copy(update={"method": "slice", "parameters": {"place": budget.place}, "blocks": tuple(rows)})
 
 
 def budget_of(kind: str, budget: Budget) -> Budget:
@@ -47,10 +46,12 @@ def budget_of(kind: str, budget: Budget) -> Budget:
     return {"dense": without_stages, "pruned": lambda b: b, "floor": sliced}[kind](budget)
 
 
-def trace_all(model: Any, budget: Budget, batch: int, metadata: Mapping[str, Any], folder: Path, listener: Listener) -> None:
+def trace_all(
+    model: Any, budget: Budget, batch: int, metadata: Mapping[str, Any], folder: Path, listener: Listener
+) -> None:
     """Write `<kind>.onnx` as traced, before any pass."""
     for index, kind in enumerate(KINDS):
-        outputs = ("logits", "kept") if kind == "pruned" else ("logits",)
+        outputs: tuple[Output, ...] = ("logits", "kept") if kind == "pruned" else ("logits",)
         own = dict(metadata) | {"kind": kind, "budget": budget_of(kind, budget).model_dump(mode="json")}
         save(trace(PrunedViT(model, budget_of(kind, budget), outputs), batch, own), folder / f"{kind}.onnx")
         listener.progress(index + 1, len(KINDS))
@@ -106,7 +107,7 @@ def choose_forms(rewritten: Path, target: Target, attention: str, threads: int |
     for kind in KINDS:
         runners = {form: OrtRunner(str(rewritten / f"{kind}.{form}.onnx"), threads=threads) for form in forms}
         image = np.zeros(runners["fused"].shape, dtype=np.float32)
-        runs = {form: (lambda runner=runner: runner(image)) for form, runner in runners.items()}
+        runs = {form: partial(runner, image) for form, runner in runners.items()}
         once = interleave(runs, 1, warmup=0.05)
         rounds = int(np.clip(TRIAL_SECONDS * 1000 / 3 / sum(float(v[0]) for v in once.values()), TRIAL_ROUNDS, 60))
         samples = interleave(runs, rounds, warmup=0.1)

@@ -35,7 +35,7 @@ def open_model(recipe: Recipe) -> Any:
     """The recipe's timm model with its weights, in eval mode.
 
     Raises:
-        InputError, UnsupportedError, EnvironmentLack: see `vitrim.exporter.models.create_model`.
+        InputError, UnsupportedError, EnvironmentLackError: see `vitrim.exporter.models.create_model`.
     """
     section = recipe.model
     return create_model(

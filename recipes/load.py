@@ -43,9 +43,13 @@ class RecipeLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-RecipeLoader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+RecipeLoader.yaml_implicit_resolvers = {
+    key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
 )
 
 
@@ -70,7 +74,9 @@ def find_recipe(name: str) -> Path:
         raise InputError(f"{name} is a folder; give the recipe's YAML file")
     close = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise InputError(f"there is no recipe file {name}, and none of that name ships{hint} (there are {', '.join(known)})")
+    raise InputError(
+        f"there is no recipe file {name}, and none of that name ships{hint} (there are {', '.join(known)})"
+    )
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
@@ -82,7 +88,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     if len(text) > _LARGEST:
         raise InputError(f"{where} has {len(text)} characters; a recipe has at most {_LARGEST}")
     try:
-        data = yaml.load(text, RecipeLoader)  # noqa: S506 - a SafeLoader with less allowed
+        data = yaml.load(text, RecipeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
@@ -214,7 +220,12 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     result = _copy(data)
-    for section, key in (("model", "checkpoint"), ("images", "path"), ("evaluate", "path"), ("prune", "budget")):
+    for section, key in (
+        ("model", "checkpoint"),
+        ("images", "path"),
+        ("evaluate", "path"),
+        ("prune", "budget"),
+    ):
         holder = result.get(section)
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
             holder[key] = resolve_path(holder[key], folder)

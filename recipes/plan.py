@@ -67,7 +67,12 @@ def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, lis
     if prune.budget is not None:
         budget = read_budget(prune.budget)
         check_legal(
-            budget, depth=shape.depth, tokens=shape.tokens, prefix_tokens=shape.prefix_tokens, where=prune.budget
+            budget,
+            depth=shape.depth,
+            tokens=shape.tokens,
+            prefix_tokens=shape.prefix_tokens,
+            prefix_pooled=shape.prefix_pooled,
+            where=prune.budget,
         )
         method = get_method(budget.method)
         check_method_options(budget, method.Parameters, method.StageOptions)

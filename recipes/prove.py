@@ -41,7 +41,9 @@ def torch_reference(model: Any, budget: Budget, images: np.ndarray, batch: int) 
     return run_all(runner, images, batch), replay
 
 
-def eager_rungs(model: Any, budget: Budget, images: np.ndarray, reference: Outputs, section: ParitySection) -> list[Rung]:
+def eager_rungs(
+    model: Any, budget: Budget, images: np.ndarray, reference: Outputs, section: ParitySection
+) -> list[Rung]:
     """Identity without stages, and the static form against tokens dropped one image at a time."""
     few = torch.from_numpy(images[:EAGER_IMAGES])
     with torch.inference_mode():
@@ -54,7 +56,13 @@ def eager_rungs(model: Any, budget: Budget, images: np.ndarray, reference: Outpu
     decided = {name: value for name, value in ours.items() if name.startswith("kept_")}
     return [
         exact("identity: nothing removed = timm", dense, nothing_removed.numpy()),
-        compare("torch: static = tokens dropped", ours, {"logits": dropped, **decided}, atol=section.atol, tie=section.tie),
+        compare(
+            "torch: static = tokens dropped",
+            ours,
+            {"logits": dropped, **decided},
+            atol=section.atol,
+            tie=section.tie,
+        ),
     ]
 
 
@@ -95,9 +103,7 @@ def climb(
     return ladder(rungs, section.atol, section.tie), reference
 
 
-def first_offending_layer(
-    model: Any, budget: Budget, image: np.ndarray, atol: float, target: Target
-) -> str | None:
+def first_offending_layer(model: Any, budget: Budget, image: np.ndarray, atol: float, target: Target) -> str | None:
     """The first block whose tokens differ from PyTorch's by more than `atol`, from a graph that outputs every block."""
     pruned = PrunedViT(model, budget, ("tokens",))
     rewritten, _ = rewrite(trace(pruned, len(image)), target)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..exporter.budget import Budget, read_budget, write_budget
-from ..exporter.errors import EnvironmentLack, InputError, NotFasterError, ParityError
+from ..exporter.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
 from ..exporter.files import sha256
 from ..exporter.models import describe, fingerprint
 from ..exporter.runtime import bundle, engine
@@ -118,7 +118,7 @@ def export(
     bundle.refuse_foreign(final)
     lack = engine.why_not() if mode != "skip" else "skipped by the recipe"
     if mode == "require" and lack:
-        raise EnvironmentLack(f"an engine is required, but {lack}")
+        raise EnvironmentLackError(f"an engine is required, but {lack}")
     target = get_target(recipe.export.target)
     if lack is None and target.runtime != "tensorrt":
         lack = f"the target {target.name} is no TensorRT target"
@@ -177,7 +177,10 @@ def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: l
     metadata = {"recipe": recipe.model_dump(mode="json"), "preprocess": preprocess, "versions": versions()}
     trace_key = {"weights": run.weights, "plan": plan, "batch": batch, "metadata": metadata}
     traced = cache.run(
-        "trace", trace_key, lambda folder: trace_all(run.model, budget, batch, metadata, folder, listener), listener
+        "trace",
+        trace_key,
+        lambda folder: trace_all(run.model, budget, batch, metadata, folder, listener),
+        listener,
     )
     images = first_images(run.sources.evaluation, max(recipe.parity.images, recipe.parity.golden), batch)
     rewrite_key = {"trace": traced.name, "target": run.target.name, "attention": recipe.export.attention}
@@ -208,7 +211,10 @@ def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: l
         raise ParityError(describe_failure(parity))
     fidelity_key = parity_key | {"dense": forms["dense"]["form"]}
     answered = cache.run(
-        "fidelity", fidelity_key, lambda folder: _fidelity(run, chosen["dense"], chosen["pruned"], folder), listener
+        "fidelity",
+        fidelity_key,
+        lambda folder: _fidelity(run, chosen["dense"], chosen["pruned"], folder),
+        listener,
     )
     listener.stage("bundle")
     fidelity = json.loads((answered / "fidelity.json").read_text())
@@ -218,9 +224,7 @@ def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: l
     (staging / "recipe.yaml").write_text(dump_recipe(recipe))
     if lack is None:
         listener.stage("engine")
-        engine.build_engine(
-            staging / "model.onnx", staging / "model.engine", workspace_mib=recipe.engine.workspace_mib
-        )
+        engine.build_engine(staging / "model.onnx", staging / "model.engine", workspace_mib=recipe.engine.workspace_mib)
         parity = check_folder(staging, recipe.parity.atol, recipe.parity.tie, run.recipe.bench.threads, parity)
         (staging / "parity.json").write_text(json.dumps(parity, indent=2))
         if not parity["passed"]:
@@ -228,7 +232,13 @@ def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: l
     text = bundle_readme(recipe, describe(run.model), budget, parity, fidelity, bench, lack)
     (staging / "README.md").write_text(text)
     bundle.write_manifest(
-        staging, versions(), command, preprocess=preprocess, target=run.target.name, batch=batch, engine=lack or "built"
+        staging,
+        versions(),
+        command,
+        preprocess=preprocess,
+        target=run.target.name,
+        batch=batch,
+        engine=lack or "built",
     )
     return {"parity": parity, "fidelity": fidelity, "bench": bench}
 
@@ -250,7 +260,8 @@ def _prove(run: _Run, budget: Budget, images: np.ndarray, traced: Path, chosen: 
     result, reference = climb(run.model, budget, images, batch, graphs, section, run.target, threads, run.listener)
     (folder / "parity.json").write_text(json.dumps(result, indent=2))
     count = -(-max(section.golden, 1) // batch) * batch
-    np.savez(folder / "golden.npz", image=images[:count], **{k: v[:count] for k, v in reference.items()})
+    golden: dict[str, Any] = {name: value[:count] for name, value in reference.items()}
+    np.savez(folder / "golden.npz", image=images[:count], **golden)
 
 
 def _fidelity(run: _Run, dense: Path, pruned: Path, folder: Path) -> None:
@@ -267,7 +278,12 @@ def _fill(staging: Path, chosen: dict[str, Path], proven: Path, timed: Path, ans
         data = chosen[kind].with_name(chosen[kind].name + ".data")
         if data.exists():
             shutil.copyfile(data, staging / data.name)
-    for source in (proven / "parity.json", proven / "golden.npz", timed / "bench.json", answered / "fidelity.json"):
+    for source in (
+        proven / "parity.json",
+        proven / "golden.npz",
+        timed / "bench.json",
+        answered / "fidelity.json",
+    ):
         shutil.copyfile(source, staging / source.name)
     shutil.copyfile(rewritten / "passes.json", staging / "passes.json")
 

@@ -56,7 +56,9 @@ class ImagesSection(Section):
     seed: int = Field(default=0, ge=0, description="Seed of the generator.")
     count: int | None = Field(default=64, ge=1, description="How many, spread evenly over the source; null takes all.")
     every: int = Field(default=1, ge=1, description="Take every n-th image only ...")
-    offset: int = Field(default=0, ge=0, description="... from this one on: disjoint halves are every 2, offset 0 and 1.")
+    offset: int = Field(
+        default=0, ge=0, description="... from this one on: disjoint halves are every 2, offset 0 and 1."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ImagesSection:
@@ -90,7 +92,9 @@ class PruneSection(Section):
     """How tokens are pruned, and how much."""
 
     method: str = Field(default="zero_tprune", description="Pruning method.")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="The method's parameters, see docs/methods.md.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="The method's parameters, see docs/methods.md."
+    )
     target: TargetSection | None = Field(default=None, description="Let the solver find the tokens.")
     preset: str | None = Field(default=None, description="A published or precursor configuration by name.")
     keep_rates: dict[int, float] | None = Field(
@@ -101,11 +105,17 @@ class PruneSection(Section):
     blocks: list[int] | None = Field(default=None, min_length=1, description="Blocks of the stages; null: the rule's.")
     stages: int = Field(default=3, ge=1, le=12, description="How many stages the solver places when blocks is null.")
     similar: float | None = Field(
-        default=None, ge=0, lt=1, description="Share of a stage's removal that goes by similarity; null: the rule's."
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share of a stage's removal that goes by similarity; null: the rule's.",
     )
     iterations: int | None = Field(default=None, ge=1, le=100, description="PageRank iterations; null: the rule's.")
     quantile: float = Field(
-        default=0.9, gt=0, le=1, description="With mass: the share of images for which the tokens must suffice."
+        default=0.9,
+        gt=0,
+        le=1,
+        description="With mass: the share of images for which the tokens must suffice.",
     )
     search: SearchSection = Field(default_factory=SearchSection)
 
@@ -129,7 +139,8 @@ class ExportSection(Section):
     target: str = Field(default="ort-cpu", description="Where the graph will run, see `vitrim doctor`.")
     batch: int = Field(default=1, ge=1, le=4096, description="Fixed batch size of the graph.")
     attention: Literal["auto", "decomposed", "fused"] = Field(
-        default="auto", description="onnxruntime's fused Attention: only where it measures faster, never, or always."
+        default="auto",
+        description="onnxruntime's fused Attention: only where it measures faster, never, or always.",
     )
 
 
@@ -138,7 +149,10 @@ class ParitySection(Section):
 
     atol: float = Field(default=1e-4, gt=0, description="Largest absolute error of a logit, decisions being equal.")
     tie: float = Field(
-        default=1e-4, ge=0, lt=1, description="Relative score gap at the cut below which decisions may differ."
+        default=1e-4,
+        ge=0,
+        lt=1,
+        description="Relative score gap at the cut below which decisions may differ.",
     )
     images: int = Field(default=32, ge=1, description="Images that the ladder is climbed with.")
     golden: int = Field(default=8, ge=1, description="Images whose outputs travel in the bundle (at least one batch).")
@@ -168,7 +182,8 @@ class Recipe(Section):
     model: ModelSection
     images: ImagesSection
     evaluate: ImagesSection | None = Field(
-        default=None, description="Images for agreement and accuracy; null: those of `images` that it leaves over."
+        default=None,
+        description="Images for agreement and accuracy; null: those of `images` that it leaves over.",
     )
     prune: PruneSection
     export: ExportSection = Field(default_factory=ExportSection)

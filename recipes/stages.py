@@ -58,7 +58,7 @@ class StageCache:
         """The folder of a stage, made by `make(folder)` unless it is there for the same inputs.
 
         Raises:
-            EnvironmentLack: the cache cannot be written.
+            EnvironmentLackError: the cache cannot be written.
         """
         final = self.root / f"{name}-{content_key(parts)}"
         if final.is_dir():

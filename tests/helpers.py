@@ -35,7 +35,9 @@ def make_rows(depth: int, tokens: int, stages: dict[int, int], **options: Any) -
     return rows
 
 
-def budget_for(model: Any, stages: dict[int, int], method: str = "zero_tprune", parameters: Any = None, **options: Any) -> Any:
+def budget_for(
+    model: Any, stages: dict[int, int], method: str = "zero_tprune", parameters: Any = None, **options: Any
+) -> Any:
     """A budget for a model: `stages` maps a block to the tokens after it."""
     from vitrim.exporter.budget import parse_budget
     from vitrim.exporter.models import describe

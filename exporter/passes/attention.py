@@ -75,6 +75,4 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     build.node("Attention", parts, [batch, tokens, width], out.dtype, out, **heads_of)
 
 
-FUSED_ATTENTION = Pass(
-    "fused Attention", frozenset({"Softmax"}), match, apply, lambda context: context.fused_attention
-)
+FUSED_ATTENTION = Pass("fused Attention", frozenset({"Softmax"}), match, apply, lambda context: context.fused_attention)

@@ -189,4 +189,3 @@ class Builder:
             result.inputs.clear()
         self.graph.nodes.append(gs.Node(op, self.name(op), attrs=attrs, inputs=inputs, outputs=[result]))
         return result
-

@@ -61,7 +61,12 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
         build.node("Gather", [x, flat], None, out.dtype, out, axis=1)
         return
     tokens, width = found["data"][1:]
-    rows = build.node("Reshape", [x, build.const([batch * tokens, width], "int64", "shape")], [batch * tokens, width], x.dtype)
+    rows = build.node(
+        "Reshape",
+        [x, build.const([batch * tokens, width], "int64", "shape")],
+        [batch * tokens, width],
+        x.dtype,
+    )
     offset = build.const(np.arange(batch).reshape(batch, 1) * tokens, dtype, "offset")
     shifted = build.node("Add", [index, offset], [batch, count], dtype)
     build.node("Gather", [rows, shifted], None, out.dtype, out, axis=0)

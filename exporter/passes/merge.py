@@ -45,7 +45,13 @@ def match(node: gs.Node, context: Context) -> Found:
             return "the index differs along the width"
         return {"node": node, "index": rows, "data": data, "count": updates[1]}
     if index[-1] == 1 and len(data) == 2:
-        return {"node": node, "index": node.inputs[1], "data": [1, *data], "count": int(np.prod(index[:-1])), "flat": True}
+        return {
+            "node": node,
+            "index": node.inputs[1],
+            "data": [1, *data],
+            "count": int(np.prod(index[:-1])),
+            "flat": True,
+        }
     if index[-1] == 2 and len(data) == 3 and len(index) == 3 and index[0] == data[0]:
         return {"node": node, "index": node.inputs[1], "data": data, "count": index[1], "pairs": True}
     return "the index does not name whole rows"

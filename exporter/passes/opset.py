@@ -77,7 +77,9 @@ def _drop_attributes(node: onnx.NodeProto, schema: onnx.defs.OpSchema, opset: in
             continue
         newest = onnx.defs.get_schema(node.op_type, domain="").attributes.get(attribute.name)
         value = onnx.helper.get_attribute_value(attribute)
-        default = newest is not None and newest.default_value.name and onnx.helper.get_attribute_value(newest.default_value)
+        default = (
+            newest is not None and newest.default_value.name and onnx.helper.get_attribute_value(newest.default_value)
+        )
         parts_given = (node.op_type, attribute.name) == ("Split", "num_outputs") and len(node.input) > 1
         if not ((node.op_type, attribute.name) in _HARMLESS or parts_given or value == default):
             raise UnsupportedError(

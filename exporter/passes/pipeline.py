@@ -129,7 +129,11 @@ def rewrite(
         note(report, current, began)
     began = time.perf_counter()
     count = opset.lower(current, target.opset)
-    note(PassReport(f"opset at most {target.opset}", count, nodes=(len(current.graph.node),) * 2), current, began)
+    note(
+        PassReport(f"opset at most {target.opset}", count, nodes=(len(current.graph.node),) * 2),
+        current,
+        began,
+    )
     survivors = [node for node in current.graph.node if node.op_type.startswith("Scatter")]
     if survivors:
         reason = next((why for r in reports if r.name == SCATTER_FREE.name for _, why in r.skipped), "unknown form")

@@ -66,7 +66,13 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     if not found["rows"]:
         shape = static_shape(index) or [0]
         moved = build.node("Add", [index, build.const(prefix, dtype, "prefix")], shape, dtype)
-        whole = build.node("Concat", [build.const(np.arange(prefix), dtype, "front"), moved], [shape[0] + prefix], dtype, axis=0)
+        whole = build.node(
+            "Concat",
+            [build.const(np.arange(prefix), dtype, "front"), moved],
+            [shape[0] + prefix],
+            dtype,
+            axis=0,
+        )
         build.node("Gather", [source, whole], None, out.dtype, out, axis=1)
         return
     patches, count = tokens - prefix, (static_shape(index) or [0, 0])[1]

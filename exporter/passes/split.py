@@ -50,9 +50,7 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
         outputs.append(consumer.outputs[0])
         consumer.outputs.clear()
     sizes = build.const([1] * found["rows"], "int64", "parts")
-    graph.nodes.append(
-        gs.Node("Split", build.name("Split"), {"axis": 0}, [found["tensor"], sizes], outputs)
-    )
+    graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 0}, [found["tensor"], sizes], outputs))
 
 
 ONE_SPLIT = Pass("qkv split once", frozenset({"Transpose"}), match, apply)

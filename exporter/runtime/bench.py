@@ -86,7 +86,9 @@ def report(samples: Mapping[str, np.ndarray], batch: int, environment: Mapping[s
     if faster and apart:
         verdict = f"{ratios['speedup']['median']:.2f} times as fast as dense (95 % interval {low:.2f} to {high:.2f})"
     elif faster:
-        verdict = "no speed-up is claimed: the intervals of the two medians overlap; take more runs on a quieter machine"
+        verdict = (
+            "no speed-up is claimed: the intervals of the two medians overlap; take more runs on a quieter machine"
+        )
     elif high < 1:
         verdict = f"slower than dense: {ratios['speedup']['median']:.2f} times its speed"
     else:

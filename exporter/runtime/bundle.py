@@ -59,7 +59,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read; the bundle is damaged: copy it again") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("files"), dict):
-        raise InputError(f"{path} is not a manifest of the format {FORMAT}; the bundle is damaged or newer than this vitrim")
+        raise InputError(
+            f"{path} is not a manifest of the format {FORMAT}; the bundle is damaged or newer than this vitrim"
+        )
     return data
 
 
@@ -85,7 +87,9 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
         if name not in present:
             raise InputError(f"{root}: {name} is missing; copy the bundle again")
         if not isinstance(entry, dict) or sha256(path) != entry.get("sha256"):
-            raise InputError(f"{root}: {name} is not the file that was published (its hash differs); copy the bundle again")
+            raise InputError(
+                f"{root}: {name} is not the file that was published (its hash differs); copy the bundle again"
+            )
     extra = sorted(present - set(manifest["files"]) - {MANIFEST})
     if extra:
         raise InputError(f"{root}: {extra[0]} is not in the manifest; remove it or publish the bundle anew")
@@ -128,7 +132,7 @@ def staging_folder(final: Path) -> Path:
     """A new empty folder beside `final`, on the same file system.
 
     Raises:
-        EnvironmentLack: the place cannot be written.
+        EnvironmentLackError: the place cannot be written.
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +175,7 @@ def publish(staging: Path, final: Path) -> None:
 
     Raises:
         InputError: `final` is something else than a bundle.
-        EnvironmentLack: the file system refuses.
+        EnvironmentLackError: the file system refuses.
     """
     refuse_foreign(final)
     try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import EnvironmentLack, InputError
+from ..errors import EnvironmentLackError, InputError
 from . import bundle, engine
 from .bench import busy, environment, interleave, report
 from .parity import Rung, compare, ladder
@@ -20,7 +21,11 @@ Progress = Callable[[int, int], None]
 
 
 def bench_graphs(
-    graphs: Mapping[str, Path], runs: int, warmup: float, threads: int | None, progress: Progress | None = None
+    graphs: Mapping[str, Path],
+    runs: int,
+    warmup: float,
+    threads: int | None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Interleaved benchmark of ONNX files through onnxruntime on the CPU.
 
@@ -38,7 +43,7 @@ def bench_graphs(
     runners = {kind: OrtRunner(str(path), threads=threads) for kind, path in graphs.items()}
     any_runner = next(iter(runners.values()))
     image = np.random.default_rng(0).standard_normal(any_runner.shape, dtype=np.float32)
-    samples = interleave({k: (lambda r=r: r(image)) for k, r in runners.items()}, runs, warmup, progress)
+    samples = interleave({k: partial(runner, image) for k, runner in runners.items()}, runs, warmup, progress)
     before["runtime"] = any_runner.name
     before["warning"] = busy(before)
     before["load_average_after"] = environment(threads)["load_average"]
@@ -129,7 +134,11 @@ def check_folder(
 
 
 def check_bundle(
-    folder: str | os.PathLike[str], *, atol: float | None = None, tie: float | None = None, threads: int | None = None
+    folder: str | os.PathLike[str],
+    *,
+    atol: float | None = None,
+    tie: float | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Verify every file of a bundle, then hold it against PyTorch's golden outputs; PyTorch is not needed.
 
@@ -151,7 +160,7 @@ def build_bundle(folder: str | os.PathLike[str], *, workspace_mib: int = 1024) -
 
     Raises:
         InputError: the bundle is damaged.
-        EnvironmentLack: no TensorRT or no GPU.
+        EnvironmentLackError: no TensorRT or no GPU.
         UnsupportedError: TensorRT refuses the graph.
 
     Returns:
@@ -163,7 +172,7 @@ def build_bundle(folder: str | os.PathLike[str], *, workspace_mib: int = 1024) -
     manifest = bundle.verify(root)
     lack = engine.why_not()
     if lack:
-        raise EnvironmentLack(lack)
+        raise EnvironmentLackError(lack)
     staging = bundle.staging_folder(root)
     try:
         shutil.copytree(root, staging, dirs_exist_ok=True)

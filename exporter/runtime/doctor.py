@@ -40,7 +40,11 @@ class Check:
 
 
 _PACKAGES = (
-    ("torch", "no calibration, tracing or export; checking and benchmarking a bundle work", "pip install 'vitrim[export]'"),
+    (
+        "torch",
+        "no calibration, tracing or export; checking and benchmarking a bundle work",
+        "pip install 'vitrim[export]'",
+    ),
     ("timm", "no models to export", "pip install 'vitrim[export]'"),
     ("onnx", "no tracing, passes or lint", "pip install 'vitrim[export]'"),
     ("onnx_graphsurgeon", "no graph passes", "pip install 'vitrim[export]'"),
@@ -53,7 +57,9 @@ _PACKAGES = (
 def run_python(code: str, timeout: float = 120) -> tuple[bool, str]:
     """Run code in a child Python; (worked, last line of what it printed or said)."""
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, check=False
+        )
     except subprocess.TimeoutExpired:
         return False, f"no answer within {timeout:.0f} s"
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
@@ -101,7 +107,9 @@ def _package(name: str, cost: str, remedy: str) -> Check:
         return Check(name, "ok", version)
     if name == "tensorrt":
         jetson = platform.machine() == "aarch64"
-        remedy = "JetPack brings it: sudo apt install python3-libnvinfer" if jetson else "pip install 'vitrim[tensorrt]'"
+        remedy = (
+            "JetPack brings it: sudo apt install python3-libnvinfer" if jetson else "pip install 'vitrim[tensorrt]'"
+        )
     return Check(name, "lack", "not installed", cost, remedy)
 
 
@@ -151,14 +159,30 @@ def _jetson(root: Path) -> Check:
     name = f"L4T {l4t[0]}.{l4t[1]}"
     if row is None:
         newest = TABLE[-1].name
-        return Check("jetson", "lack", f"{name}: unknown to this vitrim", f"the table ends at JetPack {newest}", "name a target")
-    return Check("jetson", "ok", f"{name} = JetPack {row.name}: TensorRT {row.tensorrt}, CUDA {row.cuda}, target {row.target}")
+        return Check(
+            "jetson",
+            "lack",
+            f"{name}: unknown to this vitrim",
+            f"the table ends at JetPack {newest}",
+            "name a target",
+        )
+    return Check(
+        "jetson",
+        "ok",
+        f"{name} = JetPack {row.name}: TensorRT {row.tensorrt}, CUDA {row.cuda}, target {row.target}",
+    )
 
 
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     if free < 2:
-        return Check("disk", "lack", f"{free:.1f} GiB free here", "an export of DeiT-B needs about 2 GiB", "free some space")
+        return Check(
+            "disk",
+            "lack",
+            f"{free:.1f} GiB free here",
+            "an export of DeiT-B needs about 2 GiB",
+            "free some space",
+        )
     return Check("disk", "ok", f"{free:.0f} GiB free here")
 
 
@@ -169,5 +193,11 @@ def _memory(root: Path) -> Check:
     except (OSError, StopIteration, ValueError, IndexError):
         return Check("memory", "info", "unknown")
     if total < 3:
-        return Check("memory", "lack", f"{total:.1f} GiB", "exporting DeiT-S needs about 3 GiB", "export on another machine")
+        return Check(
+            "memory",
+            "lack",
+            f"{total:.1f} GiB",
+            "exporting DeiT-S needs about 3 GiB",
+            "export on another machine",
+        )
     return Check("memory", "ok", f"{total:.0f} GiB")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EnvironmentLack, InputError, UnsupportedError
+from ..errors import EnvironmentLackError, InputError, UnsupportedError
 from ..files import atomic_path, atomic_write, sha256
 from .runners import Outputs
 
@@ -28,7 +28,7 @@ def version_of(text: str) -> tuple[int, int]:
     """Major and minor number of a TensorRT version string."""
     found = re.match(r"(\d+)\.(\d+)", text)
     if found is None:
-        raise EnvironmentLack(f"TensorRT's version {text!r} cannot be read")
+        raise EnvironmentLackError(f"TensorRT's version {text!r} cannot be read")
     return int(found[1]), int(found[2])
 
 
@@ -36,22 +36,24 @@ def import_tensorrt() -> Any:
     """The tensorrt module.
 
     Raises:
-        EnvironmentLack: it or polygraphy is missing or too old; says how to get it on this platform.
+        EnvironmentLackError: it or polygraphy is missing or too old; says how to get it on this platform.
     """
     jetson = platform.machine() == "aarch64"
     how = "JetPack brings it: sudo apt install python3-libnvinfer" if jetson else "pip install 'vitrim[tensorrt]'"
     try:
         import polygraphy.backend.trt  # noqa: F401
     except ImportError as error:
-        raise EnvironmentLack("polygraphy is not installed: pip install 'vitrim[device]'") from error
+        raise EnvironmentLackError("polygraphy is not installed: pip install 'vitrim[device]'") from error
     try:
         import tensorrt
     except (ImportError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise EnvironmentLack(f"TensorRT cannot be imported ({reason}): {how}") from error
+        raise EnvironmentLackError(f"TensorRT cannot be imported ({reason}): {how}") from error
     version = version_of(tensorrt.__version__)
     if version < OLDEST:
-        raise EnvironmentLack(f"TensorRT {tensorrt.__version__} is too old: vitrim needs {OLDEST[0]}.{OLDEST[1]} or newer")
+        raise EnvironmentLackError(
+            f"TensorRT {tensorrt.__version__} is too old: vitrim needs {OLDEST[0]}.{OLDEST[1]} or newer"
+        )
     return tensorrt
 
 
@@ -59,7 +61,7 @@ def why_not() -> str | None:
     """Why no engine can be built on this machine, in one line; None where one can."""
     try:
         trt = import_tensorrt()
-    except EnvironmentLack as error:
+    except EnvironmentLackError as error:
         return str(error)
     try:
         builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
@@ -114,12 +116,12 @@ def build_engine(
         the identity: hashes of engine and graph, TensorRT version, GPU.
 
     Raises:
-        EnvironmentLack: no TensorRT or no GPU.
+        EnvironmentLackError: no TensorRT or no GPU.
         UnsupportedError: TensorRT refuses the graph; its reason.
     """
     lack = why_not()
     if lack:
-        raise EnvironmentLack(lack)
+        raise EnvironmentLackError(lack)
     trt = import_tensorrt()
     from polygraphy.backend.trt import CreateConfig, engine_bytes_from_network, network_from_onnx_path
     from polygraphy.exception import PolygraphyException
@@ -168,7 +170,9 @@ def check_identity(engine: Path, onnx: Path, here: dict[str, Any]) -> None:
         raise InputError(f"{engine} was built from another graph than {onnx.name}; {again}")
     for key in ("tensorrt", "gpu", "machine"):
         if identity.get(key) != here.get(key):
-            raise InputError(f"{engine} was built for {key} {identity.get(key)}, but here it is {here.get(key)}; {again}")
+            raise InputError(
+                f"{engine} was built for {key} {identity.get(key)}, but here it is {here.get(key)}; {again}"
+            )
 
 
 class TrtRunner:
@@ -182,13 +186,13 @@ class TrtRunner:
 
     Raises:
         InputError: the engine is not from here, see `check_identity`.
-        EnvironmentLack: no TensorRT or no GPU.
+        EnvironmentLackError: no TensorRT or no GPU.
     """
 
     def __init__(self, engine: str | os.PathLike[str], onnx: str | os.PathLike[str]) -> None:
         lack = why_not()
         if lack:
-            raise EnvironmentLack(lack)
+            raise EnvironmentLackError(lack)
         trt = import_tensorrt()
         from polygraphy.cuda import DeviceArray, Stream
         from polygraphy.datatype import DataType

@@ -103,7 +103,10 @@ def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
         return None
     difference = np.abs(reference.astype(np.float64) - candidate)
     return Errors(
-        len(reference), float(difference.max()), float(difference.mean()), float(cosine(reference, candidate).min())
+        len(reference),
+        float(difference.max()),
+        float(difference.mean()),
+        float(cosine(reference, candidate).min()),
     )
 
 
@@ -114,16 +117,14 @@ def stage_names(outputs: Outputs) -> list[str]:
 
 def compare_decisions(
     reference: Outputs, candidate: Outputs, stages: Sequence[str]
-) -> tuple[list[StageAgreement], np.ndarray, np.ndarray]:
+) -> tuple[list[StageAgreement], np.ndarray]:
     """Compare kept tokens as sets.
 
     Returns:
-        per stage agreement; [n] bool, whether an image agrees everywhere; [n] the reference's gap at an image's
-        first difference (NaN where it has none).
+        per stage agreement; [n] bool, whether an image agrees everywhere.
     """
     count = len(reference["logits"])
     agreeing = np.ones(count, dtype=bool)
-    gap_at_first = np.full(count, np.nan)
     table: list[StageAgreement] = []
     for name in stages:
         ours, theirs = np.sort(reference[name], axis=1), np.sort(candidate[name], axis=1)
@@ -131,7 +132,7 @@ def compare_decisions(
         common = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(ours, theirs, strict=True)]
         first = agreeing & ~same
         gaps = reference.get(f"gap_{name[5:]}")
-        gap_at_first[first] = np.inf if gaps is None else gaps[first]
+        at_cut = np.full(count, np.inf) if gaps is None else gaps
         table.append(
             StageAgreement(
                 output=name,
@@ -139,11 +140,11 @@ def compare_decisions(
                 same_tokens=float(np.mean(common)),
                 differing=int((~same).sum()),
                 first_here=int(first.sum()),
-                largest_gap=float(gap_at_first[first].max()) if first.any() else None,
+                largest_gap=float(at_cut[first].max()) if first.any() else None,
             )
         )
         agreeing &= same
-    return table, agreeing, gap_at_first
+    return table, agreeing
 
 
 def compare(
@@ -176,7 +177,7 @@ def compare(
     for side, values in (("reference", logits), ("candidate", others)):
         if not np.isfinite(values).all():
             return _fail(rung, "logits", f"the {side}'s logits hold NaN or Inf")
-    rung.stages, agreeing, gaps = compare_decisions(reference, candidate, stages)
+    rung.stages, agreeing = compare_decisions(reference, candidate, stages)
     rung.top1 = float((logits.argmax(1) == others.argmax(1)).mean())
     rung.end = errors(logits, others)
     rung.equal = errors(logits[agreeing], others[agreeing])
@@ -188,7 +189,9 @@ def compare(
     rung.smallest_atol = worst
     for stage in rung.stages:
         if stage.largest_gap is not None and stage.largest_gap >= tie:
-            reason = f"{stage.first_here} images keep other tokens, with a score gap of {stage.largest_gap:.2g} at the cut"
+            reason = (
+                f"{stage.first_here} images keep other tokens, with a score gap of {stage.largest_gap:.2g} at the cut"
+            )
             return _fail(rung, stage.output, f"{reason} (a near-tie is below {tie:g})", keep_atol=True)
     if not worst <= atol:
         return _fail(rung, "logits", f"largest error {worst:.3g} is above {atol:g}", keep_atol=True)

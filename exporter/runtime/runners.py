@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import EnvironmentLack, InputError
+from ..errors import EnvironmentLackError, InputError
 
 Outputs = dict[str, np.ndarray]
 
@@ -43,7 +43,7 @@ class OrtRunner:
 
     Raises:
         InputError: the file is not a whole ONNX model, or its shapes are not static.
-        EnvironmentLack: onnxruntime or a provider is missing.
+        EnvironmentLackError: onnxruntime or a provider is missing.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class OrtRunner:
         try:
             import onnxruntime
         except ImportError as error:
-            raise EnvironmentLack("onnxruntime is not installed: pip install onnxruntime") from error
+            raise EnvironmentLackError("onnxruntime is not installed: pip install onnxruntime") from error
         available = onnxruntime.get_available_providers()
         missing = [provider for provider in providers if provider not in available]
         if missing:
             hint = _PROVIDER_HELP.get(missing[0], "install an onnxruntime build that has it")
-            raise EnvironmentLack(
-                f"onnxruntime {onnxruntime.__version__} here has no {missing[0]} (it has {', '.join(available)}): {hint}"
+            raise EnvironmentLackError(
+                f"onnxruntime {onnxruntime.__version__} here has no {missing[0]} (only {', '.join(available)}): {hint}"
             )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -94,9 +94,7 @@ class OrtRunner:
             InputError: the image has another shape or type.
         """
         if image.shape != self.shape or image.dtype != np.float32:
-            raise InputError(
-                f"{self.name} takes float32 {list(self.shape)}, but got {image.dtype} {list(image.shape)}"
-            )
+            raise InputError(f"{self.name} takes float32 {list(self.shape)}, but got {image.dtype} {list(image.shape)}")
         values = self.session.run(self.outputs, {self.input: image})
         return dict(zip(self.outputs, values, strict=True))
 
@@ -123,7 +121,9 @@ def run_all(
     parts: list[Outputs] = []
     for start in range(0, len(images), batch):
         piece = images[start : start + batch]
-        filled = np.concatenate([piece, np.repeat(piece[-1:], batch - len(piece), axis=0)]) if len(piece) < batch else piece
+        filled = (
+            np.concatenate([piece, np.repeat(piece[-1:], batch - len(piece), axis=0)]) if len(piece) < batch else piece
+        )
         parts.append({name: value[: len(piece)] for name, value in runner(np.ascontiguousarray(filled)).items()})
         if progress:
             progress(min(start + batch, len(images)), len(images))

@@ -1,4 +1,4 @@
-"""Train the quickstart model on generated images: `python -m vitrim.recipes.quickstart.train --out weights.safetensors`.
+"""Train the quickstart model: `python -m vitrim.recipes.quickstart.train --out weights.safetensors`.
 
 Images are endless, so every one is seen a few times at most. Half of the patches are dropped at random in training
 (timm's PatchDropout): it halves the cost, and a network that has seen gaps tolerates pruning without fine-tuning.
@@ -70,7 +70,9 @@ def make_pool(count: int, seed: int, workers: int) -> tuple[np.ndarray, np.ndarr
 
 
 @click.command()
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Safetensors file to write.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Safetensors file to write."
+)
 @click.option("--epochs", default=10, show_default=True, help="Passes over the pool of generated images.")
 @click.option("--pool", default=POOL, show_default=True, help="How many images to generate.")
 @click.option("--batch", default=64, show_default=True, help="Images a step.")
@@ -111,7 +113,8 @@ def main(out: Path, epochs: int, pool: int, batch: int, rate: float, threads: in
             step += 1
         top1 = accuracy(model, held_out[:500], answers[:500])
         click.echo(
-            f"epoch {epoch + 1}/{epochs}: loss {np.mean(losses):.3f}, top-1 {top1:.3f}, {time.monotonic() - began:.0f} s"
+            f"epoch {epoch + 1}/{epochs}: loss {np.mean(losses):.3f}, top-1 {top1:.3f}, "
+            f"{time.monotonic() - began:.0f} s"
         )
     top1 = accuracy(model, held_out, answers)
     minutes = (time.monotonic() - began) / 60

@@ -44,9 +44,15 @@ def edit(data: dict[str, Any], at: int, **values: Any) -> dict[str, Any]:
     ("data", "reason"),
     [
         (edit(plain(), 3, after=18), r"blocks\[3\]\.after is 18, more than its before 17"),
-        (edit(plain({1: 9}), 2, before=17, after=17), r"blocks\[2\]\.before is 17, but blocks\[1\]\.after is 9"),
+        (
+            edit(plain({1: 9}), 2, before=17, after=17),
+            r"blocks\[2\]\.before is 17, but blocks\[1\]\.after is 9",
+        ),
         (edit(plain(), 3, after=1), r"would drop prefix tokens or leave no patch"),
-        (edit(plain(), 0, before=18, after=18), r"blocks\[0\]\.before is 18, but the model's token count is 17"),
+        (
+            edit(plain(), 0, before=18, after=18),
+            r"blocks\[0\]\.before is 18, but the model's token count is 17",
+        ),
         (plain() | {"prefix_tokens": 0}, r"prefix_tokens is 0, but the model has 1"),
         (plain(depth=3), r"has 3 rows under blocks, but the model has 4"),
         (edit(plain(), 2, block=1), r"blocks\[2\]\.block is 1"),

@@ -38,7 +38,10 @@ def test_safetensors_and_pytorch_checkpoints_load(weights: Path, tmp_path: Path)
 
 
 def test_another_model_s_checkpoint_is_refused_with_what_differs(weights: Path) -> None:
-    with pytest.raises(InputError, match=r"not a checkpoint of vit_tiny.*of other shapes, such as blocks.*\(48,\) where \(24,\)"):
+    with pytest.raises(
+        InputError,
+        match=r"not a checkpoint of vit_tiny.*of other shapes, such as blocks.*\(48,\) where \(24,\)",
+    ):
         load(weights, embed_dim=24)
     with pytest.raises(InputError, match=r"12 unknown, such as blocks\.3\."):
         load(weights, depth=3)

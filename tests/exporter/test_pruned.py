@@ -189,9 +189,7 @@ def test_any_legal_budget_runs_with_the_planned_tokens(
     name, args = prefix
     model = small_vit(name, depth=depth, num_heads=heads, embed_dim=heads * 8, reg_tokens=registers, **args)
     shape = describe(model)
-    after = sorted(
-        (data.draw(st.integers(shape.prefix_tokens + 1, shape.tokens)) for _ in range(depth)), reverse=True
-    )
+    after = sorted((data.draw(st.integers(shape.prefix_tokens + 1, shape.tokens)) for _ in range(depth)), reverse=True)
     budget = budget_for(model, dict(enumerate(after)), method, {"place": place})
     pruned = PrunedViT(model, budget, ("logits", "kept", "tokens"))
     with torch.inference_mode():

@@ -37,7 +37,7 @@ def plain_importance(
     heads, tokens, _ = a.shape
     per_head = []
     for h in range(heads):
-        s = {j: 1.0 for j in alive}
+        s = dict.fromkeys(alive, 1.0)
         if class_token and p.start == "class_token":
             s[0] = math.sqrt(tokens)
         for _ in range(rounds):
@@ -54,8 +54,10 @@ def plain_importance(
             weights = [1.0] * heads
     patches = [j for j in alive if j >= prefix]
     if p.heads == "mean":
-        return {j: sum(w * s[j] for w, s in zip(weights, per_head)) / sum(weights) for j in patches}
-    return {j: math.sqrt(sum(w * s[j] ** 2 for w, s in zip(weights, per_head)) / sum(weights)) for j in patches}
+        return {j: sum(w * s[j] for w, s in zip(weights, per_head, strict=True)) / sum(weights) for j in patches}
+    return {
+        j: math.sqrt(sum(w * s[j] ** 2 for w, s in zip(weights, per_head, strict=True)) / sum(weights)) for j in patches
+    }
 
 
 def plain_select(
@@ -95,7 +97,15 @@ def plain_select(
     data=st.data(),
 )
 def test_equals_the_plain_implementation(
-    seed: int, heads: int, patches: int, prefix: int, start: str, combine: str, vhf: object, iterations: int, data: st.DataObject
+    seed: int,
+    heads: int,
+    patches: int,
+    prefix: int,
+    start: str,
+    combine: str,
+    vhf: object,
+    iterations: int,
+    data: st.DataObject,
 ) -> None:
     kept_patches = data.draw(st.integers(1, patches))
     similar = data.draw(st.integers(0, min(patches - patches // 2, patches - kept_patches)))
@@ -109,7 +119,13 @@ def test_equals_the_plain_implementation(
     assert selection.kept is not None
     for image in range(2):
         expected = plain_select(
-            attention[image].numpy(), keys[image].numpy(), kept_patches + prefix, options, parameters, prefix, prefix > 0
+            attention[image].numpy(),
+            keys[image].numpy(),
+            kept_patches + prefix,
+            options,
+            parameters,
+            prefix,
+            prefix > 0,
         )
         assert selection.kept[image].tolist() == expected
 
@@ -147,7 +163,11 @@ def test_a_masked_graph_is_the_gathered_submatrix() -> None:
 
 def test_trap_2_the_variance_is_measured_on_the_mean_1_scale() -> None:
     """On the sum-1 scale no variance reaches 0.01 with 197 tokens, so every head would be rejected."""
-    scores = page_rank(attention_of(4, heads=6, tokens=197, sharp=1.0), initial_scores(197, False, torch.ones(1, dtype=torch.float64)), 1)
+    scores = page_rank(
+        attention_of(4, heads=6, tokens=197, sharp=1.0),
+        initial_scores(197, False, torch.ones(1, dtype=torch.float64)),
+        1,
+    )
     alive = torch.ones(1, 1, 197, dtype=scores.dtype)
     sum_one = scores / scores.sum(-1, keepdim=True)
     assert (sum_one.var(-1, unbiased=False) < 0.01).all()

@@ -1,0 +1,162 @@
+"""The Python API: one function a command, with the command's name. Heavy parts are imported when a function runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .exporter.budget import Budget
+    from .exporter.runtime.doctor import Check
+    from .recipes.run import Exported
+    from .recipes.schema import Recipe
+    from .recipes.stages import Listener
+
+RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
+
+
+def recipe(source: RecipeLike, settings: Iterable[str] = ()) -> Recipe:
+    """A recipe from a file, the name of one that ships, or plain data.
+
+    Args:
+        source: path, name, or mapping.
+        settings: `a.b=c` overrides.
+
+    Raises:
+        InputError: with the YAML path, what was found and what is allowed.
+    """
+    from .recipes.load import load_recipe, override, recipe_from
+
+    if isinstance(source, Mapping):
+        return recipe_from(override(dict(source), settings))
+    return load_recipe(os.fspath(source), settings)
+
+
+def export(
+    source: RecipeLike,
+    out: str | os.PathLike[str],
+    *,
+    settings: Iterable[str] = (),
+    engine: str | None = None,
+    listener: Listener | None = None,
+    command: list[str] | None = None,
+) -> Exported:
+    """Take a recipe all the way to a bundle; see `vitrim.recipes.run.export`."""
+    chosen = recipe(source, settings)
+    need_export()
+    from .recipes.run import export as run
+
+    return run(chosen, out, engine_mode=engine, listener=listener, command=command)
+
+
+def calibrate(
+    source: RecipeLike,
+    out: str | os.PathLike[str],
+    *,
+    settings: Iterable[str] = (),
+    listener: Listener | None = None,
+) -> Budget:
+    """Decide a budget and write it as JSON; see `vitrim.recipes.run.calibrate`."""
+    chosen = recipe(source, settings)
+    need_export()
+    from .recipes.run import calibrate as run
+
+    return run(chosen, out, listener)
+
+
+def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str, Any]:
+    """Operators of a bundle's graph before and after the passes, or of any ONNX file, and its lint for a target.
+
+    Args:
+        path: a bundle or an .onnx file.
+        target: lint for this target; None takes the bundle's own, or `ort-cpu`.
+
+    Returns:
+        `operators`, `before` (bundles only), `passes` (bundles only), `findings`, `target`.
+
+    Raises:
+        InputError: no such file, or not ONNX.
+    """
+    need_export()
+    from .recipes.inspect import inspect as run
+
+    return run(path, target)
+
+
+def check(
+    bundle: str | os.PathLike[str],
+    *,
+    atol: float | None = None,
+    tie: float | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Verify a bundle and hold it against PyTorch's golden outputs; see `vitrim.exporter.runtime.device`."""
+    from .exporter.runtime.device import check_bundle
+
+    return check_bundle(bundle, atol=atol, tie=tie, threads=threads)
+
+
+def bench(
+    bundle: str | os.PathLike[str],
+    *,
+    runs: int = 50,
+    warmup: float = 0.5,
+    threads: int | None = None,
+    progress: Any = None,
+) -> dict[str, Any]:
+    """Time a bundle's dense, pruned and floor graphs, interleaved; see `vitrim.exporter.runtime.device`."""
+    from .exporter.runtime.device import bench_bundle
+
+    return bench_bundle(bundle, runs=runs, warmup=warmup, threads=threads, progress=progress)
+
+
+def build(bundle: str | os.PathLike[str], *, workspace_mib: int = 1024) -> dict[str, Any]:
+    """Build a bundle's engine with this machine's TensorRT and prove it; see `vitrim.exporter.runtime.device`."""
+    from .exporter.runtime.device import build_bundle
+
+    return build_bundle(bundle, workspace_mib=workspace_mib)
+
+
+def doctor(deep: bool = True) -> list[Check]:
+    """What this machine has and what each lack costs; see `vitrim.exporter.runtime.doctor`."""
+    from .exporter.runtime.doctor import examine
+
+    return examine(deep=deep)
+
+
+def recipes() -> dict[str, str]:
+    """Recipes that ship, by name, with the first line of each."""
+    from .recipes.load import shipped
+
+    return {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped().items()}
+
+
+def new(model: str) -> str:
+    """A commented recipe for a timm model, as text.
+
+    Raises:
+        InputError: timm has no such model.
+        UnsupportedError: vitrim does not take it.
+    """
+    need_export()
+    from .recipes.new import new_recipe
+
+    return new_recipe(model)
+
+
+def need_export() -> None:
+    """Say how to get what an export needs, where it is missing.
+
+    Raises:
+        EnvironmentLackError: torch, timm or onnx is not installed.
+    """
+    from importlib.util import find_spec
+
+    from .exporter.errors import EnvironmentLackError
+
+    missing = [name for name in ("torch", "timm", "onnx", "onnxscript", "onnx_graphsurgeon") if find_spec(name) is None]
+    if missing:
+        raise EnvironmentLackError(
+            f"{', '.join(missing)} not installed, which making a graph needs: pip install 'vitrim[export]'"
+        )

@@ -1,0 +1,293 @@
+"""The command line: parse, call `vitrim.api`, print. Importing it imports neither torch nor timm."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__, api, screen
+from .exporter.errors import ParityError, VitrimError
+from .exporter.files import atomic_write
+
+EPILOG = "Exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here."
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")(
+        command
+    )
+    command = click.option("--quiet", is_flag=True, help="Print nothing but errors.")(command)
+    return click.option("--print-python", is_flag=True, help="Print the API call that this stands for, and stop.")(
+        command
+    )
+
+
+def shows(call: str, arguments: dict[str, Any], print_python: bool) -> bool:
+    """Print the Python that a command stands for, if asked; arguments that are None are left out."""
+    if not print_python:
+        return False
+    given = ", ".join(
+        f"{key}={value!r}" if key[0] != "_" else repr(value)
+        for key, value in arguments.items()
+        if value not in (None, ())
+    )
+    click.echo(f"from vitrim import api\n\napi.{call}({given})")
+    return True
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="vitrim")
+def cli() -> None:
+    """Prune a Vision Transformer, export it with static shapes, and prove it right.
+
+    Start with: vitrim export quickstart -o out/
+    """
+
+
+settings_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a recipe's key, such as --set export.batch=8.",
+)
+
+
+@cli.command(epilog="Example: vitrim export my.yaml -o out/ --set prune.target.gflops=0.81")
+@click.argument("recipe")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the bundle.")
+@settings_option
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "require", "skip"]),
+    help="TensorRT engine: where possible, always, never.",
+)
+@common
+def export(
+    recipe: str,
+    out: Path,
+    settings: tuple[str, ...],
+    engine: str | None,
+    as_json: bool,
+    quiet: bool,
+    print_python: bool,
+) -> None:
+    """Take RECIPE (a file, or the name of one that ships) all the way to a bundle."""
+    arguments = {"_recipe": recipe, "_out": str(out), "settings": list(settings) or None, "engine": engine}
+    if shows("export", arguments, print_python):
+        return
+    with screen.listener(as_json or quiet) as listener:
+        done = api.export(recipe, out, settings=settings, engine=engine, listener=listener, command=sys.argv)
+    result = {
+        "folder": str(done.folder),
+        "budget": done.budget.model_dump(mode="json"),
+        "parity": done.parity,
+        "fidelity": done.fidelity,
+        "bench": done.bench,
+        "engine": done.engine or "built",
+    }
+    screen.show(result, screen.exported, as_json, quiet)
+
+
+@cli.command(epilog="Example: vitrim calibrate my.yaml -o budget.json --set prune.mass=0.9")
+@click.argument("recipe")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The budget.json to write.")
+@settings_option
+@common
+def calibrate(
+    recipe: str, out: Path, settings: tuple[str, ...], as_json: bool, quiet: bool, print_python: bool
+) -> None:
+    """Decide a static token budget for RECIPE and write it, to be read, edited and given back as prune.budget."""
+    arguments = {"_recipe": recipe, "_out": str(out), "settings": list(settings) or None}
+    if shows("calibrate", arguments, print_python):
+        return
+    with screen.listener(as_json or quiet) as listener:
+        budget = api.calibrate(recipe, out, settings=settings, listener=listener)
+    screen.show(budget.model_dump(mode="json"), screen.budget, as_json, quiet)
+
+
+@cli.command(epilog="Example: vitrim inspect out/ --target jetpack-5")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--target", help="Lint for this target instead of the bundle's own.")
+@common
+def inspect(path: Path, target: str | None, as_json: bool, quiet: bool, print_python: bool) -> None:
+    """Show the operators of PATH (a bundle or any .onnx) before and after the passes, and lint it."""
+    if shows("inspect", {"_path": str(path), "target": target}, print_python):
+        return
+    result = api.inspect(path, target)
+    screen.show(result, screen.inspected, as_json, quiet)
+    errors = [finding for finding in result["findings"] if finding["severity"] == "error"]
+    if errors:
+        raise SystemExit(1)
+
+
+@cli.command(epilog="Example: vitrim check out/")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--atol", type=float, help="Largest absolute error of a logit; the bundle's own by default.")
+@click.option("--threads", type=click.IntRange(1), help="onnxruntime threads; all cores by default.")
+@common
+def check(
+    bundle: Path, atol: float | None, threads: int | None, as_json: bool, quiet: bool, print_python: bool
+) -> None:
+    """Verify every file of BUNDLE, and hold its graph and engine against PyTorch's golden outputs. Needs no torch."""
+    if shows("check", {"_bundle": str(bundle), "atol": atol, "threads": threads}, print_python):
+        return
+    result = api.check(bundle, atol=atol, threads=threads)
+    screen.show(result, screen.parity, as_json, quiet)
+    _fail_without_parity(result)
+
+
+def _fail_without_parity(result: dict[str, Any]) -> None:
+    if not result["passed"]:
+        from .exporter.runtime.parity import describe_failure
+
+        raise ParityError(describe_failure(result))
+
+
+@cli.command(epilog="Example: vitrim bench out/ --runs 200")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--runs", default=50, show_default=True, type=click.IntRange(5), help="Interleaved rounds.")
+@click.option(
+    "--warmup",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Least seconds of warm-up a graph.",
+)
+@click.option("--threads", type=click.IntRange(1), help="onnxruntime threads; all cores by default.")
+@click.option("--allow-slower", is_flag=True, help="Do not fail when the pruned graph is not faster.")
+@common
+def bench(
+    bundle: Path,
+    runs: int,
+    warmup: float,
+    threads: int | None,
+    allow_slower: bool,
+    as_json: bool,
+    quiet: bool,
+    print_python: bool,
+) -> None:
+    """Time the dense, pruned and floor graphs of BUNDLE, interleaved, on this machine. Needs no torch."""
+    if shows("bench", {"_bundle": str(bundle), "runs": runs, "warmup": warmup, "threads": threads}, print_python):
+        return
+    with screen.listener(as_json or quiet) as listener:
+        listener.stage("bench")
+        result = api.bench(bundle, runs=runs, warmup=warmup, threads=threads, progress=listener.progress)
+    screen.show(result, screen.benched, as_json, quiet)
+    if not allow_slower and result["ratios"]["speedup"]["interval"][0] <= 1:
+        from .exporter.errors import NotFasterError
+
+        raise NotFasterError(f"the pruned graph is {result['verdict']}; allow it with --allow-slower")
+
+
+@cli.command(epilog="Example: vitrim build out/   (on the Jetson or the machine with the GPU)")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--workspace",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(16),
+    help="Scratch memory of the builder, in MiB.",
+)
+@common
+def build(bundle: Path, workspace: int, as_json: bool, quiet: bool, print_python: bool) -> None:
+    """Build BUNDLE's engine with this machine's TensorRT, prove it, and publish the bundle with it. Needs no torch."""
+    if shows("build", {"_bundle": str(bundle), "workspace_mib": workspace}, print_python):
+        return
+    result = api.build(bundle, workspace_mib=workspace)
+    screen.show(result, screen.parity, as_json, quiet)
+    _fail_without_parity(result)
+
+
+@cli.command(epilog="Example: vitrim recipes --schema > recipe.schema.json")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a recipe instead.")
+@common
+def recipes(schema: bool, as_json: bool, quiet: bool, print_python: bool) -> None:
+    """List the recipes that ship."""
+    if shows("recipes", {}, print_python):
+        return
+    if schema:
+        from .recipes.schema import json_schema
+
+        click.echo(json.dumps(json_schema(), indent=2))
+        return
+    screen.show(api.recipes(), screen.shipped, as_json, quiet)
+
+
+@cli.command(epilog="Example: vitrim new deit_small_patch16_224 -o deit.yaml")
+@click.argument("model")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write; standard output by default.",
+)
+@common
+def new(model: str, out: Path | None, as_json: bool, quiet: bool, print_python: bool) -> None:
+    """Write a commented recipe for MODEL, a timm name."""
+    if shows("new", {"_model": model}, print_python):
+        return
+    text = api.new(model)
+    if out is None:
+        click.echo(json.dumps({"recipe": text}) if as_json else text, nl=as_json)
+        return
+    if out.exists():
+        raise click.UsageError(f"{out} exists; name another file")
+    atomic_write(out, text)
+    screen.show(
+        {"written": str(out)},
+        lambda result, console: console.print(f"wrote {result['written']}"),
+        as_json,
+        quiet,
+    )
+
+
+@cli.command(epilog="Example: vitrim doctor --json")
+@common
+def doctor(as_json: bool, quiet: bool, print_python: bool) -> None:
+    """Say what this machine has, what each lack costs, and how to get it."""
+    if shows("doctor", {}, print_python):
+        return
+    screen.show([check.to_dict() for check in api.doctor()], screen.doctor, as_json, quiet)
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one line and a status, never a traceback."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except VitrimError as error:
+        _end(str(error), error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(VitrimError.exit_code)
+    except click.ClickException as error:
+        _end(error.format_message(), VitrimError.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _end("interrupted; nothing was published", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        from .exporter.files import explain_os_error
+
+        _end(str(explain_os_error(error, error.filename or "the output")), VitrimError.exit_code)
+    except MemoryError:
+        _end("out of memory; take a smaller batch or model", VitrimError.exit_code)
+
+
+def _end(message: str, status: int) -> None:
+    click.echo(f"vitrim: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""What a person sees: progress while a command runs, tables at its end, plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+def console_for(stream: Any) -> Console:
+    """A console that neither wraps nor colours where nobody looks at it."""
+    return Console(file=stream, width=None if stream.isatty() else 120, highlight=False, markup=False)
+
+
+class Plain:
+    """Stages as plain lines on standard error."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def stage(self, name: str, cached: bool = False) -> None:
+        """One line a stage."""
+        click.echo(
+            f"[{time.monotonic() - self.began:6.1f} s] {name}{' (unchanged, skipped)' if cached else ''}",
+            err=True,
+        )
+
+    def progress(self, done: int, total: int) -> None:
+        """Nothing: a log wants no bars."""
+
+    def note(self, text: str) -> None:
+        """One line."""
+        click.echo(f"note: {text}", err=True)
+
+
+class Bars:
+    """Stages as progress bars on a terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.bars, self.task = progress, TaskID(-1)
+
+    def stage(self, name: str, cached: bool = False) -> None:
+        """Finish the last bar and begin another."""
+        self.finish()
+        label = f"{name} [dim](unchanged)[/dim]" if cached else name
+        self.task = self.bars.add_task(label, total=1 if cached else None, completed=1 if cached else 0)
+
+    def progress(self, done: int, total: int) -> None:
+        """Move the bar."""
+        if self.task >= 0:
+            self.bars.update(self.task, completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        """One line above the bars."""
+        self.bars.console.print(f"[yellow]note:[/yellow] {text}")
+
+    def finish(self) -> None:
+        """Fill the last bar and stop its clock."""
+        if self.task >= 0:
+            total = self.bars.tasks[self.task].total or 1
+            self.bars.update(self.task, completed=total, total=total)
+            self.bars.stop_task(self.task)
+
+
+@contextmanager
+def listener(silent: bool) -> Iterator[Any]:
+    """A listener for a pipeline: bars on a terminal, plain lines elsewhere, nothing when silent."""
+    if silent:
+        from .recipes.stages import Silence
+
+        yield Silence()
+        return
+    if not sys.stderr.isatty():
+        yield Plain()
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bars = Bars(progress)
+        yield bars
+        bars.finish()
+
+
+def show(result: Any, draw: Callable[[Any, Console], None], as_json: bool, quiet: bool) -> None:
+    """Print a result as JSON, as `draw` draws it, or not at all."""
+    if as_json:
+        click.echo(json.dumps(result, indent=2, default=str))
+    elif not quiet:
+        draw(result, console_for(sys.stdout))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def exported(result: dict[str, Any], console: Console) -> None:
+    """The end of an export: accuracy, parity and speed on one screen."""
+    budget(result["budget"], console)
+    seen = result["fidelity"]
+    table = Table(title=f"Answers on {seen['images']} images", title_justify="left")
+    for column in ("", "dense", "pruned"):
+        table.add_column(column, justify="left" if not column else "right")
+    if "accuracy_dense" in seen:
+        table.add_row("top-1", _percent(seen["accuracy_dense"]), _percent(seen["accuracy_pruned"]))
+    table.add_row("agrees with dense", "", _percent(seen["agreement"]))
+    console.print(table)
+    if seen["on_calibration_images"]:
+        console.print("These are the calibration images themselves: give more images, or an evaluate section.")
+    parity(result["parity"], console)
+    benched(result["bench"], console)
+    console.print(f"Engine: {result['engine']}")
+    console.print(f"Bundle: {result['folder']}")
+
+
+def budget(data: dict[str, Any], console: Console) -> None:
+    """A budget's stages and cost."""
+    cost, rows = data["gmacs"], [row for row in data["blocks"] if row["before"] != row["after"]]
+    title = f"{data['model']}: {data['method']}, {cost['pruned']:.3f} of {cost['dense']:.3f} GMACs"
+    table = Table(title=title, title_justify="left")
+    for column in ("block", "tokens before", "after", "options"):
+        table.add_column(column, justify="right" if column != "options" else "left")
+    for row in rows:
+        options = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("block", "before", "after"))
+        table.add_row(str(row["block"]), str(row["before"]), str(row["after"]), options)
+    console.print(table)
+
+
+def parity(result: dict[str, Any], console: Console) -> None:
+    """The ladder, a line a rung."""
+    table = Table(
+        title=f"Parity: {'passed' if result['passed'] else 'FAILED'} (atol {result['atol']:g})",
+        title_justify="left",
+    )
+    for column in ("rung", "images", "same tokens", "largest error", "top-1", ""):
+        table.add_column(column, justify="left" if column in ("rung", "") else "right")
+    for rung in result["rungs"]:
+        same = min((stage["same_images"] for stage in rung["stages"]), default=1.0)
+        error = rung["smallest_atol"]
+        table.add_row(
+            rung["name"],
+            str(rung["images"]),
+            _percent(same),
+            "-" if error is None else f"{error:.2g}",
+            _percent(rung["top1"]),
+            "ok" if rung["passed"] else f"FAILED at {rung['first_offender']}",
+        )
+    console.print(table)
+
+
+def benched(result: dict[str, Any], console: Console) -> None:
+    """Latencies and what may be claimed."""
+    where = result["environment"]
+    table = Table(title=f"{where['runtime']}, batch {result['batch']}, {where['cpu']}", title_justify="left")
+    for column in ("graph", "median ms", "95 % interval", "images/s"):
+        table.add_column(column, justify="left" if column == "graph" else "right")
+    for name, values in result["distributions"].items():
+        low, high = values["median_interval"]
+        rate = result["images_per_second"][name]
+        table.add_row(name, f"{values['median']:.2f}", f"{low:.2f} to {high:.2f}", f"{rate:.1f}")
+    console.print(table)
+    console.print(f"Speed: {result['verdict']}")
+    if result["overhead"] is not None:
+        console.print(f"Overhead over free slicing to the same tokens: {result['overhead']:.3f}")
+    if where.get("warning"):
+        console.print(f"Warning: {where['warning']}")
+
+
+def inspected(result: dict[str, Any], console: Console) -> None:
+    """Operators before and after, passes, lint."""
+    before, after = result.get("before"), result["operators"]
+    table = Table(title=f"Operators (opset {result['opset']})", title_justify="left")
+    for column in ("operator", *(("traced",) if before else ()), "here"):
+        table.add_column(column, justify="left" if column == "operator" else "right")
+    for name in sorted({*after, *(before or {})}, key=lambda op: (-after.get(op, 0), op)):
+        counts = ([str(before.get(name, 0))] if before else []) + [str(after.get(name, 0))]
+        table.add_row(name, *counts)
+    totals = ([str(sum(before.values()))] if before else []) + [str(sum(after.values()))]
+    table.add_row("all", *totals)
+    console.print(table)
+    for entry in result.get("passes", []):
+        if entry["count"]:
+            error = "" if entry["max_abs"] is None else f", outputs moved by {entry['max_abs']:.2g}"
+            console.print(f"pass: {entry['name']}: {entry['count']} rewritten{error}")
+        for skipped in entry["skipped"]:
+            console.print(f"pass: {entry['name']}: left {skipped}")
+    for finding in result["findings"]:
+        console.print(
+            f"{finding['severity']}: {finding['op']} {finding['node']}: {finding['what']}; {finding['remedy']}"
+        )
+    if not result["findings"]:
+        console.print(f"lint for {result['target']}: clean")
+
+
+def shipped(result: dict[str, str], console: Console) -> None:
+    """Recipes by name."""
+    table = Table()
+    table.add_column("recipe")
+    table.add_column("what it does")
+    for name, text in result.items():
+        table.add_row(name, text)
+    console.print(table)
+
+
+def doctor(checks: list[dict[str, Any]], console: Console) -> None:
+    """One line a finding."""
+    table = Table()
+    for column in ("", "what", "found", "without it", "how to get it"):
+        table.add_column(column)
+    marks = {"ok": "ok", "lack": "LACK", "info": "-"}
+    for check in checks:
+        table.add_row(marks[check["state"]], check["name"], check["found"], check["cost"], check["remedy"])
+    console.print(table)
