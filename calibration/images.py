@@ -237,7 +237,7 @@ def open_images(
 
 def _open_npz(root: Path, preprocess: Preprocess, *, count: int | None, every: int, offset: int) -> ArrayImages:
     try:
-        with np.load(root, allow_pickle=False) as archive:
+        with open(root, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             data = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{root} is not a whole .npz of plain arrays ({error})") from error

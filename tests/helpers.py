@@ -52,3 +52,17 @@ def budget_for(
             "blocks": make_rows(shape.depth, shape.tokens, stages, **options),
         }
     )
+
+
+def export_module(module: torch.nn.Module, x: torch.Tensor) -> Any:
+    """A module as the pipeline traces one: dynamo, opset 20, input `x`, output `y`."""
+    from vitrim.exporter.trace import quiet, strip_exporter_notes
+
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(), (x,), dynamo=True, opset_version=20, input_names=["x"], output_names=["y"], verbose=False
+        )
+    assert program is not None
+    model = program.model_proto
+    strip_exporter_notes(model)
+    return model

@@ -104,7 +104,7 @@ def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(folder) / "golden.npz"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{path} is missing or damaged; copy the bundle again") from error

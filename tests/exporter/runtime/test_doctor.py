@@ -1,0 +1,67 @@
+"""Doctor: the JetPack table, faults that it recognises, and that it needs none of what it looks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vitrim.exporter.runtime import doctor
+from vitrim.exporter.runtime.jetpack import jetpack_of, read_l4t
+from vitrim.exporter.targets import get_target
+
+RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8\n"
+
+
+def jetson(root: Path, text: str) -> Path:
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc" / "nv_tegra_release").write_text(text)
+    return root
+
+
+def test_l4t_and_jetpack(tmp_path: Path) -> None:
+    assert read_l4t(tmp_path) is None
+    assert read_l4t(jetson(tmp_path, RELEASE)) == (36, 4)
+    row = jetpack_of((36, 4))
+    assert row is not None
+    assert (row.tensorrt, row.target) == ("10.3", "jetpack-6")
+    assert jetpack_of((99, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("l4t", "target"), [((35, 4), (8, 5)), ((36, 3), (8, 6)), ((36, 5), (10, 3)), ((38, 4), (10, 13))]
+)
+def test_the_table_names_targets_that_exist(l4t: tuple[int, int], target: tuple[int, int]) -> None:
+    row = jetpack_of(l4t)
+    assert row is not None
+    assert get_target(row.target).tensorrt == target
+
+
+def test_a_jetson_is_recognised(tmp_path: Path) -> None:
+    checks = {check.name: check for check in doctor.examine(jetson(tmp_path, RELEASE), deep=False)}
+    assert checks["jetson"].found == "L4T 36.4 = JetPack 6.1 and 6.2: TensorRT 10.3, CUDA 12.6, target jetpack-6"
+    jetson(tmp_path, RELEASE.replace("R36", "R77"))
+    assert next(check for check in doctor.examine(tmp_path, deep=False) if check.name == "jetson").state == "lack"
+
+
+def test_a_broken_torchvision_is_explained() -> None:
+    fault = "RuntimeError: operator torchvision::nms does not exist"
+    checks = {check.name: check for check in doctor.examine(run=lambda code: (False, fault))}
+    assert checks["import timm"].state == "lack"
+    assert checks["import timm"].found == fault
+    assert "matching pair" in checks["import timm"].remedy
+
+
+def test_every_lack_says_what_it_costs() -> None:
+    for check in doctor.examine(deep=False):
+        assert check.state in ("ok", "lack", "info")
+        assert check.found
+        if check.state == "lack":
+            assert check.cost
+
+
+def test_child_processes_report_their_last_line() -> None:
+    assert doctor.run_python("print('a'); print('b')") == (True, "b")
+    worked, said = doctor.run_python("raise ValueError('broken')")
+    assert (worked, said) == (False, "ValueError: broken")
+    assert doctor.run_python("import time; time.sleep(9)", timeout=0.2)[0] is False

@@ -1,0 +1,134 @@
+"""Parity: decisions and numbers apart, near-ties, the first offender, and the tolerance that would have passed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vitrim.exporter.runtime.parity import compare, cosine, describe_failure, exact, ladder
+
+
+def outputs(count: int = 4, gap: float = 0.5) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "logits": rng.standard_normal((count, 5)).astype(np.float32),
+        "kept_10": np.tile(np.arange(3, dtype=np.int32), (count, 1)),
+        "kept_2": np.tile(np.arange(6, dtype=np.int32), (count, 1)),
+        "gap_2": np.full(count, gap, np.float32),
+        "gap_10": np.full(count, gap, np.float32),
+    }
+
+
+def test_equal_runners_pass_and_stages_stand_in_block_order() -> None:
+    reference = outputs()
+    rung = compare("same", reference, reference, atol=1e-6, tie=1e-5)
+    assert rung.passed
+    assert [stage.output for stage in rung.stages] == ["kept_2", "kept_10"]
+    assert (rung.smallest_atol, rung.top1) == (0.0, 1.0)
+    assert rung.equal is not None
+    assert rung.equal.images == 4
+
+
+def test_decisions_are_compared_as_sets() -> None:
+    reference, candidate = outputs(), outputs()
+    candidate["kept_2"] = candidate["kept_2"][:, ::-1]
+    assert compare("order", reference, candidate, atol=1e-6, tie=0).passed
+
+
+def test_a_numeric_error_names_the_smallest_tolerance() -> None:
+    reference, candidate = outputs(), outputs()
+    candidate["logits"] = candidate["logits"] + np.float32(3e-3)
+    rung = compare("off", reference, candidate, atol=1e-4, tie=1e-5)
+    assert not rung.passed
+    assert rung.first_offender == "logits"
+    assert rung.smallest_atol == pytest.approx(3e-3, rel=1e-3)
+    assert compare("ok", reference, candidate, atol=rung.smallest_atol, tie=1e-5).passed
+    result = ladder([rung], 1e-4, 1e-5)
+    assert result["passed"] is False
+    assert result["first_offender"] == "off: logits"
+    assert "would pass the numbers is 0.003" in describe_failure(result)
+
+
+def test_a_decision_that_is_no_near_tie_fails_at_its_stage() -> None:
+    reference, candidate = outputs(gap=0.5), outputs()
+    candidate["kept_2"] = candidate["kept_2"].copy()
+    candidate["kept_2"][1, 5] = 9
+    candidate["kept_10"] = candidate["kept_10"].copy()
+    candidate["kept_10"][1, 0] = 9
+    rung = compare("flip", reference, candidate, atol=1e-4, tie=1e-3)
+    assert rung.first_offender == "kept_2"
+    first, second = rung.stages
+    assert (first.differing, first.first_here, first.largest_gap) == (1, 1, 0.5)
+    assert first.same_images == 0.75
+    assert first.same_tokens == pytest.approx((3 + 5 / 6) / 4)
+    assert (second.differing, second.first_here, second.largest_gap) == (1, 0, None)
+
+
+def test_a_near_tie_may_flip_and_is_replayed() -> None:
+    reference, candidate = outputs(gap=1e-7), outputs()
+    candidate["kept_10"] = candidate["kept_10"].copy()
+    candidate["kept_10"][3, 0] = 9
+    candidate["logits"] = candidate["logits"].copy()
+    candidate["logits"][3] += 1
+    seen = {}
+
+    def replay(images: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
+        seen["images"], seen["kept"] = images.tolist(), kept["kept_10"].tolist()
+        return candidate["logits"][3:] - np.float32(1e-5)
+
+    rung = compare("tie", reference, candidate, atol=1e-4, tie=1e-5, replay=replay)
+    assert rung.passed
+    assert seen == {"images": [3], "kept": [[9, 1, 2]]}
+    assert rung.equal is not None
+    assert rung.equal.images == 3
+    assert rung.replayed is not None
+    assert rung.replayed.max_abs == pytest.approx(1e-5, rel=0.2)
+    assert rung.end is not None
+    assert rung.end.max_abs > 0.9
+    without = compare("no replay", reference, candidate, atol=1e-4, tie=1e-5)
+    assert without.passed
+    assert without.replayed is None
+
+
+def test_a_replayed_error_counts() -> None:
+    reference, candidate = outputs(gap=1e-7), outputs()
+    candidate["kept_2"] = candidate["kept_2"].copy()
+    candidate["kept_2"][0, 0] = 9
+    rung = compare("bad", reference, candidate, atol=1e-4, tie=1e-5, replay=lambda i, k: candidate["logits"][:1] + 1)
+    assert not rung.passed
+    assert rung.smallest_atol == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_and_inf_are_failures_that_no_tolerance_passes(bad: float) -> None:
+    reference, candidate = outputs(), outputs()
+    candidate["logits"] = candidate["logits"].copy()
+    candidate["logits"][0, 0] = bad
+    rung = compare("nan", reference, candidate, atol=1e9, tie=1)
+    assert not rung.passed
+    assert rung.smallest_atol is None
+    assert "NaN or Inf" in rung.reason
+
+
+def test_missing_outputs_and_other_shapes() -> None:
+    reference, candidate = outputs(), outputs()
+    del candidate["kept_2"]
+    assert compare("missing", reference, candidate, atol=1, tie=1).first_offender == "kept_2"
+    candidate = outputs()
+    candidate["logits"] = candidate["logits"][:, :4]
+    assert "[4, 4] instead of [4, 5]" in compare("shape", reference, candidate, atol=1, tie=1).reason
+
+
+def test_exact_means_every_bit() -> None:
+    logits = outputs()["logits"]
+    assert exact("id", logits, logits.copy()).passed
+    other = logits.copy()
+    other[0, 0] = np.nextafter(other[0, 0], np.float32(9))
+    assert exact("id", logits, other).reason == "not bit-identical"
+
+
+def test_cosine_of_zero_rows_is_one_only_for_both() -> None:
+    zero, one = np.zeros((1, 3)), np.ones((1, 3))
+    assert cosine(zero, zero)[0] == 1
+    assert cosine(zero, one)[0] == 0
+    assert cosine(one, 5 * one)[0] == pytest.approx(1)

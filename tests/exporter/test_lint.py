@@ -1,0 +1,102 @@
+"""Lint on strangers' graphs: what a target refuses, silently gets wrong, or what is not static."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from vitrim.exporter.errors import InputError
+from vitrim.exporter.lint import lint, operator_table
+from vitrim.exporter.targets import ALIASES, TARGETS, get_target
+
+
+def graph(
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, tuple[int, list]],
+    outputs: dict[str, tuple[int, list]],
+    opset: int = 18,
+    **weights: np.ndarray,
+) -> onnx.ModelProto:
+    values = [
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in group.items()]
+        for group in (inputs, outputs)
+    ]
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+    return helper.make_model(
+        helper.make_graph(nodes, "g", values[0], values[1], constants), opset_imports=[helper.make_opsetid("", opset)]
+    )
+
+
+F, I64, D = TensorProto.FLOAT, TensorProto.INT64, TensorProto.DOUBLE
+
+
+def whats(model: onnx.ModelProto, target: str) -> list[str]:
+    return [f"{finding.op}: {finding.what}" for finding in lint(model, get_target(target))]
+
+
+def test_a_clean_graph_has_no_findings() -> None:
+    model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": (F, [1, 4])}, {"y": (F, [1, 4])}, 17)
+    for target in TARGETS:
+        assert lint(model, get_target(target)) == []
+
+
+def test_dynamic_shapes_and_operators_are_found() -> None:
+    model = graph(
+        [helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Shape", ["x"], ["s"])],
+        {"x": (F, ["batch", 4])},
+        {"n": (I64, [2, None]), "s": (I64, [2])},
+    )
+    found = whats(model, "ort-cpu")
+    assert "NonZero: its size depends on data" in found
+    assert "Shape: a static graph computes no shapes" in found
+    assert "value: its shape [batch, 4] is not static" in found
+
+
+@pytest.mark.parametrize(
+    ("target", "words"), [("trt-8.5", "accepted and wrong"), ("trt-8.6", "accepted and wrong"), ("trt-10.3", "plugin")]
+)
+def test_a_scatter_that_adds_is_silently_wrong_on_tensorrt_8(target: str, words: str) -> None:
+    node = helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], name="merge", axis=0, reduction="add")
+    model = graph([node], {"x": (F, [4]), "u": (F, [2])}, {"y": (F, [4])}, 16, i=np.array([1, 1]))
+    finding = next(finding for finding in lint(model, get_target(target)) if finding.op == "ScatterElements")
+    assert finding.node == "merge"
+    assert words in finding.what
+    assert "one-hot" in finding.remedy
+
+
+def test_topk_rules() -> None:
+    node = helper.make_node("TopK", ["x", "k"], ["v", "i"], name="pick")
+    outputs = {"v": (F, [1, None]), "i": (I64, [1, None])}
+    computed = graph([node], {"x": (F, [1, 9]), "k": (I64, [1])}, outputs)
+    assert "TopK: K is not an initializer" in whats(computed, "trt-8.5")
+    large = graph([node], {"x": (F, [1, 9000])}, {"v": (F, [1, 4000]), "i": (I64, [1, 4000])}, k=np.array([4000]))
+    assert "TopK: K = 4000 is above 3840" in whats(large, "trt-10.3")
+    assert whats(large, "ort-cpu") == []
+    assert "value: int64 input or output" in whats(large, "trt-8.5")
+
+
+def test_opset_missing_operators_float64_and_foreign_domains() -> None:
+    nodes = [helper.make_node("Gelu", ["x"], ["y"], name="act"), helper.make_node("Neg", ["z"], ["w"])]
+    model = graph(nodes, {"x": (F, [2]), "z": (D, [2])}, {"y": (F, [2]), "w": (D, [2])}, 20)
+    found = whats(model, "trt-8.6")
+    assert "value: opset 20 is above trt-8.6's 17" in found
+    assert "Gelu: trt-8.6 has no Gelu" in found
+    assert "value: float64" in found
+    odd = graph([helper.make_node("Magic", ["x"], ["y"], domain="com.x")], {"x": (F, [2])}, {"y": (F, [2])})
+    odd.opset_import.append(helper.make_opsetid("com.x", 1))
+    assert "Magic: operator of the domain com.x" in whats(odd, "ort-cpu")
+
+
+def test_operator_table_counts() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
+    assert operator_table(graph(nodes, {"x": (F, [1])}, {"y": (F, [1])})) == {"Relu": 2}
+
+
+def test_targets_by_name_alias_and_typo() -> None:
+    for alias, name in ALIASES.items():
+        assert get_target(alias) is TARGETS[name]
+    with pytest.raises(InputError, match="did you mean jetpack-6"):
+        get_target("jetpak-6")
+    assert get_target("trt-8.5").lacks >= {"LayerNormalization", "Gelu"}
