@@ -57,6 +57,18 @@ def fvcore_count(shape: ViTShape, plan: Plan, final_tokens: int, scored: Sequenc
     return model_macs(shape, plan) + norms + 5 * final_tokens * shape.width + votes
 
 
+def torchprofile_count(shape: ViTShape, plan: Plan, final_tokens: int, matched: Sequence[int] = ()) -> int:
+    """The count of the torchprofile tool that PPT and EViT print: LayerNorm counts 1 a value.
+
+    Args:
+        plan: by block, tokens in (attention, MLP).
+        final_tokens: tokens that reach the last LayerNorm.
+        matched: tokens of every stage that matched even against odd positions, as ToMe and PPT do.
+    """
+    norms = sum((attention + mlp) * shape.width for attention, mlp in plan) + final_tokens * shape.width
+    return model_macs(shape, plan) + norms + sum((n - n // 2) * (n // 2) * shape.head_dim for n in matched)
+
+
 def scoring_macs(shape: ViTShape, budget: Budget) -> int:
     """Multiply-accumulates that Zero-TPrune's scores add; 0 for methods that only read the attention matrix."""
     if budget.method != "zero_tprune":

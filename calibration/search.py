@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..exporter.budget import Budget
+from ..exporter.budget import BlockTokens, Budget
 from ..exporter.errors import InputError
 from ..exporter.fidelity import fidelity
 from ..exporter.models import ViTShape, describe
 from ..exporter.pruned import PrunedViT
 from .cost import model_macs
 from .images import ImageSource, read_all
-from .solve import Stage, fill_to_target, make_budget
+from .solve import Rule, fill_to_target, make_budget
 
 LARGEST = 256  # images that a trial looks at; more would slow it without ranking plans better
 _ELITE = 6
@@ -66,11 +66,16 @@ class SearchResult:
 def from_budget(budget: Budget) -> Candidate:
     """The candidate that a budget came from."""
     prefix = budget.prefix_tokens
-    stages = budget.stages
+    stages = choosing(budget)
     weights = [float(np.log((row.before - prefix) / (row.after - prefix))) for row in stages]
     mean = sum(weights) / len(weights)
     shares = [int(row.options.get("similar", 0)) / (row.before - row.after) for row in stages]
     return Candidate(tuple(row.block for row in stages), tuple(w / mean for w in weights), tuple(shares))
+
+
+def choosing(budget: Budget) -> list[BlockTokens]:
+    """The stages that choose patches; one that keeps prefix tokens only has nothing to choose."""
+    return [row for row in budget.stages if row.after > budget.prefix_tokens]
 
 
 def mutate(candidate: Candidate, depth: int, generator: random.Random, with_similar: bool) -> Candidate:
@@ -105,18 +110,12 @@ def to_budget(candidate: Candidate, shape: ViTShape, like: Budget, macs: float) 
     """The candidate's largest budget within a cost; None where its stages cannot reach it."""
     whole = shape.tokens - shape.prefix_tokens
 
+    final = like.stages[-1].after == like.prefix_tokens
+    iterations = choosing(like)[0].options.get("iterations")
+    rule = Rule(candidate.blocks, candidate.weights, candidate.similar, iterations, final)
+
     def build(kept: list[int]) -> Budget:
-        before = [whole, *kept[:-1]]
-        stages = []
-        rows = zip(candidate.blocks, before, kept, candidate.similar, strict=True)
-        for block, patches, after, share in rows:
-            options: dict[str, Any] = {}
-            if like.method == "zero_tprune":
-                limit = min(patches - patches // 2, patches - after)
-                options = {"similar": min(round((patches - after) * share), limit)}
-                options["iterations"] = int(like.stages[0].options.get("iterations", 5))
-            stages.append(Stage(block, after, options))
-        return make_budget(shape, like.method, like.parameters, stages)
+        return make_budget(shape, like.method, like.parameters, rule.stages(like.method, shape.depth, whole, kept))
 
     def cost(kept: list[int]) -> int:
         return model_macs(shape, build(kept).plan())
@@ -151,9 +150,10 @@ def search(
     Returns:
         the plan with the smallest divergence from the dense outputs; the rule's own if none is better.
     """
-    if not start.stages:
+    if not choosing(start):
         raise InputError("prune.search needs a budget that prunes; lower the target")
     shape = describe(model)
+    depth = shape.depth - (1 if start.stages[-1].after == start.prefix_tokens else 0)
     images = torch.from_numpy(read_all(source)[:LARGEST])
     dense = torch.cat([model(piece) for piece in images.split(batch)]).numpy()
 
@@ -171,11 +171,11 @@ def search(
     while len(tried) <= trials and attempts < 50 * trials:
         attempts += 1
         parent = generator.choice(pool[:_ELITE])[2]
-        child = mutate(parent, shape.depth, generator, start.method == "zero_tprune")
+        child = mutate(parent, depth, generator, start.method == "zero_tprune")
         if child in tried:
             continue
         budget = to_budget(child, shape, start, macs)
-        if budget is None or not budget.stages:
+        if budget is None or not choosing(budget):
             continue
         tried.add(child)
         pool.append((judge(budget), len(tried), child, budget))

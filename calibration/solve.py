@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..exporter.budget import Budget, parse_budget
 from ..exporter.errors import InputError
-from .cost import gmacs, model_macs
+from .cost import dense_plan, gmacs, model_macs
 from .decisions import patches_for_mass
 from .presets import Preset, kept_patches
 
@@ -30,37 +30,43 @@ class Stage:
 
 @dataclass(frozen=True)
 class Rule:
-    """How stages are placed and filled where a recipe leaves it open.
+    """How stages are placed and filled where a recipe leaves it open; see `vitrim.calibration.rules`.
 
     Attributes:
-        blocks: 0-based blocks of the stages.
-        similar: share of a stage's removal that goes by similarity.
-        iterations: PageRank iterations of every stage.
+        blocks: 0-based blocks of the stages that choose patches.
+        weights: by stage, how strongly it prunes: it keeps `rate ** weight` for a common rate.
+        similar: by stage, the share of its removal that goes by similarity.
+        iterations: PageRank iterations of every stage; None takes the method's default.
+        final: whether the last block drops all patches before its MLP, which is free where only prefix tokens are
+            classified.
     """
 
     blocks: tuple[int, ...]
-    similar: float = 0.0
+    weights: tuple[float, ...]
+    similar: tuple[float, ...]
     iterations: int | None = None
+    final: bool = False
 
-    def options(self, method: str, patches: int, kept: int) -> dict[str, Any]:
-        """The method's options of a stage that takes `patches` to `kept`."""
-        if method != "zero_tprune":
-            return {}
-        similar = min(round((patches - kept) * self.similar), patches - patches // 2)
-        options: dict[str, Any] = {"similar": similar}
-        return options | ({"iterations": self.iterations} if self.iterations else {})
+    def options(self, method: str, stage: int, patches: int, kept: int) -> dict[str, Any]:
+        """The method's options of the stage-th stage, which takes `patches` to `kept`."""
+        return stage_options(method, patches, kept, self.similar[stage], self.iterations)
+
+    def stages(self, method: str, depth: int, whole: int, kept: Sequence[int]) -> list[Stage]:
+        """Stages of a plan that keeps `kept` patches after each of `blocks`, the final one included."""
+        before = [whole, *kept[:-1]]
+        stages = [
+            Stage(block, after, self.options(method, index, patches, after))
+            for index, (block, patches, after) in enumerate(zip(self.blocks, before, kept, strict=True))
+        ]
+        return [*stages, Stage(depth - 1, 0)] if self.final else stages
 
 
-def default_blocks(depth: int, stages: int) -> tuple[int, ...]:
-    """Evenly spaced blocks, none before the first quarter: 3, 6, 9 for twelve blocks and three stages.
-
-    Raises:
-        InputError: more stages than the model has room for.
-    """
-    blocks = tuple(depth * (index + 1) // (stages + 1) for index in range(stages))
-    if len(set(blocks)) < stages or blocks[-1] >= depth:
-        raise InputError(f"prune.stages is {stages}: a model of {depth} blocks has room for at most {depth - 1}")
-    return blocks
+def stage_options(method: str, patches: int, kept: int, similar: float, iterations: int | None) -> dict[str, Any]:
+    """The method's options of one stage: a share of the removal goes by similarity, at most half the patches."""
+    if method != "zero_tprune":
+        return {}
+    count = min(round((patches - kept) * similar), patches - patches // 2)
+    return {"similar": count} | ({"iterations": iterations} if iterations else {})
 
 
 def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -124,7 +130,8 @@ def from_keep_rates(
         kept = math.ceil(patches * rate - 1e-9) if method == "evit" else int(patches * rate + 1e-9)
         if kept < 1:
             raise InputError(f"prune.keep_rates: {rate} of {patches} patches at block {block} leaves none")
-        stages.append(Stage(block, kept, rule.options(method, patches, kept)))
+        share = rule.similar[0] if rule.similar else 0.0
+        stages.append(Stage(block, kept, stage_options(method, patches, kept, share, rule.iterations)))
         patches = kept
     return make_budget(shape, method, parameters, stages)
 
@@ -164,12 +171,10 @@ def from_mass(
     """
     counts = patches_for_mass(importance, mass, quantile)
     patches = shape.tokens - shape.prefix_tokens
-    stages: list[Stage] = []
+    kept: list[int] = []
     for block in rule.blocks:
-        kept = min(patches, int(counts[block]))
-        stages.append(Stage(block, kept, rule.options(method, patches, kept)))
-        patches = kept
-    return make_budget(shape, method, parameters, stages)
+        kept.append(min(kept[-1] if kept else patches, int(counts[block])))
+    return make_budget(shape, method, parameters, rule.stages(method, shape.depth, patches, kept))
 
 
 def from_target(
@@ -178,7 +183,6 @@ def from_target(
     parameters: Mapping[str, Any],
     macs: float,
     rule: Rule,
-    weights: Sequence[float] | None = None,
 ) -> Budget:
     """The largest budget that costs at most `macs`: one keep rate for all stages, then single patches.
 
@@ -189,7 +193,6 @@ def from_target(
         shape: the model.
         macs: multiply-accumulates for one image that must not be passed.
         rule: the stages.
-        weights: by stage, how strongly the common rate acts there: `rate ** weight`; ones by default.
 
     Raises:
         InputError: the target is out of reach; the reachable range is given.
@@ -197,22 +200,19 @@ def from_target(
     whole = shape.tokens - shape.prefix_tokens
 
     def build(kept: Sequence[int]) -> Budget:
-        before = [whole, *kept[:-1]]
-        stages = [
-            Stage(block, after, rule.options(method, patches, after))
-            for block, patches, after in zip(rule.blocks, before, kept, strict=True)
-        ]
-        return make_budget(shape, method, parameters, stages)
+        return make_budget(shape, method, parameters, rule.stages(method, shape.depth, whole, kept))
 
     def cost(kept: Sequence[int]) -> int:
         return model_macs(shape, build(kept).plan())
 
-    dense = cost([whole] * len(rule.blocks))
+    dense = model_macs(shape, dense_plan(shape))
     if macs >= dense:
         raise InputError(
             f"prune.target asks for {macs / 1e9:.3f} GMACs, but the dense model costs {dense / 1e9:.3f}; ask for less"
         )
-    kept = fill_to_target(whole, weights or [1.0] * len(rule.blocks), cost, macs)
+    if rule.final and cost([whole] * len(rule.blocks)) < 0.99 * macs:
+        return from_target(shape, method, parameters, macs, replace(rule, final=False))  # it alone removes too much
+    kept = fill_to_target(whole, rule.weights, cost, macs)
     if kept is None:
         least = cost([1] * len(rule.blocks))
         raise InputError(

@@ -89,7 +89,16 @@ def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, lis
             model, source, method_name, parameters, folder / "importance.npy", progress=listener.progress
         )
         statistics = dense_decisions.statistics(seen)
-    rule = default_rule(shape, method_name, prune.blocks, prune.stages, prune.similar, prune.iterations)
+    rule = default_rule(
+        shape,
+        method_name,
+        parameters,
+        blocks=prune.blocks,
+        stages=prune.stages,
+        similar=prune.similar,
+        iterations=prune.iterations,
+        final=prune.final,
+    )
     if preset is not None:
         budget = from_preset(shape, preset)
     elif prune.keep_rates is not None:

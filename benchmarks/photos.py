@@ -1,0 +1,146 @@
+"""Zero-TPrune on real photos: agreement with the dense model, against controls, and what each part brings.
+
+    python benchmarks/photos.py --data DATA --gmacs 0.81
+
+DATA holds `deit_tiny_patch16_224.fb_in1k.safetensors`, `vit_tiny_patch16_224.augreg.safetensors` and
+`imagenet_sample/WNID/*.jpg`. Even classes are for tuning; what is printed is measured on the odd ones, paired: every
+row sees the same photos as the dense model. Written to benchmarks/results/photos.md with the command.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from vitrim.calibration.cost import dense_plan, gmacs, model_macs
+from vitrim.calibration.images import open_images, read_all
+from vitrim.calibration.presets import get_preset
+from vitrim.calibration.rules import default_rule
+from vitrim.calibration.solve import Rule, Stage, from_preset, from_target, make_budget
+from vitrim.exporter.budget import Budget
+from vitrim.exporter.fidelity import fidelity
+from vitrim.exporter.files import atomic_write
+from vitrim.exporter.models import ViTShape, create_model, describe, preprocessing
+from vitrim.exporter.pruned import PrunedViT
+
+MODELS = {
+    "DeiT-Ti": ("deit_tiny_patch16_224", "deit_tiny_patch16_224.fb_in1k.safetensors"),
+    "ViT-Ti": ("vit_tiny_patch16_224", "vit_tiny_patch16_224.augreg.safetensors"),
+}
+
+
+def same_tokens(shape: ViTShape, budget: Budget, method: str, parameters: dict[str, Any], **options: Any) -> Budget:
+    """A budget with the token counts of another one; `options` go into every stage that chooses."""
+    prefix = shape.prefix_tokens
+    stages = [
+        Stage(
+            row.block,
+            row.after - prefix,
+            {} if row.after == prefix else options | _similar(row.options, options, method),
+        )
+        for row in budget.stages
+    ]
+    return make_budget(shape, method, parameters, stages)
+
+
+def _similar(own: dict[str, Any], given: dict[str, Any], method: str) -> dict[str, Any]:
+    if method != "zero_tprune":
+        return {}
+    return {"similar": given.get("similar", own.get("similar", 0)), "iterations": given.get("iterations", 5)}
+
+
+def budgets(shape: ViTShape, macs: float) -> dict[str, Budget]:
+    """What is compared: the rule, its parts, controls with the same tokens, and other placements at the same cost."""
+    ours = from_target(shape, "zero_tprune", {}, macs, default_rule(shape, "zero_tprune", {}))
+    after = {"place": "after_block"}
+    plain = Rule((3, 6, 9), (1.0,) * 3, (0.3,) * 3)
+    result = {
+        "vitrim's rule, Zero-TPrune": ours,
+        "same tokens: class attention": same_tokens(shape, ours, "evit", {}),
+        "same tokens: uniform": same_tokens(shape, ours, "uniform", {}),
+        "same tokens: random, seed 1": same_tokens(shape, ours, "random", {}, seed=1),
+        "same tokens: random, seed 2": same_tokens(shape, ours, "random", {}, seed=2),
+        "without similarity": same_tokens(shape, ours, "zero_tprune", {}, similar=0),
+        "without VHF": same_tokens(shape, ours, "zero_tprune", {"variance_filter": None}),
+        "uniform start (uni)": same_tokens(shape, ours, "zero_tprune", {"start": "uniform"}),
+        "head mean instead of RMS": same_tokens(shape, ours, "zero_tprune", {"heads": "mean"}),
+        "1 iteration": same_tokens(shape, ours, "zero_tprune", {}, iterations=1),
+        "30 iterations": same_tokens(shape, ours, "zero_tprune", {}, iterations=30),
+        "blocks 3 6 9, no free last stage": from_target(shape, "zero_tprune", {}, macs, plain),
+        "the same: class attention": from_target(shape, "evit", {}, macs, plain),
+        "the same: random": same_tokens(shape, from_target(shape, "evit", {}, macs, plain), "random", {}, seed=1),
+        "after the blocks 2 5 8": from_target(
+            shape, "zero_tprune", after, macs, Rule((2, 5, 8), (1.0,) * 3, (0.3,) * 3)
+        ),
+    }
+    default = from_preset(shape, get_preset("zero-tprune"))
+    return result | {"preset zero-tprune (as recollected)": default}
+
+
+@torch.inference_mode()
+def run(model: Any, images: torch.Tensor, budget: Budget | None) -> np.ndarray:
+    """Logits over all images; the dense model without a budget."""
+    call = model if budget is None else PrunedViT(model, budget)
+    return torch.cat([call(piece) for piece in images.split(50)]).numpy()
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean."""
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(0, len(values), (4000, len(values)))].mean(1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path), help="Weights and photos.")
+@click.option("--gmacs", "target", default=0.81, show_default=True, help="Cost that no row passes.")
+@click.option("--only", default=None, help="One of the models.")
+@click.option("--out", default=Path("benchmarks/results/photos.md"), type=click.Path(path_type=Path), show_default=True)
+def main(data: Path, target: float, only: str | None, out: Path) -> None:
+    """Measure and write the table."""
+    lines = [f"`python {shlex.join(sys.argv)}`", ""]
+    for label, (name, file) in MODELS.items():
+        if only and only != label:
+            continue
+        model = create_model(name, checkpoint=data / file)
+        shape = describe(model)
+        source = open_images(
+            data / "imagenet_sample", preprocessing(model), classes=shape.classes, every=2, offset=1, count=None
+        )
+        images = torch.from_numpy(read_all(source))
+        dense = run(model, images, None)
+        cost = model_macs(shape, dense_plan(shape)) / 1e9
+        head = f"{label}, {len(images)} photos of odd classes, dense {cost:.4f} GMACs"
+        own = fidelity(dense, dense, source.labels)
+        lines += [f"## {head}, top-1 {100 * own['accuracy_dense']:.1f} %", ""]
+        lines += [
+            "| budget | GMACs | tokens | agreement % (95 %) | KL | top-1 % | against ours: only ours / only it agrees |"
+        ]
+        lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
+        ours: np.ndarray | None = None
+        for title, budget in budgets(shape, target * 1e9).items():
+            logits = run(model, images, budget)
+            seen = fidelity(dense, logits, source.labels)
+            agrees = dense.argmax(1) == logits.argmax(1)
+            ours = agrees if ours is None else ours
+            low, high = interval(agrees.astype(float))
+            flips = f"{int((ours & ~agrees).sum())} / {int((~ours & agrees).sum())}"
+            tokens = " ".join(f"{row.block}:{row.after}" for row in budget.stages)
+            lines.append(
+                f"| {title} | {gmacs(shape, budget)['pruned']:.4f} | {tokens} | {100 * seen['agreement']:.1f} "
+                f"({100 * low:.1f} to {100 * high:.1f}) | {seen['kl']:.4f} "
+                f"| {100 * seen['accuracy_pruned']:.1f} | {flips} |"
+            )
+            click.echo(lines[-1])
+        lines.append("")
+    atomic_write(out, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
