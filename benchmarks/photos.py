@@ -22,6 +22,7 @@ from vitrim.calibration.cost import dense_plan, gmacs, model_macs
 from vitrim.calibration.images import open_images, read_all
 from vitrim.calibration.presets import get_preset
 from vitrim.calibration.rules import default_rule
+from vitrim.calibration.search import search
 from vitrim.calibration.solve import Rule, Stage, from_preset, from_target, make_budget
 from vitrim.exporter.budget import Budget
 from vitrim.exporter.fidelity import fidelity
@@ -100,11 +101,12 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 @click.command()
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path), help="Weights and photos.")
 @click.option("--gmacs", "target", default=0.81, show_default=True, help="Cost that no row passes.")
+@click.option("--trials", default=0, show_default=True, help="Also search, on 256 photos of even classes.")
 @click.option("--only", default=None, help="One of the models.")
 @click.option("--out", default=Path("benchmarks/results/photos.md"), type=click.Path(path_type=Path), show_default=True)
-def main(data: Path, target: float, only: str | None, out: Path) -> None:
+def main(data: Path, target: float, trials: int, only: str | None, out: Path) -> None:
     """Measure and write the table."""
-    lines = [f"`python {shlex.join(sys.argv)}`", ""]
+    lines = [f"`python {shlex.join(sys.argv).replace(str(data), 'DATA')}`", ""]
     for label, (name, file) in MODELS.items():
         if only and only != label:
             continue
@@ -124,7 +126,15 @@ def main(data: Path, target: float, only: str | None, out: Path) -> None:
         ]
         lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
         ours: np.ndarray | None = None
-        for title, budget in budgets(shape, target * 1e9).items():
+        rows = budgets(shape, target * 1e9)
+        if trials:
+            even = open_images(data / "imagenet_sample", preprocessing(model), every=2, count=256)
+            ruled = rows["vitrim's rule, Zero-TPrune"]
+            found = search(model, even, ruled, target * 1e9, trials, 0)
+            rows = {"vitrim's rule, Zero-TPrune": ruled, f"search, {trials} trials": found.budget}
+            rows["same tokens as searched: class attention"] = same_tokens(shape, found.budget, "evit", {})
+            click.echo(f"search: {found.summary()}")
+        for title, budget in rows.items():
             logits = run(model, images, budget)
             seen = fidelity(dense, logits, source.labels)
             agrees = dense.argmax(1) == logits.argmax(1)

@@ -163,7 +163,7 @@ def parse_budget(data: object, where: str = "budget") -> Budget:
 
 def first_problem(error: ValidationError) -> str:
     """The first problem of a pydantic error as `key.path: found ..., reason`, and how many more there are."""
-    problems = error.errors(include_url=False)
+    problems = ordered_problems(error)
     first = problems[0]
     path = ""
     for part in first["loc"]:
@@ -180,6 +180,11 @@ def first_problem(error: ValidationError) -> str:
         text = f"{path} is {found[:60]}{'...' if len(found) > 60 else ''}: {reason}"
     more = len(problems) - 1
     return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+
+
+def ordered_problems(error: ValidationError) -> list[Any]:
+    """A pydantic error's problems, misspelt keys first: they explain what seems to be missing."""
+    return sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
 
 
 def read_budget(path: str | os.PathLike[str]) -> Budget:

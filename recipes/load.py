@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ..exporter.budget import first_problem
+from ..exporter.budget import first_problem, ordered_problems
 from ..exporter.errors import InputError
 from .schema import Recipe
 
@@ -172,7 +172,7 @@ def validate(data: dict[str, Any], where: str) -> Recipe:
 
 def _allowed(error: ValidationError) -> str:
     """For an unknown key: the keys that its section has, the closest first."""
-    first = error.errors(include_url=False)[0]
+    first = ordered_problems(error)[0]
     if first["type"] != "extra_forbidden":
         return ""
     section: type[BaseModel] | None = Recipe

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
+import hashlib
 import json
 import os
-import shutil
-import sys
-import tempfile
+import stat
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,47 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import atomic_write, explain_os_error, sha256
+from .publish import replace_folder, staging_folder, sweep
 
 MANIFEST = "manifest.json"
 FORMAT = "vitrim-bundle/1"
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_SEAL = "sha256"
+_LARGEST_MANIFEST = 16 << 20  # bytes; a real one has a few kB
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "load_golden",
+    "publish",
+    "read_manifest",
+    "refuse_foreign",
+    "seal",
+    "staging_folder",
+    "sweep",
+    "verify",
+    "write_manifest",
+]
+
+
+def seal(data: Mapping[str, Any]) -> str:
+    """A manifest's text with the hash of all the rest as its last entry, so that no byte of it can change unseen."""
+    rest = {key: value for key, value in data.items() if key != _SEAL}
+    digest = hashlib.sha256(json.dumps(rest, indent=2).encode()).hexdigest()
+    return json.dumps({**rest, _SEAL: digest}, indent=2) + "\n"
 
 
 def write_manifest(folder: Path, versions: Mapping[str, Any], command: Sequence[str], **extra: Any) -> None:
-    """Write `manifest.json` with the SHA-256 and size of every other file of the folder."""
+    """Write `manifest.json` with the SHA-256 and size of every other file of the folder.
+
+    Args:
+        folder: whose files are listed.
+        versions: by package.
+        command: that made them.
+        extra: more entries, plain data.
+    """
     files = {
-        str(path.relative_to(folder)): {"sha256": sha256(path), "bytes": path.stat().st_size}
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != folder / MANIFEST
     }
     data = {
         "format": FORMAT,
@@ -40,36 +68,60 @@ def write_manifest(folder: Path, versions: Mapping[str, Any], command: Sequence[
         "files": files,
         **extra,
     }
-    atomic_write(folder / MANIFEST, json.dumps(data, indent=2) + "\n")
+    atomic_write(folder / MANIFEST, seal(data))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle.
+    """The manifest of a bundle, its own hash checked.
 
     Raises:
-        InputError: the folder is no bundle.
+        InputError: the folder is no bundle, or its manifest was changed.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
         raise InputError(f"there is no bundle {folder}; `vitrim export RECIPE -o {folder}` makes one")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} is not a bundle: it has no {MANIFEST}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read; the bundle is damaged: copy it again") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("files"), dict):
+    text, data = _parse_manifest(path)
+    if data.get("format") != FORMAT or not isinstance(data.get("files"), dict):
         raise InputError(
             f"{path} is not a manifest of the format {FORMAT}; the bundle is damaged or newer than this vitrim"
         )
+    try:
+        whole = text == seal(data)
+    except (RecursionError, ValueError):
+        whole = False
+    if not whole:
+        raise InputError(f"{path} is not the file that was published (its hash differs); copy the bundle again")
     return data
 
 
-def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Check every file of a bundle against its manifest.
+def _parse_manifest(path: Path) -> tuple[str, dict[str, Any]]:
+    damaged = f"{path} cannot be read; the bundle is damaged: copy it again"
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_MANIFEST:
+            raise InputError(
+                f"{path} is a link, no regular file or far too large; the bundle is damaged: copy it again"
+            )
+        text = path.read_bytes().decode()  # bytes, so that line ends are not translated
+        data = json.loads(text)
+    except FileNotFoundError as error:
+        raise InputError(f"{path.parent} is not a bundle: it has no {path.name}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(damaged) from error
+    if not isinstance(data, dict):
+        raise InputError(damaged)
+    return text, data
+
+
+def verify(folder: str | os.PathLike[str], needs: Sequence[str] = ()) -> dict[str, Any]:
+    """Check every file of a bundle, and the manifest itself.
 
     A hash finds damage and mistakes. It does not prove who made a bundle: whoever can change a file can change the
     manifest too, so take bundles only from whom you trust.
+
+    Args:
+        folder: the bundle.
+        needs: files that must be in it.
 
     Returns:
         the manifest.
@@ -79,142 +131,105 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     root = Path(folder)
     manifest = read_manifest(root)
-    present = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
+    present = _present(root)
+    lacks = [name for name in needs if name not in manifest["files"]]
+    if lacks:
+        raise InputError(f"{root} has no {lacks[0]}; export it anew")
     for name, entry in manifest["files"].items():
-        path = root / name
-        if os.path.isabs(name) or ".." in Path(name).parts or path.is_symlink():
-            raise InputError(f"{root}: {name} is a link or lies outside the bundle; it is not used")
+        if os.path.isabs(name) or ".." in Path(name).parts:
+            raise InputError(f"{root}: {name} is outside the bundle; it is not used")
         if name not in present:
             raise InputError(f"{root}: {name} is missing; copy the bundle again")
-        if not isinstance(entry, dict) or sha256(path) != entry.get("sha256"):
+        found = present[name]
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+            raise InputError(f"{root}: {name} is {kind}; it is not used")
+        # The size first: it is cheap, and a file of another size need not be read.
+        same = isinstance(entry, dict) and found.st_size == entry.get("bytes")
+        if not same or sha256(root / name) != entry.get("sha256"):
             raise InputError(
                 f"{root}: {name} is not the file that was published (its hash differs); copy the bundle again"
             )
-    extra = sorted(present - set(manifest["files"]) - {MANIFEST})
+    extra = sorted(set(present) - set(manifest["files"]) - {MANIFEST})
     if extra:
         raise InputError(f"{root}: {extra[0]} is not in the manifest; remove it or publish the bundle anew")
     return manifest
+
+
+def _present(root: Path) -> dict[str, os.stat_result]:
+    """Everything below a folder that is no folder, by its path with slashes; links are not followed."""
+    try:
+        found = {path.relative_to(root).as_posix(): path.lstat() for path in root.rglob("*")}
+    except OSError as error:
+        raise InputError(f"{root} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    return {name: status for name, status in found.items() if not stat.S_ISDIR(status.st_mode)}
 
 
 def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Golden inputs and outputs: `image`, `logits`, `kept_<block>`, `gap_<block>`.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or lacks the image or the logits.
     """
     path = Path(folder) / "golden.npz"
+    broken = (OSError, ValueError, KeyError, EOFError, MemoryError, AttributeError, TypeError)
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            golden = {name: archive[name] for name in archive.files}
+    except (*broken, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError) as error:
         raise InputError(f"{path} is missing or damaged; copy the bundle again") from error
+    lacks = [name for name in ("image", "logits") if name not in golden]
+    if lacks:
+        raise InputError(f"{path} is damaged: it has no {lacks[0]}; export the bundle anew")
+    return golden
 
 
 def refuse_foreign(final: Path) -> None:
-    """Refuse to replace anything that is not a bundle.
+    """Refuse to replace anything that is not a bundle, or holds files that vitrim did not write.
+
+    A bundle whose files are damaged may be replaced; that is how it is mended.
 
     Raises:
         InputError: `final` is a file, a link, or a folder with other content.
     """
     if final.is_symlink() or (final.exists() and not final.is_dir()):
         raise InputError(f"{final} is a file or a link; name a folder for the bundle")
-    if not final.is_dir() or (final / MANIFEST).is_file():
+    if not final.is_dir():
         return
+    present = sorted(_present(final))
     try:
-        content = next(final.iterdir(), None)
+        content = sorted(path.name for path in final.iterdir())
     except OSError as error:
         raise explain_os_error(error, final) from error
-    if content is not None:
-        raise InputError(f"{final} exists and is not a vitrim bundle (it holds {content.name}); name another folder")
-
-
-def staging_folder(final: Path) -> Path:
-    """A new empty folder beside `final`, on the same file system.
-
-    Raises:
-        EnvironmentLackError: the place cannot be written.
-    """
+    if not content:
+        return
+    if MANIFEST not in present:
+        raise InputError(f"{final} exists and is not a vitrim bundle (it holds {content[0]}); name another folder")
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}.", suffix=".staging", dir=final.parent))
-    except OSError as error:
-        raise explain_os_error(error, final) from error
-
-
-def sweep(final: Path) -> None:
-    """Remove staging folders that killed runs left beside `final`; those of live processes stay."""
-    for path in final.parent.glob(f".{final.name}.*.staging"):
-        owner = path.name.split(".")[-3]
-        if not (owner.isdigit() and _alive(int(owner))):
-            shutil.rmtree(path, ignore_errors=True)
-    retired = final.parent / f".{final.name}.retired"
-    if retired.is_dir():
-        if final.exists():
-            shutil.rmtree(retired, ignore_errors=True)
-        else:  # killed between the two renames of a system without exchange: the old bundle comes back
-            retired.rename(final)
-
-
-def _alive(process: int) -> bool:
-    if process == os.getpid():
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        _, data = _parse_manifest(final / MANIFEST)
+    except InputError as error:
+        raise InputError(
+            f"{final} is not replaced: its {MANIFEST} cannot be read; remove the folder yourself"
+        ) from error
+    # Other programs have a manifest.json too.
+    if not str(data.get("format", "")).startswith(FORMAT.partition("/")[0] + "/"):
+        raise InputError(
+            f"{final} exists and is not a vitrim bundle (its {MANIFEST} is another's); name another folder"
+        )
+    files = data.get("files")
+    foreign = [name for name in present if name != MANIFEST and not (isinstance(files, dict) and name in files)]
+    if foreign:
+        raise InputError(
+            f"{final} is not replaced: {foreign[0]} in it is not vitrim's; move it, or name another folder"
+        )
 
 
 def publish(staging: Path, final: Path) -> None:
-    """Put a finished folder in place of `final` in one step; a reader sees the old bundle or the new one.
-
-    Linux exchanges the two names atomically. Elsewhere the old one is renamed away first, and `sweep` brings it back
-    if the process dies in between.
+    """Put a finished bundle in place of `final` in one step; a reader sees the old bundle or the new one.
 
     Raises:
         InputError: `final` is something else than a bundle.
         EnvironmentLackError: the file system refuses.
     """
     refuse_foreign(final)
-    try:
-        _sync(staging)
-        os.chmod(staging, 0o755)
-        if not final.exists():
-            staging.rename(final)
-        elif _exchange(staging, final):
-            shutil.rmtree(staging, ignore_errors=True)
-        else:
-            retired = final.parent / f".{final.name}.retired"
-            shutil.rmtree(retired, ignore_errors=True)
-            final.rename(retired)
-            staging.rename(final)
-            shutil.rmtree(retired, ignore_errors=True)
-    except OSError as error:
-        raise explain_os_error(error, final) from error
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        if path.is_file() or (path.is_dir() and hasattr(os, "O_DIRECTORY")):
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names atomically; False where the system cannot."""
-    if not sys.platform.startswith("linux"):
-        return False
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
-        return False
-    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code), str(other))
+    replace_folder(staging, final)

@@ -6,6 +6,7 @@ the decisions agree, or where one side's decisions were replayed on the other; a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -46,12 +47,14 @@ class Errors:
         max_abs: largest absolute error.
         mean_abs: mean absolute error.
         cosine_min: smallest cosine of an image's logits.
+        cosine_mean: mean over the images.
     """
 
     images: int
     max_abs: float
     mean_abs: float
     cosine_min: float
+    cosine_mean: float
 
 
 @dataclass
@@ -65,10 +68,12 @@ class Rung:
         equal: numeric error where all decisions agree; None where they never do.
         replayed: numeric error of the others, the candidate's decisions replayed on the reference.
         end: error over all images as they are.
+        unproven: images that decide otherwise and were not replayed: their numbers are held against nothing.
         top1: share of images with the same top class.
         passed: within the tolerance, and decisions differ only at near-ties.
         first_offender: output that fails first, such as `kept_6` or `logits`.
-        smallest_atol: the tolerance that would have passed; None where none would.
+        smallest_atol: the tolerance that the numbers need, decisions apart; None where none would do.
+        smallest_tie: what a near-tie would have to be for all differing decisions to pass; None where none would do.
         reason: why it failed, in words.
     """
 
@@ -78,10 +83,12 @@ class Rung:
     equal: Errors | None = None
     replayed: Errors | None = None
     end: Errors | None = None
+    unproven: int = 0
     top1: float = 0.0
     passed: bool = True
     first_offender: str | None = None
     smallest_atol: float | None = None
+    smallest_tie: float | None = None
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,11 +109,13 @@ def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
     if len(reference) == 0:
         return None
     difference = np.abs(reference.astype(np.float64) - candidate)
+    cosines = cosine(reference, candidate)
     return Errors(
         len(reference),
         float(difference.max()),
         float(difference.mean()),
-        float(cosine(reference, candidate).min()),
+        float(cosines.min()),
+        float(cosines.mean()),
     )
 
 
@@ -129,10 +138,11 @@ def compare_decisions(
     for name in stages:
         ours, theirs = np.sort(reference[name], axis=1), np.sort(candidate[name], axis=1)
         same = (ours == theirs).all(axis=1)
-        common = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(ours, theirs, strict=True)]
+        common = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(ours, theirs, strict=True)]
         first = agreeing & ~same
         gaps = reference.get(f"gap_{name[5:]}")
-        at_cut = np.full(count, np.inf) if gaps is None else gaps
+        # Without a gap, or with one that is no number, nothing says that it was a near-tie.
+        at_cut = np.full(count, np.inf) if gaps is None else np.where(np.isfinite(gaps), gaps, np.inf)
         table.append(
             StageAgreement(
                 output=name,
@@ -168,62 +178,91 @@ def compare(
     """
     rung = Rung(name, len(reference["logits"]))
     stages = stage_names(reference)
-    absent = [stage for stage in stages if stage not in candidate]
-    if absent:
-        return _fail(rung, absent[0], f"the candidate has no output {absent[0]}")
+    wrong = _unlike(reference, candidate, ["logits", *stages])
+    if wrong:
+        return _fail(rung, *wrong)
     logits, others = reference["logits"], candidate["logits"]
-    if logits.shape != others.shape:
-        return _fail(rung, "logits", f"logits have the shape {list(others.shape)} instead of {list(logits.shape)}")
-    for side, values in (("reference", logits), ("candidate", others)):
-        if not np.isfinite(values).all():
-            return _fail(rung, "logits", f"the {side}'s logits hold NaN or Inf")
     rung.stages, agreeing = compare_decisions(reference, candidate, stages)
     rung.top1 = float((logits.argmax(1) == others.argmax(1)).mean())
     rung.end = errors(logits, others)
     rung.equal = errors(logits[agreeing], others[agreeing])
     differing = np.flatnonzero(~agreeing)
+    rung.unproven = len(differing)
     if len(differing) and replay is not None:
         replayed = replay(differing, {stage: candidate[stage][differing] for stage in stages})
-        rung.replayed = errors(replayed, others[differing])
-    worst = max((part.max_abs for part in (rung.equal, rung.replayed) if part), default=0.0)
-    rung.smallest_atol = worst
+        if not np.isfinite(replayed).all():
+            return _fail(rung, "logits", "the reference's logits hold NaN or Inf under the candidate's decisions")
+        rung.replayed, rung.unproven = errors(replayed, others[differing]), 0
+    compared = [part.max_abs for part in (rung.equal, rung.replayed) if part]
+    rung.smallest_atol = max(compared, default=None)
+    widest = max((stage.largest_gap for stage in rung.stages if stage.largest_gap is not None), default=-1.0)
+    if math.isfinite(widest):
+        rung.smallest_tie = math.nextafter(widest, math.inf) if widest >= 0 else 0.0
     for stage in rung.stages:
         if stage.largest_gap is not None and stage.largest_gap >= tie:
             reason = (
                 f"{stage.first_here} images keep other tokens, with a score gap of {stage.largest_gap:.2g} at the cut"
             )
-            return _fail(rung, stage.output, f"{reason} (a near-tie is below {tie:g})", keep_atol=True)
-    if not worst <= atol:
-        return _fail(rung, "logits", f"largest error {worst:.3g} is above {atol:g}", keep_atol=True)
+            return _fail(rung, stage.output, f"{reason} (a near-tie is below {tie:g})", keep=True)
+    if rung.smallest_atol is None:
+        reason = f"all {rung.images} images keep other tokens, so no numbers can be held against each other"
+        return _fail(rung, "logits", reason)
+    if not rung.smallest_atol <= atol:
+        return _fail(rung, "logits", f"largest error {rung.smallest_atol:.3g} is above {atol:g}", keep=True)
     return rung
 
 
-def _fail(rung: Rung, offender: str, reason: str, keep_atol: bool = False) -> Rung:
+def _unlike(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> tuple[str, str] | None:
+    """What keeps two runners from being compared at all: (output, reason); None where nothing does."""
+    if len(reference["logits"]) == 0:
+        return "logits", "there are no images to compare"
+    for name in names:
+        if name not in candidate:
+            return name, f"the candidate has no output {name}"
+        ours, theirs = reference[name].shape, candidate[name].shape
+        if ours != theirs:
+            return name, f"{name} has the shape {list(theirs)} instead of {list(ours)}"
+    for side, values in (("reference", reference["logits"]), ("candidate", candidate["logits"])):
+        if not np.isfinite(values).all():
+            return "logits", f"the {side}'s logits hold NaN or Inf"
+    return None
+
+
+def _fail(rung: Rung, offender: str, reason: str, keep: bool = False) -> Rung:
     rung.passed, rung.first_offender, rung.reason = False, offender, reason
-    if not keep_atol:
-        rung.smallest_atol = None
+    if not keep:
+        rung.smallest_atol = rung.smallest_tie = None
     return rung
 
 
 def exact(name: str, reference: np.ndarray, candidate: np.ndarray) -> Rung:
     """The rung that must agree to the bit: the dense model against a budget that removes nothing."""
-    rung = Rung(name, len(reference), equal=errors(reference, candidate), end=errors(reference, candidate))
+    rung = Rung(name, len(reference))
+    wrong = _unlike({"logits": reference}, {"logits": candidate}, ["logits"])
+    if wrong:
+        return _fail(rung, *wrong)
+    rung.equal = rung.end = errors(reference, candidate)
     rung.top1 = float((reference.argmax(1) == candidate.argmax(1)).mean())
-    rung.smallest_atol = rung.end.max_abs if rung.end else None
     if not np.array_equal(reference, candidate):
-        return _fail(rung, "logits", "not bit-identical", keep_atol=True)
+        worst = float(np.abs(reference.astype(np.float64) - candidate).max())
+        return _fail(rung, "logits", f"not bit-identical (largest error {worst:.3g}), as it must be at any tolerance")
+    rung.smallest_atol = rung.smallest_tie = 0.0
     return rung
 
 
 def ladder(rungs: Sequence[Rung], atol: float, tie: float, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`parity.json`: all rungs, and the first one that failed."""
+    """`parity.json`: all rungs, and the first one that failed.
+
+    `smallest_atol` and `smallest_tie` are what the whole ladder needs; None where some rung fails at any.
+    """
     failed = next((rung for rung in rungs if not rung.passed), None)
+    needs = {key: [getattr(rung, key) for rung in rungs] for key in ("smallest_atol", "smallest_tie")}
     return {
         "passed": failed is None,
         "atol": atol,
         "tie": tie,
         "first_offender": f"{failed.name}: {failed.first_offender}" if failed else None,
-        "smallest_atol": max((rung.smallest_atol for rung in rungs if rung.smallest_atol is not None), default=None),
+        **{key: None if None in values else max(values, default=None) for key, values in needs.items()},
         "rungs": [rung.to_dict() for rung in rungs],
         **(extra or {}),
     }
@@ -232,6 +271,20 @@ def ladder(rungs: Sequence[Rung], atol: float, tie: float, extra: Mapping[str, A
 def describe_failure(result: Mapping[str, Any]) -> str:
     """One line for a person: which rung and layer, by how much, and which tolerance would pass."""
     rung = next(rung for rung in result["rungs"] if not rung["passed"])
-    smallest = rung["smallest_atol"]
-    hint = f"; the smallest atol that would pass the numbers is {smallest:.3g}" if smallest is not None else ""
-    return f"parity failed at '{rung['name']}', first at {rung['first_offender']}: {rung['reason']}{hint}"
+    hints = []
+    atol, tie = rung["smallest_atol"], rung.get("smallest_tie")
+    if atol is not None and atol > result["atol"]:
+        hints.append(f"the smallest atol that would pass the numbers is {_at_least(atol)}")
+    if tie is not None and tie > result["tie"]:
+        hints.append(f"the smallest tie that would pass the decisions is {_at_least(tie)}")
+    failed = f"parity failed at '{rung['name']}', first at {rung['first_offender']}: {rung['reason']}"
+    return "; ".join([failed, *hints])
+
+
+def _at_least(value: float) -> str:
+    """Three digits, rounded up: a tolerance that is copied from a message must do."""
+    text = f"{value:.3g}"
+    if float(text) < value:
+        step = 10.0 ** (math.floor(math.log10(value)) - 2)
+        text = f"{float(text) + step:.3g}"
+    return text

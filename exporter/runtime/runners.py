@@ -16,6 +16,7 @@ from ..errors import EnvironmentLackError, InputError
 
 Outputs = dict[str, np.ndarray]
 
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _PROVIDER_HELP = {
     "CUDAExecutionProvider": "pip install 'vitrim[gpu]' in an environment without plain onnxruntime",
     "TensorrtExecutionProvider": "install onnxruntime-gpu and TensorRT's libraries",
@@ -37,7 +38,8 @@ class OrtRunner:
 
     Args:
         model: path or serialized ONNX.
-        providers: execution providers in order; a missing one is an error, not a silent fallback.
+        providers: execution providers in order; a missing one, or one that cannot start, is an error and no silent
+            fallback.
         threads: intra-op threads; None takes all cores.
         name: shown in tables.
 
@@ -66,6 +68,7 @@ class OrtRunner:
             )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         if threads:
             options.intra_op_num_threads = threads
         # Idle pools of several sessions in one process would spin into each other.
@@ -77,9 +80,21 @@ class OrtRunner:
         except Exception as error:  # onnxruntime raises types of its own, one a status code
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"onnxruntime cannot load {where}: {reason}") from error
-        first = self.session.get_inputs()[0]
-        if len(self.session.get_inputs()) != 1 or not all(isinstance(size, int) for size in first.shape):
-            raise InputError(f"{where}: needs one input of static shape, but has {first.name} {first.shape}")
+        started = self.session.get_providers()
+        if providers[0] not in started:  # onnxruntime only logs it when a provider's libraries do not load
+            raise EnvironmentLackError(
+                f"onnxruntime {onnxruntime.__version__} has {providers[0]} but cannot start it (it fell back to "
+                f"{', '.join(started)}): its libraries (CUDA, cuDNN, TensorRT) are missing or of other versions"
+            )
+        self.session.disable_fallback()  # else a run that fails is repeated on another provider without a word
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1 or not inputs[0].shape or not all(isinstance(size, int) for size in inputs[0].shape):
+            found = ", ".join(f"{value.name} {value.shape}" for value in inputs) or "none"
+            raise InputError(f"{where}: needs one input of static shape, but has {found}")
+        first = inputs[0]
+        if first.type not in _TYPES:
+            raise InputError(f"{where}: the input {first.name} is a {first.type}; images are {', '.join(_TYPES)}")
+        self.dtype = np.dtype(_TYPES[first.type])
         self.input = first.name
         self.shape = tuple(int(size) for size in first.shape)
         self.batch = self.shape[0]
@@ -91,11 +106,16 @@ class OrtRunner:
         """Run one batch.
 
         Raises:
-            InputError: the image has another shape or type.
+            InputError: the image has another shape or type, or the graph fails on it.
         """
-        if image.shape != self.shape or image.dtype != np.float32:
-            raise InputError(f"{self.name} takes float32 {list(self.shape)}, but got {image.dtype} {list(image.shape)}")
-        values = self.session.run(self.outputs, {self.input: image})
+        if image.shape != self.shape or image.dtype != self.dtype:
+            wanted = f"{self.dtype} {list(self.shape)}"
+            raise InputError(f"{self.name} takes {wanted}, but got {image.dtype} {list(image.shape)}")
+        try:
+            values = self.session.run(self.outputs, {self.input: image})
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.name} fails to run the graph: {reason}") from error
         return dict(zip(self.outputs, values, strict=True))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from vitrim.exporter.errors import InputError
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime import bundle, publish
 
 
 def make(folder: Path, text: str = "one") -> Path:
@@ -39,11 +39,23 @@ def test_one_changed_byte_in_any_file_is_found(tmp_path: Path) -> None:
         whole = path.read_bytes()
         for position in {0, len(whole) // 2, len(whole) - 1}:
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-            if path.name != bundle.MANIFEST:
-                with pytest.raises(InputError, match=rf"{path.name} is not the file that was published"):
-                    bundle.verify(folder)
+            with pytest.raises(InputError, match=path.name):
+                bundle.verify(folder)
         path.write_bytes(whole)
     bundle.verify(folder)
+
+
+def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    path = folder / bundle.MANIFEST
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        for flip in (1, 0x20):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ flip]) + whole[position + 1 :])
+            with pytest.raises(InputError, match=bundle.MANIFEST):
+                bundle.read_manifest(folder)
+    path.write_bytes(whole)
+    assert bundle.read_manifest(folder) == json.loads(whole)
 
 
 def test_a_damaged_manifest_is_found(tmp_path: Path) -> None:
@@ -51,8 +63,9 @@ def test_a_damaged_manifest_is_found(tmp_path: Path) -> None:
     path = folder / bundle.MANIFEST
     data = json.loads(path.read_text())
     digest = data["files"]["model.onnx"]["sha256"]
-    path.write_text(path.read_text().replace(digest, digest[:-1] + ("0" if digest[-1] != "0" else "1")))
-    with pytest.raises(InputError, match="its hash differs"):
+    data["files"]["model.onnx"]["sha256"] = digest[:-1] + ("0" if digest[-1] != "0" else "1")
+    path.write_text(bundle.seal(data))
+    with pytest.raises(InputError, match=r"model\.onnx is not the file that was published"):
         bundle.verify(folder)
     for text in ("{", "[]", '{"format": "other"}', "[" * 100_000):
         path.write_text(text)
@@ -72,16 +85,29 @@ def test_missing_extra_and_linked_files_are_named(tmp_path: Path) -> None:
     (folder / "budget.json").symlink_to(tmp_path / "outside.json")
     with pytest.raises(InputError, match=r"budget\.json is a link"):
         bundle.verify(folder)
+    (folder / "budget.json").unlink()
+    os.mkfifo(folder / "budget.json")
+    with pytest.raises(InputError, match=r"budget\.json is no regular file"):  # and does not wait for a writer
+        bundle.verify(folder)
+    (folder / "budget.json").unlink()
+    (tmp_path / "outside.json").rename(folder / "budget.json")
+    bundle.verify(folder, needs=("model.onnx",))
+    with pytest.raises(InputError, match=r"has no golden\.npz"):
+        bundle.verify(folder, needs=("model.onnx", "golden.npz"))
+    (folder / bundle.MANIFEST).rename(tmp_path / "m.json")
+    (folder / bundle.MANIFEST).symlink_to(tmp_path / "m.json")
+    with pytest.raises(InputError, match="is a link"):
+        bundle.verify(folder)
 
 
 def test_paths_out_of_the_bundle_are_refused(tmp_path: Path) -> None:
     folder = make(tmp_path / "b")
     path = folder / bundle.MANIFEST
     data = json.loads(path.read_text())
-    data["files"]["../secret"] = {"sha256": "0", "bytes": 1}
-    path.write_text(json.dumps(data))
-    with pytest.raises(InputError, match="outside the bundle"):
-        bundle.verify(folder)
+    for name, why in (("../secret", "outside"), ("/etc/passwd", "outside"), ("a\0b", "missing"), ("", "missing")):
+        path.write_text(bundle.seal({**data, "files": {name: {"sha256": "0", "bytes": 1}}}))
+        with pytest.raises(InputError, match=why):
+            bundle.verify(folder)
 
 
 def test_no_bundle_is_said(tmp_path: Path) -> None:
@@ -96,6 +122,13 @@ def test_golden_never_unpickles(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged"):
         bundle.load_golden(tmp_path)
     np.savez(tmp_path / "golden.npz", image=np.zeros(3))
+    with pytest.raises(InputError, match="it has no logits"):
+        bundle.load_golden(tmp_path)
+    with open(tmp_path / "golden.npz", "wb") as stream:
+        np.save(stream, np.zeros(3))  # one array, no archive
+    with pytest.raises(InputError, match="damaged"):
+        bundle.load_golden(tmp_path)
+    np.savez(tmp_path / "golden.npz", image=np.zeros(3), logits=np.ones(2))
     assert bundle.load_golden(tmp_path)["image"].shape == (3,)
     (tmp_path / "golden.npz").write_bytes((tmp_path / "golden.npz").read_bytes()[:-20])
     with pytest.raises(InputError, match="damaged"):
@@ -114,7 +147,7 @@ def test_publishing_replaces_in_one_step(tmp_path: Path) -> None:
 
 def test_publishing_without_exchange_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     final = make(tmp_path / "out")
-    monkeypatch.setattr(bundle, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
     bundle.publish(make(bundle.staging_folder(final), "two"), final)
     assert (final / "budget.json").read_text() == "two"
     final.rename(tmp_path / ".out.retired")  # as if killed between the two renames
@@ -131,19 +164,104 @@ def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file or a link"):
         bundle.refuse_foreign(tmp_path / "file")
+    web = tmp_path / "web"  # web applications and browser extensions have a manifest.json too
+    web.mkdir()
+    (web / "manifest.json").write_text('{"name": "app"}')
+    with pytest.raises(InputError, match="is another's"):
+        bundle.refuse_foreign(web)
+    (web / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="remove the folder yourself"):
+        bundle.refuse_foreign(web)
+
+
+def test_a_bundle_with_a_users_file_is_not_replaced_but_a_damaged_one_is(tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    (folder / "budget.json").write_text("damaged")
+    bundle.refuse_foreign(folder)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt in it is not vitrim's"):
+        bundle.refuse_foreign(folder)
 
 
 def test_only_dead_processes_are_swept(tmp_path: Path) -> None:
-    final = tmp_path / "out"
+    final = tmp_path / "out [1]"  # brackets mean something to glob
     mine = bundle.staging_folder(final)
-    done = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
-    )
-    dead = tmp_path / f".out.{done.stdout.strip()}.abc.staging"
+    code = f"""
+from pathlib import Path
+from vitrim.exporter.runtime import bundle
+print(bundle.staging_folder(Path({str(final)!r})), flush=True)
+input()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    theirs = Path(other.stdout.readline().strip())
+    # A dead run of a container, whose process id somebody else has here: this very process.
+    dead = tmp_path / f".{final.name}.{os.getpid()}.abc.staging"
     dead.mkdir()
+    users = tmp_path / f".{final.name}.my.own.staging"
+    users.mkdir()
     bundle.sweep(final)
-    assert mine.is_dir()
-    assert not dead.exists()
+    assert (mine.is_dir(), theirs.is_dir(), dead.exists(), users.is_dir()) == (True, True, False, True)
+    other.kill()
+    other.communicate()
+    bundle.sweep(final)
+    assert (mine.is_dir(), theirs.exists()) == (True, False)
+
+
+DEATH = "os.kill(os.getpid(), signal.SIGKILL)"
+POINTS = {
+    "before the manifest is written": ("bundle.write_manifest = lambda *a, **k: DEATH", "old"),
+    "before the files are on disk": ("publish._sync = lambda folder: DEATH", "old"),
+    "before the names are exchanged": ("publish._exchange = lambda one, other: DEATH", "old"),
+    "after the names are exchanged": (
+        "real = publish._exchange; publish._exchange = lambda *a: (real(*a), DEATH)",
+        "new",
+    ),
+    "while the old bundle is removed": ("publish.shutil.rmtree = half", "new"),
+    "no exchange, before the first rename": (
+        "publish._exchange = lambda *a: False; publish._retired = lambda final: DEATH",
+        "old",
+    ),
+    "no exchange, between the two renames": (
+        "publish._exchange = lambda *a: False; real = Path.rename; "
+        "Path.rename = lambda s, t: DEATH if s.name.endswith('staging') else real(s, t)",
+        "old",
+    ),
+    "no exchange, while the old bundle is removed": (
+        "publish._exchange = lambda *a: False; publish.shutil.rmtree = half",
+        "new",
+    ),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_kill_9_at_a_named_point(tmp_path: Path, point: str) -> None:
+    final = make(tmp_path / "out", "old")
+    patch, expected = POINTS[point]
+    code = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from vitrim.exporter.runtime import bundle, publish
+        def half(folder, **options):
+            if Path(folder).is_dir():
+                sorted(Path(folder).iterdir())[0].unlink()
+                {DEATH}
+        final = Path({str(final)!r})
+        staging = bundle.staging_folder(final)
+        (staging / "model.onnx").write_text("new" * 1000)
+        (staging / "budget.json").write_text("new")
+        {patch.replace("DEATH", DEATH)}
+        bundle.write_manifest(staging, {{}}, [])
+        bundle.publish(staging, final)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    if final.exists():  # without an exchange there is a moment without a bundle, but never with half a one
+        bundle.verify(final)
+    bundle.sweep(final)
+    bundle.verify(final)
+    assert (final / "budget.json").read_text() == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_kill_9_at_any_moment_leaves_old_or_new(tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""A finished folder put in place of another in one step, and what killed runs leave behind. Torch-free."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import glob
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from ..files import explain_os_error
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# What systems and file systems answer that cannot exchange names: old kernels, overlays, network mounts, sandboxes.
+_CANNOT_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
+_locks: dict[Path, int] = {}
+
+
+def staging_folder(final: Path) -> Path:
+    """A new empty folder beside `final`, on the same file system, which `sweep` leaves alone while this process lives.
+
+    Raises:
+        EnvironmentLackError: the place cannot be written.
+    """
+    for old in [path for path in _locks if not path.exists()]:
+        _unlock(old)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            name = tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}.", suffix=".staging", dir=final.parent)
+            if _lock(Path(name)):
+                return Path(name)
+    except OSError as error:
+        raise explain_os_error(error, final) from error
+
+
+def replace_folder(staging: Path, final: Path) -> None:
+    """Put a finished folder in place of `final`; a reader sees the old one or the new one, also after a power cut.
+
+    Linux exchanges the two names atomically. Elsewhere the old one is renamed away first, and `sweep` brings it back
+    if the process dies in between.
+
+    Args:
+        staging: from `staging_folder(final)`, filled.
+        final: absent, or a folder that may go; what it is is not looked at here.
+
+    Raises:
+        EnvironmentLackError: the file system refuses.
+    """
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(staging, 0o777 & ~umask)
+        _sync(staging)
+        if not final.exists():
+            staging.rename(final)
+        elif not _exchange(staging, final):
+            retired = _retired(final)
+            shutil.rmtree(retired, ignore_errors=True)
+            final.rename(retired)
+            staging.rename(final)
+            shutil.rmtree(retired, ignore_errors=True)
+        _sync_folder(final.parent)
+    except OSError as error:
+        raise explain_os_error(error, final) from error
+    shutil.rmtree(staging, ignore_errors=True)  # after an exchange: the old folder
+    _unlock(staging)
+
+
+def sweep(final: Path) -> None:
+    """Remove staging folders that killed runs left beside `final`; those of live processes stay."""
+    for path in final.parent.glob(f".{glob.escape(final.name)}.*.staging"):
+        if path.name.split(".")[-3].isdigit() and not _in_use(path):
+            shutil.rmtree(path, ignore_errors=True)
+    retired = _retired(final)
+    if retired.is_dir():
+        if final.exists():
+            shutil.rmtree(retired, ignore_errors=True)
+        else:  # killed between the two renames of a system without exchange: the old folder comes back
+            retired.rename(final)
+
+
+def _retired(final: Path) -> Path:
+    return final.parent / f".{final.name}.retired"
+
+
+def _lock(folder: Path) -> bool:
+    """Hold a lock on a folder until this process ends, however it ends; False if a sweep took the folder meanwhile.
+
+    A lock and no process id alone: in a container every run has the same few ids, so the dead would look alive.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, FileNotFoundError, PermissionError):
+        return folder.exists()
+    with contextlib.suppress(OSError):  # a file system without locks: the process id has to do
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    _locks[folder] = handle
+    if folder.exists():
+        return True
+    _unlock(folder)
+    return False
+
+
+def _unlock(folder: Path) -> None:
+    handle = _locks.pop(folder, None)
+    if handle is not None:
+        os.close(handle)
+
+
+def _in_use(folder: Path) -> bool:
+    owner = int(folder.name.split(".")[-3])
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return _alive(owner)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return _alive(owner)
+    finally:
+        os.close(handle)
+    return False
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir():
+            _sync_folder(path)
+        elif path.is_file():
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames within a folder last; systems that cannot open folders need none."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names atomically; False where the system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))

@@ -1,0 +1,136 @@
+"""The command line: light to import, one line an error, the promised exit statuses, and a mirror of the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from vitrim import api
+from vitrim.cli import cli
+
+COMMANDS = ["export", "calibrate", "inspect", "check", "bench", "build", "recipes", "new", "doctor"]
+
+
+def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vitrim.cli", *words], capture_output=True, text=True, cwd=cwd, timeout=300, check=False
+    )
+
+
+def test_importing_the_cli_imports_nothing_heavy() -> None:
+    heavy = ("torch", "timm", "onnx", "onnxruntime", "onnx_graphsurgeon", "matplotlib")
+    code = (
+        "import sys, vitrim.cli, vitrim.api, vitrim.exporter.runtime.device;"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_there_is_a_command_a_function_and_an_example_each() -> None:
+    assert sorted(cli.commands) == sorted(COMMANDS)
+    for name in COMMANDS:
+        assert callable(getattr(api, name))
+        page = CliRunner().invoke(cli, [name, "--help"])
+        assert page.exit_code == 0
+        assert f"Example: vitrim {name}" in page.output
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (["export", "r.yaml", "-o", "out", "--set", "a.b=1"], "api.export('r.yaml', 'out', settings=['a.b=1'])"),
+        (["calibrate", "r.yaml", "-o", "b.json"], "api.calibrate('r.yaml', 'b.json')"),
+        (["check", "out", "--atol", "0.1"], "api.check('out', atol=0.1)"),
+        (["bench", "out"], "api.bench('out', runs=50, warmup=0.5)"),
+        (["doctor"], "api.doctor()"),
+    ],
+)
+def test_print_python_is_the_call(words: list[str], call: str) -> None:
+    page = CliRunner().invoke(cli, [*words, "--print-python"])
+    assert page.output.strip().splitlines()[-1] == call
+    compile(page.output, "printed", "exec")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["export", "none.yaml", "-o", "o"], "there is no recipe file none.yaml"),
+        (["export", "bad.yaml", "-o", "o"], "bad.yaml: modl is not a known key; did you mean model?"),
+        (["export", "swin.yaml", "-o", "o"], "swin_tiny_patch4_window7_224 is not supported"),
+        (["export", "quickstart", "-o", "o", "--set", "images.path=empty"], "holds no images"),
+        (["export", "quickstart", "-o", "o", "--set", "export.target=jetpack-9"], "there is no target 'jetpack-9'"),
+        (["export", "quickstart", "-o", "file"], "is a file or a link"),
+        (["export", "quickstart", "-o", "o", "--set", "prune.method=tome"], "unknown pruning method 'tome'"),
+        (["calibrate", "quickstart", "-o", "empty"], "is a folder; name the budget file"),
+        (["check", "none"], "there is no bundle none"),
+        (["check", "empty"], "has no manifest.json"),
+        (["bench", "empty"], "has no manifest.json"),
+        (["build", "empty"], "has no manifest.json"),
+        (["inspect", "file"], "is not a whole ONNX file"),
+        (["new", "resnet18"], "resnet18 is not supported"),
+        (["export", "quickstart", "-o", "o", "--engine", "require"], "an engine is required, but TensorRT"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_status_3(tmp_path: Path, words: list[str], reason: str) -> None:
+    (tmp_path / "bad.yaml").write_text("modl: {}\n")
+    swin = {"model": {"name": "swin_tiny_patch4_window7_224", "random": 0}, "images": {"generator": "noise"}}
+    (tmp_path / "swin.yaml").write_text(json.dumps(swin | {"prune": {"preset": "evit-0.7"}}))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    done = vitrim(*words, cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("vitrim: ")]
+    assert len(errors) == 1
+    assert reason in errors[0]
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before  # nothing half-written
+
+
+def test_unknown_options_are_usage_errors_with_status_3() -> None:
+    done = vitrim("export", "quickstart", "--outt", "x")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ro").mkdir(mode=0o500)
+    done = vitrim("calibrate", "quickstart", "-o", str(tmp_path / "ro" / "b.json"))
+    assert done.returncode == 3
+    assert "permission denied" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m vitrim.cli recipes > /dev/full", shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_new_writes_a_recipe_that_validates(tmp_path: Path) -> None:
+    done = vitrim("new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    recipe = api.recipe(str(tmp_path / "deit.yaml"))
+    assert recipe.prune.target is not None
+    assert recipe.prune.target.gflops == 0.81
+    again = vitrim("new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
+    assert again.returncode == 3
+    assert "exists" in again.stderr
+
+
+def test_doctor_and_recipes_speak_json() -> None:
+    checks = json.loads(vitrim("doctor", "--json").stdout)
+    assert {"torch", "onnxruntime", "tensorrt", "jetson"} <= {check["name"] for check in checks}
+    assert "quickstart" in json.loads(vitrim("recipes", "--json").stdout)
+    assert vitrim("recipes", "--quiet").stdout == ""
