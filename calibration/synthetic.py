@@ -26,6 +26,7 @@ CLASSES = (
     "speckles",
 )
 SIZE = 112
+CONTRAST, SMALLEST, LARGEST = 150.0, 0.18, 0.26
 
 
 def _pattern(kind: str, x: np.ndarray, y: np.ndarray, period: float, rng: np.random.Generator) -> np.ndarray:
@@ -86,27 +87,31 @@ def _background(rng: np.random.Generator, size: int) -> Image.Image:
     return image
 
 
-def make_image(label: int, seed: tuple[int, ...], size: int = SIZE) -> np.ndarray:
+def make_image(
+    label: int, seed: tuple[int, ...], size: int = SIZE, contrast: float = CONTRAST, smallest: float = SMALLEST
+) -> np.ndarray:
     """One image of a class.
 
     Args:
         label: index into `CLASSES`.
         seed: any integers; the same ones give the same image.
         size: height and width in pixels.
+        contrast: least difference of the ball's two colours in one channel, 0 to 255.
+        smallest: least radius of the ball, as a share of the size.
 
     Returns:
         [size, size, 3] uint8.
     """
     rng = np.random.default_rng(seed)
     pixels = np.asarray(_background(rng, size), dtype=np.float64)
-    radius = rng.uniform(0.15, 0.26) * size
+    radius = rng.uniform(smallest, LARGEST) * size
     cx, cy = rng.uniform(radius, size - radius, 2)
     row, column = np.mgrid[0:size, 0:size]
     dx, dy = column - cx, row - cy
     tilt = rng.uniform(-0.2, 0.2)
     x, y = dx * math.cos(tilt) + dy * math.sin(tilt), dy * math.cos(tilt) - dx * math.sin(tilt)
     first, second = rng.uniform(0, 255, (2, 3))
-    while np.abs(first - second).max() < 110:  # two colours that nobody could tell apart teach nothing
+    while np.abs(first - second).max() < contrast:  # two colours that nobody could tell apart teach nothing
         first, second = rng.uniform(0, 255, (2, 3))
     share = _pattern(CLASSES[label], x, y, rng.uniform(6, 9), rng)[..., None]
     inside = (radius - np.hypot(dx, dy)).clip(0, 1)[..., None]
@@ -115,13 +120,16 @@ def make_image(label: int, seed: tuple[int, ...], size: int = SIZE) -> np.ndarra
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-def make_images(count: int, seed: int, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+def make_images(
+    count: int, seed: int, size: int = SIZE, contrast: float = CONTRAST, smallest: float = SMALLEST
+) -> tuple[np.ndarray, np.ndarray]:
     """Images with balanced labels.
 
     Args:
         count: how many.
         seed: of the set; image i depends on the seed and i only.
         size: height and width in pixels.
+        contrast, smallest: of every ball, see `make_image`.
 
     Returns:
         pixels [count, size, size, 3] uint8 and labels [count] int64.
@@ -129,7 +137,7 @@ def make_images(count: int, seed: int, size: int = SIZE) -> tuple[np.ndarray, np
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
     pixels = np.empty((count, size, size, 3), dtype=np.uint8)
     for index, label in enumerate(labels):
-        pixels[index] = make_image(int(label), (seed, index), size)
+        pixels[index] = make_image(int(label), (seed, index), size, contrast, smallest)
     return pixels, labels
 
 

@@ -8,8 +8,6 @@ from typing import Literal
 
 from .errors import InputError
 
-GatherForm = Literal["gather", "flat"]
-
 
 @dataclass(frozen=True)
 class Target:
@@ -20,12 +18,13 @@ class Target:
         runtime: which runner serves it.
         opset: highest ONNX opset that it takes.
         lacks: operators without an importer; passes lower them.
-        wrong: operators that it takes and computes wrongly, with the reason.
+        wrong: scatters whose `reduction` it refuses, replaces or computes wrongly, with what it does.
         providers: onnxruntime execution providers, in order.
         tensorrt: major and minor version.
         largest_k: limit of TopK's K.
         integer_topk: whether TopK takes integers.
-        int64_io: whether inputs and outputs may be int64.
+        int64_io: whether inputs and outputs may be int64 or bool.
+        silent: whether what is `wrong` is accepted without an error.
         notes: for a person, with a link where there is a known fault.
     """
 
@@ -39,17 +38,20 @@ class Target:
     largest_k: int | None = None
     integer_topk: bool = True
     int64_io: bool = True
+    silent: bool = False
     notes: str = ""
 
 
+_GITHUB = "https://github.com"
 _SCATTER_IGNORED = tuple(
-    (op, "TensorRT 8.x ignores `reduction` and overwrites instead: accepted and wrong (NVIDIA/TensorRT#3750)")
+    (op, f"TensorRT 8.x ignores it and overwrites instead ({_GITHUB}/NVIDIA/TensorRT/issues/3750)")
     for op in ("ScatterElements", "ScatterND")
 )
 _SCATTER_PLUGIN = (
-    ("ScatterElements", "a reduction becomes a plugin on TensorRT 10"),
-    ("ScatterND", "refused when `reduction` is present (onnx-tensorrt#957)"),
+    ("ScatterElements", "TensorRT 10 and later make a plugin of it"),
+    ("ScatterND", f"TensorRT 10 and later refuse it ({_GITHUB}/onnx/onnx-tensorrt/issues/957)"),
 )
+_LARGEST_K = 3840  # ITopKLayer's limit in every version so far
 
 _ALL = (
     Target("ort-cpu", "onnxruntime", 23, providers=("CPUExecutionProvider",), notes="onnxruntime on any CPU"),
@@ -68,10 +70,12 @@ _ALL = (
         lacks=frozenset({"LayerNormalization", "Gelu", "Attention"}),
         wrong=_SCATTER_IGNORED,
         tensorrt=(8, 5),
-        largest_k=3840,
+        largest_k=_LARGEST_K,
         integer_topk=False,
         int64_io=False,
-        notes="JetPack 5.1; TopK's K must be an initializer (onnx-tensorrt#947)",
+        silent=True,
+        notes=f"JetPack 5.1; TopK's K must be an initializer ({_GITHUB}/onnx/onnx-tensorrt/issues/947); int64 weights "
+        "are narrowed to int32",
     ),
     Target(
         "trt-8.6",
@@ -80,9 +84,11 @@ _ALL = (
         lacks=frozenset({"Gelu", "Attention"}),
         wrong=_SCATTER_IGNORED,
         tensorrt=(8, 6),
-        largest_k=3840,
+        largest_k=_LARGEST_K,
         int64_io=False,
-        notes="JetPack 6.0; fused attention is not found on Orin (NVIDIA/TensorRT#3575)",
+        silent=True,
+        notes="JetPack 6.0; fused attention is not found on Orin "
+        f"({_GITHUB}/NVIDIA/TensorRT/issues/3575); int64 weights are narrowed to int32",
     ),
     Target(
         "trt-10.3",
@@ -91,8 +97,9 @@ _ALL = (
         lacks=frozenset({"Attention"}),
         wrong=_SCATTER_PLUGIN,
         tensorrt=(10, 3),
-        largest_k=3840,
-        notes="JetPack 6.1 and 6.2; fp16 ViTs reported wrong (NVIDIA/TensorRT#4723): prove the engine",
+        largest_k=_LARGEST_K,
+        notes="JetPack 6.1 and 6.2; fp16 ViTs reported wrong "
+        f"({_GITHUB}/NVIDIA/TensorRT/issues/4723): prove the engine",
     ),
     Target(
         "trt-10",
@@ -101,18 +108,17 @@ _ALL = (
         lacks=frozenset({"Attention"}),
         wrong=_SCATTER_PLUGIN,
         tensorrt=(10, 13),
-        largest_k=3840,
-        notes="JetPack 7 and desktops with 10.13 to 10.16",
+        largest_k=_LARGEST_K,
+        notes="JetPack 7 (10.13, then 10.16) and desktops; what 10.13 takes, so without the Attention of 10.14",
     ),
     Target(
         "trt-11",
         "tensorrt",
-        22,
-        lacks=frozenset({"Attention"}),
+        25,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(11, 0),
-        largest_k=3840,
-        notes="strongly typed only; on Jetson from JetPack 7.2.2 on",
+        largest_k=_LARGEST_K,
+        notes="strongly typed only: precision comes from the graph; on Jetson from 11.4.1 and JetPack 7.2.2 on",
     ),
 )
 TARGETS = {target.name: target for target in _ALL}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -54,6 +55,7 @@ def trace_all(
         outputs: tuple[Output, ...] = ("logits", "kept") if kind == "pruned" else ("logits",)
         own = dict(metadata) | {"kind": kind, "budget": budget_of(kind, budget).model_dump(mode="json")}
         save(trace(PrunedViT(model, budget_of(kind, budget), outputs), batch, own), folder / f"{kind}.onnx")
+        gc.collect()  # the exporter leaves cycles that hold the weights
         listener.progress(index + 1, len(KINDS))
 
 
@@ -76,6 +78,7 @@ def rewrite_all(
                 raise UnsupportedError(f"the {kind} graph is not fit for {target.name}: {findings[0]}")
             rewritten.metadata_props.add(key="vitrim.target", value=target.name)
             save(rewritten, folder / f"{kind}.{form}.onnx")
+            gc.collect()  # so do graphs of nodes and tensors
             reports[f"{kind}.{form}"] = {
                 "passes": [report.to_dict() for report in passes],
                 "operators_before": operator_table(model),

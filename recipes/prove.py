@@ -41,6 +41,18 @@ def torch_reference(model: Any, budget: Budget, images: np.ndarray, batch: int) 
     return run_all(runner, images, batch), replay
 
 
+def steadiest(model: Any, budget: Budget, images: np.ndarray, batch: int) -> np.ndarray:
+    """The batch of images whose decisions are farthest from a near-tie.
+
+    A pass is held against the graph before it to the last decision, which a near-tie would not survive.
+    """
+    outputs = run_all(TorchRunner(PrunedViT(model, budget), batch), images, batch)
+    gaps = [gap for name, gap in outputs.items() if name.startswith("gap_")]
+    if not gaps:
+        return images[:batch]
+    return images[np.sort(np.argsort(-np.min(gaps, axis=0))[:batch])]
+
+
 def eager_rungs(
     model: Any, budget: Budget, images: np.ndarray, reference: Outputs, section: ParitySection
 ) -> list[Rung]:

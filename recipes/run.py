@@ -25,7 +25,7 @@ from .graphs import KINDS, choose_forms, rewrite_all, trace_all
 from .inputs import Sources, first_images, open_model, open_sources, preprocess_of
 from .load import dump_recipe
 from .plan import make_plan, versions
-from .prove import climb, measure_fidelity
+from .prove import climb, measure_fidelity, steadiest
 from .readme import bundle_readme
 from .schema import Recipe
 from .stages import Listener, Silence, StageCache
@@ -187,7 +187,14 @@ def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: l
     rewritten = cache.run(
         "passes",
         rewrite_key,
-        lambda folder: rewrite_all(traced, run.target, images[:batch], recipe.export.attention, folder, listener),
+        lambda folder: rewrite_all(
+            traced,
+            run.target,
+            steadiest(run.model, budget, images, batch),
+            recipe.export.attention,
+            folder,
+            listener,
+        ),
         listener,
     )
     bench_key = {"passes": rewritten.name, "bench": recipe.bench.model_dump(mode="json")}

@@ -56,25 +56,26 @@ class StageOptions(BaseModel):
     iterations: int = Field(default=5, ge=1, le=100)
 
 
-def page_rank(attention: Tensor, start: Tensor, iterations: int) -> Tensor:
+def page_rank(attention: Tensor, start: Tensor, iterations: int, alive: Tensor | None = None) -> Tensor:
     """Weighted PageRank (section 3.2): token i votes for j with weight A[i, j], scaled by its own score.
 
     Args:
         attention: [batch, heads, tokens, tokens]; column j is what j receives.
-        start: [1 or batch, 1, 1, tokens]; a token whose start is 0 takes no part at all.
+        start: [1 or batch, 1, 1, tokens]; 0 for tokens that are not alive.
         iterations: fixed number of rounds.
+        alive: [batch, 1, 1, tokens] of 0 and 1; a token that is not alive takes no part at all. None: all are.
 
     Returns:
         [batch, heads, tokens]; without removed tokens the sum over tokens is that of `start`.
     """
-    alive = (start > 0).to(start.dtype)
-    score = start.expand(attention.shape[0], attention.shape[1], 1, start.shape[-1])
+    score = start
     for _ in range(iterations):
-        score = torch.matmul(score, attention) * alive
+        score = torch.matmul(score, attention)
+        score = score if alive is None else score * alive
     return score.squeeze(2)
 
 
-def head_weights(scores: Tensor, alive: Tensor, accepted: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def head_weights(scores: Tensor, alive: Tensor | None, accepted: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Variance-based head filter (section 3.2): 1 for heads whose score variance lies in `accepted`, else 0.
 
     Scores are scaled to mean 1 first, because with scores that sum to 1 the variance can never reach 0.01.
@@ -82,15 +83,15 @@ def head_weights(scores: Tensor, alive: Tensor, accepted: tuple[float, float]) -
 
     Args:
         scores: [batch, heads, patches].
-        alive: [batch or 1, 1, patches] of 0 and 1.
+        alive: [batch, 1, patches] of 0 and 1; dead patches have score 0. None: all are alive.
 
     Returns:
         weights [batch, heads, 1] and the variances [batch, heads, 1].
     """
-    count = alive.sum(-1, keepdim=True)
-    mean = (scores * alive).sum(-1, keepdim=True) / count
-    scaled = scores / mean.clamp_min(1e-12)
-    variance = ((scaled - 1).square() * alive).sum(-1, keepdim=True) / count
+    # On the mean-1 scale the variance is the mean square less 1; dead patches add nothing to either sum.
+    count = scores.shape[-1] if alive is None else alive.sum(-1, keepdim=True)
+    total = scores.sum(-1, keepdim=True).clamp_min(1e-12)
+    variance = scores.square().sum(-1, keepdim=True) * count / total.square() - 1
     low, high = accepted
     passed = ((variance >= low) & (variance <= high)).to(scores.dtype)
     none_passed = (passed.sum(1, keepdim=True) == 0).to(scores.dtype)
@@ -98,26 +99,33 @@ def head_weights(scores: Tensor, alive: Tensor, accepted: tuple[float, float]) -
 
 
 def importance(
-    attention: Tensor, start: Tensor, iterations: int, prefix: int, parameters: Parameters
+    attention: Tensor,
+    start: Tensor,
+    iterations: int,
+    prefix: int,
+    parameters: Parameters,
+    alive: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """PageRank per head, heads filtered (VHF) and combined (EIR: root of the mean square).
 
     Args:
         attention: [batch, heads, tokens, tokens].
         start: [1 or batch, 1, 1, tokens].
+        alive: [batch, 1, 1, tokens] of 0 and 1; None: all are.
 
     Returns:
         [batch, patches] scores, 0 for removed patches, and the head variances [batch, heads, 1] (None without VHF).
     """
-    scores = page_rank(attention, start, iterations)[:, :, prefix:]
-    alive = (start[:, :, 0, prefix:] > 0).to(scores.dtype)
-    weights, variance = torch.ones_like(scores[:, :, :1]), None
-    if parameters.variance_filter is not None:
-        weights, variance = head_weights(scores, alive, parameters.variance_filter)
-    total = weights.sum(1)
-    if parameters.heads == "mean":
-        return (weights * scores).sum(1) / total, variance
-    return ((weights * scores.square()).sum(1) / total).sqrt(), variance
+    scores = page_rank(attention, start, iterations, alive)[:, :, prefix:]
+    values = scores if parameters.heads == "mean" else scores.square()
+    variance = None
+    if parameters.variance_filter is None:
+        combined = values.mean(1)
+    else:
+        living = None if alive is None else alive[:, :, 0, prefix:]
+        weights, variance = head_weights(scores, living, parameters.variance_filter)
+        combined = (weights * values).sum(1) / weights.sum(1)
+    return (combined if parameters.heads == "mean" else combined.sqrt()), variance
 
 
 def most_similar(keys: Tensor, rank: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -210,6 +218,7 @@ def select(evidence: Evidence, keep: int, options: StageOptions, parameters: Par
     patches = tokens - prefix
     boost = parameters.start == "class_token" and evidence.class_token
     start = initial_scores(tokens, boost, attention)
+    alive = None
     gaps: list[Tensor | None] = []
     if options.similar:
         rough, variance = importance(attention, start, 1, prefix, parameters)
@@ -218,15 +227,16 @@ def select(evidence: Evidence, keep: int, options: StageOptions, parameters: Par
         # A comparison instead of a scatter: every backend has it, and no index is written twice.
         positions = torch.arange(tokens, device=attention.device)
         gone = (removed.unsqueeze(-1) + prefix == positions).to(attention.dtype).amax(1)
-        start = start * (1 - gone).view(-1, 1, 1, tokens)
+        alive = (1 - gone).view(-1, 1, 1, tokens)
+        start = start * alive
         gaps += [
             variance_gap(variance, parameters.variance_filter),
             relative_gap(rank.values, patches // 2),
             relative_gap(similarity, options.similar),
         ]
-    scores, variance = importance(attention, start, options.iterations, prefix, parameters)
-    alive = (start[:, 0, 0, prefix:] > 0).to(scores.dtype)
-    scores = scores - (1 - alive)  # removed patches fall below every survivor, whose scores are not negative
+    scores, variance = importance(attention, start, options.iterations, prefix, parameters, alive)
+    if alive is not None:
+        scores = scores + (alive[:, 0, 0, prefix:] - 1)  # dead patches fall below every survivor, none is negative
     kept = keep_top_patches(scores, keep - prefix, prefix)
     gaps.append(variance_gap(variance, parameters.variance_filter))
     gaps.append(relative_gap(scores.topk(patches, dim=1).values, keep - prefix))

@@ -29,7 +29,10 @@ def _projection(tensor: gs.Tensor) -> tuple[gs.Node, int] | None:
 
 def match(node: gs.Node, context: Context) -> Found:
     """Case 1."""
-    if len(node.outputs[0].outputs) != 1:
+    matrix = static_shape(node.outputs[0])
+    if matrix is None or len(matrix) != 4 or int(node.attrs.get("axis", -1)) not in (-1, 3):
+        return "it is no softmax over the last axis of [batch, heads, queries, keys]"
+    if len(node.outputs[0].outputs) != 1 or node.outputs[0].name in context.outputs:
         return "its matrix is read by a pruning stage too"
     product = only_consumer(node.outputs[0])
     scores = producer(node.inputs[0], "MatMul")
@@ -55,8 +58,11 @@ def match(node: gs.Node, context: Context) -> Found:
     if merged is None or merged.op != "Reshape" or back is None or list(back.attrs["perm"]) != [0, 2, 1, 3]:
         return "its heads are not merged as timm does"
     shape = static_shape(reshape.outputs[0])
-    if shape is None:
-        return "shapes are not static"
+    if shape is None or len(shape) != 5 or shape[2] != 3:
+        return "the projection is not [batch, tokens, 3, heads, width of a head]"
+    batch, tokens, _, heads, head_dim = shape
+    if static_shape(merged.outputs[0]) != [batch, tokens, heads * head_dim]:
+        return "its heads are not merged as timm does"
     return {"qkv": reshape.inputs[0], "last": merged, "shape": shape, "scale": scale}
 
 
@@ -76,3 +82,4 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
 
 
 FUSED_ATTENTION = Pass("fused Attention", frozenset({"Softmax"}), match, apply, lambda context: context.fused_attention)
+FUSED_OPSET = 23

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import onnx.helper
 import onnx_graphsurgeon as gs
 
 from ..targets import Target
@@ -26,10 +27,14 @@ class Context:
     Attributes:
         target: where the graph will run.
         fused_attention: whether onnxruntime's fused Attention was asked for.
+        opset: of the graph at hand.
+        outputs: names of the graph's outputs: a reader that no node's list of consumers shows.
     """
 
     target: Target
     fused_attention: bool = False
+    opset: int = 20
+    outputs: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -41,8 +46,10 @@ class PassReport:
         count: rewrites made.
         skipped: (node, reason) of patterns that had to stay.
         nodes: nodes before and after.
-        max_abs: by output, largest error against the graph before the pass; None where it changed nothing or no
+        max_abs: largest error of any output against the graph before the pass; None where it changed nothing or no
             inputs were given.
+        near_ties: TopK nodes that ordered near-ties differently than before; `max_abs` is then with their decisions
+            replayed.
         seconds: wall time with the comparison.
     """
 
@@ -51,6 +58,7 @@ class PassReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     nodes: tuple[int, int] = (0, 0)
     max_abs: float | None = None
+    near_ties: int = 0
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,6 +68,7 @@ class PassReport:
             "count": self.count,
             "nodes": list(self.nodes),
             "max_abs": self.max_abs,
+            "near_ties": self.near_ties,
             "skipped": [f"{node}: {reason}" for node, reason in self.skipped],
         }
 
@@ -87,6 +96,8 @@ class Pass:
         report = PassReport(self.name)
         if not self.wanted(context):
             return report
+        outputs = frozenset(tensor.name for tensor in graph.outputs)
+        context = replace(context, opset=graph.opset, outputs=outputs)
         for node in list(graph.nodes):
             if node.op not in self.roots or not node.outputs:
                 continue
@@ -131,6 +142,19 @@ def producer(tensor: gs.Tensor, *ops: str) -> gs.Node | None:
         return None
     node = tensor.inputs[0]
     return node if not ops or node.op in ops else None
+
+
+def numpy_dtype(tensor: gs.Tensor) -> np.dtype | None:
+    """The type of a tensor, None where it is unknown or has no numpy equal (bfloat16, float8, int4)."""
+    try:
+        return np.dtype(tensor.dtype) if tensor.dtype is not None else None
+    except TypeError:
+        return None
+
+
+def onnx_type(dtype: Any) -> int:
+    """ONNX's number of a numpy type, for Cast's `to`."""
+    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 def only_consumer(tensor: gs.Tensor) -> gs.Node | None:

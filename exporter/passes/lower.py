@@ -2,9 +2,15 @@
 
 ::
 
-    1. LayerNormalization  =>  (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias, in float32
+    1. LayerNormalization  =>  (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias
+
+          x --+------------------Sub--+------------------------------Div--Mul(weight)--Add(bias)--
+              +--ReduceMean-----/     +--Mul--ReduceMean--Add--Sqrt--/
+
     2. Gelu (exact)        =>  x * 0.5 * (1 + Erf(x / sqrt 2))
     3. Gelu (tanh)         =>  x * 0.5 * (1 + Tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
+
+Half precision is normalized in float32 (case 1 casts there and back), double in double.
 """
 
 from __future__ import annotations
@@ -14,20 +20,20 @@ import math
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, static_shape
+from .base import Builder, Context, Found, Match, Pass, numpy_dtype, onnx_type, static_shape
 
 
 def match_norm(node: gs.Node, context: Context) -> Found:
-    """Case 1: normalization over the last axis."""
-    shape = static_shape(node.inputs[0])
+    """Case 1."""
+    shape, dtype = static_shape(node.inputs[0]), numpy_dtype(node.inputs[0])
     if shape is None:
         return "the input's shape is not static"
-    axis = int(node.attrs.get("axis", -1))
-    if axis not in (-1, len(shape) - 1):
-        return "it normalizes over more than the last axis"
-    if len(node.outputs) > 1 and any(out.outputs for out in node.outputs[1:]):
+    if dtype is None or dtype.kind != "f":
+        return "its type is none of float16, float32 and float64"
+    if any(out.outputs or out.name in context.outputs for out in node.outputs[1:]):
         return "its mean or deviation is read"
-    return {"node": node, "shape": shape}
+    axis = int(node.attrs.get("axis", -1)) % len(shape)
+    return {"node": node, "shape": shape, "axis": axis, "dtype": dtype}
 
 
 def apply_norm(graph: gs.Graph, found: Match, context: Context) -> None:
@@ -35,35 +41,41 @@ def apply_norm(graph: gs.Graph, found: Match, context: Context) -> None:
     build, node, shape = Builder(graph, "norm"), found["node"], found["shape"]
     x, weight = node.inputs[0], node.inputs[1]
     bias = node.inputs[2] if len(node.inputs) > 2 and not node.inputs[2].is_empty() else None
-    out, dtype = node.outputs[0], np.float32
+    out, given = node.outputs[0], found["dtype"]
+    dtype = np.dtype(np.float64) if given == np.float64 else np.dtype(np.float32)
     node.outputs.clear()
-    narrow = [*shape[:-1], 1]
-    source_dtype = np.dtype(x.dtype) if x.dtype is not None else np.dtype(np.float32)
-    if source_dtype != np.float32:
-        x = build.node("Cast", [x], shape, dtype, to=1)
-        weight = build.node("Cast", [weight], None, dtype, to=1)
-        bias = build.node("Cast", [bias], None, dtype, to=1) if bias is not None else None
-    axes = build.const([-1], "int64", "axes")
-    mean = build.node("ReduceMean", [x, axes], narrow, dtype, keepdims=1)
-    centred = build.node("Sub", [x, mean], shape, dtype)
-    squared = build.node("Mul", [centred, centred], shape, dtype)
-    variance = build.node("ReduceMean", [squared, axes], narrow, dtype, keepdims=1)
+    axes = list(range(found["axis"], len(shape)))
+    narrow = [1 if position in axes else size for position, size in enumerate(shape)]
+
+    def mean_of(tensor: gs.Tensor) -> gs.Tensor:
+        if context.opset < 18:
+            return build.node("ReduceMean", [tensor], narrow, dtype, axes=axes, keepdims=1)
+        return build.node("ReduceMean", [tensor, build.const(axes, "int64", "axes")], narrow, dtype, keepdims=1)
+
+    def wide(tensor: gs.Tensor) -> gs.Tensor:
+        return build.node("Cast", [tensor], static_shape(tensor), dtype, to=onnx_type(dtype))
+
+    if given != dtype:
+        x, weight, bias = wide(x), wide(weight), wide(bias) if bias is not None else None
+    centred = build.node("Sub", [x, mean_of(x)], shape, dtype)
+    variance = mean_of(build.node("Mul", [centred, centred], shape, dtype))
     epsilon = build.const(float(node.attrs.get("epsilon", 1e-5)), dtype, "epsilon")
     deviation = build.node("Sqrt", [build.node("Add", [variance, epsilon], narrow, dtype)], narrow, dtype)
-    scaled = build.node("Mul", [build.node("Div", [centred, deviation], shape, dtype), weight], shape, dtype)
-    result = build.node("Add", [scaled, bias], shape, dtype) if bias is not None else scaled
-    if source_dtype != np.float32:
-        build.node("Cast", [result], shape, out.dtype, out, to=10 if source_dtype == np.float16 else 11)
-    else:
-        last = result.inputs[0]
-        last.outputs.clear()
-        out.inputs.clear()
-        last.outputs.append(out)
+    steps: list[tuple[str, list[gs.Tensor], dict[str, int]]] = [("Div", [deviation], {}), ("Mul", [weight], {})]
+    if bias is not None:
+        steps.append(("Add", [bias], {}))
+    if given != dtype:
+        steps.append(("Cast", [], {"to": onnx_type(given)}))
+    value = centred
+    for position, (op, others, attrs) in enumerate(steps):
+        last = out if position == len(steps) - 1 else None
+        value = build.node(op, [value, *others], shape, given if last is out else dtype, last, **attrs)
 
 
 def match_gelu(node: gs.Node, context: Context) -> Found:
     """Cases 2 and 3."""
-    return {"node": node}
+    dtype = numpy_dtype(node.inputs[0])
+    return {"node": node} if dtype is not None else "its type has no constants here (bfloat16)"
 
 
 def apply_gelu(graph: gs.Graph, found: Match, context: Context) -> None:

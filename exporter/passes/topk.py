@@ -7,7 +7,8 @@
 
 1. integers are ranked as float32 (TensorRT 8.5 has no integer TopK); exact up to 2^24;
 2. of a sorted TopK only the first j are read, by every reader alike: K shrinks to j;
-3. `sorted` is set where it was 0: TensorRT knows no other form.
+3. `sorted` is set where it was 0: TensorRT knows no other form;
+4. a K without dimensions (TorchScript's argsort) gets one, as the operator wants it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, constant, static_shape
+from .base import Builder, Context, Found, Match, Pass, constant, numpy_dtype, onnx_type, static_shape
 
 
 def _first(node: gs.Node, axis: int) -> int | None:
@@ -33,7 +34,7 @@ def _first(node: gs.Node, axis: int) -> int | None:
 
 
 def match(node: gs.Node, context: Context) -> Found:
-    """Cases 1 to 3."""
+    """Cases 1 to 4."""
     shape = static_shape(node.inputs[0])
     k = constant(node.inputs[1])
     if k is None:
@@ -42,16 +43,19 @@ def match(node: gs.Node, context: Context) -> Found:
         return "the input's shape is not static"
     axis = int(node.attrs.get("axis", -1)) % len(shape)
     found: Match = {"node": node}
-    dtype = np.dtype(node.inputs[0].dtype) if node.inputs[0].dtype is not None else np.dtype(np.float32)
-    if dtype.kind in "iu" and not context.target.integer_topk:
+    dtype = numpy_dtype(node.inputs[0])
+    if dtype is not None and dtype.kind in "iu" and not context.target.integer_topk:
         found["cast"] = dtype
     firsts = [_first(reader, axis) for out in node.outputs for reader in out.outputs]
-    if firsts and all(first is not None for first in firsts) and node.attrs.get("sorted", 1):
+    shown = any(out.name in context.outputs for out in node.outputs)
+    if firsts and not shown and all(first is not None for first in firsts) and node.attrs.get("sorted", 1):
         most = max(first for first in firsts if first is not None)
         if most < int(k.reshape(-1)[0]):
             found |= {"k": most, "axis": axis}
     if not node.attrs.get("sorted", 1):
         found["sort"] = True
+    if k.ndim == 0 and "k" not in found:
+        found |= {"k": int(k), "axis": axis}
     return found if len(found) > 1 else None
 
 
@@ -69,12 +73,11 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
                 out.shape = shape
     if "cast" in found:
         source, dtype = node.inputs[0], found["cast"]
-        code = {np.dtype(np.int32): 6, np.dtype(np.int64): 7}.get(dtype, 7)
         node.inputs[0] = build.node("Cast", [source], static_shape(source), np.float32, to=1)
         values = node.outputs[0]
         raw = gs.Variable(build.name("values"), dtype=np.float32, shape=values.shape)
         node.outputs[0] = raw
-        build.node("Cast", [raw], static_shape(values), dtype, values, to=code)
+        build.node("Cast", [raw], static_shape(values), dtype, values, to=onnx_type(dtype))
 
 
 STATIC_TOPK = Pass("TopK with constant K", frozenset({"TopK"}), match, apply)

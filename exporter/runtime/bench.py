@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .stats import overlap, paired_ratio, summarize
+from .machine import Watch, busy, environment
+from .stats import FEWEST, overlap, paired_ratio, summarize
 
+__all__ = ["Watch", "busy", "environment", "interleave", "repeat", "report", "warm_up"]
 _SETTLED = 0.05  # warm-up ends when two windows of runs agree within 5 %
 _WARMUP_LIMIT = 4.0  # ... or after this many times the least warm-up
 
@@ -69,11 +68,56 @@ def interleave(
     return samples
 
 
-def report(samples: Mapping[str, np.ndarray], batch: int, environment: Mapping[str, Any]) -> dict[str, Any]:
+def repeat(
+    make: Callable[[], Mapping[str, Callable[[], object]]],
+    rounds: int,
+    repeats: int = 3,
+    warmup: float = 0.5,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """`interleave` several times over with everything made anew, for what a whole session shares: memory, placement.
+
+    Args:
+        make: makes what to time, by name: sessions loaded anew, the same names each time.
+        rounds: in all; spread over the repeats, of which each has at least one.
+        repeats: how often everything is made.
+        warmup: least seconds of warm-up an entry; a third of it from the second time on.
+        progress: called with (rounds done, rounds).
+
+    Returns:
+        as `interleave`, and how many rounds each repeat has.
+    """
+    repeats = max(1, min(repeats, rounds))
+    sizes = [len(part) for part in np.array_split(np.arange(rounds), repeats)]
+    parts: list[dict[str, np.ndarray]] = []
+    for index, size in enumerate(sizes):
+        before = sum(sizes[:index])
+
+        def told(done: int, _: int, before: int = before) -> None:
+            if progress:
+                progress(before + done, rounds)
+
+        parts.append(interleave(make(), size, warmup if index == 0 else warmup / 3, told))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, sizes
+
+
+def report(
+    samples: Mapping[str, np.ndarray],
+    batch: int,
+    environment: Mapping[str, Any],
+    repeats: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """`bench.json` from the samples of `dense`, `pruned` and, if there, `floor`.
 
     `speedup` is the median over rounds of dense / pruned, `overhead` that of pruned / floor. A speed-up is claimed only
-    where the intervals of both medians lie apart and the paired ratio's interval lies above 1.
+    where the intervals of both medians lie apart, the paired ratio's interval lies above 1, there are enough rounds
+    for a 95 % interval, and every repeat was faster for itself.
+
+    Args:
+        samples: by name, [rounds] milliseconds; entry i of all of them belongs to one round.
+        batch: images an inference.
+        environment: kept as it is.
+        repeats: rounds of each repeat, as `repeat` returns them.
     """
     distributions = {name: summarize(values) for name, values in samples.items()}
     ratios = {"speedup": paired_ratio(samples["dense"], samples["pruned"])}
@@ -83,7 +127,13 @@ def report(samples: Mapping[str, np.ndarray], batch: int, environment: Mapping[s
     low, high = ratios["speedup"]["interval"]
     apart = not overlap(distributions["dense"], distributions["pruned"])
     faster = bool(low > 1)
-    if faster and apart:
+    again = _each_repeat(samples, repeats)
+    enough, steady = len(samples["dense"]) >= FEWEST, all(value > 1 for value in again)
+    if faster and not enough:
+        verdict = f"no speed-up is claimed: {len(samples['dense'])} rounds are too few for a 95 % interval, take more"
+    elif faster and not steady:
+        verdict = f"no speed-up is claimed: one repeat of {len(again)} had a ratio of {min(again):.2f}; take more runs"
+    elif faster and apart:
         verdict = f"{ratios['speedup']['median']:.2f} times as fast as dense (95 % interval {low:.2f} to {high:.2f})"
     elif faster:
         verdict = (
@@ -98,59 +148,17 @@ def report(samples: Mapping[str, np.ndarray], batch: int, environment: Mapping[s
         "batch": batch,
         "speedup": ratios["speedup"]["median"],
         "overhead": ratios["overhead"]["median"] if "overhead" in ratios else None,
-        "claimed": faster and apart,
+        "claimed": faster and apart and enough and steady,
         "verdict": verdict,
         "images_per_second": {name: 1000 * batch / value["median"] for name, value in distributions.items()},
         "distributions": distributions,
         "ratios": ratios,
+        "speedup_by_repeat": again,
         "environment": dict(environment),
     }
 
 
-def environment(threads: int | None = None) -> dict[str, Any]:
-    """What a reader must know about the machine; nothing is changed."""
-    loads = os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
-    cores = os.cpu_count() or 1
-    return {
-        "cpu": cpu_name(),
-        "cores": cores,
-        "threads": threads or cores,
-        "load_average": [round(value, 2) for value in loads],
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "onnxruntime": _version("onnxruntime"),
-        "tensorrt": _version("tensorrt"),
-    }
-
-
-def busy(loads: Mapping[str, Any]) -> str | None:
-    """A warning when other work was running before the benchmark began."""
-    load, cores = loads["load_average"][0], loads["cores"]
-    if load <= 0.5 * cores:
-        return None
-    return f"the machine was busy (load average {load:.1f} on {cores} cores): take absolute times with care"
-
-
-def cpu_name() -> str:
-    """Model name of the processor."""
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.lower().startswith(("model name", "hardware")):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _version(package: str) -> str | None:
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _each_repeat(samples: Mapping[str, np.ndarray], repeats: Sequence[int] | None) -> list[float]:
+    """Median of dense / pruned within each repeat."""
+    ratios = samples["dense"] / samples["pruned"]
+    return [float(np.median(part)) for part in np.split(ratios, np.cumsum(repeats or [len(ratios)])[:-1])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import numpy as np
 
 from ..errors import EnvironmentLackError, InputError
 from . import bundle, engine
-from .bench import busy, environment, interleave, report
+from .bench import Watch, busy, environment, repeat, report
 from .parity import Rung, compare, ladder
 from .runners import OrtRunner, run_all
 
 Progress = Callable[[int, int], None]
+REPEATS = 3
 
 
 def bench_graphs(
@@ -27,11 +29,11 @@ def bench_graphs(
     threads: int | None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Interleaved benchmark of ONNX files through onnxruntime on the CPU.
+    """Interleaved benchmark of ONNX files through onnxruntime on the CPU, in three repeats with sessions loaded anew.
 
     Args:
         graphs: `dense`, `pruned` and `floor`.
-        runs: rounds; each times every graph once.
+        runs: rounds in all; each times every graph once.
         warmup: least seconds of warm-up a graph.
         threads: intra-op threads; None takes all cores.
         progress: called with (rounds done, rounds).
@@ -40,14 +42,27 @@ def bench_graphs(
         `bench.json`.
     """
     before = environment(threads)
-    runners = {kind: OrtRunner(str(path), threads=threads) for kind, path in graphs.items()}
-    any_runner = next(iter(runners.values()))
-    image = np.random.default_rng(0).standard_normal(any_runner.shape, dtype=np.float32)
-    samples = interleave({k: partial(runner, image) for k, runner in runners.items()}, runs, warmup, progress)
-    before["runtime"] = any_runner.name
-    before["warning"] = busy(before)
-    before["load_average_after"] = environment(threads)["load_average"]
-    return report(samples, any_runner.batch, before)
+    seen: list[OrtRunner] = []
+
+    def make() -> dict[str, Callable[[], object]]:
+        runners = {kind: OrtRunner(str(path), threads=threads) for kind, path in graphs.items()}
+        image = np.random.default_rng(0).standard_normal(next(iter(runners.values())).shape, dtype=np.float32)
+        seen[:] = runners.values()
+        return {kind: partial(runner, image) for kind, runner in runners.items()}
+
+    with Watch() as watch:
+        samples, sizes = repeat(make, runs, REPEATS, warmup, progress)
+    before["runtime"] = seen[0].name
+    return report(samples, seen[0].batch, _after(before, watch, threads), sizes)
+
+
+def _after(before: dict[str, Any], watch: Watch, threads: int | None = None) -> dict[str, Any]:
+    """The environment of a whole benchmark: as it was before, other work while it ran, and heat after."""
+    after = environment(threads)
+    during = {"other_cores": watch.other_cores, "stolen_cores": watch.stolen_cores}
+    kept = ("load_average", "frequency_mhz", "temperature_c", "throttle_events", "gpu_state")
+    told = {f"{key}_after": after[key] for key in kept if after.get(key) is not None}
+    return before | during | told | {"warning": busy(before | during)}
 
 
 def bench_bundle(
@@ -81,20 +96,25 @@ def _bench_engines(
     import tempfile
 
     before = environment()
-    with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch:
-        runners = {}
+    with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch, ExitStack() as stack:
+        plans = {kind: Path(scratch) / f"{kind}.engine" for kind in graphs} | {"pruned": root / "model.engine"}
         for kind, path in graphs.items():
-            plan = root / "model.engine" if kind == "pruned" else Path(scratch) / f"{kind}.engine"
             if kind != "pruned":
-                engine.build_engine(path, plan)
-            runners[kind] = engine.TrtRunner(plan, path)
-        image = np.random.default_rng(0).standard_normal(runners["pruned"].shape, dtype=np.float32)
-        for runner in runners.values():
-            runner(image)
-        samples = interleave({k: r.infer for k, r in runners.items()}, runs, warmup, progress)
-    before["runtime"] = runners["pruned"].name
-    before["copies"] = "host-device copies are not timed"
-    return report(samples, runners["pruned"].batch, before | engine.device_identity())
+                engine.build_engine(path, plans[kind])
+        shared: dict[str, Any] = {}
+
+        def make() -> dict[str, Callable[[], object]]:
+            stack.close()
+            runners = {k: stack.enter_context(engine.TrtRunner(plans[k], path)) for k, path in graphs.items()}
+            for runner in runners.values():
+                runner(np.random.default_rng(0).standard_normal(runner.shape, dtype=np.float32))
+            shared.update(runtime=runners["pruned"].name, batch=runners["pruned"].batch)
+            return {kind: runner.infer for kind, runner in runners.items()}
+
+        with Watch() as watch:
+            samples, sizes = repeat(make, runs, REPEATS, warmup, progress)
+    before |= {"runtime": shared["runtime"], "copies": "host-device copies are not timed"}
+    return report(samples, shared["batch"], _after(before, watch) | engine.device_identity(), sizes)
 
 
 def check_folder(
@@ -123,13 +143,17 @@ def check_folder(
     if (root / "model.engine").exists():
         skipped = engine.why_not()
         if skipped is None:
-            trt = engine.TrtRunner(root / "model.engine", root / "model.onnx")
-            outputs = run_all(trt, images, trt.batch)
+            with engine.TrtRunner(root / "model.engine", root / "model.onnx") as trt:
+                outputs = run_all(trt, images, trt.batch)
             rungs.append(compare(f"{trt.name} = golden", golden, outputs, atol=atol, tie=tie))
     result = ladder(rungs, atol, tie, {"engine_not_checked": skipped} if skipped else None)
     if before is not None:
         result["rungs"] = before["rungs"] + result["rungs"]
         result["passed"] = before["passed"] and result["passed"]
+        result["first_offender"] = before["first_offender"] or result["first_offender"]
+        for key in ("smallest_atol", "smallest_tie"):
+            needs = (before[key], result[key])
+            result[key] = None if None in needs else max(needs)
     return result
 
 
@@ -150,7 +174,7 @@ def check_bundle(
         InputError: a file is missing, changed, or not in the manifest.
     """
     root = Path(folder)
-    bundle.verify(root)
+    bundle.verify(root, needs=("parity.json", "golden.npz", "model.onnx"))
     own = json.loads((root / "parity.json").read_text(encoding="utf-8"))
     return check_folder(root, own["atol"] if atol is None else atol, own["tie"] if tie is None else tie, threads)
 
@@ -169,7 +193,7 @@ def build_bundle(folder: str | os.PathLike[str], *, workspace_mib: int = 1024) -
     import shutil
 
     root = Path(os.path.abspath(folder))
-    manifest = bundle.verify(root)
+    manifest = bundle.verify(root, needs=("parity.json", "golden.npz", "model.onnx"))
     lack = engine.why_not()
     if lack:
         raise EnvironmentLackError(lack)

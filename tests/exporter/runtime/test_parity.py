@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,9 @@ def test_a_numeric_error_names_the_smallest_tolerance() -> None:
     result = ladder([rung], 1e-4, 1e-5)
     assert result["passed"] is False
     assert result["first_offender"] == "off: logits"
-    assert "would pass the numbers is 0.003" in describe_failure(result)
+    told = float(describe_failure(result).rpartition("would pass the numbers is ")[2])
+    assert 3e-3 < told < 3.02e-3
+    assert compare("as told", reference, candidate, atol=told, tie=1e-5).passed
 
 
 def test_a_decision_that_is_no_near_tie_fails_at_its_stage() -> None:
@@ -85,9 +89,55 @@ def test_a_near_tie_may_flip_and_is_replayed() -> None:
     assert rung.replayed.max_abs == pytest.approx(1e-5, rel=0.2)
     assert rung.end is not None
     assert rung.end.max_abs > 0.9
+    assert rung.unproven == 0
+    assert rung.smallest_tie == pytest.approx(1e-7, rel=1e-3)
     without = compare("no replay", reference, candidate, atol=1e-4, tie=1e-5)
     assert without.passed
-    assert without.replayed is None
+    assert (without.replayed, without.unproven) == (None, 1)
+    assert rung.end.cosine_min < rung.end.cosine_mean < 1
+
+
+def test_the_smallest_tie_is_told_and_passes() -> None:
+    reference, candidate = outputs(gap=0.0123456), outputs()
+    candidate["kept_2"] = candidate["kept_2"].copy()
+    candidate["kept_2"][1, 5] = 9
+    rung = compare("flip", reference, candidate, atol=1e-4, tie=1e-5)
+    line = describe_failure(ladder([rung], 1e-4, 1e-5))
+    told = float(line.rpartition("would pass the decisions is ")[2])
+    assert told == 0.0124
+    assert "would pass the numbers" not in line
+    assert rung.smallest_tie is not None
+    for tie in (told, rung.smallest_tie):
+        assert compare("as told", reference, candidate, atol=1e-4, tie=tie).passed
+    del reference["gap_2"]  # nothing says that it was a near-tie
+    rung = compare("no gap", reference, candidate, atol=1e-4, tie=1e9)
+    assert (rung.passed, rung.smallest_tie) == (False, None)
+    json.dumps(rung.to_dict() | {"stages": []}, allow_nan=False)
+
+
+def test_a_gap_that_is_no_number_is_no_near_tie() -> None:
+    reference, candidate = outputs(gap=np.nan), outputs()
+    candidate["kept_2"] = candidate["kept_2"] + np.int32(1)
+    assert not compare("nan gap", reference, candidate, atol=1, tie=1).passed
+
+
+def test_numbers_that_were_never_compared_do_not_pass() -> None:
+    reference, candidate = outputs(gap=1e-9), outputs()
+    candidate["kept_2"] = candidate["kept_2"] + np.int32(1)
+    candidate["logits"] = candidate["logits"] + 1000
+    rung = compare("nothing proven", reference, candidate, atol=1e-4, tie=1e-5)
+    assert not rung.passed
+    assert "no numbers can be held against each other" in rung.reason
+    nobody = {name: value[:0] for name, value in outputs().items()}
+    assert "no images" in compare("none", nobody, nobody, atol=1, tie=1).reason
+
+
+def test_a_replay_that_yields_nan_fails() -> None:
+    reference, candidate = outputs(gap=1e-9), outputs()
+    candidate["kept_2"] = candidate["kept_2"].copy()
+    candidate["kept_2"][0, 0] = 9
+    rung = compare("nan", reference, candidate, atol=1, tie=1, replay=lambda i, k: candidate["logits"][:1] * np.nan)
+    assert "NaN or Inf under the candidate's decisions" in rung.reason
 
 
 def test_a_replayed_error_counts() -> None:
@@ -117,6 +167,13 @@ def test_missing_outputs_and_other_shapes() -> None:
     candidate = outputs()
     candidate["logits"] = candidate["logits"][:, :4]
     assert "[4, 4] instead of [4, 5]" in compare("shape", reference, candidate, atol=1, tie=1).reason
+    candidate = outputs()
+    candidate["kept_2"] = candidate["kept_2"][:, :5]
+    rung = compare("another budget", reference, candidate, atol=1, tie=1)
+    assert (rung.first_offender, rung.reason) == ("kept_2", "kept_2 has the shape [4, 5] instead of [4, 6]")
+    candidate = outputs()
+    del candidate["logits"]
+    assert compare("no logits", reference, candidate, atol=1, tie=1).first_offender == "logits"
 
 
 def test_exact_means_every_bit() -> None:
@@ -124,7 +181,14 @@ def test_exact_means_every_bit() -> None:
     assert exact("id", logits, logits.copy()).passed
     other = logits.copy()
     other[0, 0] = np.nextafter(other[0, 0], np.float32(9))
-    assert exact("id", logits, other).reason == "not bit-identical"
+    rung = exact("id", logits, other)
+    assert rung.reason == "not bit-identical (largest error 1.49e-08), as it must be at any tolerance"
+    assert rung.smallest_atol is None
+    assert "NaN" in exact("id", logits, logits * np.nan).reason
+    assert "shape" in exact("id", logits, logits[:, :2]).reason
+    result = ladder([exact("id", logits, logits), rung], 1e-4, 1e-5)
+    assert result["smallest_atol"] is None  # no tolerance passes this ladder
+    json.dumps(ladder([exact("id", logits, logits * np.nan)], 1e-4, 1e-5), allow_nan=False)
 
 
 def test_cosine_of_zero_rows_is_one_only_for_both() -> None:

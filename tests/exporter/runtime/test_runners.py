@@ -55,3 +55,49 @@ def test_dynamic_and_damaged_models_are_refused(tmp_path: Path) -> None:
 def test_a_missing_provider_is_an_error_not_a_fallback() -> None:
     with pytest.raises(EnvironmentLackError, match=r"has no CUDAExecutionProvider .*vitrim\[gpu\]"):
         OrtRunner(doubler(), providers=("CUDAExecutionProvider",))
+
+
+def test_a_provider_that_cannot_start_is_an_error_not_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A GPU build of onnxruntime on a machine without CUDA lists the provider, then quietly runs on the CPU.
+    import onnxruntime
+
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda model, options, providers: real(model, options, providers[1:])
+    )
+    with pytest.raises(EnvironmentLackError, match=r"cannot start it .*fell back to CPUExecutionProvider"):
+        OrtRunner(doubler(), providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+
+
+def small(kind: int, op: str, **more: object) -> bytes:
+    image = helper.make_tensor_value_info("image", kind, [2, 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [2, 3])
+    node = helper.make_node(op, ["image"], ["logits"], **more)
+    graph = helper.make_graph([node], "g", [image], [logits])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def test_the_input_type_is_the_graph_s() -> None:
+    runner = OrtRunner(small(TensorProto.UINT8, "Cast", to=TensorProto.FLOAT))
+    assert runner.dtype == np.uint8
+    np.testing.assert_array_equal(runner(np.full((2, 3), 200, np.uint8))["logits"], np.full((2, 3), 200, np.float32))
+    with pytest.raises(InputError, match=r"takes uint8 \[2, 3\], but got float32"):
+        runner(np.zeros((2, 3), np.float32))
+    with pytest.raises(InputError, match=r"is a tensor\(int64\)"):
+        OrtRunner(small(TensorProto.INT64, "Cast", to=TensorProto.FLOAT))
+
+
+def test_a_graph_that_fails_while_running_is_one_line() -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in ("image", "logits")]
+    where = helper.make_tensor("where", TensorProto.INT64, [2], [0, 7])  # row 7 of 2
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["image", "where"], ["logits"], axis=0)], "g", values[:1], values[1:], [where]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(InputError, match="fails to run the graph: .*out of data bounds") as caught:
+        OrtRunner(model.SerializeToString())(np.zeros((2, 3), np.float32))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,252 @@
+"""What a reader of a benchmark must know about the machine. Everything is read, nothing is changed. Torch-free."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .jetpack import jetpack_of, read_l4t
+
+ROOT = Path("/")
+_GLANCE = 0.2  # seconds over which other work is looked at
+_BUSY_SHARE = 0.15  # of the cores taken by others, from which on a benchmark is warned about
+
+
+def environment(threads: int | None = None, root: Path = ROOT) -> dict[str, Any]:
+    """The machine as it is now; takes a fraction of a second, in which other work is looked at.
+
+    Args:
+        threads: that the benchmark uses; None for all cores.
+        root: of the file system, for tests.
+    """
+    with Watch(root) as watch:
+        time.sleep(_GLANCE)
+    cores = usable_cores(root)
+    found: dict[str, Any] = {
+        "cpu": cpu_name(root),
+        "cores": cores,
+        "threads": threads or cores,
+        "load_average": load_average(),
+        "other_cores": watch.other_cores,
+        "stolen_cores": watch.stolen_cores,
+        "governor": _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "frequency_mhz": frequency(root),
+        "temperature_c": temperature(root),
+        "throttle_events": throttle_events(root),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "onnxruntime": version("onnxruntime") or version("onnxruntime-gpu"),
+        "tensorrt": version("tensorrt"),
+    }
+    gpu = nvidia_smi()
+    if gpu:
+        found["gpu_state"] = gpu
+    jetson = jetson_state(root)
+    if jetson:
+        found["jetson"] = jetson
+    return found
+
+
+class Watch:
+    """Measures, between entry and exit, how many cores other processes used and how many a hypervisor took away.
+
+    Attributes:
+        other_cores: mean number of cores that others kept busy; None where the system does not tell.
+        stolen_cores: mean number of cores that the host of a virtual machine gave to somebody else.
+    """
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self.root = root
+        self.other_cores: float | None = None
+        self.stolen_cores: float | None = None
+
+    def __enter__(self) -> Watch:
+        self._begin = (_cpu_seconds(self.root), time.process_time(), time.perf_counter())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        (before, own, clock), after = self._begin, _cpu_seconds(self.root)
+        wall = time.perf_counter() - clock
+        if before is None or after is None or wall <= 0:
+            return
+        ours = time.process_time() - own
+        self.other_cores = round(max(after[0] - before[0] - ours, 0.0) / wall, 2)
+        self.stolen_cores = round(max(after[1] - before[1], 0.0) / wall, 2)
+
+
+def busy(found: Mapping[str, Any]) -> str | None:
+    """A warning when other work was running; by what others used where that was seen, else by the load average."""
+    cores, others, stolen = found["cores"], found.get("other_cores"), found.get("stolen_cores") or 0.0
+    advice = "take absolute times with care"
+    if others is None:
+        load = found["load_average"][0]
+        return (
+            f"the machine was busy (load average {load:.1f} on {cores} cores): {advice}" if load > cores / 2 else None
+        )
+    if others + stolen <= max(_BUSY_SHARE * cores, 0.2):
+        return None
+    host = f", and its host took {stolen:.1f} away" if stolen >= 0.1 else ""
+    return f"the machine was busy (other programs used {others:.1f} of {cores} cores{host}): {advice}"
+
+
+def load_average() -> list[float]:
+    """Over 1, 5 and 15 minutes; the programs of vitrim count too."""
+    return [round(value, 2) for value in (os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0))]
+
+
+def usable_cores(root: Path = ROOT) -> int:
+    """Cores that this process may use: its affinity, and the share of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = (_read(root / "sys/fs/cgroup/cpu.max") or "").split()
+    if len(limit) != 2:  # control groups, version 1
+        quota = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+        limit = [quota, _read(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us") or "100000"] if quota else []
+    if len(limit) == 2 and limit[0].isdigit() and limit[1].isdigit() and int(limit[1]):
+        cores = min(cores, max(1, -(-int(limit[0]) // int(limit[1]))))
+    return cores
+
+
+def cpu_name(root: Path = ROOT) -> str:
+    """Model name of the processor; of a Jetson, the board's."""
+    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
+        if line.lower().startswith(("model name", "hardware")):
+            return line.partition(":")[2].strip()
+    board = (_read(root / "proc/device-tree/model") or "").strip("\x00\n ")
+    return board or platform.processor() or platform.machine()
+
+
+def frequency(root: Path = ROOT) -> float | None:
+    """Present clock of the first core, MHz."""
+    kilohertz = _number(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    if kilohertz is not None:
+        return kilohertz / 1000
+    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
+        if line.startswith("cpu MHz"):
+            with contextlib.suppress(ValueError):
+                return float(line.partition(":")[2])
+    return None
+
+
+def temperature(root: Path = ROOT) -> float | None:
+    """Hottest thermal zone, degrees Celsius."""
+    zones = (_number(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp"))
+    values = [value / 1000 for value in zones if value is not None]
+    return max((value for value in values if 0 < value < 150), default=None)  # unused zones say -256 or 0
+
+
+def throttle_events(root: Path = ROOT) -> int | None:
+    """How often cores have been slowed down for heat since the start; compare two readings."""
+    counters = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    values = [value for value in map(_number, counters) if value is not None]
+    return int(sum(values)) if values else None
+
+
+_GPU_FIELDS = {
+    "name": "name",
+    "driver": "driver_version",
+    "temperature_c": "temperature.gpu",
+    "power_w": "power.draw",
+    "power_limit_w": "power.limit",
+    "sm_clock_mhz": "clocks.sm",
+    "sm_clock_max_mhz": "clocks.max.sm",
+    "throttle_reasons": "clocks_throttle_reasons.active",
+    "utilization_percent": "utilization.gpu",
+}
+
+
+def nvidia_smi() -> dict[str, str] | None:
+    """State of the first GPU that nvidia-smi lists; None without the tool. Values are nvidia-smi's own words."""
+    line = query_gpu(list(_GPU_FIELDS.values()))
+    return dict(zip(_GPU_FIELDS, line, strict=True)) if line else None
+
+
+def query_gpu(fields: list[str]) -> list[str] | None:
+    """Fields of the first GPU by nvidia-smi; None where the tool is missing, hangs, or does not know a field."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    command = [tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    values = [value.strip() for value in (done.stdout.strip().splitlines() or [""])[0].split(",")]
+    return values if done.returncode == 0 and len(values) == len(fields) else None
+
+
+def jetson_state(root: Path = ROOT) -> dict[str, Any] | None:
+    """L4T, JetPack, power mode and whether the GPU's clock is locked; None on other machines."""
+    l4t = read_l4t(root)
+    if l4t is None:
+        return None
+    row = jetpack_of(l4t)
+    clocks = [
+        {name: _number(folder / f"{name}_freq") for name in ("min", "max", "cur")}
+        for folder in (root / "sys/class/devfreq").glob("*")
+        if any(word in folder.name for word in ("gpu", "gv11b", "ga10b", "gb10b", "nvgpu"))
+    ]
+    clock = next((one for one in clocks if one["cur"] is not None), None)
+    locked = None if clock is None else clock["min"] == clock["max"]
+    return {
+        "l4t": f"{l4t[0]}.{l4t[1]}",
+        "jetpack": row.name if row else None,
+        "power_mode": _power_mode(),
+        "gpu_clock_mhz": None if clock is None or clock["cur"] is None else clock["cur"] / 1e6,
+        "clocks": {None: "unknown", True: "locked", False: "floating"}[locked],
+    }
+
+
+def _power_mode() -> str | None:
+    tool = shutil.which("nvpmodel")
+    if tool is None:
+        return None
+    try:
+        done = subprocess.run([tool, "-q"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = [line.partition(":")[2].strip() for line in done.stdout.splitlines() if "NV Power Mode" in line]
+    return lines[0] if lines else None
+
+
+def version(package: str) -> str | None:
+    """Installed version of a distribution, without importing it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_seconds(root: Path) -> tuple[float, float] | None:
+    """Seconds that all processes computed, and seconds stolen by the host, since the start."""
+    text = _read(root / "proc/stat") or ""
+    fields = text.partition("\n")[0].split()
+    if len(fields) < 9 or fields[0] != "cpu":
+        return None
+    user, nice, system, _idle, _wait, interrupts, soft, steal = (int(field) for field in fields[1:9])
+    tick = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+    return (user + nice + system + interrupts + soft) / tick, steal / tick
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(_read(path) or "")
+    except ValueError:
+        return None

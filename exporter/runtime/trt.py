@@ -1,0 +1,206 @@
+"""The TensorRT that this machine has, 8.5 to 11, and how each version is told the precision. Torch-free.
+
+TensorRT is imported when it is asked for, so this module imports everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import EnvironmentLackError, InputError
+from .jetpack import tensorrt_remedy
+
+Precision = Literal["fp32", "fp16"]
+OLDEST = (8, 5)
+STRONGLY_TYPED_FROM = (10, 12)  # NVIDIA recommends it fully from here on; weak typing is deprecated
+TYPED_ON_DEMAND_FROM = (10, 0)
+_SYSTEM_ROOT = Path("/")
+
+
+@dataclass(frozen=True)
+class Typing:
+    """How a network is told its precision.
+
+    Attributes:
+        strong: created STRONGLY_TYPED: the graph's own types are the engine's.
+        fp16_flag: the builder may use fp16 where it likes, but for pinned layers (weak typing only).
+        why: in words, for a report.
+    """
+
+    strong: bool
+    fp16_flag: bool
+    why: str
+
+
+def typing_for(version: tuple[int, int], precision: Precision) -> Typing:
+    """How a version of TensorRT is told the precision of a graph; by version, never by which flags happen to exist.
+
+    - 10.12 and newer, and 11, which knows nothing else: strongly typed.
+    - 10.0 to 10.11 (JetPack 6.1 and 6.2 have 10.3): a choice. A float32 graph is built weakly typed without any
+      precision flag, the path that most have walked there. A graph with fp16 in it is built strongly typed: weakly
+      typed, TensorRT would choose the precision layer by layer, which is how fp16 ViTs went wrong on 10.3
+      (NVIDIA/TensorRT#4723).
+    - 8.5 to 9: there is no strong typing. fp16 sets the FP16 flag and obeys the layers that are pinned to float32.
+    """
+    if version >= STRONGLY_TYPED_FROM:
+        return Typing(True, False, "strongly typed: the graph's types are the engine's")
+    if version >= TYPED_ON_DEMAND_FROM:
+        if precision == "fp32":
+            return Typing(False, False, "weakly typed without precision flags: float32 throughout")
+        return Typing(True, False, "strongly typed because the graph holds fp16")
+    if precision == "fp32":
+        return Typing(False, False, "weakly typed without precision flags: float32 throughout")
+    return Typing(False, True, "weakly typed with the FP16 flag; pinned layers stay float32")
+
+
+def is_strongly_typed(version: tuple[int, int], precision: Precision = "fp32") -> bool:
+    """Whether networks are created strongly typed: the graph's own types are the engine's."""
+    return typing_for(version, precision).strong
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """Major and minor number of a TensorRT version string.
+
+    Raises:
+        EnvironmentLackError: it cannot be read.
+    """
+    found = re.match(r"(\d+)\.(\d+)", text)
+    if found is None:
+        raise EnvironmentLackError(f"TensorRT's version {text!r} cannot be read")
+    return int(found[1]), int(found[2])
+
+
+def import_tensorrt() -> Any:
+    """The tensorrt module.
+
+    Raises:
+        EnvironmentLackError: it or polygraphy is missing or too old; says how to get it on this platform.
+    """
+    try:
+        import polygraphy.backend.trt  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentLackError("polygraphy is not installed: pip install 'vitrim[device]'") from error
+    try:
+        import tensorrt
+    except Exception as error:  # libraries that do not load, and the registry's stub packages raise types of their own
+        reason = " ".join(str(error).split())[:160]
+        raise EnvironmentLackError(
+            f"TensorRT cannot be imported ({reason}): {tensorrt_remedy(reason, _SYSTEM_ROOT)}"
+        ) from error
+    if not hasattr(tensorrt, "__version__"):
+        raise EnvironmentLackError(
+            f"the package tensorrt here is empty, its libraries are missing: {tensorrt_remedy('', _SYSTEM_ROOT)}"
+        )
+    version = version_of(tensorrt.__version__)
+    if version < OLDEST:
+        raise EnvironmentLackError(
+            f"TensorRT {tensorrt.__version__} is too old: vitrim needs {OLDEST[0]}.{OLDEST[1]} or newer"
+        )
+    return tensorrt
+
+
+def why_not() -> str | None:
+    """Why no engine can be built on this machine, in one line; None where one can."""
+    try:
+        trt = import_tensorrt()
+    except EnvironmentLackError as error:
+        return str(error)
+    return _builder_fails(trt)
+
+
+@functools.lru_cache(maxsize=4)
+def _builder_fails(trt: Any) -> str | None:
+    """Why a builder cannot be made; asked once a module, because it loads CUDA."""
+    messages = listen(trt)
+    try:
+        builder = trt.Builder(messages)
+    except Exception as error:  # without a driver the binding raises types of its own
+        reason = messages.last().partition(". Please")[0] or " ".join(str(error).split())[:160]
+        return f"TensorRT {trt.__version__} finds no GPU ({reason}): check nvidia-smi, or tegrastats on a Jetson"
+    return None if builder else f"TensorRT {trt.__version__} finds no GPU: check nvidia-smi"
+
+
+@functools.cache
+def _logger(trt: Any) -> Any:
+    """The one logger of a process: TensorRT holds on to the first that it is given, so it must never go away."""
+
+    class Messages(trt.ILogger):
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            levels = trt.ILogger.Severity
+            if severity in (levels.ERROR, levels.INTERNAL_ERROR):
+                self.errors.append(" ".join(message.split()))
+            elif severity == levels.WARNING:
+                self.warnings.append(" ".join(message.split()))
+
+        def last(self) -> str:
+            return next((said[-1][:240] for said in (self.errors, self.warnings) if said), "")
+
+    return Messages()
+
+
+def listen(trt: Any) -> Any:
+    """TensorRT's logger, emptied: keeps what is said, with `last()`, instead of writing over the screen."""
+    messages = _logger(trt)
+    messages.errors.clear()
+    messages.warnings.clear()
+    return messages
+
+
+def create_network(trt: Any, builder: Any, typing: Typing) -> Any:
+    """An empty network, explicit batch and typed as `typing` says."""
+    flags = trt.NetworkDefinitionCreationFlag
+    wanted = 0
+    if version_of(trt.__version__) < (10, 0):  # 10 knows no implicit batch
+        wanted |= 1 << int(flags.EXPLICIT_BATCH)
+    if typing.strong and hasattr(flags, "STRONGLY_TYPED"):  # once it is gone, it is the only way
+        wanted |= 1 << int(flags.STRONGLY_TYPED)
+    return builder.create_network(wanted)
+
+
+def pin_float32(trt: Any, network: Any, nodes: Collection[str]) -> int:
+    """Make layers of a weakly typed network compute and answer in float32.
+
+    Args:
+        trt: the tensorrt module.
+        network: parsed.
+        nodes: names of ONNX nodes; the parser names their layers after them, with `_<number>` when there are several.
+
+    Returns:
+        how many layers were pinned.
+
+    Raises:
+        InputError: a node has no layer.
+    """
+    found: set[str] = set()
+    pinned = 0
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        name = layer.name if layer.name in nodes else re.sub(r"_\d+$", "", layer.name)
+        if name not in nodes:
+            continue
+        found.add(name)
+        outputs = [number for number in range(layer.num_outputs) if _is_float(trt, layer.get_output(number))]
+        if not outputs or layer.type == trt.LayerType.CONSTANT:
+            continue
+        layer.precision = trt.float32
+        for number in outputs:  # TopK's indices stay integers
+            layer.set_output_type(number, trt.float32)
+        pinned += 1
+    missing = sorted(set(nodes) - found)
+    if missing:
+        raise InputError(f"the graph has no node {missing[0]} to keep in float32 (and {len(missing) - 1} more)")
+    return pinned
+
+
+def _is_float(trt: Any, tensor: Any) -> bool:
+    return tensor is not None and tensor.dtype in (trt.float32, trt.float16)

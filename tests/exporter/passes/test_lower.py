@@ -1,0 +1,91 @@
+"""LayerNormalization and Gelu in primitives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from vitrim.exporter.errors import UnsupportedError
+from vitrim.exporter.lint import lint, operator_table
+from vitrim.exporter.passes.pipeline import rewrite
+from vitrim.exporter.targets import get_target
+
+node = helper.make_node
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=2, max_size=4),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    opset=st.sampled_from([17, 18, 20]),
+    bias=st.booleans(),
+    offset=st.sampled_from([0.0, 30.0]),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_any_norm_is_the_same_in_primitives(
+    shape: list[int],
+    dtype: Any,
+    opset: int,
+    bias: bool,
+    offset: float,
+    seed: int,
+    data: Any,
+    make_graph: Any,
+    rewritten: Any,
+) -> None:
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal(shape) + offset).astype(dtype)
+    tail = shape[axis % len(shape) :]
+    weights = {"w": rng.standard_normal(tail).astype(dtype), "b": rng.standard_normal(tail).astype(dtype)}
+    inputs = ["x", "w", "b"] if bias else ["x", "w"]
+    nodes = [node("LayerNormalization", inputs, ["y"], axis=axis, epsilon=1e-5)]
+    model = make_graph(nodes, {"x": x}, {"y": (dtype, tuple(shape))}, opset, **weights)
+    result, counts = rewritten(model, {"x": x}, atol=2e-3 if offset and dtype == np.float32 else 2e-5)
+    assert counts["LayerNormalization to primitives"] == 1
+    assert "LayerNormalization" not in operator_table(result)
+    assert result.opset_import[0].version == 17
+
+
+def test_half_is_normalized_in_single(make_graph: Any, rewritten: Any) -> None:
+    x = (np.random.default_rng(0).standard_normal((2, 3, 64)) * 300).astype(np.float16)  # its square overflows half
+    weights = {"w": np.ones(64, np.float16), "b": np.zeros(64, np.float16)}
+    nodes = [node("LayerNormalization", ["x", "w", "b"], ["y"], axis=-1)]
+    result, _ = rewritten(make_graph(nodes, {"x": x}, {"y": (np.float16, x.shape)}, **weights), {"x": x}, atol=2e-3)
+    assert operator_table(result)["Cast"] == 2  # in and out; weights are cast beforehand
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "trt-8.6", "trt-10.3"])
+def test_targets_that_have_it_keep_it(target: str, make_graph: Any, rewritten: Any) -> None:
+    x = np.random.default_rng(0).random((2, 8), np.float32)
+    nodes = [node("LayerNormalization", ["x", "w"], ["y"], axis=-1)]
+    model = make_graph(nodes, {"x": x}, {"y": (np.float32, (2, 8))}, w=np.ones(8, np.float32))
+    result, _ = rewritten(model, {"x": x}, target)
+    assert operator_table(result) == {"LayerNormalization": 1}
+
+
+def test_a_norm_that_must_stay_is_refused_by_name(make_graph: Any) -> None:
+    x = np.random.default_rng(0).random((2, 8), np.float32)
+    nodes = [node("LayerNormalization", ["x", "w"], ["y", "m"], axis=-1, name="norm")]
+    outputs = {"y": (np.float32, (2, 8)), "m": (np.float32, (2, 1))}
+    model = make_graph(nodes, {"x": x}, outputs, w=np.ones(8, np.float32))
+    with pytest.raises(UnsupportedError, match=r"node norm: trt-8.5 has no LayerNormalization.*mean or deviation"):
+        rewrite(model, get_target("trt-8.5"))
+
+
+@pytest.mark.parametrize(("approximate", "dtype"), [("none", np.float32), ("tanh", np.float32), ("tanh", np.float64)])
+@pytest.mark.parametrize("target", ["trt-8.5", "trt-8.6"])
+def test_gelu_both_ways(approximate: str, dtype: Any, target: str, make_graph: Any, rewritten: Any) -> None:
+    x = np.linspace(-8, 8, 101).astype(dtype).reshape(1, 101)
+    model = make_graph([node("Gelu", ["x"], ["y"], approximate=approximate)], {"x": x}, {"y": (dtype, x.shape)})
+    result, _ = rewritten(model, {"x": x}, target, atol=1e-6)
+    table = operator_table(result)
+    assert table.get("Erf", 0) == (approximate == "none")
+    assert table.get("Tanh", 0) == (approximate == "tanh")
+    assert [str(f) for f in lint(result, get_target(target)) if f.what != "float64"] == []

@@ -1,0 +1,75 @@
+"""The embedded model: its committed weights load strictly and classify images that it never saw."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from vitrim import api
+from vitrim.calibration.synthetic import CLASSES, make_images
+from vitrim.exporter.models import create_model
+from vitrim.recipes.load import shipped
+from vitrim.recipes.quickstart import HELD_OUT_SEED, MODEL_ARGS, MODEL_NAME, TRAIN_SEED, WEIGHTS
+from vitrim.recipes.quickstart.train import accuracy
+
+
+def test_weights_load_strictly_and_are_right_on_held_out_images() -> None:
+    model = create_model(MODEL_NAME, args=MODEL_ARGS, checkpoint=WEIGHTS)
+    pixels, labels = make_images(400, HELD_OUT_SEED)
+    assert accuracy(model, pixels, labels) >= 0.95
+    assert WEIGHTS.stat().st_size < 6e6
+    with safe_open(WEIGHTS, framework="pt") as stream:
+        assert float(stream.metadata()["held_out_top1"]) >= 0.95
+
+
+def test_the_recipe_is_the_trained_model() -> None:
+    recipe = api.recipe("quickstart")
+    assert (recipe.model.name, recipe.model.args) == (MODEL_NAME, MODEL_ARGS)
+    assert recipe.evaluate is not None
+    assert recipe.evaluate.seed == HELD_OUT_SEED
+    assert recipe.images.seed not in (TRAIN_SEED, HELD_OUT_SEED)
+    assert (
+        yaml.safe_load(shipped()["quickstart"].read_text())["model"]["checkpoint"] == "quickstart/weights.safetensors"
+    )
+
+
+def test_generated_images_are_balanced_repeatable_and_different() -> None:
+    pixels, labels = make_images(40, 7)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (40, 112, 112, 3)
+    assert np.bincount(labels).tolist() == [4] * len(CLASSES)
+    again, _ = make_images(40, 7)
+    np.testing.assert_array_equal(pixels, again)
+    other, _ = make_images(40, 8)
+    assert (pixels != other).any(axis=(1, 2, 3)).all()
+    larger, _ = make_images(50, 7)
+    np.testing.assert_array_equal(larger[:40], pixels)  # image i depends on the seed and i only
+    assert 60 < pixels.mean() < 190
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_other_sizes(size: int) -> None:
+    assert make_images(3, 0, size)[0].shape == (3, size, size, 3)
+
+
+def test_importance_matters_on_it() -> None:
+    """Few patches decide: keeping the best third by class attention hurts less than keeping a random third."""
+    from vitrim.calibration.solve import Stage, make_budget
+    from vitrim.exporter.models import describe
+    from vitrim.exporter.pruned import PrunedViT
+    from vitrim.recipes.quickstart.train import as_input
+
+    model = create_model(MODEL_NAME, args=MODEL_ARGS, checkpoint=WEIGHTS)
+    shape = describe(model)
+    pixels, labels = make_images(300, 11)
+    right = {}
+    for method in ("zero_tprune", "evit", "random"):
+        budget = make_budget(shape, method, {}, [Stage(1, 60)])
+        with torch.inference_mode():
+            logits = PrunedViT(model, budget)(as_input(pixels))
+        assert isinstance(logits, torch.Tensor)
+        right[method] = float((logits.argmax(1).numpy() == labels).mean())
+    assert max(right["zero_tprune"], right["evit"]) > right["random"] + 0.02, right
