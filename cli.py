@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from . import __version__, api, screen
-from .exporter.errors import ParityError, VitrimError
+from .exporter.errors import NotFasterError, ParityError, VitrimError
 from .exporter.files import atomic_write
 
 EPILOG = "Exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here."
@@ -84,8 +84,12 @@ def export(
     arguments = {"_recipe": recipe, "_out": str(out), "settings": list(settings) or None, "engine": engine}
     if shows("export", arguments, print_python):
         return
+    slower = None
     with screen.listener(as_json or quiet) as listener:
-        done = api.export(recipe, out, settings=settings, engine=engine, listener=listener, command=sys.argv)
+        try:
+            done: Any = api.export(recipe, out, settings=settings, engine=engine, listener=listener, command=sys.argv)
+        except NotFasterError as error:
+            slower, done = error, error.result
     result = {
         "folder": str(done.folder),
         "budget": done.budget.model_dump(mode="json"),
@@ -95,6 +99,8 @@ def export(
         "engine": done.engine or "built",
     }
     screen.show(result, screen.exported, as_json, quiet)
+    if slower is not None:
+        raise slower
 
 
 @cli.command(epilog="Example: vitrim calibrate my.yaml -o budget.json --set prune.mass=0.9")
@@ -183,8 +189,6 @@ def bench(
         result = api.bench(bundle, runs=runs, warmup=warmup, threads=threads, progress=listener.progress)
     screen.show(result, screen.benched, as_json, quiet)
     if not allow_slower and result["ratios"]["speedup"]["interval"][0] <= 1:
-        from .exporter.errors import NotFasterError
-
         raise NotFasterError(f"the pruned graph is {result['verdict']}; allow it with --allow-slower")
 
 

@@ -28,6 +28,7 @@ class ParityError(VitrimError):
 
 
 class NotFasterError(VitrimError):
-    """The pruned graph is not faster than the dense one on this machine."""
+    """The pruned graph is not faster than the dense one on this machine; `result` is what was made all the same."""
 
     exit_code = 2
+    result: object = None

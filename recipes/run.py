@@ -134,12 +134,15 @@ def export(
         bundle.publish(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    done = Exported(final, budget, result["parity"], result["fidelity"], result["bench"], lack)
     if not recipe.bench.allow_slower and budget.stages and result["bench"]["ratios"]["speedup"]["interval"][0] <= 1:
-        raise NotFasterError(
+        error = NotFasterError(
             f"{final} is published, but the pruned graph is {result['bench']['verdict']}; "
             "allow it with --set bench.allow_slower=true"
         )
-    return Exported(final, budget, result["parity"], result["fidelity"], result["bench"], lack)
+        error.result = done
+        raise error
+    return done
 
 
 def _open(recipe: Recipe, cache: Path, listener: Listener) -> _Run:

@@ -77,6 +77,8 @@ class StageCache:
             raise explain_os_error(error, final) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            if not any(self.root.iterdir()):  # a first stage that failed leaves nothing behind
+                self.root.rmdir()
         for old in self.root.glob(f"{name}-*"):
             if old != final:
                 shutil.rmtree(old, ignore_errors=True)

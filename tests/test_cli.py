@@ -62,7 +62,7 @@ def test_print_python_is_the_call(words: list[str], call: str) -> None:
     ("words", "reason"),
     [
         (["export", "none.yaml", "-o", "o"], "there is no recipe file none.yaml"),
-        (["export", "bad.yaml", "-o", "o"], "bad.yaml: modl is not a known key; did you mean model?"),
+        (["export", "bad.yaml", "-o", "o"], "did you mean model? (allowed: model, images"),
         (["export", "swin.yaml", "-o", "o"], "swin_tiny_patch4_window7_224 is not supported"),
         (["export", "quickstart", "-o", "o", "--set", "images.path=empty"], "holds no images"),
         (["export", "quickstart", "-o", "o", "--set", "export.target=jetpack-9"], "there is no target 'jetpack-9'"),

@@ -12,7 +12,6 @@ MODEL_ARGS: dict[str, Any] = {
     "embed_dim": 128,
     "depth": 6,
     "num_heads": 4,
-    "mlp_ratio": 4.0,
     "num_classes": 10,
 }
 WEIGHTS = Path(__file__).parent / "weights.safetensors"

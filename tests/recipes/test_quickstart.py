@@ -56,7 +56,7 @@ def test_other_sizes(size: int) -> None:
 
 
 def test_importance_matters_on_it() -> None:
-    """Few patches decide: keeping the best third by class attention hurts less than keeping a random third."""
+    """Few patches decide: of 196, the 20 best by score hurt less than 20 random ones."""
     from vitrim.calibration.solve import Stage, make_budget
     from vitrim.exporter.models import describe
     from vitrim.exporter.pruned import PrunedViT
@@ -67,7 +67,7 @@ def test_importance_matters_on_it() -> None:
     pixels, labels = make_images(300, 11)
     right = {}
     for method in ("zero_tprune", "evit", "random"):
-        budget = make_budget(shape, method, {}, [Stage(1, 60)])
+        budget = make_budget(shape, method, {}, [Stage(1, 20)])
         with torch.inference_mode():
             logits = PrunedViT(model, budget)(as_input(pixels))
         assert isinstance(logits, torch.Tensor)
