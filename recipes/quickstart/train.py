@@ -27,7 +27,7 @@ from . import HELD_OUT_SEED, MODEL_ARGS, MODEL_NAME, TRAIN_SEED
 
 POOL = 12_000
 DROP = 0.5  # share of patches dropped in training
-HARD = {"contrast": 110.0, "smallest": 0.15}  # trained on fainter and smaller balls than it is shown later
+HARD_CONTRAST, HARD_SMALLEST = 110.0, 0.15  # trained on fainter and smaller balls than it is shown later
 
 
 def as_input(pixels: np.ndarray) -> torch.Tensor:
@@ -70,7 +70,9 @@ def make_pool(count: int, seed: int, workers: int) -> tuple[np.ndarray, np.ndarr
     """Generate hard images in parallel; part i has the seed `seed * 1000 + i`."""
     with ProcessPoolExecutor(workers) as pool:
         seeds = [seed * 1000 + i for i in range(workers)]
-        parts = list(pool.map(partial(make_images, count // workers, **HARD), seeds))
+        parts = list(
+            pool.map(partial(make_images, count // workers, contrast=HARD_CONTRAST, smallest=HARD_SMALLEST), seeds)
+        )
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
