@@ -45,7 +45,8 @@ def default_rule(
         blocks: the recipe's own stages, all of weight 1.
         stages: how many to place otherwise, 1 to 4.
         similar: share of every stage's removal that goes by similarity.
-        iterations: PageRank iterations of every stage.
+        iterations: PageRank iterations of every stage; more than one changed no answer on the photos, and each costs
+            time.
         final: drop all patches before the last block's MLP, where only prefix tokens are classified.
 
     Raises:
@@ -65,4 +66,4 @@ def default_rule(
         if len(set(chosen)) < len(chosen) or chosen[0] < 0:
             raise InputError(f"prune.stages is {stages}, but a model of {shape.depth} blocks has no room for that many")
     shares = [share if similar is None else similar for _, _, share in places]
-    return Rule(chosen, tuple(weight for _, weight, _ in places), tuple(shares), iterations, free)
+    return Rule(chosen, tuple(weight for _, weight, _ in places), tuple(shares), iterations or 1, free)

@@ -97,11 +97,24 @@ def relative_gap(scores: Tensor, cut: int) -> Tensor:
     return (above - below) / above.abs().clamp_min(1e-12)
 
 
-def keep_top_patches(scores: Tensor, patches: int, prefix: int) -> Tensor:
-    """Positions of the `patches` best patches in ascending order, all prefix tokens in front.
+def keep_top_tokens(scores: Tensor, keep: int) -> Tensor:
+    """Positions of the `keep` best tokens in ascending order.
 
     Ascending order makes what follows independent of how near-ties were ranked. Ids are sorted as float32,
     exact far beyond any token count, because TensorRT before 10 has no TopK on integers.
+
+    Args:
+        scores: [batch, tokens]; prefix tokens must have been set above every patch.
+
+    Returns:
+        [batch, keep] int64.
+    """
+    best = scores.topk(keep, dim=1).indices
+    return best.float().topk(keep, dim=1, largest=False, sorted=True).values.long()
+
+
+def keep_top_patches(scores: Tensor, patches: int, prefix: int) -> Tensor:
+    """Positions of the `patches` best patches in ascending order, all prefix tokens in front.
 
     Args:
         scores: [batch, patch tokens].
@@ -109,10 +122,8 @@ def keep_top_patches(scores: Tensor, patches: int, prefix: int) -> Tensor:
     Returns:
         [batch, prefix + patches] int64.
     """
-    best = scores.topk(patches, dim=1).indices
-    ascending = best.float().topk(patches, dim=1, largest=False, sorted=True).values.long() + prefix
     front = torch.arange(prefix, device=scores.device).expand(scores.shape[0], -1)
-    return torch.cat([front, ascending], dim=1)
+    return torch.cat([front, keep_top_tokens(scores, patches) + prefix], dim=1)
 
 
 def check_method_options(budget: Budget, parameters: type[BaseModel], options: type[BaseModel]) -> None:

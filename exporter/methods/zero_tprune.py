@@ -13,13 +13,13 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..budget import Place
 from ..errors import InputError
-from .stage import Evidence, Scores, Selection, keep_top_patches, need_attention, relative_gap
+from .stage import Evidence, Scores, Selection, keep_top_tokens, need_attention, relative_gap
 
 NEEDS_ATTENTION = True
+APART = 1e30  # sets the prefix tokens above or below every score; infinite once in half precision, which serves as well
 
 
 class Parameters(BaseModel):
@@ -66,89 +66,102 @@ def page_rank(attention: Tensor, start: Tensor, iterations: int, alive: Tensor |
         alive: [batch, 1, 1, tokens] of 0 and 1; a token that is not alive takes no part at all. None: all are.
 
     Returns:
-        [batch, heads, tokens]; without removed tokens the sum over tokens is that of `start`.
+        [batch, heads, 1, tokens]; without removed tokens the sum over tokens is that of `start`.
     """
     score = start
     for _ in range(iterations):
         score = torch.matmul(score, attention)
         score = score if alive is None else score * alive
-    return score.squeeze(2)
+    return score
 
 
-def head_weights(scores: Tensor, alive: Tensor | None, accepted: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Variance-based head filter (section 3.2): 1 for heads whose score variance lies in `accepted`, else 0.
+def head_weights(scores: Tensor, prefix: int, living: int, accepted: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Variance-based head filter (section 3.2): 1 for heads whose score variance lies in `accepted`, next to 0 else.
 
     Scores are scaled to mean 1 first, because with scores that sum to 1 the variance can never reach 0.01.
-    Where no head passes, all count.
+    Heads outside weigh 1e-9: nothing beside one that passes, and all alike where none does.
 
     Args:
-        scores: [batch, heads, patches].
-        alive: [batch, 1, patches] of 0 and 1; dead patches have score 0. None: all are alive.
+        scores: [batch, heads, 1, tokens]; tokens that are not alive have score 0.
+        prefix: leading tokens that are no patches; they are not measured.
+        living: patches that are alive.
 
     Returns:
-        weights [batch, heads, 1] and the variances [batch, heads, 1].
+        weights and variances, [batch, heads, 1, 1] each.
     """
+    patches = (torch.arange(scores.shape[-1], device=scores.device) >= prefix).to(scores.dtype).unsqueeze(-1)
     # On the mean-1 scale the variance is the mean square less 1; dead patches add nothing to either sum.
-    count = scores.shape[-1] if alive is None else alive.sum(-1, keepdim=True)
-    total = scores.sum(-1, keepdim=True).clamp_min(1e-12)
-    variance = scores.square().sum(-1, keepdim=True) * count / total.square() - 1
-    low, high = accepted
-    passed = ((variance >= low) & (variance <= high)).to(scores.dtype)
-    none_passed = (passed.sum(1, keepdim=True) == 0).to(scores.dtype)
-    return passed + none_passed, variance
+    ratio = (scores.square() @ patches) / (scores @ patches).square()
+    low, high = ((1 + limit) / living for limit in accepted)
+    return torch.where(ratio == ratio.clamp(low, high), 1.0, 1e-9).to(scores.dtype), ratio * living - 1
 
 
-def importance(
+def standing(
     attention: Tensor,
     start: Tensor,
     iterations: int,
     prefix: int,
     parameters: Parameters,
     alive: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """PageRank per head, heads filtered (VHF) and combined (EIR: root of the mean square).
+    removed: int = 0,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """What ranks the tokens: PageRank per head, heads filtered (VHF) and their scores or squares summed (EIR).
+
+    The root and the division of EIR change no rank and are left to `importance`.
 
     Args:
         attention: [batch, heads, tokens, tokens].
         start: [1 or batch, 1, 1, tokens].
         alive: [batch, 1, 1, tokens] of 0 and 1; None: all are.
+        removed: patches that are not alive.
 
     Returns:
-        [batch, patches] scores, 0 for removed patches, and the head variances [batch, heads, 1] (None without VHF).
+        [batch, 1, 1, tokens], 0 for removed patches; the head weights and variances [batch, heads, 1, 1], None
+        without VHF.
     """
-    scores = page_rank(attention, start, iterations, alive)[:, :, prefix:]
+    scores = page_rank(attention, start, iterations, alive)
     values = scores if parameters.heads == "mean" else scores.square()
-    variance = None
     if parameters.variance_filter is None:
-        combined = values.mean(1)
-    else:
-        living = None if alive is None else alive[:, :, 0, prefix:]
-        weights, variance = head_weights(scores, living, parameters.variance_filter)
-        combined = (weights * values).sum(1) / weights.sum(1)
-    return (combined if parameters.heads == "mean" else combined.sqrt()), variance
+        return values.sum(1, keepdim=True), None, None
+    living = attention.shape[-1] - prefix - removed
+    weights, variance = head_weights(scores, prefix, living, parameters.variance_filter)
+    return (weights * values).sum(1, keepdim=True), weights, variance
 
 
-def most_similar(keys: Tensor, rank: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The S-stage (section 3.3), Sequential-U partition: patches to drop as near-duplicates of better ones.
-
-    The better-ranked half is group B, the rest group A; the `count` patches of A whose best cosine similarity to
-    B is largest go. Dropped, not merged.
+def importance(
+    attention: Tensor, start: Tensor, iterations: int, prefix: int, parameters: Parameters
+) -> tuple[Tensor, Tensor | None]:
+    """Scores of the patches on the paper's scale: with EIR the root of the mean square over the heads that pass VHF.
 
     Args:
-        keys: [batch, patches, dim], averaged over heads.
-        rank: [batch, patches] positions in descending order of importance.
+        attention: [batch, heads, tokens, tokens].
+        start: [1 or batch, 1, 1, tokens].
 
     Returns:
-        removed [batch, count] patch positions, and all of A's best similarities in descending order [batch, |A|].
+        [batch, patches], and the head variances [batch, heads, 1, 1] (None without VHF).
+    """
+    total, weights, variance = standing(attention, start, iterations, prefix, parameters)
+    mean = total / (attention.shape[1] if weights is None else weights.sum(1, keepdim=True))
+    patches = mean.flatten(1)[:, prefix:]
+    return (patches if parameters.heads == "mean" else patches.sqrt()), variance
+
+
+def best_matches(keys: Tensor, rank: Tensor) -> Tensor:
+    """The S-stage (section 3.3), Sequential-U partition: how near a duplicate the worse patches have.
+
+    The better-ranked half is group B, the rest group A.
+
+    Args:
+        keys: [batch, tokens, dim], averaged over heads.
+        rank: [batch, patches] positions of the patches in descending order of importance.
+
+    Returns:
+        [batch, |A|] largest cosine similarity to any patch of B, in the order of `rank`.
     """
     half = rank.shape[1] // 2
-    unit = F.normalize(keys, dim=-1)
+    unit = keys / keys.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     ordered = unit.gather(1, rank.unsqueeze(-1).expand(-1, -1, unit.shape[-1]))
-    better, worse = ordered[:, :half], ordered[:, half:]
-    best_match = torch.matmul(worse, better.transpose(1, 2)).amax(-1)
-    top = best_match.topk(best_match.shape[1], dim=1)
-    removed = rank[:, half:].gather(1, top.indices[:, :count])
-    return removed, top.values
+    return torch.matmul(ordered[:, half:], ordered[:, :half].transpose(1, 2)).amax(-1)
 
 
 def initial_scores(tokens: int, boost: bool, like: Tensor) -> Tensor:
@@ -164,7 +177,7 @@ def variance_gap(variance: Tensor | None, accepted: tuple[float, float] | None) 
     if variance is None or accepted is None:
         return None
     limits = torch.tensor(accepted, dtype=variance.dtype, device=variance.device)
-    return ((variance - limits).abs() / limits.clamp_min(1e-12)).amin(dim=(1, 2))
+    return ((variance.flatten(1).unsqueeze(-1) - limits).abs() / limits.clamp_min(1e-12)).amin(dim=(1, 2))
 
 
 def score(evidence: Evidence, parameters: Parameters) -> Scores:
@@ -181,10 +194,9 @@ def score(evidence: Evidence, parameters: Parameters) -> Scores:
     notes: dict[str, Tensor] = {}
     if variance is not None and parameters.variance_filter is not None:
         low, high = parameters.variance_filter
-        notes["heads_kept"] = ((variance >= low) & (variance <= high)).float().mean(dim=(1, 2))
-    rank = scores.argsort(dim=1, descending=True)
-    _, similarity = most_similar(evidence.keys.mean(1)[:, prefix:], rank, 0)
-    notes["similarity"] = similarity.mean(1)
+        notes["heads_kept"] = ((variance >= low) & (variance <= high)).float().mean(dim=(1, 2, 3))
+    rank = scores.argsort(dim=1, descending=True) + prefix
+    notes["similarity"] = best_matches(evidence.keys.mean(1), rank).mean(1)
     return Scores(scores, notes)
 
 
@@ -218,27 +230,36 @@ def select(evidence: Evidence, keep: int, options: StageOptions, parameters: Par
     patches = tokens - prefix
     boost = parameters.start == "class_token" and evidence.class_token
     start = initial_scores(tokens, boost, attention)
-    alive = None
+    positions = torch.arange(tokens, device=attention.device)
+    front = (positions < prefix).to(attention.dtype) * APART
+    alive, gone = None, None
     gaps: list[Tensor | None] = []
     if options.similar:
-        rough, variance = importance(attention, start, 1, prefix, parameters)
-        rank = rough.topk(patches, dim=1)
-        removed, similarity = most_similar(evidence.keys.mean(1)[:, prefix:], rank.indices, options.similar)
+        rough, _, variance = standing(attention, start, 1, prefix, parameters)
+        rank = (rough - front).flatten(1).topk(patches, dim=1)
+        match = best_matches(evidence.keys.mean(1), rank.indices)
+        worst = match.topk(options.similar, dim=1).indices
+        removed = rank.indices[:, patches // 2 :].gather(1, worst)
         # A comparison instead of a scatter: every backend has it, and no index is written twice.
-        positions = torch.arange(tokens, device=attention.device)
-        gone = (removed.unsqueeze(-1) + prefix == positions).to(attention.dtype).amax(1)
-        alive = (1 - gone).view(-1, 1, 1, tokens)
+        same = removed.view(-1, 1, options.similar, 1) == positions
+        gone = same.to(attention.dtype).amax(2, keepdim=True)
+        alive = 1 - gone
         start = start * alive
         gaps += [
             variance_gap(variance, parameters.variance_filter),
-            relative_gap(rank.values, patches // 2),
-            relative_gap(similarity, options.similar),
+            relative_gap(root(rank.values, parameters), patches // 2),
+            relative_gap(match.sort(dim=1, descending=True).values, options.similar),
         ]
-    scores, variance = importance(attention, start, options.iterations, prefix, parameters, alive)
-    if alive is not None:
-        scores = scores + (alive[:, 0, 0, prefix:] - 1)  # dead patches fall below every survivor, none is negative
-    kept = keep_top_patches(scores, keep - prefix, prefix)
+    scores, _, variance = standing(attention, start, options.iterations, prefix, parameters, alive, options.similar)
+    ranked = scores if gone is None else scores - gone  # dead patches fall below every survivor, none is negative
+    kept = keep_top_tokens((ranked + front).flatten(1), keep)
     gaps.append(variance_gap(variance, parameters.variance_filter))
-    gaps.append(relative_gap(scores.topk(patches, dim=1).values, keep - prefix))
+    survivors = root(scores.flatten(1)[:, prefix:], parameters).sort(dim=1, descending=True).values
+    gaps.append(relative_gap(survivors, keep - prefix))
     known = torch.stack([gap.expand(scores.shape[0]) for gap in gaps if gap is not None])
     return Selection(kept, known.amin(0))
+
+
+def root(values: Tensor, parameters: Parameters) -> Tensor:
+    """Summed scores on the scale of scores, so that gaps mean the same for both ways to combine heads."""
+    return values if parameters.heads == "mean" else values.sqrt()

@@ -5,15 +5,17 @@
     qkv [B,N,3D] --Reshape--Transpose--Split--Squeeze x3--Mul--MatMul--Softmax--MatMul--Transpose--Reshape [B,N,D]
         =>  qkv --Split--+--Attention(q, k, v; q_num_heads = kv_num_heads = H, scale)-- [B,N,D]
 
-1. self-attention with the plain timm layout, whose matrix nobody else reads.
-A pruning stage reads the matrix and therefore keeps its own form.
+1. self-attention with the plain timm layout;
+2. a pruning stage reads the matrix too: Attention hands it out as its fourth output;
+3. a pruning stage reads queries, keys or values [B,H,N,d] too: it gets them from the same Split;
+4. keys averaged over heads in that form: the mean is taken before they are transposed.
 """
 
 from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, only_consumer, producer, scalar, static_shape
+from .base import Builder, Context, Found, Match, Pass, constant, only_consumer, producer, scalar, static_shape
 
 
 def _projection(tensor: gs.Tensor) -> tuple[gs.Node, int] | None:
@@ -28,15 +30,13 @@ def _projection(tensor: gs.Tensor) -> tuple[gs.Node, int] | None:
 
 
 def match(node: gs.Node, context: Context) -> Found:
-    """Case 1."""
+    """Cases 1 to 3."""
     matrix = static_shape(node.outputs[0])
     if matrix is None or len(matrix) != 4 or int(node.attrs.get("axis", -1)) not in (-1, 3):
         return "it is no softmax over the last axis of [batch, heads, queries, keys]"
-    if len(node.outputs[0].outputs) != 1 or node.outputs[0].name in context.outputs:
-        return "its matrix is read by a pruning stage too"
-    product = only_consumer(node.outputs[0])
     scores = producer(node.inputs[0], "MatMul")
-    if product is None or product.op != "MatMul" or scores is None or product.inputs[0] is not node.outputs[0]:
+    product = next((reader for reader in node.outputs[0].outputs if _applies(reader, node.outputs[0])), None)
+    if product is None or scores is None:
         return "it is not a plain softmax attention"
     scaled, keys = producer(scores.inputs[0], "Mul"), producer(scores.inputs[1], "Transpose")
     if scaled is None or keys is None or list(keys.attrs.get("perm", [])) != [0, 1, 3, 2]:
@@ -63,11 +63,36 @@ def match(node: gs.Node, context: Context) -> Found:
     batch, tokens, _, heads, head_dim = shape
     if static_shape(merged.outputs[0]) != [batch, tokens, heads * head_dim]:
         return "its heads are not merged as timm does"
-    return {"qkv": reshape.inputs[0], "last": merged, "shape": shape, "scale": scale}
+    readers = [reader for reader in node.outputs[0].outputs if reader is not product]
+    own = (scaled, keys, product)
+    shared = {
+        place: tensor
+        for place, (tensor, reader) in enumerate(
+            zip((scaled.inputs[0], keys.inputs[0], product.inputs[1]), own, strict=True)
+        )
+        if tensor.name in context.outputs or any(other is not reader for other in tensor.outputs)
+    }
+    wanted = node.outputs[0] if readers or node.outputs[0].name in context.outputs else None
+    return {
+        "qkv": reshape.inputs[0],
+        "last": merged,
+        "shape": shape,
+        "scale": scale,
+        "matrix": wanted,
+        "shared": shared,
+    }
+
+
+def _applies(reader: gs.Node, matrix: gs.Tensor) -> bool:
+    """Whether a reader of the matrix applies it to values whose heads are then merged."""
+    if reader.op != "MatMul" or reader.inputs[0] is not matrix:
+        return False
+    back = only_consumer(reader.outputs[0])
+    return back is not None and back.op == "Transpose" and _projection(reader.inputs[1]) is not None
 
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
-    """One Split and one Attention."""
+    """One Split and one Attention; whatever a pruning stage reads besides is made from them."""
     build, last = Builder(graph, "attention"), found["last"]
     batch, tokens, _, heads, head_dim = found["shape"]
     width, out = heads * head_dim, last.outputs[0]
@@ -79,7 +104,37 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 2}, [found["qkv"], sizes], parts))
     heads_of = {"q_num_heads": heads, "kv_num_heads": heads, "scale": found["scale"]}
     build.node("Attention", parts, [batch, tokens, width], out.dtype, out, **heads_of)
+    for place, tensor in found["shared"].items():
+        apart = [batch, tokens, heads, head_dim]
+        cut = build.node("Reshape", [parts[place], build.const(apart, "int64", "shape")], apart, dtype)
+        build.node("Transpose", [cut], [batch, heads, tokens, head_dim], dtype, tensor, perm=[0, 2, 1, 3])
+    if found["matrix"] is not None:
+        attention, matrix = out.inputs[0], found["matrix"]
+        matrix.inputs.clear()
+        attention.attrs["qk_matmul_output_mode"] = AFTER_SOFTMAX
+        attention.outputs += [gs.Variable.empty(), gs.Variable.empty(), matrix]
 
 
+def match_mean(node: gs.Node, context: Context) -> Found:
+    """Case 4."""
+    turn, axes = producer(node.inputs[0], "Transpose"), constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if turn is None or axes is None or int(node.attrs.get("keepdims", 1)) or only_consumer(node.inputs[0]) is not node:
+        return None
+    perm = list(turn.attrs["perm"])
+    reduced = [perm[axis] for axis in axes.reshape(-1)]
+    rest = [axis for axis in perm if axis not in reduced]
+    if rest != sorted(rest):
+        return "what is left would still have to be transposed"
+    return {"node": node, "source": turn.inputs[0], "axes": reduced}
+
+
+def apply_mean(graph: gs.Graph, found: Match, context: Context) -> None:
+    """The mean over the axes as they were before the transpose."""
+    axes = Builder(graph, "mean").const(found["axes"], "int64", "axes")
+    found["node"].inputs = [found["source"], axes]
+
+
+MEAN_BEFORE_TRANSPOSE = Pass("mean before the transpose", frozenset({"ReduceMean"}), match_mean, apply_mean)
 FUSED_ATTENTION = Pass("fused Attention", frozenset({"Softmax"}), match, apply, lambda context: context.fused_attention)
 FUSED_OPSET = 23
+AFTER_SOFTMAX = 3  # of Attention's qk_matmul_output_mode

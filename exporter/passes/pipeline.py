@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from ..errors import ParityError, UnsupportedError
 from ..targets import Target
 from . import opset
-from .attention import FUSED_ATTENTION, FUSED_OPSET
+from .attention import FUSED_ATTENTION, FUSED_OPSET, MEAN_BEFORE_TRANSPOSE
 from .base import Context, Pass, PassReport
 from .fold import fold
 from .gather import PLAIN_GATHER, PLAIN_GATHER_ND
@@ -38,6 +38,7 @@ PASSES: tuple[Pass, ...] = (
     LOWER_LAYER_NORM,
     LOWER_GELU,
     FUSED_ATTENTION,
+    MEAN_BEFORE_TRANSPOSE,
 )
 FOLD, FOLD_AGAIN, OPSET = "constants folded", "constants folded again", "opset at most the target's"
 OLDEST_OPSET = 13  # Squeeze, Unsqueeze, Split and ReduceSum take their axes and parts as inputs from here on

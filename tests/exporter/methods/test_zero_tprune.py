@@ -135,7 +135,7 @@ def test_trap_1_votes_flow_along_columns() -> None:
     attention = attention_of(1)
     start = initial_scores(17, False, attention)
     once = page_rank(attention, start, 1)
-    torch.testing.assert_close(once, attention.mean(2) * 17)  # one round from uniform = column means
+    torch.testing.assert_close(once, attention.mean(2, keepdim=True) * 17)  # one round from uniform = column means
     assert once.std(-1).min() > 0.1
     wrong = page_rank(attention.transpose(2, 3), start, 1)
     assert wrong.std(-1).max() < 1e-9
@@ -170,18 +170,23 @@ def test_trap_2_the_variance_is_measured_on_the_mean_1_scale() -> None:
     )
     sum_one = scores / scores.sum(-1, keepdim=True)
     assert (sum_one.var(-1, unbiased=False) < 0.01).all()
-    _, variance = head_weights(sum_one, None, (0.01, 0.7))
+    _, variance = head_weights(sum_one, 0, 197, (0.01, 0.7))
     expected = (scores / scores.mean(-1, keepdim=True)).var(-1, unbiased=False)
     torch.testing.assert_close(variance.squeeze(-1), expected)
     middle = float(expected.median())
-    weights, _ = head_weights(scores, torch.ones(1, 1, 197, dtype=scores.dtype), (0.0, middle))
+    weights, _ = head_weights(scores, 0, 197, (0.0, middle))
+    assert weights.round().flatten().tolist() == (expected <= middle).double().flatten().tolist()
     assert 0 < float(weights.mean()) < 1
 
 
 def test_all_heads_count_where_none_passes() -> None:
     scores = page_rank(attention_of(5), initial_scores(17, False, torch.ones(1, dtype=torch.float64)), 1)
-    weights, _ = head_weights(scores, torch.ones(1, 1, 17, dtype=scores.dtype), (100.0, 200.0))
-    assert weights.flatten().tolist() == [1.0, 1.0, 1.0]
+    weights, _ = head_weights(scores, 0, 17, (100.0, 200.0))
+    assert weights.flatten().unique().shape == (1,)
+    start = initial_scores(17, False, torch.ones(1, dtype=torch.float64))
+    nobody, _ = importance(attention_of(5), start, 1, 1, Parameters(variance_filter=(100.0, 200.0)))
+    everybody, _ = importance(attention_of(5), start, 1, 1, Parameters(variance_filter=None))
+    torch.testing.assert_close(nobody, everybody)
 
 
 def test_eir_favours_a_patch_that_one_head_finds_important() -> None:
