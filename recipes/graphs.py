@@ -25,7 +25,7 @@ from ..exporter.trace import save, trace
 from .stages import Listener
 
 KINDS = ("dense", "pruned", "floor")
-TRIAL_ROUNDS = 9
+TRIAL_ROUNDS = 15
 TRIAL_SECONDS = 12.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,6 +24,7 @@ class Evidence:
         values: [batch, heads, tokens, head_dim].
         prefix: prefix tokens at the front, never removed.
         class_token: whether token 0 is a class token.
+        block: (0-based block, blocks of the model).
     """
 
     attention: Tensor | None
@@ -30,21 +32,44 @@ class Evidence:
     values: Tensor
     prefix: int
     class_token: bool
+    block: tuple[int, int] = (0, 1)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Tokens that do not stay but live on in ones that do.
+
+    Attributes:
+        source: [batch, merged] int64 positions in the current sequence.
+        target: [batch, merged] int64 positions among the kept tokens.
+        rule: `mean` weights by size; `longest` gives the mean's direction the length of the longest part (MLERP) and
+            keeps no sizes.
+        active: [batch] bool, images that merge; the others drop the sources. None: all merge.
+    """
+
+    source: Tensor
+    target: Tensor
+    rule: Literal["mean", "longest"] = "mean"
+    active: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which tokens stay.
+    """Which tokens stay, and what becomes of the others.
 
     Attributes:
-        kept: [batch, keep] int64 positions in the current sequence, ascending, prefix tokens first; None stands
-            for the first tokens, which a slice takes without a gather.
+        kept: [batch, keep] int64 positions in the current sequence, prefix tokens first; ascending unless the order
+            is part of the method. None stands for the first tokens, which a slice takes without a gather.
         gap: [batch] float32, the smallest relative distance between two scores on either side of a cut; below
             about 1e-5 two backends may rightly decide differently. None where nothing was compared.
+        merge: what is merged into the kept tokens; None: the others are dropped.
+        fused: [batch, tokens] weights of one more token, appended last; None: there is none.
     """
 
     kept: Tensor | None
     gap: Tensor | None = None
+    merge: Merge | None = None
+    fused: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +125,7 @@ def relative_gap(scores: Tensor, cut: int) -> Tensor:
 def keep_top_tokens(scores: Tensor, keep: int) -> Tensor:
     """Positions of the `keep` best tokens in ascending order.
 
-    Ascending order makes what follows independent of how near-ties were ranked. Ids are sorted as float32,
-    exact far beyond any token count, because TensorRT before 10 has no TopK on integers.
+    Ascending order makes what follows independent of how near-ties were ranked.
 
     Args:
         scores: [batch, tokens]; prefix tokens must have been set above every patch.
@@ -109,8 +133,15 @@ def keep_top_tokens(scores: Tensor, keep: int) -> Tensor:
     Returns:
         [batch, keep] int64.
     """
-    best = scores.topk(keep, dim=1).indices
-    return best.float().topk(keep, dim=1, largest=False, sorted=True).values.long()
+    return ascending(scores.topk(keep, dim=1).indices)
+
+
+def ascending(positions: Tensor) -> Tensor:
+    """[batch, n] positions in ascending order.
+
+    They are sorted as float32, exact far beyond any token count: TensorRT before 10 has no TopK on integers.
+    """
+    return positions.float().topk(positions.shape[1], dim=1, largest=False, sorted=True).values.long()
 
 
 def keep_top_patches(scores: Tensor, patches: int, prefix: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..budget import Place
 from ..errors import InputError
-from .stage import Evidence, Scores, Selection, keep_top_tokens, need_attention, relative_gap
+from .stage import Evidence, Scores, Selection, ascending, keep_top_tokens, need_attention, relative_gap
 
 NEEDS_ATTENTION = True
 APART = 1e30  # sets the prefix tokens above or below every score; infinite once in half precision, which serves as well
@@ -237,27 +237,35 @@ def select(evidence: Evidence, keep: int, options: StageOptions, parameters: Par
     if options.similar:
         rough, _, variance = standing(attention, start, 1, prefix, parameters)
         rank = (rough - front).flatten(1).topk(patches, dim=1)
-        match = best_matches(evidence.keys.mean(1), rank.indices)
-        worst = match.topk(options.similar, dim=1).indices
-        removed = rank.indices[:, patches // 2 :].gather(1, worst)
+        better, worse = rank.indices[:, : patches // 2], rank.indices[:, patches // 2 :]
+        match = best_matches(evidence.keys.mean(1), rank.indices).topk(patches - patches // 2, dim=1)
+        gaps += [
+            variance_gap(variance, parameters.variance_filter),
+            relative_gap(root(rank.values, parameters), patches // 2),
+            relative_gap(match.values, options.similar),
+        ]
+        if options.similar == tokens - keep:  # nothing is left for importance to choose
+            stay = worse.gather(1, match.indices[:, options.similar :])
+            always = positions[:prefix].expand(stay.shape[0], -1)
+            return Selection(ascending(torch.cat([always, better, stay], dim=1)), smallest(gaps))
+        removed = worse.gather(1, match.indices[:, : options.similar])
         # A comparison instead of a scatter: every backend has it, and no index is written twice.
         same = removed.view(-1, 1, options.similar, 1) == positions
         gone = same.to(attention.dtype).amax(2, keepdim=True)
         alive = 1 - gone
         start = start * alive
-        gaps += [
-            variance_gap(variance, parameters.variance_filter),
-            relative_gap(root(rank.values, parameters), patches // 2),
-            relative_gap(match.sort(dim=1, descending=True).values, options.similar),
-        ]
     scores, _, variance = standing(attention, start, options.iterations, prefix, parameters, alive, options.similar)
     ranked = scores if gone is None else scores - gone  # dead patches fall below every survivor, none is negative
     kept = keep_top_tokens((ranked + front).flatten(1), keep)
     gaps.append(variance_gap(variance, parameters.variance_filter))
     survivors = root(scores.flatten(1)[:, prefix:], parameters).sort(dim=1, descending=True).values
     gaps.append(relative_gap(survivors, keep - prefix))
-    known = torch.stack([gap.expand(scores.shape[0]) for gap in gaps if gap is not None])
-    return Selection(kept, known.amin(0))
+    return Selection(kept, smallest(gaps))
+
+
+def smallest(gaps: list[Tensor | None]) -> Tensor:
+    """The smallest of several gaps [batch] or [1]; None stands for a cut that was not made."""
+    return torch.stack(torch.broadcast_tensors(*(gap for gap in gaps if gap is not None))).amin(0)
 
 
 def root(values: Tensor, parameters: Parameters) -> Tensor:

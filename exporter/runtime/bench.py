@@ -44,7 +44,9 @@ def interleave(
     warmup: float = 0.5,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Time every entry once a round, in an order that rotates from round to round.
+    """Time every entry once a round, in an order drawn anew for every round.
+
+    A rotating order would let each entry always follow the same other one, and inherit its caches.
 
     Args:
         runs: what to time, by name; each call is one inference.
@@ -59,9 +61,9 @@ def interleave(
     for name in names:
         warm_up(runs[name], warmup)
     samples = {name: np.empty(rounds) for name in names}
+    order = np.random.default_rng(0)
     for index in range(rounds):
-        shift = index % len(names)
-        for name in names[shift:] + names[:shift]:
+        for name in order.permutation(names):
             samples[name][index] = _milliseconds(runs[name])
         if progress:
             progress(index + 1, rounds)
