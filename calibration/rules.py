@@ -24,6 +24,9 @@ PLACES: dict[int, tuple[tuple[float, float, float], ...]] = {
     4: ((0.2, 1.0, 1.0), (0.4, 1.0, 1.0), (0.6, 1.0, 0.6), (5 / 6, 0.8, 0.3)),
 }
 
+# Methods whose stages remove equal numbers of tokens, and where their papers put them; None: in every block.
+BY_COUNT: dict[str, tuple[float, ...] | None] = {"ppt": (0.25, 0.5, 0.75), "tome": None, "tofu": None}
+
 
 def default_rule(
     shape: ViTShape,
@@ -31,7 +34,7 @@ def default_rule(
     parameters: dict[str, Any],
     *,
     blocks: Sequence[int] | None = None,
-    stages: int = 3,
+    stages: int | None = None,
     similar: float | None = None,
     iterations: int | None = None,
     final: bool = True,
@@ -43,7 +46,7 @@ def default_rule(
         method: the pruning method.
         parameters: its parameters; only `place` matters here.
         blocks: the recipe's own stages, all of weight 1.
-        stages: how many to place otherwise, 1 to 4.
+        stages: how many to place otherwise, 1 to 4; None: 3, or as many as the method's paper has.
         similar: share of every stage's removal that goes by similarity.
         iterations: PageRank iterations of every stage; more than one changed no answer on the photos, and each costs
             time.
@@ -54,16 +57,24 @@ def default_rule(
     """
     free = final and shape.prefix_pooled and shape.prefix_tokens > 0 and parameters.get("place") != "after_block"
     last = shape.depth - 1
+    counts = method in BY_COUNT
+    if blocks is None and stages is None and method in BY_COUNT:
+        shares = BY_COUNT[method]
+        blocks = range(shape.depth) if shares is None else sorted({int(share * shape.depth) for share in shares})
+        blocks = [block for block in blocks if not (free and block == last)]
     if blocks:
         chosen = check_blocks(blocks, shape.depth)
         free = free and last not in chosen
         places = [(0.0, 1.0, 0.6)] * len(chosen)
     else:
-        places = list(PLACES[stages])
+        places = list(PLACES[stages or 3])
+        if counts:
+            places = [(share, 1.0, similar_share) for share, _, similar_share in places]
         room = shape.depth - (1 if free else 0)
         chosen = tuple(int(share * shape.depth + 1e-9) for share, _, _ in places)
         chosen = tuple(min(block, room - len(chosen) + index) for index, block in enumerate(chosen))
         if len(set(chosen)) < len(chosen) or chosen[0] < 0:
             raise InputError(f"prune.stages is {stages}, but a model of {shape.depth} blocks has no room for that many")
-    shares = [share if similar is None else similar for _, _, share in places]
-    return Rule(chosen, tuple(weight for _, weight, _ in places), tuple(shares), iterations or 1, free)
+    similarity = [share if similar is None else similar for _, _, share in places]
+    weights = tuple(weight for _, weight, _ in places)
+    return Rule(chosen, weights, tuple(similarity), iterations or 1, free, "counts" if counts else "rates")

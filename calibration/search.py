@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from ..exporter.models import ViTShape, describe
 from ..exporter.pruned import PrunedViT
 from .cost import model_macs
 from .images import ImageSource, read_all
-from .solve import Rule, fill_to_target, make_budget
+from .rules import BY_COUNT
+from .solve import Rule, fill_to_target, make_budget, removable, step_sizes
 
 LARGEST = 256  # images that a trial looks at; more would slow it without ranking plans better
 _ELITE = 6
@@ -67,7 +68,10 @@ def from_budget(budget: Budget) -> Candidate:
     """The candidate that a budget came from."""
     prefix = budget.prefix_tokens
     stages = choosing(budget)
-    weights = [float(np.log((row.before - prefix) / (row.after - prefix))) for row in stages]
+    if budget.method in BY_COUNT:
+        weights = [float(row.before - row.after) for row in stages]
+    else:
+        weights = [float(np.log((row.before - prefix) / (row.after - prefix))) for row in stages]
     mean = sum(weights) / len(weights)
     shares = [int(row.options.get("similar", 0)) / (row.before - row.after) for row in stages]
     return Candidate(tuple(row.block for row in stages), tuple(w / mean for w in weights), tuple(shares))
@@ -112,7 +116,8 @@ def to_budget(candidate: Candidate, shape: ViTShape, like: Budget, macs: float) 
 
     final = like.stages[-1].after == like.prefix_tokens
     iterations = choosing(like)[0].options.get("iterations")
-    rule = Rule(candidate.blocks, candidate.weights, candidate.similar, iterations, final)
+    steps: Literal["rates", "counts"] = "counts" if like.method in BY_COUNT else "rates"
+    rule = Rule(candidate.blocks, candidate.weights, candidate.similar, iterations, final, steps)
 
     def build(kept: list[int]) -> Budget:
         return make_budget(shape, like.method, like.parameters, rule.stages(like.method, shape.depth, whole, kept))
@@ -120,7 +125,9 @@ def to_budget(candidate: Candidate, shape: ViTShape, like: Budget, macs: float) 
     def cost(kept: list[int]) -> int:
         return model_macs(shape, build(kept).plan())
 
-    kept = fill_to_target(whole, candidate.weights, cost, macs)
+    kept = fill_to_target(
+        step_sizes(whole, shape.prefix_tokens, rule), whole, cost, macs, removable(shape.prefix_tokens, rule)
+    )
     return None if kept is None else build(kept)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ..exporter.budget import Budget, parse_budget
 from ..exporter.errors import InputError
+from ..exporter.methods.matching import largest_reduction
 from .cost import dense_plan, gmacs, model_macs
 from .decisions import patches_for_mass
 from .presets import Preset, kept_patches
@@ -39,6 +40,8 @@ class Rule:
         iterations: PageRank iterations of every stage; None takes the method's default.
         final: whether the last block drops all patches before its MLP, which is free where only prefix tokens are
             classified.
+        steps: `rates`: a stage keeps a share of its patches; `counts`: it removes a number of them, as merging methods
+            have it, and at most what one matching can merge.
     """
 
     blocks: tuple[int, ...]
@@ -46,6 +49,7 @@ class Rule:
     similar: tuple[float, ...]
     iterations: int | None = None
     final: bool = False
+    steps: Literal["rates", "counts"] = "rates"
 
     def options(self, method: str, stage: int, patches: int, kept: int) -> dict[str, Any]:
         """The method's options of the stage-th stage, which takes `patches` to `kept`."""
@@ -212,9 +216,10 @@ def from_target(
         )
     if rule.final and cost([whole] * len(rule.blocks)) < 0.99 * macs:
         return from_target(shape, method, parameters, macs, replace(rule, final=False))  # it alone removes too much
-    kept = fill_to_target(whole, rule.weights, cost, macs)
+    sizes = step_sizes(whole, shape.prefix_tokens, rule)
+    kept = fill_to_target(sizes, whole, cost, macs, removable(shape.prefix_tokens, rule))
     if kept is None:
-        least = cost([1] * len(rule.blocks))
+        least = cost(sizes(0.0))
         raise InputError(
             f"prune.target asks for {macs / 1e9:.3f} GMACs, but with stages at blocks {list(rule.blocks)} the least is "
             f"{least / 1e9:.3f}; ask for more, or place stages earlier with prune.blocks"
@@ -222,35 +227,68 @@ def from_target(
     return build(kept)
 
 
-def fill_to_target(
-    whole: int, weights: Sequence[float], cost: Callable[[list[int]], int], macs: float
-) -> list[int] | None:
-    """Patches after each stage so that no patch more fits into a cost.
-
-    One keep rate is found by bisection, stage i keeping `rate ** weights[i]`; what rounding leaves over is spent patch
-    by patch, on the last stages first.
+def step_sizes(whole: int, prefix: int, rule: Rule) -> Callable[[float], list[int]]:
+    """Patches after each stage as a function of one rate in [0, 1] that grows all of them.
 
     Args:
         whole: patches before the first stage.
-        weights: how strongly each stage prunes.
-        cost: multiply-accumulates of a list of kept patches; grows with each of them.
-        macs: must not be passed.
-
-    Returns:
-        kept patches by stage; None where even one patch a stage costs more.
+        prefix: prefix tokens of the model.
+        rule: a stage of weight w keeps `rate ** w` of its patches, or with `counts` loses `(1 - rate) * w * whole`.
     """
+    most = removable(prefix, rule)
 
     def sizes(rate: float) -> list[int]:
-        patches, kept = float(whole), []
-        for weight in weights:
-            patches *= rate**weight
-            kept.append(max(1, int(patches + 1e-9)))
+        exact = float(whole)
+        kept: list[int] = []
+        for weight in rule.weights:
+            before = kept[-1] if kept else whole
+            if rule.steps == "counts":
+                after = before - int((1 - rate) * weight * whole + 1e-9)
+            else:
+                exact *= rate**weight
+                after = int(exact + 1e-9)
+            kept.append(max(1, after, before - most(before)))
         return kept
 
-    if cost([1] * len(weights)) > macs:
+    return sizes
+
+
+def removable(prefix: int, rule: Rule) -> Callable[[int], int]:
+    """How many of some patches one stage can remove."""
+    if rule.steps == "counts":
+        return lambda patches: largest_reduction(patches + prefix, prefix)
+    return lambda patches: patches
+
+
+def fill_to_target(
+    sizes: Callable[[float], list[int]],
+    whole: int,
+    cost: Callable[[list[int]], int],
+    macs: float,
+    most: Callable[[int], int],
+) -> list[int] | None:
+    """Patches after each stage so that no patch more fits into a cost.
+
+    One rate is found by bisection; what rounding leaves over is spent patch by patch, on the last stages first.
+
+    Args:
+        sizes: patches after each stage at a rate in [0, 1]; grows with it.
+        whole: patches before the first stage.
+        cost: multiply-accumulates of a list of kept patches; grows with each of them.
+        macs: must not be passed.
+        most: how many of some patches one stage can remove.
+
+    Returns:
+        kept patches by stage; None where even the least costs more.
+    """
+    if cost(sizes(0.0)) > macs:
         return None
-    rate = _bisect(lambda value: cost(sizes(value)) <= macs)
-    return _fill(sizes(rate), whole, lambda candidate: cost(candidate) <= macs)
+
+    def fits(kept: list[int]) -> bool:
+        steps = zip([whole, *kept[:-1]], kept, strict=True)
+        return cost(kept) <= macs and all(before - after <= most(before) for before, after in steps)
+
+    return _fill(sizes(_bisect(lambda value: cost(sizes(value)) <= macs)), whole, fits)
 
 
 def _bisect(fits: Callable[[float], bool]) -> float:

@@ -8,7 +8,7 @@ and no state is kept between calls.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +18,36 @@ from torch import Tensor, nn
 
 from .budget import Budget, check_legal
 from .methods import get_method
-from .methods.stage import Evidence, Selection, parse_parameters, parse_stage
+from .methods.stage import Evidence, Merge, Selection, parse_parameters, parse_stage
 from .models import describe
 
-Output = Literal["logits", "kept", "gap", "tokens"]
+PACKED = 65536
+Output = Literal["logits", "kept", "merged", "gap", "tokens"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What one block hands to the next.
+
+    Attributes:
+        x: [batch, tokens, width].
+        ids: [batch, tokens] int64, see `Trace.kept`.
+        sizes: [batch, tokens], how many patches each token stands for; None: one each.
+        bias: [batch, 1, 1, tokens], log of the sizes, for proportional attention; None: there is none.
+    """
+
+    x: Tensor
+    ids: Tensor
+    sizes: Tensor | None = None
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Decisions to follow, by block, as `Trace` names them."""
+
+    kept: Mapping[int, Tensor]
+    merged: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -30,24 +56,31 @@ class Trace:
 
     Attributes:
         logits: [batch, classes].
-        kept: by block, [batch, tokens after it] int64 original token ids, ascending.
+        kept: by block, [batch, tokens after it] int64 ids of the tokens that stay: their places in the whole sequence.
+            They ascend unless the method orders tokens itself. A token that others were merged into keeps its id; one
+            that was fused from others gets the next id past the whole sequence.
+        merged: by block, [batch, merged] int64, `65536 * source id + target id`, or -1 where the image merged nothing.
         gap: by block, [batch] smallest relative score gap at the stage's cuts.
         tokens: by block, [batch, tokens, width] after the block; filled on request.
     """
 
     logits: Tensor | None = None
     kept: dict[int, Tensor] = field(default_factory=dict)
+    merged: dict[int, Tensor] = field(default_factory=dict)
     gap: dict[int, Tensor] = field(default_factory=dict)
     tokens: dict[int, Tensor] = field(default_factory=dict)
 
 
-def attend(attn: Any, x: Tensor, *, weights: bool = True) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+def attend(
+    attn: Any, x: Tensor, *, weights: bool = True, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """timm's `Attention.forward` spelled out over its submodules, with what a stage wants to see.
 
     Args:
         attn: a timm `Attention`.
         x: [batch, tokens, width], already normalized.
         weights: materialize the attention matrix (as timm does without fused attention).
+        bias: [batch, 1, 1, tokens], added to the logits of every query; None: nothing.
 
     Returns:
         the block's attention output [batch, tokens, width], the softmax attention [batch, heads, tokens, tokens]
@@ -59,21 +92,63 @@ def attend(attn: Any, x: Tensor, *, weights: bool = True) -> tuple[Tensor, Tenso
     q, k = attn.q_norm(q), attn.k_norm(k)
     attention = None
     if weights:
-        attention = ((q * attn.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+        logits = (q * attn.scale) @ k.transpose(-2, -1)
+        attention = (logits if bias is None else logits + bias).softmax(dim=-1)
         out = attention @ v
     else:
-        out = nn.functional.scaled_dot_product_attention(q, k, v)
+        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     out = attn.norm(out.transpose(1, 2).reshape(batch, tokens, attn.attn_dim))
     if attn.gate is not None:
         out = out * attn.gate(x).sigmoid()
     return attn.proj(out), attention, k, v
 
 
-def take(x: Tensor, selection: Selection, keep: int) -> Tensor:
-    """The selected rows of [batch, tokens, width], in the selection's order."""
-    if selection.kept is None:
-        return x[:, :keep]
-    return x.gather(1, selection.kept.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:
+    """Merge, drop and fuse tokens as a selection of kept positions says; no scatter.
+
+    Args:
+        x: [batch, tokens, width].
+        sizes: [batch, tokens], how many patches each token stands for; None: one each.
+
+    Returns:
+        [batch, tokens that stay, width], and their sizes [batch, tokens that stay] (None: one each).
+    """
+    assert selection.kept is not None
+    out = rows_of(x, selection.kept)
+    left = None if sizes is None else sizes.gather(1, selection.kept)
+    merge = selection.merge
+    if merge is not None:
+        targets = torch.arange(selection.kept.shape[1], device=x.device).view(1, -1, 1)
+        into = (merge.target.unsqueeze(1) == targets).to(x.dtype)  # [batch, kept, merged], one 1 a column
+        if merge.active is not None:
+            into = into * merge.active.to(x.dtype).view(-1, 1, 1)
+        moved = rows_of(x, merge.source)
+        if merge.rule == "longest":
+            total = out + into @ moved
+            longest = (into * moved.norm(dim=-1).unsqueeze(1)).amax(-1, keepdim=True)
+            longest = torch.maximum(longest, out.norm(dim=-1, keepdim=True))
+            out = total * (longest / total.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+        else:
+            if sizes is not None:
+                into = into * sizes.gather(1, merge.source).unsqueeze(1)
+            # Shares are taken on the small matrix, so that only one product and one sum are as wide as the tokens.
+            before = 1.0 if left is None else left.unsqueeze(-1)
+            total = before + into.sum(-1, keepdim=True)
+            out = out * (before / total) + (into / total) @ moved
+            left = total.squeeze(-1)
+    if selection.fused is not None:
+        out = torch.cat([out, selection.fused.unsqueeze(1) @ x], dim=1)
+    return out, left
+
+
+def rows_of(x: Tensor, positions: Tensor) -> Tensor:
+    """Rows [batch, n, width] of [batch, tokens, width] at [batch, n] positions."""
+    return x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def pack(source: Tensor, target: Tensor) -> Tensor:
+    """A merge as one number: `65536 * source id + target id`, which int32 holds for up to 32767 tokens."""
+    return source * PACKED + target
 
 
 class PrunedViT(nn.Module):
@@ -82,8 +157,8 @@ class PrunedViT(nn.Module):
     Args:
         model: a supported timm model in eval mode; used as it is, not copied.
         budget: a plan that fits it.
-        outputs: what `forward` returns, in this order: `logits`, then per stage `kept` ids (int32), `gap`s, and
-            per block `tokens`.
+        outputs: what `forward` returns, in this order: `logits`, then per stage `kept` ids and, where tokens merge,
+            `merged` pairs (int32 both), `gap`s, and per block `tokens`.
 
     Raises:
         UnsupportedError: the model is of a kind that vitrim does not take.
@@ -114,7 +189,8 @@ class PrunedViT(nn.Module):
             if check_stage is None or row.after == shape.prefix_tokens:
                 continue  # nothing is chosen where no patch stays
             options = self.stage_options[row.block]
-            check_stage(row.before, row.after, shape.prefix_tokens, options, f"blocks[{row.block}]")
+            where = f"blocks[{row.block}]"
+            check_stage(row.before, row.after, shape.prefix_tokens, options, self.method_parameters, where)
 
     def output_names(self) -> list[str]:
         """Names of what `forward` returns, in order."""
@@ -125,6 +201,8 @@ class PrunedViT(nn.Module):
                 names.append("logits")
             elif output == "tokens":
                 names += [f"tokens_{block}" for block in range(self.shape.depth)]
+            elif output == "merged":
+                names += [f"merged_{block}" for block in stages if self.merges(block)]
             else:
                 names += [f"{output}_{block}" for block in stages]
         return names
@@ -137,58 +215,127 @@ class PrunedViT(nn.Module):
             kind, _, block = name.partition("_")
             value = getattr(trace, kind)
             result = value if kind == "logits" else value[int(block)]
-            results.append(result.to(torch.int32) if kind == "kept" else result)
+            results.append(result.to(torch.int32) if kind in ("kept", "merged") else result)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def trace(self, image: Tensor, replay: Mapping[int, Tensor] | None = None, tokens: bool = False) -> Trace:
+    def chooses(self, block: int) -> bool:
+        """Whether a stage has anything to choose: where no patch stays, it has not."""
+        return self.budget.blocks[block].after > self.shape.prefix_tokens
+
+    def merges(self, block: int) -> bool:
+        """Whether a stage merges tokens into others."""
+        merging = getattr(get_method(self.budget.method), "merges", None)
+        where = (block, self.shape.depth)
+        return bool(
+            merging and self.chooses(block) and merging(self.stage_options[block], self.method_parameters, where)
+        )
+
+    def trace(self, image: Tensor, replay: Replay | None = None, tokens: bool = False) -> Trace:
         """Run the model and return every decision beside the logits.
 
         Args:
             image: [batch, channels, height, width].
-            replay: by block, [batch, tokens after] original token ids to keep instead of deciding.
+            replay: decisions to follow instead of deciding, as `Trace` names them.
             tokens: also return the tokens after every block.
         """
         model, trace = self.model, Trace()
         x = embed(model, image)
-        ids = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
+        whole = x.shape[1]
+        state = State(x, torch.arange(whole, device=x.device).expand(x.shape[0], -1))
+        proportional = getattr(self.method_parameters, "proportional", False)
         for row, block in zip(self.budget.blocks, model.blocks, strict=True):
             if row.is_stage:
-                wanted = None if replay is None else replay[row.block]
-                x, ids, gap = self._stage(block, x, ids, row.block, row.after, wanted)
-                trace.kept[row.block] = ids
-                if gap is not None:
-                    trace.gap[row.block] = gap
+                fused_id = whole + len(trace.kept)
+                state = self._stage(block, state, row.block, row.after, trace, replay, fused_id)
+            elif state.bias is None:
+                state = replace(state, x=block(state.x))
             else:
-                x = block(x)
+                out, *_ = attend(block.attn, block.norm1(state.x), weights=False, bias=state.bias)
+                x = state.x + block.ls1(out)
+                state = replace(state, x=x + block.ls2(block.mlp(block.norm2(x))))
+            if row.is_stage and proportional and state.sizes is not None:
+                state = replace(state, bias=state.sizes.log()[:, None, None])
             if tokens:
-                trace.tokens[row.block] = x
-        trace.logits = model.forward_head(model.norm(x))
+                trace.tokens[row.block] = state.x
+        trace.logits = model.forward_head(self._weighted(model.norm(state.x), state.sizes))
         return trace
 
+    def _weighted(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """Tokens scaled so that their plain average, if the head takes one, is that of the patches behind them."""
+        if sizes is None or self.shape.prefix_pooled:
+            return x
+        prefix = self.shape.prefix_tokens
+        share = sizes[:, prefix:] * ((x.shape[1] - prefix) / sizes[:, prefix:].sum(1, keepdim=True))
+        return torch.cat([x[:, :prefix], x[:, prefix:] * share.unsqueeze(-1)], dim=1)
+
     def _stage(
-        self, block: Any, x: Tensor, ids: Tensor, index: int, keep: int, wanted: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """One block that removes tokens; returns its tokens, their original ids and the gap at the cut."""
-        method = get_method(self.budget.method)
-        chooses = keep > self.shape.prefix_tokens  # where no patch stays, there is nothing to score
+        self, block: Any, state: State, index: int, keep: int, trace: Trace, replay: Replay | None, fused_id: int
+    ) -> State:
+        """One block that removes tokens; its decisions are noted in `trace`."""
+        method, options = get_method(self.budget.method), self.stage_options[index]
+        chooses = self.chooses(index)
         weights = chooses and method.NEEDS_ATTENTION
-        out, attention, keys, values = attend(block.attn, block.norm1(x), weights=weights)
-        x = x + block.ls1(out)
+        out, attention, keys, values = attend(block.attn, block.norm1(state.x), weights=weights, bias=state.bias)
+        x, ids, sizes = state.x + block.ls1(out), state.ids, state.sizes
         if self.budget.place == "after_block":
             x = x + block.ls2(block.mlp(block.norm2(x)))
+        evidence = Evidence(
+            attention, keys, values, self.shape.prefix_tokens, self.shape.class_token, (index, self.shape.depth)
+        )
         if not chooses:
             selection = Selection(None)
-        elif wanted is None:
-            evidence = Evidence(attention, keys, values, self.shape.prefix_tokens, self.shape.class_token)
-            selection = method.select(evidence, keep, self.stage_options[index], self.method_parameters)
+        elif replay is None:
+            selection = method.select(evidence, keep, options, self.method_parameters)
         else:
-            selection = Selection((ids.unsqueeze(1) == wanted.unsqueeze(2)).to(torch.uint8).argmax(2))
-        ids = ids[:, :keep] if selection.kept is None else ids.gather(1, selection.kept)
-        x = take(x, selection, keep)
+            selection = self._follow(evidence, ids, index, replay, fused_id)
+        if selection.kept is None:
+            x, ids, sizes = x[:, :keep], ids[:, :keep], None if sizes is None else sizes[:, :keep]
+        else:
+            if selection.merge is not None:
+                trace.merged[index] = self._pairs(ids, selection)
+            x, sizes = reduce(x, sizes, selection)
+            ids = ids.gather(1, selection.kept)
+            if selection.fused is not None:
+                ids = torch.cat([ids, torch.full_like(ids[:, :1], fused_id)], dim=1)
         if self.budget.place == "before_mlp":
             x = x + block.ls2(block.mlp(block.norm2(x)))
-        gap = torch.full_like(x[:, 0, 0], float("inf")) if selection.gap is None else selection.gap
-        return x, ids, gap
+        trace.kept[index] = ids
+        trace.gap[index] = torch.full_like(x[:, 0, 0], float("inf")) if selection.gap is None else selection.gap
+        return State(x, ids, sizes, None)
+
+    @staticmethod
+    def _pairs(ids: Tensor, selection: Selection) -> Tensor:
+        """A selection's merges [batch, merged] in ids of the whole sequence."""
+        assert selection.kept is not None
+        assert selection.merge is not None
+        merge = selection.merge
+        pairs = pack(ids.gather(1, merge.source), ids.gather(1, selection.kept.gather(1, merge.target)))
+        return pairs if merge.active is None else torch.where(merge.active.unsqueeze(1), pairs, -1)
+
+    def _follow(self, evidence: Evidence, ids: Tensor, index: int, replay: Replay, fused_id: int) -> Selection:
+        """The selection that given decisions stand for."""
+        method, options = get_method(self.budget.method), self.stage_options[index]
+        wanted = replay.kept[index]
+        fused = None
+        if bool((wanted[:, -1] == fused_id).all()):
+            wanted = wanted[:, :-1]
+        kept = position_in(ids, wanted)
+        if hasattr(method, "fuse"):
+            fused = method.fuse(evidence, kept, options, self.method_parameters)
+        merge = None
+        if index in replay.merged:
+            pairs = replay.merged[index]
+            active = (pairs >= 0).all(dim=1)
+            pairs = pairs.clamp_min(0)
+            source, target = pairs // PACKED, pairs % PACKED
+            rule = method.merges(options, self.method_parameters, (index, self.shape.depth))
+            merge = Merge(position_in(ids, source), position_in(wanted, target), rule, active)
+        return Selection(kept, None, merge, fused)
+
+
+def position_in(ids: Tensor, wanted: Tensor) -> Tensor:
+    """Positions [batch, n] of `wanted` [batch, n] among `ids` [batch, tokens]; 0 for one that is not there."""
+    return (ids.unsqueeze(1) == wanted.unsqueeze(2)).to(torch.uint8).argmax(2)
 
 
 def embed(model: Any, image: Tensor) -> Tensor:
@@ -208,11 +355,31 @@ class TorchRunner:
         self.pruned, self.batch, self.name = pruned.eval(), batch, name
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, replay: Mapping[int, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """Run [batch, 3, height, width] float32 images; returns logits, kept_<block> (int32) and gap_<block>."""
-        wanted = None if replay is None else {b: torch.from_numpy(ids).long() for b, ids in replay.items()}
-        trace = self.pruned.trace(torch.from_numpy(np.ascontiguousarray(image)), wanted)
+    def __call__(self, image: np.ndarray, decisions: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Run [batch, 3, height, width] float32 images.
+
+        Args:
+            image: the images.
+            decisions: `kept_<block>` and `merged_<block>` to follow instead of deciding.
+
+        Returns:
+            logits, kept_<block> and merged_<block> (int32), and gap_<block>.
+        """
+        trace = self.pruned.trace(
+            torch.from_numpy(np.ascontiguousarray(image)), None if decisions is None else replay_of(decisions)
+        )
         assert trace.logits is not None
         result = {"logits": trace.logits.numpy()}
-        result |= {f"kept_{block}": ids.to(torch.int32).numpy() for block, ids in trace.kept.items()}
+        for kind in ("kept", "merged"):
+            found = getattr(trace, kind).items()
+            result |= {f"{kind}_{block}": ids.to(torch.int32).numpy() for block, ids in found}
         return result | {f"gap_{block}": gap.numpy() for block, gap in trace.gap.items()}
+
+
+def replay_of(decisions: Mapping[str, np.ndarray]) -> Replay:
+    """Decisions by output name, as a runner returns them, in the form that `PrunedViT.trace` follows."""
+    parts: dict[str, dict[int, Tensor]] = {"kept": {}, "merged": {}}
+    for name, ids in decisions.items():
+        kind, _, block = name.partition("_")
+        parts[kind][int(block)] = torch.from_numpy(np.ascontiguousarray(ids)).long()
+    return Replay(**parts)

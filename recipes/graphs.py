@@ -15,6 +15,7 @@ import onnx
 from ..exporter.budget import Budget
 from ..exporter.errors import UnsupportedError
 from ..exporter.lint import lint, operator_table
+from ..exporter.passes.base import PassReport
 from ..exporter.passes.pipeline import rewrite
 from ..exporter.pruned import Output, PrunedViT
 from ..exporter.runtime.bench import interleave
@@ -52,7 +53,7 @@ def trace_all(
 ) -> None:
     """Write `<kind>.onnx` as traced, before any pass."""
     for index, kind in enumerate(KINDS):
-        outputs: tuple[Output, ...] = ("logits", "kept") if kind == "pruned" else ("logits",)
+        outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
         own = dict(metadata) | {"kind": kind, "budget": budget_of(kind, budget).model_dump(mode="json")}
         save(trace(PrunedViT(model, budget_of(kind, budget), outputs), batch, own), folder / f"{kind}.onnx")
         gc.collect()  # the exporter leaves cycles that hold the weights
@@ -71,7 +72,8 @@ def rewrite_all(
     reports: dict[str, Any] = {}
     for index, kind in enumerate(KINDS):
         model = onnx.load(traced / f"{kind}.onnx")
-        before, rewritten, passes = operator_table(model), model, []
+        before, rewritten = operator_table(model), model
+        passes: list[PassReport] = []
         for form in forms:  # the fused form goes on where the decomposed one ended
             rewritten, more = rewrite(rewritten, target, {"image": image}, fused_attention=form == "fused")
             passes = [*passes, *(report for report in more if report.count or not passes)]

@@ -14,9 +14,9 @@ from ..calibration.images import ImageSource, batches
 from ..exporter.budget import Budget
 from ..exporter.fidelity import fidelity
 from ..exporter.passes.pipeline import rewrite
-from ..exporter.pruned import PrunedViT, TorchRunner
+from ..exporter.pruned import PrunedViT, TorchRunner, replay_of
 from ..exporter.reference import drop_tokens
-from ..exporter.runtime.parity import Replay, Rung, compare, exact, ladder
+from ..exporter.runtime.parity import Replay, Rung, compare, exact, ladder, stage_names
 from ..exporter.runtime.runners import OrtRunner, Outputs, run_all
 from ..exporter.targets import Target
 from ..exporter.trace import trace
@@ -34,7 +34,7 @@ def torch_reference(model: Any, budget: Budget, images: np.ndarray, batch: int) 
     def replay(chosen: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
         rows = []
         for row, index in enumerate(chosen):
-            wanted = {int(name[5:]): ids[row : row + 1] for name, ids in kept.items()}
+            wanted = {name: ids[row : row + 1] for name, ids in kept.items()}
             rows.append(runner(images[index : index + 1], wanted)["logits"])
         return np.concatenate(rows)
 
@@ -62,10 +62,10 @@ def eager_rungs(
         dense = model(few).numpy()
         nothing_removed = PrunedViT(model, without_stages(budget)).trace(few).logits
     assert nothing_removed is not None
-    kept = {row.block: torch.from_numpy(reference[f"kept_{row.block}"][: len(few)]).long() for row in budget.stages}
-    dropped = drop_tokens(model, budget, few, kept).numpy()
     ours = {name: value[: len(few)] for name, value in reference.items()}
-    decided = {name: value for name, value in ours.items() if name.startswith("kept_")}
+    decided = {name: ours[name] for name in stage_names(ours)}
+    decisions = replay_of(decided)
+    dropped = drop_tokens(model, budget, few, decisions.kept, decisions.merged).numpy()
     return [
         exact("identity: nothing removed = timm", dense, nothing_removed.numpy()),
         compare(

@@ -103,7 +103,12 @@ class PruneSection(Section):
     mass: float | None = Field(default=None, gt=0, lt=1, description="Keep the tokens holding this importance mass.")
     budget: str | None = Field(default=None, description="A budget.json, perhaps edited by hand.")
     blocks: list[int] | None = Field(default=None, min_length=1, description="Blocks of the stages; null: the rule's.")
-    stages: int = Field(default=3, ge=1, le=4, description="How many stages the solver places when blocks is null.")
+    stages: int | None = Field(
+        default=None,
+        ge=1,
+        le=4,
+        description="How many stages the solver places when blocks is null; null: 3, or what the method's paper has.",
+    )
     final: bool = Field(
         default=True, description="Drop all patches before the last MLP where only prefix tokens are classified (free)."
     )

@@ -6,7 +6,10 @@ A method is a module with
 * `NEEDS_ATTENTION`: whether a stage must materialize the attention matrix;
 * `select(evidence, keep, options, parameters) -> Selection`: which tokens stay, with fixed counts;
 * optionally `score(evidence, parameters) -> Scores`: how a block of the dense model is judged, for calibration;
-* optionally `check_stage(before, keep, prefix, options, where)`: refuse a stage that it cannot fill.
+* optionally `check_stage(before, keep, prefix, options, parameters, where)`: refuse a stage that it cannot fill;
+* where tokens merge, `merges(options, parameters, block) -> rule`: how, or None for a stage that only drops, and a
+  `proportional` parameter if a token's size counts in the attention that follows;
+* where the rest becomes one more token, `fuse(evidence, kept, options, parameters) -> weights`.
 
 Adding one takes its file and its line in `METHODS`.
 """
@@ -22,7 +25,10 @@ from ..errors import InputError
 # name -> (module, what it does)
 METHODS: dict[str, tuple[str, str]] = {
     "zero_tprune": ("zero_tprune", "attention-graph importance, then key similarity; drops tokens"),
-    "evit": ("evit", "top-k by the class token's attention; drops tokens"),
+    "ppt": ("ppt", "every image prunes or pools, by how peaked its significance is; drops or merges tokens"),
+    "tome": ("tome", "the most similar tokens are averaged; merges tokens"),
+    "tofu": ("tofu", "ToMe's matching: early blocks drop what is matched, later ones fuse it"),
+    "evit": ("evit", "top-k by the class token's attention; drops tokens or fuses them into one"),
     "random": ("random_patches", "control: the same number of tokens, drawn once at random"),
     "uniform": ("uniform", "control: evenly spaced patches"),
     "slice": ("slice_front", "control: the first tokens, at no cost; the floor of every token plan"),

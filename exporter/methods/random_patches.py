@@ -1,10 +1,12 @@
 """Control: patches drawn once at random, baked in as constants (the same for every image).
 
-A random operator in the graph would not do: TensorRT ignores its seed.
+A random operator in the graph would not do: TensorRT ignores its seed. numpy draws, as PyTorch's exporter cannot trace
+a generator.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,6 +35,6 @@ class StageOptions(BaseModel):
 def select(evidence: Evidence, keep: int, options: StageOptions, parameters: Parameters) -> Selection:
     """Keep `keep - prefix` patches of a permutation that depends on the seed and the token count only."""
     tokens, prefix = evidence.keys.shape[2], evidence.prefix
-    generator = torch.Generator().manual_seed(options.seed * 65537 + tokens)
-    chosen = torch.randperm(tokens - prefix, generator=generator)[: keep - prefix].sort().values + prefix
-    return Selection(torch.cat([torch.arange(prefix), chosen]).expand(evidence.keys.shape[0], -1))
+    generator = np.random.default_rng((options.seed, tokens))
+    chosen = np.sort(generator.permutation(tokens - prefix)[: keep - prefix]) + prefix
+    return Selection(torch.tensor([*range(prefix), *chosen.tolist()]).expand(evidence.keys.shape[0], -1))

@@ -200,7 +200,7 @@ def score(evidence: Evidence, parameters: Parameters) -> Scores:
     return Scores(scores, notes)
 
 
-def check_stage(before: int, keep: int, prefix: int, options: StageOptions, where: str) -> None:
+def check_stage(before: int, keep: int, prefix: int, options: StageOptions, parameters: Parameters, where: str) -> None:
     """Refuse a similarity count that the stage cannot remove.
 
     Raises:

@@ -6,9 +6,10 @@
         =>  qkv --Split--+--Attention(q, k, v; q_num_heads = kv_num_heads = H, scale)-- [B,N,D]
 
 1. self-attention with the plain timm layout;
-2. a pruning stage reads the matrix too: Attention hands it out as its fourth output;
-3. a pruning stage reads queries, keys or values [B,H,N,d] too: it gets them from the same Split;
-4. keys averaged over heads in that form: the mean is taken before they are transposed.
+2. a bias of every key (proportional attention) before the softmax: it becomes the mask, one row a query;
+3. a pruning stage reads the matrix too: Attention hands it out as its fourth output;
+4. a pruning stage reads queries, keys or values [B,H,N,d] too: it gets them from the same Split;
+5. keys averaged over heads in that form: the mean is taken before they are transposed.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ def _projection(tensor: gs.Tensor) -> tuple[gs.Node, int] | None:
 
 
 def match(node: gs.Node, context: Context) -> Found:
-    """Cases 1 to 3."""
+    """Cases 1 to 4."""
     matrix = static_shape(node.outputs[0])
     if matrix is None or len(matrix) != 4 or int(node.attrs.get("axis", -1)) not in (-1, 3):
         return "it is no softmax over the last axis of [batch, heads, queries, keys]"
-    scores = producer(node.inputs[0], "MatMul")
+    scores, bias = _biased(node.inputs[0])
     product = next((reader for reader in node.outputs[0].outputs if _applies(reader, node.outputs[0])), None)
     if product is None or scores is None:
         return "it is not a plain softmax attention"
@@ -78,9 +79,22 @@ def match(node: gs.Node, context: Context) -> Found:
         "last": merged,
         "shape": shape,
         "scale": scale,
+        "bias": bias,
         "matrix": wanted,
         "shared": shared,
     }
+
+
+def _biased(logits: gs.Tensor) -> tuple[gs.Node | None, gs.Tensor | None]:
+    """The MatMul behind the softmax, and the bias [1 or batch, 1, 1, keys] added to it, if any."""
+    added = producer(logits, "Add")
+    if added is None:
+        return producer(logits, "MatMul"), None
+    for product, bias in (added.inputs, added.inputs[::-1]):
+        shape = static_shape(bias)
+        if shape is not None and len(shape) == 4 and shape[1:3] == [1, 1] and not isinstance(bias, gs.Constant):
+            return producer(product, "MatMul"), bias
+    return None, None
 
 
 def _applies(reader: gs.Node, matrix: gs.Tensor) -> bool:
@@ -103,7 +117,8 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     sizes = build.const([width] * 3, "int64", "parts")
     graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 2}, [found["qkv"], sizes], parts))
     heads_of = {"q_num_heads": heads, "kv_num_heads": heads, "scale": found["scale"]}
-    build.node("Attention", parts, [batch, tokens, width], out.dtype, out, **heads_of)
+    inputs = [*parts, _mask(build, found["bias"], batch, tokens)] if found["bias"] is not None else parts
+    build.node("Attention", inputs, [batch, tokens, width], out.dtype, out, **heads_of)
     for place, tensor in found["shared"].items():
         apart = [batch, tokens, heads, head_dim]
         cut = build.node("Reshape", [parts[place], build.const(apart, "int64", "shape")], apart, dtype)
@@ -115,8 +130,17 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
         attention.outputs += [gs.Variable.empty(), gs.Variable.empty(), matrix]
 
 
+def _mask(build: Builder, bias: gs.Tensor, batch: int, tokens: int) -> gs.Tensor:
+    """The bias once a query, [batch, 1, tokens, tokens], as onnxruntime wants it; made once for all its readers."""
+    shape = [batch, 1, tokens, tokens]
+    for reader in bias.outputs:
+        if reader.op == "Expand" and static_shape(reader.outputs[0]) == shape:
+            return reader.outputs[0]
+    return build.node("Expand", [bias, build.const(shape, "int64", "queries")], shape, bias.dtype)
+
+
 def match_mean(node: gs.Node, context: Context) -> Found:
-    """Case 4."""
+    """Case 5."""
     turn, axes = producer(node.inputs[0], "Transpose"), constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if turn is None or axes is None or int(node.attrs.get("keepdims", 1)) or only_consumer(node.inputs[0]) is not node:
         return None

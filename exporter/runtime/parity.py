@@ -22,7 +22,7 @@ class StageAgreement:
     """How one stage's decisions compare.
 
     Attributes:
-        output: `kept_<block>`.
+        output: `kept_<block>` or `merged_<block>`.
         same_images: share of images with the same set of tokens.
         same_tokens: mean share of the tokens in common.
         differing: images that differ.
@@ -120,14 +120,20 @@ def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
 
 
 def stage_names(outputs: Outputs) -> list[str]:
-    """`kept_<block>` outputs in the order of their blocks."""
-    return sorted((name for name in outputs if name.startswith("kept_")), key=lambda name: int(name[5:]))
+    """`kept_<block>` and `merged_<block>` outputs in the order of their blocks."""
+    names = [name for name in outputs if name.startswith(("kept_", "merged_"))]
+    return sorted(names, key=lambda name: (block_of(name), name))
+
+
+def block_of(name: str) -> int:
+    """The block of an output such as `kept_3`."""
+    return int(name.rpartition("_")[2])
 
 
 def compare_decisions(
     reference: Outputs, candidate: Outputs, stages: Sequence[str]
 ) -> tuple[list[StageAgreement], np.ndarray]:
-    """Compare kept tokens as sets.
+    """Compare kept tokens, and pairs of merged ones, as sets.
 
     Returns:
         per stage agreement; [n] bool, whether an image agrees everywhere.
@@ -140,7 +146,7 @@ def compare_decisions(
         same = (ours == theirs).all(axis=1)
         common = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(ours, theirs, strict=True)]
         first = agreeing & ~same
-        gaps = reference.get(f"gap_{name[5:]}")
+        gaps = reference.get(f"gap_{block_of(name)}")
         # Without a gap, or with one that is no number, nothing says that it was a near-tie.
         at_cut = np.full(count, np.inf) if gaps is None else np.where(np.isfinite(gaps), gaps, np.inf)
         table.append(
@@ -170,11 +176,12 @@ def compare(
 
     Args:
         name: of the rung.
-        reference: `logits` [n, classes], `kept_<block>` [n, tokens] and `gap_<block>` [n].
-        candidate: `logits` and `kept_<block>`.
+        reference: `logits` [n, classes], `kept_<block>` [n, tokens], `merged_<block>` [n, merged] where tokens
+            merge, and `gap_<block>` [n].
+        candidate: `logits`, `kept_<block>` and `merged_<block>`.
         atol: largest absolute error of a logit, decisions being equal or replayed.
         tie: a decision may differ where the reference's relative gap at the cut is below this.
-        replay: (image indices, candidate's kept ids of those images) -> the reference's logits under them.
+        replay: (image indices, candidate's decisions on those images) -> the reference's logits under them.
     """
     rung = Rung(name, len(reference["logits"]))
     stages = stage_names(reference)

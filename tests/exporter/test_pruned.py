@@ -15,7 +15,7 @@ from timm.layers import set_fused_attn
 from vitrim.exporter.budget import parse_budget
 from vitrim.exporter.errors import InputError
 from vitrim.exporter.models import describe
-from vitrim.exporter.pruned import PrunedViT, TorchRunner, attend, embed
+from vitrim.exporter.pruned import PrunedViT, Replay, TorchRunner, attend, embed
 
 # Every family of the README by the timm name that carries its peculiarity.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -112,9 +112,9 @@ def test_replaying_own_decisions_changes_nothing_and_other_ones_do(vit: Any) -> 
     pruned = PrunedViT(vit, budget_for(vit, {1: 9, 2: 5}))
     with torch.inference_mode():
         trace = pruned.trace(images)
-        again = pruned.trace(images, replay=trace.kept)
+        again = pruned.trace(images, replay=Replay(trace.kept))
         other = {1: torch.arange(9).expand(2, -1), 2: torch.arange(5).expand(2, -1)}
-        moved = pruned.trace(images, replay=other)
+        moved = pruned.trace(images, replay=Replay(other))
     assert trace.logits is not None
     assert again.logits is not None
     assert moved.logits is not None

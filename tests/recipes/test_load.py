@@ -35,7 +35,7 @@ bench:  {runs: 50}
 def test_the_issue_s_example_with_defaults() -> None:
     recipe = validate(parse_yaml(GOOD, "r"), "r")
     assert recipe.parity.atol == 1e-4
-    assert (recipe.export.attention, recipe.engine.mode, recipe.prune.stages) == ("auto", "auto", 3)
+    assert (recipe.export.attention, recipe.engine.mode, recipe.prune.stages) == ("auto", "auto", None)
     again = validate(yaml.safe_load(dump_recipe(recipe)), "again")
     assert again == recipe
 

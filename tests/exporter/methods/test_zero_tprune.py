@@ -219,8 +219,8 @@ def test_near_ties_are_reported_as_a_small_gap() -> None:
 
 
 def test_a_stage_that_similarity_cannot_fill_is_refused() -> None:
-    check_stage(17, 9, 1, StageOptions(similar=8), "blocks[2]")
+    check_stage(17, 9, 1, StageOptions(similar=8), Parameters(), "blocks[2]")
     with pytest.raises(InputError, match=r"blocks\[2\]\.similar is 9.*at most 8"):
-        check_stage(17, 3, 1, StageOptions(similar=9), "blocks[2]")
+        check_stage(17, 3, 1, StageOptions(similar=9), Parameters(), "blocks[2]")
     with pytest.raises(InputError, match="removes 2 of 16 patches.*at most 2"):
-        check_stage(17, 15, 1, StageOptions(similar=3), "blocks[2]")
+        check_stage(17, 15, 1, StageOptions(similar=3), Parameters(), "blocks[2]")

@@ -9,11 +9,14 @@ import onnx
 import pytest
 import torch
 from helpers import budget_for, export_module, small_vit
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from vitrim.calibration.rules import BY_COUNT
 from vitrim.exporter.errors import ParityError, UnsupportedError
 from vitrim.exporter.lint import lint, operator_table
+from vitrim.exporter.methods import METHODS
+from vitrim.exporter.methods.matching import largest_reduction
 from vitrim.exporter.passes import pipeline
 from vitrim.exporter.passes.base import Pass
 from vitrim.exporter.passes.pipeline import PASSES, hold_against, rewrite, run_once
@@ -258,13 +261,15 @@ def test_comparison_of_a_pass_names_what_changed() -> None:
     assert hold_against("p", {"y": np.zeros(2, np.float32)}, {"y": np.full(2, 1e-6, np.float32)}) == pytest.approx(1e-6)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(
+    max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)  # shrinking takes minutes
 @given(
     depth=st.integers(1, 2),
     heads=st.integers(1, 3),
     registers=st.integers(0, 2),
     batch=st.integers(1, 2),
-    method=st.sampled_from(["zero_tprune", "evit", "uniform", "slice"]),
+    method=st.sampled_from([*METHODS]),
     place=st.sampled_from(["before_mlp", "after_block"]),
     target=st.sampled_from(["ort-cpu", "trt-8.5", "trt-10.3"]),
     fused=st.booleans(),
@@ -276,7 +281,12 @@ def test_any_legal_budget_exports_static_and_equal(
     model = small_vit(depth=depth, num_heads=heads, embed_dim=heads * 8, reg_tokens=registers)
     tokens, least = 17 + registers, 2 + registers
     after = sorted((data.draw(st.integers(least, tokens)) for _ in range(depth)), reverse=True)
-    pruned = PrunedViT(model, budget_for(model, dict(enumerate(after)), method, {"place": place}), ("logits", "kept"))
+    if method in BY_COUNT:  # one matching merges at most half
+        now = tokens
+        for index, wanted in enumerate(after):
+            now = after[index] = max(wanted, now - largest_reduction(now, 1 + registers))
+    budget = budget_for(model, dict(enumerate(after)), method, {"place": place})
+    pruned = PrunedViT(model, budget, ("logits", "kept", "merged"))
     feeds = image_for(batch)
     rewritten, _ = rewrite(
         trace(pruned, batch), get_target(target), feeds, fused_attention=fused and target == "ort-cpu"
@@ -290,5 +300,37 @@ def test_any_legal_budget_exports_static_and_equal(
     gaps = [float(gap.min()) for gap in reference.gap.values()]
     if min(gaps, default=1.0) > 1e-4:  # a near-tie may rightly fall the other way
         np.testing.assert_allclose(outputs["logits"], reference.logits.numpy(), atol=1e-4 * scale)
+        for block, pairs in reference.merged.items():
+            np.testing.assert_array_equal(outputs[f"merged_{block}"], pairs.numpy())
     for block, ids in reference.kept.items():
         assert outputs[f"kept_{block}"].shape == ids.shape
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [("tome", {}), ("tofu", {}), ("ppt", {"threshold": 0.004}), ("evit", {"fuse": True})],
+    ids=str,
+)
+def test_merging_exports_clean_and_equal(method: str, parameters: dict[str, Any], target: str, batch: int) -> None:
+    model = small_vit()
+    budget = budget_for(model, {0: 14, 2: 9, 3: 6}, method, parameters)
+    pruned = PrunedViT(model, budget, ("logits", "kept", "merged"))
+    feeds = image_for(batch)
+    fused = target == "ort-cpu"
+    rewritten, _ = rewrite(trace(pruned, batch), get_target(target), feeds, fused_attention=fused)
+    assert [str(finding) for finding in lint(rewritten, get_target(target))] == []
+    table = operator_table(rewritten)
+    assert not any(op.startswith("Scatter") for op in table)
+    if fused:
+        assert table["Attention"] == 4
+        assert "Softmax" not in table
+    outputs = run_once(rewritten, feeds)
+    with torch.inference_mode():
+        reference = pruned.trace(torch.from_numpy(feeds["image"]))
+    assert reference.logits is not None
+    np.testing.assert_allclose(outputs["logits"], reference.logits.numpy(), atol=1e-4)
+    for kind in ("kept", "merged"):
+        for block, ids in getattr(reference, kind).items():
+            np.testing.assert_array_equal(np.sort(outputs[f"{kind}_{block}"]), np.sort(ids.numpy()))
