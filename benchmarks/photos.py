@@ -53,7 +53,10 @@ def same_tokens(shape: ViTShape, budget: Budget, method: str, parameters: dict[s
 def _similar(own: dict[str, Any], given: dict[str, Any], method: str) -> dict[str, Any]:
     if method != "zero_tprune":
         return {}
-    return {"similar": given.get("similar", own.get("similar", 0)), "iterations": given.get("iterations", 5)}
+    return {
+        "similar": given.get("similar", own.get("similar", 0)),
+        "iterations": given.get("iterations", own.get("iterations", 1)),
+    }
 
 
 def budgets(shape: ViTShape, macs: float) -> dict[str, Budget]:
@@ -71,7 +74,7 @@ def budgets(shape: ViTShape, macs: float) -> dict[str, Budget]:
         "without VHF": same_tokens(shape, ours, "zero_tprune", {"variance_filter": None}),
         "uniform start (uni)": same_tokens(shape, ours, "zero_tprune", {"start": "uniform"}),
         "head mean instead of RMS": same_tokens(shape, ours, "zero_tprune", {"heads": "mean"}),
-        "1 iteration": same_tokens(shape, ours, "zero_tprune", {}, iterations=1),
+        "5 iterations": same_tokens(shape, ours, "zero_tprune", {}, iterations=5),
         "30 iterations": same_tokens(shape, ours, "zero_tprune", {}, iterations=30),
         "blocks 3 6 9, no free last stage": from_target(shape, "zero_tprune", {}, macs, plain),
         "the same: class attention": from_target(shape, "evit", {}, macs, plain),

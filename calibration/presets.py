@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..exporter.errors import InputError
@@ -23,22 +23,34 @@ class StageRule:
         block: 0-based block of a 12-block model.
         rate: share of the patches that stays, of those that similarity left over.
         options: the method's options of the stage.
+        remove: tokens that go instead of a rate, at most what one matching can merge.
     """
 
     block: int
     rate: float
     options: dict[str, Any] = field(default_factory=dict)
+    remove: int | None = None
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named configuration: method, parameters, stages, and what it is."""
+    """A named configuration.
+
+    Attributes:
+        method: the pruning method.
+        parameters: its parameters.
+        stages: where it prunes and how much.
+        about: what it is, in a line.
+        round_up: whether kept patches are rounded up.
+        fused: tokens that every stage adds (EViT's fused one).
+    """
 
     method: str
     parameters: dict[str, Any]
     stages: Sequence[StageRule]
     about: str
     round_up: bool = False
+    fused: int = 0
 
 
 def _precursor(blocks: Sequence[int], rates: Sequence[float]) -> Preset:
@@ -51,6 +63,22 @@ def _precursor(blocks: Sequence[int], rates: Sequence[float]) -> Preset:
 def _evit(rate: float) -> Preset:
     stages = [StageRule(block, rate) for block in (3, 6, 9)]
     return Preset("evit", {"place": "before_mlp"}, stages, f"EViT, keep {rate} at blocks 3, 6, 9", round_up=True)
+
+
+def _evit_fused(rate: float) -> Preset:
+    plain = _evit(rate)
+    return replace(plain, parameters={"fuse": True}, about=f"{plain.about}, the rest fused into one token", fused=1)
+
+
+def _ppt(remove: int, threshold: float) -> Preset:
+    stages = [StageRule(block, 1.0, remove=remove) for block in (3, 6, 9)]
+    about = f"PPT, {remove} tokens at blocks 3, 6, 9, threshold {threshold:g} (published for DeiT-S at r = 50)"
+    return Preset("ppt", {"threshold": threshold}, stages, about)
+
+
+def _tome(remove: int) -> Preset:
+    stages = [StageRule(block, 1.0, remove=remove) for block in range(12)]
+    return Preset("tome", {}, stages, f"ToMe, {remove} tokens in every block")
 
 
 PRESETS: dict[str, Preset] = {
@@ -78,6 +106,9 @@ PRESETS: dict[str, Preset] = {
     "evit-0.7": _evit(0.7),
     "evit-0.6": _evit(0.6),
     "evit-0.5": _evit(0.5),
+    **{f"evit-fused-{rate}": _evit_fused(rate) for rate in (0.9, 0.8, 0.7, 0.6, 0.5)},
+    "ppt-50": _ppt(50, 7e-5),
+    **{f"tome-{remove}": _tome(remove) for remove in (8, 11, 13, 16)},
 }
 
 

@@ -142,19 +142,62 @@ def from_keep_rates(
 
 def from_preset(shape: ViTShape, preset: Preset, **informative: Any) -> Budget:
     """A preset's budget for a model of any depth; its blocks are scaled from twelve."""
-    patches = shape.tokens - shape.prefix_tokens
+    patches, prefix = shape.tokens - shape.prefix_tokens, shape.prefix_tokens
+    if len(preset.stages) == 12 and shape.depth != 12:  # in every block
+        preset = replace(preset, stages=[replace(preset.stages[0], block=block) for block in range(shape.depth)])
     stages: list[Stage] = []
     for rule in preset.stages:
-        block = rule.block if shape.depth == 12 else round(rule.block * (shape.depth - 1) / 11)
+        block = rule.block if shape.depth == 12 or len(preset.stages) == shape.depth else round(rule.block * (shape.depth - 1) / 11)
         if stages and block <= stages[-1].block:
             raise InputError(f"this preset has more stages than a model of {shape.depth} blocks has room for")
         options = dict(rule.options)
         if "similar" in options:
             options["similar"] = min(options["similar"], patches // 4)
-        kept = max(1, kept_patches(patches, type(rule)(rule.block, rule.rate, options), preset.round_up))
+        if rule.remove is not None:
+            kept = patches - min(rule.remove, largest_reduction(patches + prefix, prefix))
+        else:
+            kept = max(1, kept_patches(patches, replace(rule, options=options), preset.round_up)) + preset.fused
         stages.append(Stage(block, kept, options))
         patches = kept
     return make_budget(shape, preset.method, preset.parameters, stages, **informative)
+
+
+def spread(remove: int, inflection: float, stages: int) -> list[int]:
+    """ToMe's schedules: `remove` tokens at every stage, or (inflection not 0) on a line with that mean.
+
+    The line goes from `int(remove * (1 - inflection))` to its mirror image: -1 removes twice as many at first and none
+    at the end.
+    """
+    first = int(remove * (1 - inflection))
+    step = 2 * (remove - first) / max(stages - 1, 1)
+    return [int(first + step * index + 1e-9) for index in range(stages)]
+
+
+def from_counts(
+    shape: ViTShape, method: str, parameters: Mapping[str, Any], counts: Sequence[int], rule: Rule
+) -> Budget:
+    """A budget from the tokens that each stage removes, at most what one matching can merge.
+
+    Args:
+        counts: by stage of `rule`.
+
+    Raises:
+        InputError: another number of counts than of stages, or more than there are patches.
+    """
+    if len(counts) != len(rule.blocks):
+        raise InputError(
+            f"prune.remove lists {len(counts)} numbers, but there are stages at {len(rule.blocks)} blocks "
+            f"{list(rule.blocks)}; name as many with prune.blocks"
+        )
+    patches, prefix = shape.tokens - shape.prefix_tokens, shape.prefix_tokens
+    kept: list[int] = []
+    for block, count in zip(rule.blocks, counts, strict=True):
+        before = kept[-1] if kept else patches
+        most = min(largest_reduction(before + prefix, prefix) if rule.steps == "counts" else before, before - 1)
+        if count > most and rule.steps == "rates":
+            raise InputError(f"prune.remove takes {count} of {before} patches at block {block}; take at most {most}")
+        kept.append(before - min(count, most))
+    return make_budget(shape, method, parameters, rule.stages(method, shape.depth, patches, kept))
 
 
 def from_mass(

@@ -13,7 +13,7 @@ from ..calibration.images import ImageSource
 from ..calibration.presets import get_preset
 from ..calibration.rules import default_rule
 from ..calibration.search import search
-from ..calibration.solve import from_keep_rates, from_mass, from_preset, from_target
+from ..calibration.solve import from_counts, from_keep_rates, from_mass, from_preset, from_target, spread
 from ..exporter.budget import Budget, check_legal, read_budget
 from ..exporter.errors import InputError
 from ..exporter.methods import get_method
@@ -97,12 +97,17 @@ def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, lis
         stages=prune.stages,
         similar=prune.similar,
         iterations=prune.iterations,
-        final=prune.final,
+        final=prune.final and prune.remove is None,
     )
     if preset is not None:
         budget = from_preset(shape, preset)
     elif prune.keep_rates is not None:
         budget = from_keep_rates(shape, method_name, parameters, prune.keep_rates, rule)
+    elif prune.remove is not None:
+        counts = prune.remove
+        if isinstance(counts, int):
+            counts = spread(counts, prune.inflection, len(rule.blocks))
+        budget = from_counts(shape, method_name, parameters, counts, rule)
     elif prune.mass is not None:
         if seen is None:
             raise InputError(f"prune.mass needs importance, which {method_name} does not have; give a target instead")

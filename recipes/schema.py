@@ -100,6 +100,15 @@ class PruneSection(Section):
     keep_rates: dict[int, float] | None = Field(
         default=None, description="Share of the patches that stays, by block (0-based)."
     )
+    remove: int | list[int] | None = Field(
+        default=None, description="Tokens that every stage removes, or a list with a number for each."
+    )
+    inflection: float = Field(
+        default=0.0,
+        ge=-1,
+        le=1,
+        description="With remove: how much more the last stages remove than the first; -1 starts with twice as many.",
+    )
     mass: float | None = Field(default=None, gt=0, lt=1, description="Keep the tokens holding this importance mass.")
     budget: str | None = Field(default=None, description="A budget.json, perhaps edited by hand.")
     blocks: list[int] | None = Field(default=None, min_length=1, description="Blocks of the stages; null: the rule's.")
@@ -135,9 +144,17 @@ class PruneSection(Section):
                 raise ValueError(f"block {block} has rate {rate}; blocks count from 0 and rates lie in (0, 1]")
         return rates
 
+    @field_validator("remove")
+    @classmethod
+    def _removes(cls, remove: int | list[int] | None) -> int | list[int] | None:
+        counts = remove if isinstance(remove, list) else [remove or 0]
+        if remove is not None and (not any(counts) or min(counts) < 0):
+            raise ValueError(f"{remove} removes nothing; give a number above 0, or a list of numbers from 0 up")
+        return remove
+
     @model_validator(mode="after")
     def _one_way(self) -> PruneSection:
-        exactly_one(self, ("target", "preset", "keep_rates", "mass", "budget"))
+        exactly_one(self, ("target", "preset", "keep_rates", "remove", "mass", "budget"))
         return self
 
 

@@ -14,11 +14,24 @@ from hypothesis import strategies as st
 from vitrim.calibration.cost import dense_plan, model_macs
 from vitrim.calibration.decisions import gather, patches_for_mass, statistics
 from vitrim.calibration.images import ArrayImages
-from vitrim.calibration.rules import default_rule
+from vitrim.calibration.presets import get_preset
+from vitrim.calibration.rules import BY_COUNT, default_rule
 from vitrim.calibration.search import search
-from vitrim.calibration.solve import Rule, Stage, check_blocks, from_keep_rates, from_mass, from_target, make_budget
+from vitrim.calibration.solve import (
+    Rule,
+    Stage,
+    check_blocks,
+    from_counts,
+    from_keep_rates,
+    from_mass,
+    from_preset,
+    from_target,
+    make_budget,
+    spread,
+)
 from vitrim.exporter.budget import check_legal
 from vitrim.exporter.errors import InputError
+from vitrim.exporter.methods.matching import largest_reduction
 from vitrim.exporter.models import ViTShape, create_model, describe, preprocessing
 from vitrim.exporter.pruned import PrunedViT
 
@@ -54,6 +67,55 @@ def test_targets_are_met_within_a_percent_and_never_passed(ratio: float, stages:
     reached = model_macs(shape, budget.plan())
     assert reached <= macs
     assert reached >= 0.99 * macs
+
+
+@settings(max_examples=40, deadline=None)
+@given(ratio=st.floats(0.55, 0.99), final=st.booleans(), method=st.sampled_from(sorted(BY_COUNT)))
+def test_merging_methods_meet_targets_within_what_one_matching_can_merge(
+    ratio: float, final: bool, method: str
+) -> None:
+    shape = describe(create_model("vit_tiny_patch16_224", args={"embed_dim": 24, "num_heads": 3}, random=0))
+    macs = ratio * model_macs(shape, dense_plan(shape))
+    budget = from_target(shape, method, {}, macs, default_rule(shape, method, {}, final=final))
+    legal(shape, budget)
+    assert 0.99 * macs <= model_macs(shape, budget.plan()) <= macs
+    for row in budget.stages:
+        assert row.after == 1 or row.before - row.after <= largest_reduction(row.before, 1)
+
+
+def test_a_merging_target_out_of_reach_names_the_least(tiny: ViTShape) -> None:
+    with pytest.raises(InputError, match=r"asks for 0.500 GMACs.*stages at blocks \[3, 6, 9\] the least is 0\.6"):
+        from_target(tiny, "ppt", {}, 0.5e9, default_rule(tiny, "ppt", {}, final=False))
+
+
+@pytest.mark.parametrize(
+    ("preset", "tokens"),
+    [
+        ("ppt-50", {3: 147, 6: 97, 9: 49}),
+        ("evit-fused-0.9", {3: 179, 6: 163, 9: 148}),
+        ("evit-fused-0.5", {3: 100, 6: 52, 9: 28}),
+        ("tome-13", dict(enumerate([184, 171, 158, 145, 132, 119, 106, 93, 80, 67, 54, 41]))),
+        ("tome-16", dict(enumerate([181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11]))),
+    ],
+)
+def test_published_plans_of_the_other_methods(tiny: ViTShape, preset: str, tokens: dict[int, int]) -> None:
+    budget = from_preset(tiny, get_preset(preset))
+    assert {row.block: row.after for row in budget.stages} == tokens
+
+
+def test_tome_s_schedules() -> None:
+    assert spread(13, -1.0, 12) == [26, 23, 21, 18, 16, 14, 11, 9, 7, 4, 2, 0]
+    assert spread(13, 0.0, 12) == [13] * 12
+
+
+def test_counts_by_hand(tiny: ViTShape) -> None:
+    rule = default_rule(tiny, "tome", {}, blocks=[2, 5], final=False)
+    budget = from_counts(tiny, "tome", {}, [150, 20], rule)
+    assert [(row.block, row.before, row.after) for row in budget.stages] == [(2, 197, 99), (5, 99, 79)]
+    with pytest.raises(InputError, match="lists 3 numbers, but there are stages at 2 blocks"):
+        from_counts(tiny, "tome", {}, [1, 2, 3], rule)
+    with pytest.raises(InputError, match="takes 196 of 196 patches at block 2; take at most 195"):
+        from_counts(tiny, "evit", {}, [196, 1], default_rule(tiny, "evit", {}, blocks=[2, 5]))
 
 
 def test_the_rule_s_budget_of_deit_tiny(tiny: ViTShape) -> None:
