@@ -25,7 +25,12 @@ PLACES: dict[int, tuple[tuple[float, float, float], ...]] = {
 }
 
 # Methods whose stages remove equal numbers of tokens, and where their papers put them; None: in every block.
-BY_COUNT: dict[str, tuple[float, ...] | None] = {"ppt": (0.25, 0.5, 0.75), "tome": None, "tofu": None}
+BY_COUNT: dict[str, tuple[float, ...] | None] = {
+    "ppt": (0.25, 0.5, 0.75),
+    "tome": None,
+    "tofu": None,
+    "frugal": tuple(block / 12 for block in range(3, 11)),  # eight small steps in the middle lost least on the photos
+}
 
 
 def default_rule(
@@ -60,7 +65,7 @@ def default_rule(
     counts = method in BY_COUNT
     if blocks is None and stages is None and method in BY_COUNT:
         shares = BY_COUNT[method]
-        blocks = range(shape.depth) if shares is None else sorted({int(share * shape.depth) for share in shares})
+        blocks = range(shape.depth) if shares is None else sorted({int(share * shape.depth + 1e-9) for share in shares})
         blocks = [block for block in blocks if not (free and block == last)]
     if blocks:
         chosen = check_blocks(blocks, shape.depth)

@@ -115,7 +115,7 @@ def to_budget(candidate: Candidate, shape: ViTShape, like: Budget, macs: float) 
     whole = shape.tokens - shape.prefix_tokens
 
     final = like.stages[-1].after == like.prefix_tokens
-    iterations = choosing(like)[0].options.get("iterations")
+    iterations = next((row.options["iterations"] for row in choosing(like) if "iterations" in row.options), None)
     steps: Literal["rates", "counts"] = "counts" if like.method in BY_COUNT else "rates"
     rule = Rule(candidate.blocks, candidate.weights, candidate.similar, iterations, final, steps)
 

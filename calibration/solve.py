@@ -70,7 +70,8 @@ def stage_options(method: str, patches: int, kept: int, similar: float, iteratio
     if method != "zero_tprune":
         return {}
     count = min(round((patches - kept) * similar), patches - patches // 2)
-    return {"similar": count} | ({"iterations": iterations} if iterations else {})
+    # Where similarity removes all that goes, there is no second ranking.
+    return {"similar": count} | ({"iterations": iterations} if iterations and count < patches - kept else {})
 
 
 def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -147,7 +148,11 @@ def from_preset(shape: ViTShape, preset: Preset, **informative: Any) -> Budget:
         preset = replace(preset, stages=[replace(preset.stages[0], block=block) for block in range(shape.depth)])
     stages: list[Stage] = []
     for rule in preset.stages:
-        block = rule.block if shape.depth == 12 or len(preset.stages) == shape.depth else round(rule.block * (shape.depth - 1) / 11)
+        block = (
+            rule.block
+            if shape.depth == 12 or len(preset.stages) == shape.depth
+            else round(rule.block * (shape.depth - 1) / 11)
+        )
         if stages and block <= stages[-1].block:
             raise InputError(f"this preset has more stages than a model of {shape.depth} blocks has room for")
         options = dict(rule.options)

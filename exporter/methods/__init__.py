@@ -27,6 +27,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "zero_tprune": ("zero_tprune", "attention-graph importance, then key similarity; drops tokens"),
     "ppt": ("ppt", "every image prunes or pools, by how peaked its significance is; drops or merges tokens"),
     "tome": ("tome", "the most similar tokens are averaged; merges tokens"),
+    "frugal": ("frugal", "vitrim's own: merges patches that are alike and matter little; merges tokens"),
     "tofu": ("tofu", "ToMe's matching: early blocks drop what is matched, later ones fuse it"),
     "evit": ("evit", "top-k by the class token's attention; drops tokens or fuses them into one"),
     "random": ("random_patches", "control: the same number of tokens, drawn once at random"),

@@ -33,13 +33,16 @@ def check_reduction(before: int, keep: int, prefix: int, where: str) -> None:
         )
 
 
-def match_tokens(keys: Tensor, prefix: int, reduction: int) -> tuple[Tensor, Merge, Tensor]:
+def match_tokens(
+    keys: Tensor, prefix: int, reduction: int, weights: Tensor | None = None
+) -> tuple[Tensor, Merge, Tensor]:
     """Pair the `reduction` most similar patches of A with their best match in B.
 
     Args:
         keys: [batch, tokens, dim], averaged over heads.
         prefix: leading tokens that never merge.
         reduction: patches of A that merge.
+        weights: [batch, patches], what a patch is worth; given, those of the smallest `(1 - cosine) * weight` merge.
 
     Returns:
         kept positions [batch, tokens - reduction]: the prefix, what is left of A in ascending order, all of B; the
@@ -49,6 +52,8 @@ def match_tokens(keys: Tensor, prefix: int, reduction: int) -> tuple[Tensor, Mer
     first, odd = prefix + prefix % 2, prefix + 1 - prefix % 2
     unit = keys / keys.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     best, where = torch.matmul(unit[:, first::2], unit[:, odd::2].transpose(1, 2)).max(dim=-1)
+    if weights is not None:
+        best = (best - 1) * weights[:, first - prefix :: 2]
     ranked = best.topk(best.shape[1], dim=1)
     merged, left = ranked.indices[:, :reduction], ranked.indices[:, reduction:]
     front = torch.arange(prefix, device=keys.device).expand(batch, -1)

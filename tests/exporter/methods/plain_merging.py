@@ -7,7 +7,9 @@ import numpy as np
 Pairs = list[tuple[int, int]]
 
 
-def plain_matching(keys: np.ndarray, prefix: int, reduction: int) -> tuple[list[int], Pairs]:
+def plain_matching(
+    keys: np.ndarray, prefix: int, reduction: int, worth: dict[int, float] | None = None
+) -> tuple[list[int], Pairs]:
     """[heads, tokens, dim] keys -> positions that stay, in order, and (source, target) positions."""
     mean = keys.mean(axis=0)
     tokens = len(mean)
@@ -18,7 +20,8 @@ def plain_matching(keys: np.ndarray, prefix: int, reduction: int) -> tuple[list[
         return float(mean[i] @ mean[j] / np.linalg.norm(mean[i]) / np.linalg.norm(mean[j]))
 
     best = {i: max(group_b, key=lambda j, i=i: cosine(i, j)) for i in group_a}
-    merged = sorted(group_a, key=lambda i: -cosine(i, best[i]))[:reduction]
+    loss = {i: (1 - cosine(i, best[i])) * (worth[i] if worth else 1.0) for i in group_a}
+    merged = sorted(group_a, key=lambda i: loss[i])[:reduction]
     stays = list(range(prefix)) + [i for i in group_a if i not in merged] + group_b
     return stays, [(i, best[i]) for i in merged]
 

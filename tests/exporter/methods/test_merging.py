@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrim.exporter.errors import InputError
-from vitrim.exporter.methods import evit, ppt, tofu, tome
+from vitrim.exporter.methods import evit, frugal, ppt, tofu, tome
 from vitrim.exporter.methods.matching import largest_reduction
 from vitrim.exporter.methods.stage import Evidence, Selection
 from vitrim.exporter.pruned import PACKED, PrunedViT, Replay, reduce
 from vitrim.exporter.reference import drop_tokens
 
 sys.path.insert(0, str(Path(__file__).parent))
-from plain_merging import plain_fused, plain_matching, plain_merge, plain_ppt
+from plain_merging import plain_fused, plain_matching, plain_merge, plain_ppt, plain_significance
 
 
 def make_evidence(seed: int, heads: int, patches: int, prefix: int, block: tuple[int, int] = (0, 1)) -> Evidence:
@@ -101,6 +101,26 @@ def test_ppt_equals_the_plain_implementation(shape: dict[str, int], threshold: f
         expected, sums = plain_merge(x[image].numpy(), size[image].tolist(), stays, pairs)
         np.testing.assert_allclose(rows[image].numpy(), expected, atol=1e-10)
         np.testing.assert_allclose(left[image].numpy(), sums, atol=1e-10)
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=sizes.filter(lambda s: s["prefix"] > 0), exponent=st.sampled_from([0.0, 0.75, 2.0]), data=st.data())
+def test_frugal_merging_equals_the_plain_implementation(
+    shape: dict[str, int], exponent: float, data: st.DataObject
+) -> None:
+    evidence = make_evidence(**shape)
+    tokens, prefix = shape["patches"] + shape["prefix"], shape["prefix"]
+    reduction = data.draw(st.integers(1, largest_reduction(tokens, prefix)))
+    parameters = frugal.Parameters(exponent=exponent)
+    selection = frugal.select(evidence, tokens - reduction, frugal.StageOptions(), parameters)
+    assert selection.kept is not None
+    assert evidence.attention is not None
+    for image in range(2):
+        shares = plain_significance(evidence.attention[image].numpy(), evidence.values[image].numpy(), prefix)
+        worth = {patch: share**exponent for patch, share in shares.items()}
+        stays, pairs = plain_matching(evidence.keys[image].numpy(), prefix, reduction, worth)
+        assert selection.kept[image].tolist() == stays
+        assert pairs_of(selection, image) == pairs
 
 
 def test_both_policies_meet_in_one_batch() -> None:
@@ -186,6 +206,7 @@ CASES = [
     ("ppt", {"threshold": 1e9}, {}),
     ("ppt", {"policy": "prune"}, {}),
     ("evit", {"fuse": True}, {}),
+    ("frugal", {}, {}),
 ]
 MODELS = [
     {},

@@ -310,7 +310,7 @@ def test_any_legal_budget_exports_static_and_equal(
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
 @pytest.mark.parametrize(
     ("method", "parameters"),
-    [("tome", {}), ("tofu", {}), ("ppt", {"threshold": 0.004}), ("evit", {"fuse": True})],
+    [("tome", {}), ("tofu", {}), ("ppt", {"threshold": 0.004}), ("evit", {"fuse": True}), ("frugal", {})],
     ids=str,
 )
 def test_merging_exports_clean_and_equal(method: str, parameters: dict[str, Any], target: str, batch: int) -> None:
