@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .exporter.budget import Budget
+    from .exporter.families import Family
     from .exporter.runtime.doctor import Check
     from .recipes.run import Exported
     from .recipes.schema import Recipe
@@ -130,6 +131,19 @@ def recipes() -> dict[str, str]:
     from .recipes.load import shipped
 
     return {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped().items()}
+
+
+def models(wanted: str = "", progress: Any = None) -> list[Family]:
+    """Which of timm's models vitrim takes, by family; see `vitrim.exporter.families`.
+
+    Args:
+        wanted: part of a family's or a model's name; empty asks all of timm, which takes minutes.
+        progress: called with (models done, models).
+    """
+    need_export()
+    from .exporter.families import survey
+
+    return survey(wanted, progress)
 
 
 def new(model: str) -> str:

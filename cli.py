@@ -226,6 +226,19 @@ def recipes(schema: bool, as_json: bool, quiet: bool, print_python: bool) -> Non
     screen.show(api.recipes(), screen.shipped, as_json, quiet)
 
 
+@cli.command(epilog="Example: vitrim models dinov2")
+@click.argument("wanted", default="")
+@common
+def models(wanted: str, as_json: bool, quiet: bool, print_python: bool) -> None:
+    """Say which of timm's models vitrim takes, and why not the others; WANTED is part of a family's or model's name."""
+    if shows("models", {"_wanted": wanted} if wanted else {}, print_python):
+        return
+    with screen.listener(quiet or as_json) as listener:
+        listener.stage("models")
+        found = api.models(wanted, listener.progress)
+    screen.show([family.to_dict() for family in found], screen.families, as_json, quiet)
+
+
 @cli.command(epilog="Example: vitrim new deit_small_patch16_224 -o deit.yaml")
 @click.argument("model")
 @click.option(

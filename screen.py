@@ -203,6 +203,17 @@ def inspected(result: dict[str, Any], console: Console) -> None:
         console.print(f"lint for {result['target']}: clean")
 
 
+def families(result: list[dict[str, Any]], console: Console) -> None:
+    """Families of models, those that vitrim takes first."""
+    table = Table("family", "models", "tokens prunable", "why not the others")
+    for family in sorted(result, key=lambda row: (-len(row["prunable"]), row["name"])):
+        count = str(len(family["prunable"])) if family["prunable"] else "-"
+        headless = f" ({len(family['headless'])} with a head of yours)" if family["headless"] else ""
+        reasons = "; ".join(f"{count}: {reason}" for reason, count in family["refused"].items())
+        table.add_row(family["name"], str(family["models"]), count + headless, reasons)
+    console.print(table)
+
+
 def shipped(result: dict[str, str], console: Console) -> None:
     """Recipes by name."""
     table = Table()

@@ -16,6 +16,7 @@ from typing import Any
 import timm
 import timm.data
 import torch
+from timm.layers import PatchEmbed
 from timm.models import vision_transformer as timm_vit
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
@@ -102,6 +103,8 @@ def describe(model: nn.Module) -> ViTShape:
         raise refuse("it has no classifier (num_classes is 0); give args: {num_classes: N} with a trained head")
     if not vit.global_pool:
         raise refuse("it has no pooling (global_pool is empty), so it returns tokens instead of logits")
+    if type(vit.patch_embed) is not PatchEmbed:
+        raise refuse(f"its stem is a {type(vit.patch_embed).__name__}, not timm's PatchEmbed")
     grid = vit.patch_embed.grid_size
     prefix = vit.num_prefix_tokens
     first = vit.blocks[0].attn

@@ -26,12 +26,14 @@ def bundle_readme(
         accuracy = f", top-1 {fidelity['accuracy_pruned']:.1%} (dense {fidelity['accuracy_dense']:.1%})"
     seen = " (the calibration images themselves)" if fidelity["on_calibration_images"] else ""
     channels, height, width = shape.image_size
+    merging = any(stage["output"].startswith("merged_") for rung in parity["rungs"] for stage in rung["stages"])
+    merged = ", and what merged into what, `merged_<block>` (65536 * source id + target id, or -1)" if merging else ""
     return f"""# {shape.name}, pruned by vitrim
 
 Method {budget.method}; tokens {stages}. {budget.gmacs["pruned"]:.3f} GMACs instead of {budget.gmacs["dense"]:.3f}.
 
 - input `image` [{recipe.export.batch}, {channels}, {height}, {width}] float32, preprocessed as `manifest.json` says;
-  outputs `logits` and the surviving token ids `kept_<block>`
+  outputs `logits` and the surviving token ids `kept_<block>`{merged}
 - agreement with the dense model on {fidelity["images"]} images{seen}: {fidelity["agreement"]:.1%}{accuracy}
 - parity with PyTorch: {"passed" if parity["passed"] else "FAILED"}, largest error {worst:.2g} where decisions agree
 - {bench["environment"]["runtime"]}, batch {recipe.export.batch}: {bench["verdict"]}

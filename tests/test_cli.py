@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from vitrim import api
 from vitrim.cli import cli
 
-COMMANDS = ["export", "calibrate", "inspect", "check", "bench", "build", "recipes", "new", "doctor"]
+COMMANDS = ["export", "calibrate", "inspect", "check", "bench", "build", "recipes", "models", "new", "doctor"]
 
 
 def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -50,6 +50,7 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["check", "out", "--atol", "0.1"], "api.check('out', atol=0.1)"),
         (["bench", "out"], "api.bench('out', runs=50, warmup=0.5)"),
         (["doctor"], "api.doctor()"),
+        (["models", "deit"], "api.models('deit')"),
     ],
 )
 def test_print_python_is_the_call(words: list[str], call: str) -> None:
@@ -67,14 +68,14 @@ def test_print_python_is_the_call(words: list[str], call: str) -> None:
         (["export", "quickstart", "-o", "o", "--set", "images.path=empty"], "holds no images"),
         (["export", "quickstart", "-o", "o", "--set", "export.target=jetpack-9"], "there is no target 'jetpack-9'"),
         (["export", "quickstart", "-o", "file"], "is a file or a link"),
-        (["export", "quickstart", "-o", "o", "--set", "prune.method=tome"], "unknown pruning method 'tome'"),
+        (["export", "quickstart", "-o", "o", "--set", "prune.method=tomato"], "unknown pruning method 'tomato'"),
         (["calibrate", "quickstart", "-o", "empty"], "is a folder; name the budget file"),
         (["check", "none"], "there is no bundle none"),
         (["check", "empty"], "has no manifest.json"),
         (["bench", "empty"], "has no manifest.json"),
         (["build", "empty"], "has no manifest.json"),
         (["inspect", "file"], "is not a whole ONNX file"),
-        (["new", "resnet18"], "resnet18 is not supported"),
+        (["models", "new", "resnet18"], "resnet18 is not supported"),
         (["export", "quickstart", "-o", "o", "--engine", "require"], "an engine is required, but TensorRT"),
     ],
 )
@@ -119,12 +120,12 @@ def test_a_full_disk_is_named() -> None:
 
 
 def test_new_writes_a_recipe_that_validates(tmp_path: Path) -> None:
-    done = vitrim("new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
+    done = vitrim("models", "new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     recipe = api.recipe(str(tmp_path / "deit.yaml"))
     assert recipe.prune.target is not None
     assert recipe.prune.target.gflops == 0.81
-    again = vitrim("new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
+    again = vitrim("models", "new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
     assert again.returncode == 3
     assert "exists" in again.stderr
 
@@ -134,3 +135,9 @@ def test_doctor_and_recipes_speak_json() -> None:
     assert {"torch", "onnxruntime", "tensorrt", "jetson"} <= {check["name"] for check in checks}
     assert "quickstart" in json.loads(vitrim("recipes", "--json").stdout)
     assert vitrim("recipes", "--quiet").stdout == ""
+
+
+def test_models_lists_what_is_taken() -> None:
+    page = CliRunner().invoke(cli, ["models", "vit_tiny_patch16_224", "--json"])
+    (family,) = json.loads(page.output)
+    assert family["prunable"] == ["vit_tiny_patch16_224"]

@@ -46,12 +46,14 @@ def match_tokens(
 
     Returns:
         kept positions [batch, tokens - reduction]: the prefix, what is left of A in ascending order, all of B; the
-        merge; and the relative gap [batch] at the cut between merged and left.
+        merge; and the smallest relative gap [batch], at the cut between merged and left or between the best match of a
+        merged patch and the next.
     """
     batch, tokens, _ = keys.shape
     first, odd = prefix + prefix % 2, prefix + 1 - prefix % 2
     unit = keys / keys.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    best, where = torch.matmul(unit[:, first::2], unit[:, odd::2].transpose(1, 2)).max(dim=-1)
+    similarity = torch.matmul(unit[:, first::2], unit[:, odd::2].transpose(1, 2))
+    best, where = similarity.max(dim=-1)
     if weights is not None:
         best = (best - 1) * weights[:, first - prefix :: 2]
     ranked = best.topk(best.shape[1], dim=1)
@@ -60,4 +62,8 @@ def match_tokens(
     group_b = torch.arange(odd, tokens, 2, device=keys.device).expand(batch, -1)
     kept = torch.cat([front, ascending(left) * 2 + first, group_b], dim=1)
     target = where.gather(1, merged) + (prefix + best.shape[1] - reduction)
-    return kept, Merge(merged * 2 + first, target), relative_gap(ranked.values, reduction)
+    gap = relative_gap(ranked.values, reduction)
+    if similarity.shape[2] > 1:
+        first_two = similarity.sort(dim=-1, descending=True).values[..., :2].flatten(0, 1)
+        gap = torch.minimum(gap, relative_gap(first_two, 1).view(batch, -1).gather(1, merged).amin(1))
+    return kept, Merge(merged * 2 + first, target), gap

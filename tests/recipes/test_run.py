@@ -104,6 +104,26 @@ def test_golden_outputs_are_pytorch_s(made: tuple[Path, Any]) -> None:
     assert api.check(made[0])["passed"]
 
 
+@pytest.mark.parametrize(
+    ("method", "section"),
+    [
+        ("frugal", {"target": {"flops_ratio": 0.7}}),
+        ("ppt", {"keep_rates": {1: 0.7, 2: 0.7}, "parameters": {"threshold": 0.0008}}),
+    ],
+)
+def test_merging_goes_all_the_way(tmp_path: Path, method: str, section: dict[str, Any]) -> None:
+    recipe = small() | {"prune": {"method": method} | section}
+    result = api.export(recipe, tmp_path / "out")
+    assert result.parity["passed"]
+    assert result.parity["smallest_atol"] < 1e-4
+    compared = {stage["output"] for stage in result.parity["rungs"][-1]["stages"]}
+    assert {name.partition("_")[0] for name in compared} == {"kept", "merged"}
+    golden = bundle.load_golden(tmp_path / "out")
+    merged = [name for name in golden if name.startswith("merged_")]
+    assert set(merged) == {name for name in compared if name.startswith("merged_")}
+    assert api.check(tmp_path / "out")["passed"]
+
+
 def test_check_fails_on_other_numbers_and_says_which_tolerance_would_pass(made: tuple[Path, Any]) -> None:
     result = api.check(made[0], atol=1e-12)
     assert not result["passed"]

@@ -37,6 +37,17 @@ def test_decisions_are_compared_as_sets() -> None:
     assert compare("order", reference, candidate, atol=1e-6, tie=0).passed
 
 
+def test_merges_into_other_tokens_are_other_decisions() -> None:
+    reference = outputs(gap=0.5) | {"merged_2": np.tile(np.array([65536 * 7 + 1, 65536 * 8 + 2], np.int32), (4, 1))}
+    candidate = dict(reference) | {"merged_2": reference["merged_2"][:, ::-1].copy()}
+    rung = compare("order", reference, candidate, atol=1e-6, tie=0)
+    assert rung.passed
+    assert [stage.output for stage in rung.stages] == ["kept_2", "merged_2", "kept_10"]
+    candidate["merged_2"][1, 0] = 65536 * 8 + 1
+    rung = compare("another target", reference, candidate, atol=1e-6, tie=1e-5)
+    assert (rung.passed, rung.first_offender) == (False, "merged_2")
+
+
 def test_a_numeric_error_names_the_smallest_tolerance() -> None:
     reference, candidate = outputs(), outputs()
     candidate["logits"] = candidate["logits"] + np.float32(3e-3)

@@ -1,0 +1,48 @@
+"""Which of timm's models are taken: asked of timm itself, with the reason for every refusal."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+
+from vitrim.exporter.errors import InputError
+from vitrim.exporter.families import survey, why_not
+
+
+def test_every_deit_is_taken() -> None:
+    (family,) = survey("deit")
+    assert family.name == "deit"
+    assert family.models == len(family.prunable) == len(timm.list_models(module="deit"))
+    assert family.refused == {}
+    assert family.example is None
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("swin_tiny_patch4_window7_224", "it is a SwinTransformer, not a plain VisionTransformer"),
+        ("beit_base_patch16_224", "it is a Beit, not a plain VisionTransformer"),
+        ("eva02_tiny_patch14_224", "it is a Eva, not a plain VisionTransformer"),
+        ("vit_small_r26_s32_224", "its stem is a HybridEmbed, not timm's PatchEmbed"),
+        ("vit_small_patch16_18x2_224", "blocks.0 is a ParallelThingsBlock, not timm's pre-norm Block"),
+    ],
+)
+def test_refusals_say_why(name: str, reason: str) -> None:
+    assert why_not(name) == reason
+
+
+def test_a_model_without_a_classifier_needs_one() -> None:
+    (family,) = survey("vit_small_patch14_dinov2")
+    assert family.prunable == family.headless == ("vit_small_patch14_dinov2",)
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(InputError, match="no family and no model with 'resnext5000' in its name"):
+        survey("resnext5000")
+
+
+def test_progress_counts_models() -> None:
+    seen: list[tuple[int, int]] = []
+    survey("deit3_small", lambda done, total: seen.append((done, total)))
+    assert seen == [(index + 1, len(seen)) for index in range(len(seen))]
+    assert seen
