@@ -75,7 +75,7 @@ def test_print_python_is_the_call(words: list[str], call: str) -> None:
         (["bench", "empty"], "has no manifest.json"),
         (["build", "empty"], "has no manifest.json"),
         (["inspect", "file"], "is not a whole ONNX file"),
-        (["models", "new", "resnet18"], "resnet18 is not supported"),
+        (["new", "resnet18"], "resnet18 is not supported"),
         (["export", "quickstart", "-o", "o", "--engine", "require"], "an engine is required, but TensorRT"),
     ],
 )
@@ -120,12 +120,12 @@ def test_a_full_disk_is_named() -> None:
 
 
 def test_new_writes_a_recipe_that_validates(tmp_path: Path) -> None:
-    done = vitrim("models", "new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
+    done = vitrim("new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     recipe = api.recipe(str(tmp_path / "deit.yaml"))
     assert recipe.prune.target is not None
     assert recipe.prune.target.gflops == 0.81
-    again = vitrim("models", "new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
+    again = vitrim("new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
     assert again.returncode == 3
     assert "exists" in again.stderr
 
