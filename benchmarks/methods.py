@@ -227,33 +227,38 @@ def plot(
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, len(models), figsize=(7.5 * len(models), 5.5), squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(
+        1, len(models), figsize=(5 * len(models) + 3.5, 5), squeeze=False, layout="constrained"
+    )
+    numbers: dict[str, int] = {}
     for panel, (label, rows) in zip(panels[0], models.items(), strict=True):
         own = np.array(dense[label]["logits"]).argmax(1)
-        points = [
-            (timed["speedup"]["median"], 100 * float((np.array(found["logits"]).argmax(1) == own).mean()), row.title)
-            for row, found, timed in rows
-            if timed
-        ]
-        front = [
-            point for point in points if not any(o[0] >= point[0] and o[1] >= point[1] and o != point for o in points)
-        ]
-        panel.scatter([x for x, _, _ in points], [y for _, y, _ in points], color="0.55", zorder=2)
-        front.sort()
-        panel.plot([x for x, _, _ in front], [y for _, y, _ in front], "o-", color="#0b6e4f", zorder=3)
-        for number, (x, y, title) in enumerate(sorted(points, key=lambda point: point[1])):
-            side = 1 if number % 2 else -1
-            panel.annotate(
-                title,
-                (x, y),
-                xytext=(6 * side, 4),
-                textcoords="offset points",
-                fontsize=7.5,
-                ha="left" if side > 0 else "right",
+        points = []
+        for row, found, timed in rows:
+            number = numbers.setdefault(row.title, len(numbers) + 1)
+            agreement = 100 * float((np.array(found["logits"]).argmax(1) == own).mean())
+            points.append((timed["speedup"]["median"], agreement, number))
+        front = sorted(p for p in points if not any(o[0] >= p[0] and o[1] >= p[1] and o[:2] != p[:2] for o in points))
+        panel.plot([x for x, _, _ in front], [y for _, y, _ in front], color="#0b6e4f", zorder=1)
+        best = {number for _, _, number in front}
+        for x, y, number in points:
+            panel.text(
+                x,
+                y,
+                str(number),
+                fontsize=8,
+                ha="center",
+                va="center",
+                color="white",
+                bbox={"boxstyle": "circle,pad=0.25", "fc": "#0b6e4f" if number in best else "0.55", "ec": "none"},
             )
         panel.set(title=label, xlabel="times as fast as dense (onnxruntime, batch 1)", ylabel="agreement with dense, %")
-        panel.margins(x=0.25)
+        panel.set_xlim(min(x for x, _, _ in points) - 0.03, max(x for x, _, _ in points) + 0.03)
+        spread = max(y for _, y, _ in points) - min(y for _, y, _ in points)
+        panel.set_ylim(min(y for _, y, _ in points) - 0.06 * spread, max(y for _, y, _ in points) + 0.06 * spread)
         panel.grid(alpha=0.3)
+    legend = "\n".join(f"{number:2d}  {title}" for title, number in numbers.items())
+    panels[0][-1].text(1.04, 1.0, legend, transform=panels[0][-1].transAxes, va="top", fontsize=8, linespacing=1.7)
     figure.savefig(path, dpi=110)
 
 
