@@ -56,7 +56,7 @@ def test_other_sizes(size: int) -> None:
 
 
 def test_importance_matters_on_it() -> None:
-    """Few patches decide: of 196, the 20 best by score hurt less than 20 random ones."""
+    """Few patches decide: of 196, the 12 best by score hurt less than 12 random ones do on average."""
     from vitrim.calibration.solve import Stage, make_budget
     from vitrim.exporter.models import describe
     from vitrim.exporter.pruned import PrunedViT
@@ -65,11 +65,14 @@ def test_importance_matters_on_it() -> None:
     model = create_model(MODEL_NAME, args=MODEL_ARGS, checkpoint=WEIGHTS)
     shape = describe(model)
     pixels, labels = make_images(300, 11)
-    right = {}
-    for method in ("zero_tprune", "evit", "random"):
-        budget = make_budget(shape, method, {}, [Stage(1, 20)])
+
+    def accuracy(method: str, **options: int) -> float:
+        budget = make_budget(shape, method, {}, [Stage(1, 12, options)])
         with torch.inference_mode():
             logits = PrunedViT(model, budget)(as_input(pixels))
         assert isinstance(logits, torch.Tensor)
-        right[method] = float((logits.argmax(1).numpy() == labels).mean())
-    assert max(right["zero_tprune"], right["evit"]) > right["random"] + 0.02, right
+        return float((logits.argmax(1).numpy() == labels).mean())
+
+    drawn = [accuracy("random", seed=seed) for seed in range(3)]
+    scored = {method: accuracy(method) for method in ("zero_tprune", "evit")}
+    assert min(scored.values()) > np.mean(drawn) + 0.01, (scored, drawn)
