@@ -254,7 +254,7 @@ def plot(
             )
         panel.set(title=label, xlabel="times as fast as dense (onnxruntime, batch 1)", ylabel="agreement with dense, %")
         panel.set_xlim(min(x for x, _, _ in points) - 0.03, max(x for x, _, _ in points) + 0.03)
-        spread = max(y for _, y, _ in points) - min(y for _, y, _ in points)
+        spread = max(y for _, y, _ in points) - min(y for _, y, _ in points) or 1.0
         panel.set_ylim(min(y for _, y, _ in points) - 0.06 * spread, max(y for _, y, _ in points) + 0.06 * spread)
         panel.grid(alpha=0.3)
     legend = "\n".join(f"{number:2d}  {title}" for title, number in numbers.items())
