@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .exporter.budget import Budget
     from .exporter.families import Family
     from .exporter.runtime.doctor import Check
+    from .exporter.widths import Widths
     from .recipes.run import Exported
     from .recipes.schema import Recipe
     from .recipes.stages import Listener
@@ -62,6 +63,21 @@ def calibrate(
     chosen = recipe(source, settings)
     need_export()
     from .recipes.run import calibrate as run
+
+    return run(chosen, out, listener)
+
+
+def slim(
+    source: RecipeLike,
+    out: str | os.PathLike[str],
+    *,
+    settings: Iterable[str] = (),
+    listener: Listener | None = None,
+) -> Widths:
+    """Make a model narrower and write its checkpoint; see `vitrim.recipes.run.slim`."""
+    chosen = recipe(source, settings)
+    need_export()
+    from .recipes.run import slim as run
 
     return run(chosen, out, listener)
 

@@ -92,7 +92,8 @@ def export(
             slower, done = error, error.result
     result = {
         "folder": str(done.folder),
-        "budget": done.budget.model_dump(mode="json"),
+        "budget": None if done.budget is None else done.budget.model_dump(mode="json"),
+        "widths": None if done.widths is None else done.widths.model_dump(mode="json"),
         "parity": done.parity,
         "fidelity": done.fidelity,
         "bench": done.bench,
@@ -118,6 +119,21 @@ def calibrate(
     with screen.listener(as_json or quiet) as listener:
         budget = api.calibrate(recipe, out, settings=settings, listener=listener)
     screen.show(budget.model_dump(mode="json"), screen.budget, as_json, quiet)
+
+
+@cli.command(epilog="Example: vitrim slim my.yaml -o slim.safetensors --set slim.target.flops_ratio=0.8")
+@click.argument("recipe")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The .safetensors to write.")
+@settings_option
+@common
+def slim(recipe: str, out: Path, settings: tuple[str, ...], as_json: bool, quiet: bool, print_python: bool) -> None:
+    """Make RECIPE's model narrower and write it as a checkpoint, with its widths beside it as JSON."""
+    arguments = {"_recipe": recipe, "_out": str(out), "settings": list(settings) or None}
+    if shows("slim", arguments, print_python):
+        return
+    with screen.listener(as_json or quiet) as listener:
+        widths = api.slim(recipe, out, settings=settings, listener=listener)
+    screen.show(widths.model_dump(mode="json"), screen.widths, as_json, quiet)
 
 
 @cli.command(epilog="Example: vitrim inspect out/ --target jetpack-5")

@@ -107,7 +107,10 @@ def _percent(value: float) -> str:
 
 def exported(result: dict[str, Any], console: Console) -> None:
     """The end of an export: accuracy, parity and speed on one screen."""
-    budget(result["budget"], console)
+    if result["widths"] is not None:
+        widths(result["widths"], console)
+    if result["budget"] is not None:
+        budget(result["budget"], console)
     seen = result["fidelity"]
     table = Table(title=f"Answers on {seen['images']} images", title_justify="left")
     for column in ("", "dense", "pruned"):
@@ -137,6 +140,20 @@ def budget(data: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
+def widths(data: dict[str, Any], console: Console) -> None:
+    """What slimming kept of every block, and what it saves."""
+    (dense, slimmed), (whole, left) = data["costs"]["gmacs"], data["costs"]["parameters"]
+    share = f"{left / 1e6:.2f} of {whole / 1e6:.2f} million parameters"
+    title = f"{data['model']}: slimmed to {slimmed:.3f} of {dense:.3f} GMACs, {share}"
+    table = Table(title=title, title_justify="left")
+    for column in ("block", "heads", "neurons"):
+        table.add_column(column, justify="left" if column == "block" else "right")
+    for row in data["blocks"]:
+        heads, neurons = f"{len(row['heads'])} of {row['heads_before']}", f"{len(row['neurons'])} of"
+        table.add_row(row["block"], heads, f"{neurons} {row['neurons_before']}")
+    console.print(table)
+
+
 def parity(result: dict[str, Any], console: Console) -> None:
     """The ladder, a line a rung."""
     table = Table(
@@ -146,12 +163,12 @@ def parity(result: dict[str, Any], console: Console) -> None:
     for column in ("rung", "images", "same tokens", "largest error", "top-1", ""):
         table.add_column(column, justify="left" if column in ("rung", "") else "right")
     for rung in result["rungs"]:
-        same = min((stage["same_images"] for stage in rung["stages"]), default=1.0)
+        same = min((stage["same_images"] for stage in rung["stages"]), default=None)
         error = rung["smallest_atol"]
         table.add_row(
             rung["name"],
             str(rung["images"]),
-            _percent(same),
+            "-" if same is None else _percent(same),
             "-" if error is None else f"{error:.2g}",
             _percent(rung["top1"]),
             "ok" if rung["passed"] else f"FAILED at {rung['first_offender']}",
@@ -205,12 +222,18 @@ def inspected(result: dict[str, Any], console: Console) -> None:
 
 def families(result: list[dict[str, Any]], console: Console) -> None:
     """Families of models, those that vitrim takes first."""
-    table = Table("family", "models", "tokens prunable", "why not the others")
-    for family in sorted(result, key=lambda row: (-len(row["prunable"]), row["name"])):
+    table = Table("family", "models", "tokens prunable", "slimmable", "why not the others")
+    for family in sorted(result, key=lambda row: (-len(row["prunable"]), -len(row["slimmable"]), row["name"])):
         count = str(len(family["prunable"])) if family["prunable"] else "-"
-        headless = f" ({len(family['headless'])} with a head of yours)" if family["headless"] else ""
-        reasons = "; ".join(f"{count}: {reason}" for reason, count in family["refused"].items())
-        table.add_row(family["name"], str(family["models"]), count + headless, reasons)
+        models = str(family["models"])
+        models += f" ({len(family['headless'])} without a head, give yours)" if family["headless"] else ""
+        slimmable = str(len(family["slimmable"])) if family["slimmable"] else "-"
+        # What a model's kind refuses, it refuses for both; only what differs is said of slimming by itself.
+        known = {reason.partition(",")[0] for reason in family["refused"]}
+        other = {reason: n for reason, n in family["unslimmable"].items() if reason.partition(",")[0] not in known}
+        reasons = [f"{n}: {reason}" for reason, n in family["refused"].items()]
+        reasons += [f"not slimmed, {n}: {reason}" for reason, n in other.items()]
+        table.add_row(family["name"], models, count, slimmable, "; ".join(reasons))
     console.print(table)
 
 

@@ -100,7 +100,7 @@ def make_budget(model: Any, row: Row, ratio: float) -> Any:
     from vitrim.calibration.solve import from_target
     from vitrim.exporter.methods import get_method
     from vitrim.exporter.methods.stage import parse_parameters
-    from vitrim.exporter.models import describe
+    from vitrim.exporter.shape import describe
 
     shape = describe(model)
     parameters = parse_parameters(dict(row.parameters), get_method(row.method).Parameters, "parameters")

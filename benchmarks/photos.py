@@ -27,8 +27,9 @@ from vitrim.calibration.solve import Rule, Stage, from_preset, from_target, make
 from vitrim.exporter.budget import Budget
 from vitrim.exporter.fidelity import fidelity
 from vitrim.exporter.files import atomic_write
-from vitrim.exporter.models import ViTShape, create_model, describe, preprocessing
+from vitrim.exporter.models import create_model, preprocessing
 from vitrim.exporter.pruned import PrunedViT
+from vitrim.exporter.shape import ViTShape, describe
 
 MODELS = {
     "DeiT-Ti": ("deit_tiny_patch16_224", "deit_tiny_patch16_224.fb_in1k.safetensors"),

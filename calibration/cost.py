@@ -12,7 +12,7 @@ from ..exporter.budget import Budget
 from ..exporter.errors import InputError
 
 if TYPE_CHECKING:
-    from ..exporter.models import ViTShape
+    from ..exporter.shape import ViTShape
 
 Plan = Sequence[tuple[int, int]]
 
@@ -79,16 +79,23 @@ def scoring_macs(shape: ViTShape, budget: Budget) -> int:
             continue  # nothing is chosen where no patch stays
         patches, similar = row.before - shape.prefix_tokens, int(row.options.get("similar", 0))
         rounds = int(row.options.get("iterations", 5)) + (1 if similar else 0)
-        total += rounds * shape.heads * row.before * row.before
+        heads = shape.attention_width[row.block] // shape.head_dim
+        total += rounds * heads * row.before * row.before
         if similar:
             total += (patches // 2) * (patches - patches // 2) * shape.head_dim
     return total
 
 
-def gmacs(shape: ViTShape, budget: Budget) -> dict[str, float]:
-    """Predicted cost for `budget.json`, in 1e9 multiply-accumulates: dense, pruned, and scoring beside it."""
+def gmacs(shape: ViTShape, budget: Budget, dense: int | None = None) -> dict[str, float]:
+    """Predicted cost for `budget.json`, in 1e9 multiply-accumulates: dense, pruned, and scoring beside it.
+
+    Args:
+        shape: the model.
+        budget: its plan.
+        dense: cost of the model that it is compared with, where that is a wider one.
+    """
     return {
-        "dense": round(model_macs(shape, dense_plan(shape)) / 1e9, 6),
+        "dense": round((dense or model_macs(shape, dense_plan(shape))) / 1e9, 6),
         "pruned": round(model_macs(shape, budget.plan()) / 1e9, 6),
         "scoring": round(scoring_macs(shape, budget) / 1e9, 6),
     }

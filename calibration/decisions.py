@@ -18,8 +18,8 @@ from ..exporter.errors import InputError
 from ..exporter.files import explain_os_error
 from ..exporter.methods import get_method
 from ..exporter.methods.stage import Evidence, parse_parameters
-from ..exporter.models import describe
-from ..exporter.pruned import attend, embed
+from ..exporter.pruned import attend
+from ..exporter.shape import describe, embed
 from .images import ImageSource, batches
 
 

@@ -47,6 +47,16 @@ def batches(source: ImageSource, size: int) -> Iterator[np.ndarray]:
         yield np.stack([source.read(index) for index in range(start, min(start + size, len(source)))])
 
 
+def shuffled(count: int, size: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Indices of `count` images in random order, in batches of at most `size`."""
+    return np.array_split(generator.permutation(count), -(-count // size))
+
+
+def read_some(source: ImageSource, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Images [n, channels, height, width] float32 by index."""
+    return np.stack([source.read(int(index)) for index in indices])
+
+
 def read_all(source: ImageSource) -> np.ndarray:
     """All images at once, [n, channels, height, width] float32; for small sources."""
     return np.stack([source.read(index) for index in range(len(source))])

@@ -14,7 +14,7 @@ from ..exporter.errors import InputError
 from .solve import Rule, check_blocks
 
 if TYPE_CHECKING:
-    from ..exporter.models import ViTShape
+    from ..exporter.shape import ViTShape
 
 # By number of stages: (share of the depth, weight of the removal, share of the removal that goes by similarity).
 PLACES: dict[int, tuple[tuple[float, float, float], ...]] = {

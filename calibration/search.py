@@ -18,8 +18,8 @@ import torch
 from ..exporter.budget import BlockTokens, Budget
 from ..exporter.errors import InputError
 from ..exporter.fidelity import fidelity
-from ..exporter.models import ViTShape, describe
 from ..exporter.pruned import PrunedViT
+from ..exporter.shape import ViTShape, describe
 from .cost import model_macs
 from .images import ImageSource, read_all
 from .rules import BY_COUNT

@@ -17,7 +17,7 @@ from .decisions import patches_for_mass
 from .presets import Preset, kept_patches
 
 if TYPE_CHECKING:
-    from ..exporter.models import ViTShape
+    from ..exporter.shape import ViTShape
 
 
 @dataclass(frozen=True)

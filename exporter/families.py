@@ -1,12 +1,13 @@
-"""Which of timm's models vitrim takes: asked of every model in the installed timm, without weights.
+"""Which of timm's models vitrim takes, and for what: asked of every model in the installed timm, without weights.
 
-A model is made on PyTorch's meta device (shapes, no memory) and described as an export would; what refuses it says why.
+A model is made on PyTorch's meta device (shapes, no memory) and looked at as an export would; what refuses it says why.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +16,8 @@ import timm
 import torch
 
 from .errors import InputError, UnsupportedError
-from .models import describe
+from .shape import NO_CLASSIFIER, describe
+from .slim import refuse_slimming
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,20 @@ class Family:
         name: the module, such as `vision_transformer`.
         models: how many models it has.
         prunable: names of those whose tokens vitrim can prune.
-        headless: those of them that come without a classifier and need a trained one (`num_classes`).
-        refused: reasons why the others are refused, and how many each.
-        example: a refused model, for its reason; None where there is none.
+        slimmable: names of those whose heads and neurons it can take out.
+        headless: those of either that come without a classifier and need a trained one (`num_classes`).
+        refused: reasons why tokens of the others cannot be pruned, and how many each.
+        unslimmable: reasons why the others cannot be slimmed, and how many each.
+        example: a model that is refused for both; None where there is none.
     """
 
     name: str
     models: int
     prunable: tuple[str, ...]
+    slimmable: tuple[str, ...]
     headless: tuple[str, ...]
     refused: dict[str, int]
+    unslimmable: dict[str, int]
     example: str | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,8 +49,16 @@ class Family:
         return asdict(self)
 
 
-def why_not(name: str, **args: Any) -> str | None:
-    """Why vitrim does not prune a model's tokens; None where it does.
+@dataclass(frozen=True)
+class Answer:
+    """Why a model's tokens cannot be pruned, and why it cannot be slimmed; None where it can."""
+
+    tokens: str | None
+    slimming: str | None
+
+
+def ask(name: str, **args: Any) -> Answer:
+    """What vitrim does with a model.
 
     Args:
         name: a timm model.
@@ -55,12 +69,16 @@ def why_not(name: str, **args: Any) -> str | None:
             warnings.simplefilter("ignore")
             model = timm.create_model(name, pretrained=False, **args)
     except Exception as error:  # some models make numbers of their tensors, which meta tensors have not
-        return f"it cannot be made without memory ({type(error).__name__}), so it was not looked at"
+        unseen = f"it cannot be made without memory ({type(error).__name__}), so it was not looked at"
+        return Answer(unseen, unseen)
+    slimming = refuse_slimming(model)
+    if slimming is None and not getattr(model, "num_classes", 0):
+        slimming = NO_CLASSIFIER
     try:
         describe(model)
     except UnsupportedError as error:
-        return str(error).partition(": ")[2].partition("; vitrim prunes")[0]
-    return None
+        return Answer(str(error).partition(": ")[2].partition("; vitrim prunes")[0], slimming)
+    return Answer(None, slimming)
 
 
 def survey(wanted: str = "", progress: Callable[[int, int], None] | None = None) -> list[Family]:
@@ -85,21 +103,29 @@ def survey(wanted: str = "", progress: Callable[[int, int], None] | None = None)
     total, done, families = sum(map(len, chosen.values())), 0, []
     for module, names in chosen.items():
         prunable: list[str] = []
+        slimmable: list[str] = []
         headless: list[str] = []
-        refused: dict[str, int] = {}
+        refused: Counter[str] = Counter()
+        unslimmable: Counter[str] = Counter()
         example = None
         for name in names:
-            reason = why_not(name)
+            answer = ask(name)
             done += 1
             if progress:
                 progress(done, total)
-            if reason is not None and "no classifier" in reason:
-                reason = why_not(name, num_classes=10)
-                headless += [name] if reason is None else []
-            if reason is None:
-                prunable.append(name)
-                continue
-            refused[reason] = refused.get(reason, 0) + 1
-            example = example or name
-        families.append(Family(module, len(names), tuple(prunable), tuple(headless), refused, example))
+            if NO_CLASSIFIER in (answer.tokens or "", answer.slimming):
+                answer = ask(name, num_classes=10)
+                headless += [name] if None in (answer.tokens, answer.slimming) else []
+            for reason, taken, reasons in (
+                (answer.tokens, prunable, refused),
+                (answer.slimming, slimmable, unslimmable),
+            ):
+                if reason is None:
+                    taken.append(name)
+                else:
+                    reasons[reason] += 1
+            if answer.tokens is not None and answer.slimming is not None:
+                example = example or name
+        found = (tuple(prunable), tuple(slimmable), tuple(headless), dict(refused), dict(unslimmable))
+        families.append(Family(module, len(names), *found, example))
     return families

@@ -1,9 +1,10 @@
-"""timm models: loading them safely, and saying which parts vitrim needs and which it does not support."""
+"""timm models: making them, loading their checkpoints safely, and their preprocessing."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -16,48 +17,16 @@ from typing import Any
 import timm
 import timm.data
 import torch
-from timm.layers import PatchEmbed
-from timm.models import vision_transformer as timm_vit
-from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
-from .errors import EnvironmentLackError, InputError, UnsupportedError
+from .errors import EnvironmentLackError, InputError
+from .files import atomic_path
+from .shape import describe, image_size
+from .slim import refuse_slimming, slim
+from .widths import Widths, parse_widths
 
-SUPPORTED = "timm's plain VisionTransformer family: ViT, AugReg, DeiT, distilled DeiT, DeiT-III, MAE, DINOv2, CLIP"
+WIDTHS_KEY = "vitrim.widths"  # in the metadata of a slimmed checkpoint
 _PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")
-
-
-@dataclass(frozen=True)
-class ViTShape:
-    """The numbers of a supported model that budgets and costs need.
-
-    Attributes:
-        tokens: tokens entering the first block, prefix tokens included.
-        prefix_tokens: class, distillation and register tokens.
-        class_token: whether token 0 is a class token.
-        prefix_pooled: whether the classifier reads prefix tokens only, so that the last block's patches are of no
-            use after its attention.
-        linear_macs: by block, multiply-accumulates per token of all linear layers of (attention, MLP).
-        attention_width: by block, heads * head_dim, which the two attention products cost.
-        stem_macs: of the patch embedding, for the whole image.
-        head_macs: of the classifier.
-    """
-
-    name: str
-    depth: int
-    width: int
-    heads: int
-    head_dim: int
-    tokens: int
-    prefix_tokens: int
-    class_token: bool
-    prefix_pooled: bool
-    classes: int
-    image_size: tuple[int, int, int]
-    linear_macs: tuple[tuple[int, int], ...]
-    attention_width: tuple[int, ...]
-    stem_macs: int
-    head_macs: int
 
 
 @dataclass(frozen=True)
@@ -74,61 +43,6 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a manifest."""
         return asdict(self)
-
-
-def _weights(module: nn.Module) -> int:
-    return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))
-
-
-def describe(model: nn.Module) -> ViTShape:
-    """Read a model's dimensions, or say why vitrim does not take it.
-
-    Raises:
-        UnsupportedError: naming the model, the part in the way, and what is supported.
-    """
-    name = str((getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__)
-
-    def refuse(reason: str) -> UnsupportedError:
-        return UnsupportedError(f"{name} is not supported: {reason}; vitrim prunes tokens of {SUPPORTED}")
-
-    if type(model) not in (timm_vit.VisionTransformer, VisionTransformerDistilled):
-        raise refuse(f"it is a {type(model).__name__}, not a plain VisionTransformer")
-    vit: Any = model
-    for index, block in enumerate(vit.blocks):
-        if type(block) is not timm_vit.Block:
-            raise refuse(f"blocks.{index} is a {type(block).__name__}, not timm's pre-norm Block")
-        if type(block.attn) is not timm_vit.Attention:
-            raise refuse(f"blocks.{index}.attn is a {type(block.attn).__name__}, not timm's plain Attention")
-    if vit.num_classes == 0:
-        raise refuse("it has no classifier (num_classes is 0); give args: {num_classes: N} with a trained head")
-    if not vit.global_pool:
-        raise refuse("it has no pooling (global_pool is empty), so it returns tokens instead of logits")
-    if type(vit.patch_embed) is not PatchEmbed:
-        raise refuse(f"its stem is a {type(vit.patch_embed).__name__}, not timm's PatchEmbed")
-    grid = vit.patch_embed.grid_size
-    prefix = vit.num_prefix_tokens
-    first = vit.blocks[0].attn
-    in_chans = next(m.in_channels for m in vit.patch_embed.modules() if isinstance(m, nn.Conv2d))
-    height, width = vit.patch_embed.img_size
-    conv = next(m for m in vit.patch_embed.modules() if isinstance(m, nn.Conv2d))
-    heads = [m for m in (vit.head, getattr(vit, "head_dist", None)) if isinstance(m, nn.Linear)]
-    return ViTShape(
-        name=name,
-        depth=len(vit.blocks),
-        width=vit.embed_dim,
-        heads=first.num_heads,
-        head_dim=first.head_dim,
-        tokens=grid[0] * grid[1] + prefix,
-        prefix_tokens=prefix,
-        class_token=bool(vit.has_class_token),
-        prefix_pooled=vit.global_pool == "token" and vit.attn_pool is None,
-        classes=vit.num_classes,
-        image_size=(in_chans, height, width),
-        linear_macs=tuple((_weights(block.attn), _weights(block.mlp)) for block in vit.blocks),
-        attention_width=tuple(block.attn.attn_dim for block in vit.blocks),
-        stem_macs=grid[0] * grid[1] * conv.weight.numel(),
-        head_macs=sum(head.weight.numel() for head in heads),
-    )
 
 
 def create_model(
@@ -177,10 +91,21 @@ def create_model(
             if not pretrained:
                 raise
             raise _hub_error(name, error) from error
-    describe(model)
+    check_taken(model)
     if checkpoint is not None:
-        _load_checkpoint(model, name, Path(checkpoint))
+        model = _load_checkpoint(model, name, Path(checkpoint))
     return model.eval().requires_grad_(False)
+
+
+def check_taken(model: nn.Module) -> None:
+    """Refuse a model whose tokens cannot be pruned and whose blocks cannot be slimmed.
+
+    Raises:
+        UnsupportedError: naming the part in the way.
+    """
+    if refuse_slimming(model) is None and getattr(model, "num_classes", 0) > 0:
+        return
+    describe(model)
 
 
 def _hub_error(name: str, error: Exception) -> EnvironmentLackError:
@@ -243,9 +168,12 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_checkpoint(model: nn.Module, name: str, path: Path) -> None:
-    """Load a checkpoint strictly; a foreign one is refused with what differs."""
+def _load_checkpoint(model: nn.Module, name: str, path: Path) -> nn.Module:
+    """Load a checkpoint strictly, slimming the model first if the checkpoint says so; a foreign one is refused."""
     state = read_state_dict(path)
+    widths = widths_in(path)
+    if widths is not None:
+        model = slim(model, widths, str(path))
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     missing = sorted(wanted.keys() - found.keys())
@@ -271,6 +199,37 @@ def _load_checkpoint(model: nn.Module, name: str, path: Path) -> None:
     if bad is not None:
         raise InputError(f"{path}: {bad} holds NaN or Inf; the checkpoint is damaged")
     model.load_state_dict(state, strict=True)
+    return model
+
+
+def save_slimmed(model: nn.Module, widths: Widths, path: str | os.PathLike[str]) -> None:
+    """Write a slimmed model as safetensors that say their own widths, so that they load like any checkpoint."""
+    import safetensors.torch
+
+    state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(state, temporary, metadata={WIDTHS_KEY: widths.model_dump_json()})
+
+
+def widths_in(path: Path) -> Widths | None:
+    """The widths that a slimmed checkpoint carries; None for any other checkpoint.
+
+    Raises:
+        InputError: it carries something else under their name.
+    """
+    import safetensors
+
+    with open(path, "rb") as stream:
+        if stream.read(16).startswith(_PICKLE_MAGICS) and path.suffix != ".safetensors":
+            return None
+    with safetensors.safe_open(path, "pt") as opened:
+        text = (opened.metadata() or {}).get(WIDTHS_KEY)
+    if text is None:
+        return None
+    try:
+        return parse_widths(json.loads(text), str(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: its {WIDTHS_KEY} is not JSON; the checkpoint is damaged") from error
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -286,8 +245,7 @@ def preprocessing(model: nn.Module, overrides: Mapping[str, Any] | None = None) 
     """The model's own preprocessing from timm's data config, with explicit overrides on top."""
     logging.getLogger("timm").setLevel(logging.ERROR)
     config = timm.data.resolve_data_config({}, model=model)
-    shape = describe(model)
-    config["input_size"] = shape.image_size  # args such as img_size win over the published config
+    config["input_size"] = image_size(model)  # args such as img_size win over the published config
     config |= {key: value for key, value in (overrides or {}).items() if value is not None}
     return Preprocess(
         input_size=tuple(config["input_size"]),

@@ -17,11 +17,13 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from .budget import Budget, check_legal
+from .errors import UnsupportedError
 from .methods import get_method
 from .methods.stage import Evidence, Merge, Selection, parse_parameters, parse_stage
-from .models import describe
+from .shape import describe, embed, image_size, model_name
 
 PACKED = 65536
+MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it
 Output = Literal["logits", "kept", "merged", "gap", "tokens"]
 
 
@@ -179,11 +181,18 @@ class PrunedViT(nn.Module):
         self.budget = budget
         self.outputs = outputs
         self.shape = shape
+        self.name, self.image_size = shape.name, shape.image_size
         method = get_method(budget.method)
         self.method_parameters = parse_parameters(budget.parameters, method.Parameters, "parameters")
         self.stage_options: dict[int, BaseModel] = {
             row.block: parse_stage(row, method.StageOptions) for row in budget.stages
         }
+        self.masks = bool(getattr(method, "MASKS_DUPLICATES", False))
+        if self.masks and model.attn_pool is not None:
+            raise UnsupportedError(
+                f"{shape.name} pools by attention, which would count the tokens that {budget.method} keeps twice; "
+                "take another method"
+            )
         check_stage = getattr(method, "check_stage", None)
         for row in budget.stages:
             if check_stage is None or row.after == shape.prefix_tokens:
@@ -253,8 +262,9 @@ class PrunedViT(nn.Module):
                 out, *_ = attend(block.attn, block.norm1(state.x), weights=False, bias=state.bias)
                 x = state.x + block.ls1(out)
                 state = replace(state, x=x + block.ls2(block.mlp(block.norm2(x))))
-            if row.is_stage and proportional and state.sizes is not None:
-                state = replace(state, bias=state.sizes.log()[:, None, None])
+            if row.is_stage and state.sizes is not None and (proportional or self.masks):
+                bias = (state.sizes - 1) * MASKED if self.masks else state.sizes.log()
+                state = replace(state, bias=bias[:, None, None])
             if tokens:
                 trace.tokens[row.block] = state.x
         trace.logits = model.forward_head(self._weighted(model.norm(state.x), state.sizes))
@@ -262,7 +272,7 @@ class PrunedViT(nn.Module):
 
     def _weighted(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Tokens scaled so that their plain average, if the head takes one, is that of the patches behind them."""
-        if sizes is None or self.shape.prefix_pooled:
+        if sizes is None or self.model.global_pool != "avg":
             return x
         prefix = self.shape.prefix_tokens
         share = sizes[:, prefix:] * ((x.shape[1] - prefix) / sizes[:, prefix:].sum(1, keepdim=True))
@@ -295,6 +305,9 @@ class PrunedViT(nn.Module):
                 trace.merged[index] = self._pairs(ids, selection)
             x, sizes = reduce(x, sizes, selection)
             ids = ids.gather(1, selection.kept)
+            if self.masks:  # a token that is kept twice stands side by side with itself; the first counts
+                first = torch.ones_like(ids[:, :1], dtype=torch.bool)
+                sizes = torch.cat([first, ids[:, 1:] != ids[:, :-1]], dim=1).to(x.dtype)
             if selection.fused is not None:
                 ids = torch.cat([ids, torch.full_like(ids[:, :1], fused_id)], dim=1)
         if self.budget.place == "before_mlp":
@@ -333,14 +346,39 @@ class PrunedViT(nn.Module):
         return Selection(kept, None, merge, fused)
 
 
+class WholeModel(nn.Module):
+    """A model without a token plan, dense or slimmed, behind the interface of `PrunedViT`: timm's own forward."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.name, self.image_size = model_name(model), image_size(model)
+
+    def output_names(self) -> list[str]:
+        """Names of what `forward` returns."""
+        return ["logits"]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits [batch, classes] of [batch, channels, height, width] images."""
+        logits: Tensor = self.model(image)
+        return logits
+
+    def trace(self, image: Tensor, replay: Replay | None = None, tokens: bool = False) -> Trace:
+        """The logits; there are no decisions to return or to follow."""
+        return Trace(self(image))
+
+
+Deployable = PrunedViT | WholeModel
+
+
+def deployable(model: nn.Module, budget: Budget | None, outputs: tuple[Output, ...] = ("logits",)) -> Deployable:
+    """A model with its token plan, or as it is where there is none."""
+    return WholeModel(model) if budget is None else PrunedViT(model, budget, outputs)
+
+
 def position_in(ids: Tensor, wanted: Tensor) -> Tensor:
     """Positions [batch, n] of `wanted` [batch, n] among `ids` [batch, tokens]; 0 for one that is not there."""
     return (ids.unsqueeze(1) == wanted.unsqueeze(2)).to(torch.uint8).argmax(2)
-
-
-def embed(model: Any, image: Tensor) -> Tensor:
-    """Everything before the first block, as timm's `forward_features` does it."""
-    return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(image))))
 
 
 class TorchRunner:
@@ -351,7 +389,7 @@ class TorchRunner:
         batch: images per call.
     """
 
-    def __init__(self, pruned: PrunedViT, batch: int, name: str = "torch") -> None:
+    def __init__(self, pruned: Deployable, batch: int, name: str = "torch") -> None:
         self.pruned, self.batch, self.name = pruned.eval(), batch, name
 
     @torch.inference_mode()
@@ -365,9 +403,8 @@ class TorchRunner:
         Returns:
             logits, kept_<block> and merged_<block> (int32), and gap_<block>.
         """
-        trace = self.pruned.trace(
-            torch.from_numpy(np.ascontiguousarray(image)), None if decisions is None else replay_of(decisions)
-        )
+        replay = None if decisions is None else replay_of(decisions)
+        trace = self.pruned.trace(torch.from_numpy(np.ascontiguousarray(image)), replay)
         assert trace.logits is not None
         result = {"logits": trace.logits.numpy()}
         for kind in ("kept", "merged"):

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from .budget import Budget
 from .methods import get_method
 from .methods.stage import parse_parameters, parse_stage
-from .pruned import PACKED, embed
+from .pruned import PACKED
+from .shape import embed
 
 
 @torch.inference_mode()
@@ -67,7 +68,7 @@ def _one(
         if number not in kept or budget.place == "after_block":
             x = x + block.ls2(block.mlp(block.norm2(x)))
         if number in kept:
-            stays = kept[number]
+            stays = list(dict.fromkeys(kept[number]))  # what is kept twice is really there once
             row = dict(zip(ids, x[0], strict=True))
             size = dict(zip(ids, sizes, strict=True))
             groups: dict[int, list[int]] = {token: [token] for token in stays if token in row}

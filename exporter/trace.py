@@ -17,7 +17,7 @@ import torch
 
 from .errors import UnsupportedError
 from .files import atomic_path
-from .pruned import PrunedViT
+from .pruned import Deployable
 
 OPSET = 20  # the exporter's own default: Gelu and LayerNormalization are still single operators
 _SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for the graph itself
@@ -39,7 +39,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def trace(pruned: PrunedViT, batch: int, metadata: Mapping[str, Any] | None = None) -> onnx.ModelProto:
+def trace(pruned: Deployable, batch: int, metadata: Mapping[str, Any] | None = None) -> onnx.ModelProto:
     """Export a pruned model with a fixed batch.
 
     A copy is exported, so the caller's model is as it was; nothing in it depends on earlier calls.
@@ -56,7 +56,7 @@ def trace(pruned: PrunedViT, batch: int, metadata: Mapping[str, Any] | None = No
         UnsupportedError: PyTorch cannot export the model; its reason in one line.
     """
     fresh = copy.deepcopy(pruned).eval()
-    example = torch.zeros(batch, *pruned.shape.image_size)
+    example = torch.zeros(batch, *pruned.image_size)
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -70,7 +70,7 @@ def trace(pruned: PrunedViT, batch: int, metadata: Mapping[str, Any] | None = No
             )
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise UnsupportedError(f"PyTorch {torch.__version__} cannot export {pruned.shape.name}: {reason}") from error
+        raise UnsupportedError(f"PyTorch {torch.__version__} cannot export {pruned.name}: {reason}") from error
     assert program is not None
     model = program.model_proto
     strip_exporter_notes(model)

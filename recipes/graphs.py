@@ -17,7 +17,7 @@ from ..exporter.errors import UnsupportedError
 from ..exporter.lint import lint, operator_table
 from ..exporter.passes.base import PassReport
 from ..exporter.passes.pipeline import rewrite
-from ..exporter.pruned import Output, PrunedViT
+from ..exporter.pruned import Output, deployable
 from ..exporter.runtime.bench import interleave
 from ..exporter.runtime.runners import OrtRunner
 from ..exporter.runtime.stats import paired_ratio
@@ -26,6 +26,13 @@ from ..exporter.trace import save, trace
 from .stages import Listener
 
 KINDS = ("dense", "pruned", "floor")
+
+
+def kinds_of(budget: Budget | None) -> tuple[str, ...]:
+    """The graphs of an export: without a token plan there is no floor to it."""
+    return KINDS if budget is not None else KINDS[:2]
+
+
 TRIAL_ROUNDS = 15
 TRIAL_SECONDS = 12.0
 
@@ -43,21 +50,43 @@ def sliced(budget: Budget) -> Budget:
     return budget.model_copy(update={"method": "slice", "parameters": {"place": budget.place}, "blocks": tuple(rows)})
 
 
-def budget_of(kind: str, budget: Budget) -> Budget:
-    """The budget that makes the dense, pruned or floor graph."""
+def budget_of(kind: str, budget: Budget | None) -> Budget | None:
+    """The budget that makes the dense, pruned or floor graph; None: the model as it is."""
+    if budget is None:
+        return None
     return {"dense": without_stages, "pruned": lambda b: b, "floor": sliced}[kind](budget)
 
 
 def trace_all(
-    model: Any, budget: Budget, batch: int, metadata: Mapping[str, Any], folder: Path, listener: Listener
+    dense: Any,
+    model: Any,
+    budget: Budget | None,
+    batch: int,
+    metadata: Mapping[str, Any],
+    folder: Path,
+    listener: Listener,
 ) -> None:
-    """Write `<kind>.onnx` as traced, before any pass."""
-    for index, kind in enumerate(KINDS):
+    """Write `<kind>.onnx` as traced, before any pass.
+
+    Args:
+        dense: the model as it came.
+        model: the model whose tokens are pruned: the same one, or what slimming left of it.
+        budget: the token plan; None: tokens are not pruned.
+        batch: of the graphs.
+        metadata: goes into each graph.
+        folder: where they go.
+        listener: hears progress.
+    """
+    kinds = kinds_of(budget)
+    for index, kind in enumerate(kinds):
         outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
-        own = dict(metadata) | {"kind": kind, "budget": budget_of(kind, budget).model_dump(mode="json")}
-        save(trace(PrunedViT(model, budget_of(kind, budget), outputs), batch, own), folder / f"{kind}.onnx")
+        plan = budget_of(kind, budget)
+        own = dict(metadata) | {"kind": kind, "budget": None if plan is None else plan.model_dump(mode="json")}
+        graph = trace(deployable(dense if kind == "dense" else model, plan, outputs), batch, own)
+        save(graph, folder / f"{kind}.onnx")
+        del graph
         gc.collect()  # the exporter leaves cycles that hold the weights
-        listener.progress(index + 1, len(KINDS))
+        listener.progress(index + 1, len(kinds))
 
 
 def rewrite_all(
@@ -70,7 +99,8 @@ def rewrite_all(
     """
     forms = forms_for(target, attention)
     reports: dict[str, Any] = {}
-    for index, kind in enumerate(KINDS):
+    kinds = [kind for kind in KINDS if (traced / f"{kind}.onnx").exists()]
+    for index, kind in enumerate(kinds):
         model = onnx.load(traced / f"{kind}.onnx")
         before, rewritten = operator_table(model), model
         passes: list[PassReport] = []
@@ -89,7 +119,7 @@ def rewrite_all(
                 "operators_before": before,
                 "operators_after": operator_table(rewritten),
             }
-        listener.progress(index + 1, len(KINDS))
+        listener.progress(index + 1, len(kinds))
     (folder / "passes.json").write_text(json.dumps(reports, indent=1))
 
 
@@ -109,10 +139,11 @@ def choose_forms(rewritten: Path, target: Target, attention: str, threads: int |
         by kind: `form`, and where both were timed `fused_speedup` with its interval.
     """
     forms = forms_for(target, attention)
+    kinds = [kind for kind in KINDS if (rewritten / f"{kind}.{forms[0]}.onnx").exists()]
     if len(forms) == 1:
-        return {kind: {"form": forms[0]} for kind in KINDS}
+        return {kind: {"form": forms[0]} for kind in kinds}
     chosen: dict[str, Any] = {}
-    for kind in KINDS:
+    for kind in kinds:
         runners = {form: OrtRunner(str(rewritten / f"{kind}.{form}.onnx"), threads=threads) for form in forms}
         image = np.zeros(runners["fused"].shape, dtype=np.float32)
         runs = {form: partial(runner, image) for form, runner in runners.items()}

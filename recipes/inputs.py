@@ -10,7 +10,7 @@ import numpy as np
 from ..calibration.images import ArrayImages, ImageSource, PhotoFiles, choose, open_images
 from ..calibration.synthetic import make_images
 from ..exporter.errors import InputError
-from ..exporter.models import Preprocess, create_model, describe, preprocessing
+from ..exporter.models import Preprocess, create_model, preprocessing
 from .schema import ImagesSection, Recipe
 
 LARGEST_EVALUATION = 256
@@ -76,7 +76,7 @@ def open_section(section: ImagesSection, preprocess: Preprocess, classes: int) -
 
 def open_sources(recipe: Recipe, model: Any) -> Sources:
     """Calibration and evaluation images; without an `evaluate` section, what `images` leaves over of its source."""
-    preprocess, classes = preprocess_of(recipe, model), describe(model).classes
+    preprocess, classes = preprocess_of(recipe, model), int(model.num_classes)
     images = recipe.images
     calibration = open_section(images, preprocess, classes)
     if recipe.evaluate is not None:

@@ -145,6 +145,8 @@ def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
 
 _EXCLUSIVE: dict[str, tuple[frozenset[str], ...]] = {
     "prune": (frozenset({"target", "preset", "keep_rates", "mass", "budget"}),),
+    "slim": (frozenset({"target", "widths"}),),
+    "slim.target": (frozenset({"gflops", "flops_ratio", "parameters_ratio"}),),
     "prune.target": (frozenset({"gflops", "flops_ratio", "speedup"}),),
     "model": (frozenset({"checkpoint", "pretrained", "random"}),),
     "images": (frozenset({"path", "generator"}),),
@@ -225,6 +227,7 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         ("images", "path"),
         ("evaluate", "path"),
         ("prune", "budget"),
+        ("slim", "widths"),
     ):
         holder = result.get(section)
         if isinstance(holder, dict) and isinstance(holder.get(key), str):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..calibration.cost import dense_plan, model_macs
-from ..exporter.models import create_model, describe
+from ..exporter.models import create_model
+from ..exporter.shape import describe
 
 _TEMPLATE = """# {name}: {depth} blocks, {tokens} tokens, {dense:.2f} GMACs dense. Keys left out keep their default.
 model:

@@ -18,7 +18,8 @@ from ..exporter.budget import Budget, check_legal, read_budget
 from ..exporter.errors import InputError
 from ..exporter.methods import get_method
 from ..exporter.methods.stage import check_method_options, parse_parameters
-from ..exporter.models import ViTShape, describe, fingerprint
+from ..exporter.models import fingerprint
+from ..exporter.shape import describe
 from .schema import PruneSection, Recipe
 from .stages import Listener
 
@@ -34,14 +35,13 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def target_macs(prune: PruneSection, shape: ViTShape, batch: int, stages: int) -> float:
-    """The recipe's target as multiply-accumulates for one image.
+def target_macs(prune: PruneSection, dense: int, batch: int, stages: int) -> float:
+    """The recipe's target as multiply-accumulates for one image; ratios are of the model as it came, not yet slimmed.
 
     Raises:
         InputError: no budget reaches the speed-up.
     """
     assert prune.target is not None
-    dense = model_macs(shape, dense_plan(shape))
     if prune.target.gflops is not None:
         return prune.target.gflops * 1e9
     if prune.target.flops_ratio is not None:
@@ -50,20 +50,26 @@ def target_macs(prune: PruneSection, shape: ViTShape, batch: int, stages: int) -
     return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup, stages) * dense
 
 
-def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, listener: Listener) -> Budget:
+def make_plan(
+    recipe: Recipe, model: Any, source: ImageSource, folder: Path, listener: Listener, dense: Any = None
+) -> Budget:
     """Decide a budget as the recipe says.
 
     Args:
         recipe: its `prune` and `export.batch`.
-        model: the dense model.
+        model: the model whose tokens go, perhaps slimmed.
         source: calibration images.
         folder: where the streamed scores go.
         listener: hears progress.
+        dense: the model before it was slimmed; None: `model` is that.
 
     Raises:
         InputError: the section does not fit the model; naming the key.
     """
+    assert recipe.prune is not None
     prune, shape = recipe.prune, describe(model)
+    whole = shape if dense is None else describe(dense)
+    dense_macs = model_macs(whole, dense_plan(whole))
     if prune.budget is not None:
         budget = read_budget(prune.budget)
         check_legal(
@@ -76,7 +82,7 @@ def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, lis
         )
         method = get_method(budget.method)
         check_method_options(budget, method.Parameters, method.StageOptions)
-        return budget.model_copy(update={"gmacs": gmacs(shape, budget), "model": shape.name})
+        return budget.model_copy(update={"gmacs": gmacs(shape, budget, dense_macs), "model": shape.name})
     preset = get_preset(prune.preset) if prune.preset is not None else None
     method_name = preset.method if preset else prune.method
     module = get_method(method_name)
@@ -113,7 +119,7 @@ def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, lis
             raise InputError(f"prune.mass needs importance, which {method_name} does not have; give a target instead")
         budget = from_mass(shape, method_name, parameters, seen.importance, prune.mass, prune.quantile, rule)
     else:
-        macs = target_macs(prune, shape, recipe.export.batch, len(rule.blocks))
+        macs = target_macs(prune, dense_macs, recipe.export.batch, len(rule.blocks))
         budget = from_target(shape, method_name, parameters, macs, rule)
         if prune.search.trials:
             found = search(model, source, budget, macs, prune.search.trials, prune.search.seed, listener.progress)
@@ -126,4 +132,5 @@ def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, lis
         "prune": prune.model_dump(mode="json", exclude_defaults=True),
         "versions": versions(),
     }
-    return budget.model_copy(update={"statistics": statistics, "provenance": provenance})
+    costs = gmacs(shape, budget, dense_macs)
+    return budget.model_copy(update={"gmacs": costs, "statistics": statistics, "provenance": provenance})

@@ -13,13 +13,16 @@ import torch
 from ..calibration.images import ImageSource, batches
 from ..exporter.budget import Budget
 from ..exporter.fidelity import fidelity
+from ..exporter.gates import gated
 from ..exporter.passes.pipeline import rewrite
-from ..exporter.pruned import PrunedViT, TorchRunner, replay_of
+from ..exporter.pruned import PrunedViT, TorchRunner, deployable, replay_of
 from ..exporter.reference import drop_tokens
 from ..exporter.runtime.parity import Replay, Rung, compare, exact, ladder, stage_names
 from ..exporter.runtime.runners import OrtRunner, Outputs, run_all
+from ..exporter.slim import blocks_of, hard_gates, slim
 from ..exporter.targets import Target
 from ..exporter.trace import trace
+from ..exporter.widths import Widths
 from .graphs import without_stages
 from .schema import ParitySection
 from .stages import Listener
@@ -27,9 +30,12 @@ from .stages import Listener
 EAGER_IMAGES = 8  # the rungs inside PyTorch are exact or nearly so; more images would only take time
 
 
-def torch_reference(model: Any, budget: Budget, images: np.ndarray, batch: int) -> tuple[Outputs, Replay]:
+SLIMMED_ATOL = 1e-5
+
+
+def torch_reference(model: Any, budget: Budget | None, images: np.ndarray, batch: int) -> tuple[Outputs, Replay]:
     """Logits, kept ids and gaps of the pruned model in PyTorch, and a replay of other decisions on it."""
-    runner = TorchRunner(PrunedViT(model, budget), batch)
+    runner = TorchRunner(deployable(model, budget), batch)
 
     def replay(chosen: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
         rows = []
@@ -41,16 +47,29 @@ def torch_reference(model: Any, budget: Budget, images: np.ndarray, batch: int) 
     return run_all(runner, images, batch), replay
 
 
-def steadiest(model: Any, budget: Budget, images: np.ndarray, batch: int) -> np.ndarray:
+def steadiest(model: Any, budget: Budget | None, images: np.ndarray, batch: int) -> np.ndarray:
     """The batch of images whose decisions are farthest from a near-tie.
 
     A pass is held against the graph before it to the last decision, which a near-tie would not survive.
     """
-    outputs = run_all(TorchRunner(PrunedViT(model, budget), batch), images, batch)
+    outputs = run_all(TorchRunner(deployable(model, budget), batch), images, batch)
     gaps = [gap for name, gap in outputs.items() if name.startswith("gap_")]
     if not gaps:
         return images[:batch]
     return images[np.sort(np.argsort(-np.min(gaps, axis=0))[:batch])]
+
+
+def slim_rung(dense: Any, widths: Widths, images: np.ndarray) -> Rung:
+    """A narrower model against the whole one whose other heads and neurons are multiplied by 0.
+
+    The sliced weights are held, before least squares and fine-tuning change them.
+    """
+    few = torch.from_numpy(images[:EAGER_IMAGES])
+    with torch.inference_mode():
+        with gated(blocks_of(dense), hard_gates(widths)):
+            masked = dense(few).numpy()
+        narrow = slim(dense, widths)(few).numpy()
+    return compare("torch: narrower = masked", {"logits": masked}, {"logits": narrow}, atol=SLIMMED_ATOL, tie=0.0)
 
 
 def eager_rungs(
@@ -80,7 +99,7 @@ def eager_rungs(
 
 def climb(
     model: Any,
-    budget: Budget,
+    budget: Budget | None,
     images: np.ndarray,
     batch: int,
     graphs: dict[str, Path],
@@ -88,28 +107,34 @@ def climb(
     target: Target,
     threads: int | None,
     listener: Listener,
+    slimmed_from: tuple[Any, Widths] | None = None,
 ) -> tuple[dict[str, Any], Outputs]:
     """The ladder up to the rewritten graph.
 
     Args:
-        model: the dense model.
-        budget: the plan.
+        model: the model whose tokens are pruned.
+        budget: the plan; None: its tokens are not pruned.
         images: [n, channels, height, width] float32, n a multiple of `batch`.
         batch: of the graphs.
         graphs: by rung name, the ONNX file to hold against PyTorch.
         section: tolerances.
         target: for a graph with all layers as outputs, made only when a rung fails.
+        threads: onnxruntime threads.
+        listener: hears progress.
+        slimmed_from: the wider model that it was cut from, and how.
 
     Returns:
         `parity.json`, and PyTorch's outputs on the images.
     """
     reference, replay = torch_reference(model, budget, images, batch)
-    rungs = eager_rungs(model, budget, images, reference, section)
+    rungs = [] if slimmed_from is None else [slim_rung(*slimmed_from, images)]
+    if budget is not None:
+        rungs += eager_rungs(model, budget, images, reference, section)
     for name, path in graphs.items():
         runner = OrtRunner(str(path), threads=threads)
         outputs = run_all(runner, images, runner.batch, listener.progress)
         rung = compare(name, reference, outputs, atol=section.atol, tie=section.tie, replay=replay)
-        if not rung.passed and rung.first_offender == "logits":
+        if budget is not None and not rung.passed and rung.first_offender == "logits":
             rung.first_offender = first_offending_layer(model, budget, images[:batch], section.atol, target) or "logits"
         rungs.append(rung)
     return ladder(rungs, section.atol, section.tie), reference

@@ -5,35 +5,45 @@ from __future__ import annotations
 from typing import Any
 
 from ..exporter.budget import Budget
-from ..exporter.models import ViTShape
+from ..exporter.shape import image_size, model_name
+from ..exporter.widths import Widths
 from .schema import Recipe
+from .slim import summary
 
 
 def bundle_readme(
     recipe: Recipe,
-    shape: ViTShape,
-    budget: Budget,
+    model: Any,
+    budget: Budget | None,
+    widths: Widths | None,
     parity: dict[str, Any],
     fidelity: dict[str, Any],
     bench: dict[str, Any],
     lack: str | None,
 ) -> str:
     """Markdown for a person who finds the folder."""
-    stages = ", ".join(f"{row.before} to {row.after} at block {row.block}" for row in budget.stages) or "none"
+    plans = []
+    if widths is not None:
+        plans.append(f"Slimmed: {summary(widths)}.")
+    if budget is not None:
+        stages = ", ".join(f"{row.before} to {row.after} at block {row.block}" for row in budget.stages) or "none"
+        cost = f"{budget.gmacs['pruned']:.3f} GMACs instead of {budget.gmacs['dense']:.3f}"
+        plans.append(f"Method {budget.method}; tokens {stages}. {cost}.")
+    kept = " and the surviving token ids `kept_<block>`" if budget is not None else ""
     worst = parity["smallest_atol"]
     accuracy = ""
     if "accuracy_dense" in fidelity:
         accuracy = f", top-1 {fidelity['accuracy_pruned']:.1%} (dense {fidelity['accuracy_dense']:.1%})"
     seen = " (the calibration images themselves)" if fidelity["on_calibration_images"] else ""
-    channels, height, width = shape.image_size
+    channels, height, width = image_size(model)
     merging = any(stage["output"].startswith("merged_") for rung in parity["rungs"] for stage in rung["stages"])
     merged = ", and what merged into what, `merged_<block>` (65536 * source id + target id, or -1)" if merging else ""
-    return f"""# {shape.name}, pruned by vitrim
+    return f"""# {model_name(model)}, pruned by vitrim
 
-Method {budget.method}; tokens {stages}. {budget.gmacs["pruned"]:.3f} GMACs instead of {budget.gmacs["dense"]:.3f}.
+{" ".join(plans)}
 
 - input `image` [{recipe.export.batch}, {channels}, {height}, {width}] float32, preprocessed as `manifest.json` says;
-  outputs `logits` and the surviving token ids `kept_<block>`{merged}
+  outputs `logits`{kept}{merged}
 - agreement with the dense model on {fidelity["images"]} images{seen}: {fidelity["agreement"]:.1%}{accuracy}
 - parity with PyTorch: {"passed" if parity["passed"] else "FAILED"}, largest error {worst:.2g} where decisions agree
 - {bench["environment"]["runtime"]}, batch {recipe.export.batch}: {bench["verdict"]}
@@ -43,5 +53,5 @@ On the device, without PyTorch (`pip install 'vitrim[device]'`):
 
     vitrim build .     # build model.engine with this machine's TensorRT and prove it
     vitrim check .     # hold the files against their hashes and the outputs against PyTorch's
-    vitrim bench .     # time dense, pruned and free slicing, interleaved
+    vitrim bench .     # time the dense and the pruned graph and the plan's floor, interleaved
 """

@@ -15,20 +15,23 @@ import numpy as np
 
 from ..exporter.budget import Budget, read_budget, write_budget
 from ..exporter.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
-from ..exporter.files import sha256
-from ..exporter.models import describe, fingerprint
+from ..exporter.files import atomic_path, sha256
+from ..exporter.models import fingerprint
 from ..exporter.runtime import bundle, engine
 from ..exporter.runtime.device import bench_graphs, check_folder
 from ..exporter.runtime.parity import describe_failure
+from ..exporter.shape import describe
 from ..exporter.targets import Target, get_target
-from .graphs import KINDS, choose_forms, rewrite_all, trace_all
+from ..exporter.widths import Widths, write_widths
+from .graphs import choose_forms, rewrite_all, trace_all
 from .inputs import Sources, first_images, open_model, open_sources, preprocess_of
 from .load import dump_recipe
 from .plan import make_plan, versions
 from .prove import climb, measure_fidelity, steadiest
 from .readme import bundle_readme
-from .schema import Recipe
-from .stages import Listener, Silence, StageCache
+from .schema import PruneSection, Recipe, SlimSection
+from .slim import Slimmed, load_slim, make_slim
+from .stages import Listener, Silence, StageCache, content_key
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Exported:
 
     Attributes:
         folder: the published bundle.
-        budget: the plan.
+        budget: the token plan; None where tokens are not pruned.
+        widths: what slimming kept; None where the model was not slimmed.
         parity: `parity.json`.
         fidelity: `fidelity.json`.
         bench: `bench.json`.
@@ -45,7 +49,8 @@ class Exported:
     """
 
     folder: Path
-    budget: Budget
+    budget: Budget | None
+    widths: Widths | None
     parity: dict[str, Any]
     fidelity: dict[str, Any]
     bench: dict[str, Any]
@@ -57,11 +62,14 @@ class _Run:
     """What the stages of one run share."""
 
     recipe: Recipe
+    dense: Any
     model: Any
+    widths: Widths | None
     sources: Sources
     target: Target
     cache: StageCache
     listener: Listener
+    dense_weights: str
     weights: str
 
 
@@ -69,7 +77,7 @@ def calibrate(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | 
     """Decide a budget and write it.
 
     Args:
-        recipe: the recipe; only `model`, `images`, `prune` and `export.batch` matter.
+        recipe: the recipe; only `model`, `images`, `slim`, `prune` and `export.batch` matter.
         out: the budget.json to write.
         listener: hears progress.
 
@@ -77,6 +85,8 @@ def calibrate(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | 
         VitrimError: one line for a person.
     """
     path = Path(out)
+    if recipe.prune is None:
+        raise InputError("the recipe has no prune section, so there is no token budget to decide; see `vitrim slim`")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name the budget file to write, such as {path / 'budget.json'}")
     run = _open(recipe, path.parent / f".{path.name}.cache", listener or Silence())
@@ -84,8 +94,38 @@ def calibrate(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | 
         budget = _calibrate(run)
     finally:
         shutil.rmtree(run.cache.root, ignore_errors=True)
+    assert budget is not None
     write_budget(budget, path)
     return budget
+
+
+def slim(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None) -> Widths:
+    """Make the model narrower and write its checkpoint, with the plan of widths beside it.
+
+    The checkpoint says its own widths: `model: {name: ..., checkpoint: FILE}` takes it like any other. What fine-tuning
+    has done is kept beside it until it is whole, so a run that was stopped goes on.
+
+    Args:
+        recipe: the recipe; only `model`, `images` and `slim` matter.
+        out: the .safetensors to write; the plan goes to the same name with .json.
+        listener: hears progress.
+
+    Raises:
+        VitrimError: one line for a person.
+    """
+    path = Path(out)
+    if recipe.slim is None:
+        raise InputError("the recipe has no slim section; give one, such as --set slim.target.flops_ratio=0.8")
+    if path.is_dir() or path.suffix != ".safetensors":
+        raise InputError(f"{path} is no name for a checkpoint; give a file such as {path.with_suffix('')}.safetensors")
+    run = _open(recipe, path.parent / f".{path.name}.cache", listener or Silence())
+    folder = next(run.cache.root.glob("slim-*"))
+    with atomic_path(path) as temporary:
+        shutil.copyfile(folder / "slim.safetensors", temporary)
+    assert run.widths is not None
+    write_widths(run.widths, path.with_suffix(".json"))
+    shutil.rmtree(run.cache.root, ignore_errors=True)
+    return run.widths
 
 
 def export(
@@ -126,7 +166,7 @@ def export(
     run = _open(recipe, final.parent / f".{final.name}.cache", listener)
     run.cache.sweep()
     budget = _calibrate(run)
-    if not budget.stages:
+    if budget is not None and not budget.stages and run.widths is None:
         listener.note("this budget removes nothing: the graph is the dense model")
     staging = bundle.staging_folder(final)
     try:
@@ -134,8 +174,9 @@ def export(
         bundle.publish(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    done = Exported(final, budget, result["parity"], result["fidelity"], result["bench"], lack)
-    if not recipe.bench.allow_slower and budget.stages and result["bench"]["ratios"]["speedup"]["interval"][0] <= 1:
+    done = Exported(final, budget, run.widths, result["parity"], result["fidelity"], result["bench"], lack)
+    works = run.widths is not None or (budget is not None and budget.stages)
+    if not recipe.bench.allow_slower and works and result["bench"]["ratios"]["speedup"]["interval"][0] <= 1:
         error = NotFasterError(
             f"{final} is published, but the pruned graph is {result['bench']['verdict']}; "
             "allow it with --set bench.allow_slower=true"
@@ -148,41 +189,74 @@ def export(
 def _open(recipe: Recipe, cache: Path, listener: Listener) -> _Run:
     target = get_target(recipe.export.target)
     listener.stage("model and images")
-    model = open_model(recipe)
-    sources = open_sources(recipe, model)
-    return _Run(recipe, model, sources, target, StageCache(cache), listener, fingerprint(model))
+    dense = open_model(recipe)
+    if recipe.prune is not None:
+        describe(dense)  # tokens of some models that can be slimmed cannot be pruned
+    sources, stages, weights = open_sources(recipe, dense), StageCache(cache), fingerprint(dense)
+    if recipe.slim is None:
+        return _Run(recipe, dense, dense, None, sources, target, stages, listener, weights, weights)
+    slimmed = _slim(recipe.slim, dense, weights, sources, stages, listener)
+    fresh = fingerprint(slimmed.model)
+    return _Run(recipe, dense, slimmed.model, slimmed.widths, sources, target, stages, listener, weights, fresh)
 
 
-def _calibrate(run: _Run) -> Budget:
+def _slim(
+    section: SlimSection, dense: Any, weights: str, sources: Sources, cache: StageCache, listener: Listener
+) -> Slimmed:
+    images = sources.calibration
+    key = {
+        "weights": weights,
+        "images": images.fingerprint(),
+        "slim": section.model_dump(mode="json"),
+        "file": sha256(section.widths) if section.widths else None,
+        "versions": versions(),
+    }
+    checkpoint = cache.root / f"finetune-{content_key(key)}.pt"
+    cache.sweep()
+    folder = cache.run(
+        "slim", key, lambda folder: make_slim(section, dense, images, folder, checkpoint, listener), listener
+    )
+    return load_slim(dense, folder)
+
+
+def _calibrate(run: _Run) -> Budget | None:
+    if run.recipe.prune is None:
+        return None
+    return read_budget(_calibrated(run, run.recipe.prune) / "budget.json")
+
+
+def _calibrated(run: _Run, prune: PruneSection) -> Path:
     recipe, images = run.recipe, run.sources.calibration
     key = {
         "weights": run.weights,
         "images": images.fingerprint(),
-        "prune": recipe.prune.model_dump(mode="json"),
+        "dense": run.dense_weights,
+        "prune": prune.model_dump(mode="json"),
         "batch": recipe.export.batch,
-        "file": sha256(recipe.prune.budget) if recipe.prune.budget else None,
+        "file": sha256(prune.budget) if prune.budget else None,
         "versions": versions(),
     }
 
     def make(folder: Path) -> None:
-        budget = make_plan(recipe, run.model, images, folder, run.listener)
+        budget = make_plan(recipe, run.model, images, folder, run.listener, run.dense)
         (folder / "importance.npy").unlink(missing_ok=True)
         write_budget(budget, folder / "budget.json")
 
-    return read_budget(run.cache.run("calibrate", key, make, run.listener) / "budget.json")
+    return run.cache.run("calibrate", key, make, run.listener)
 
 
-def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: list[str]) -> dict[str, Any]:
+def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, command: list[str]) -> dict[str, Any]:
     """Everything between the budget and a finished staging folder."""
     recipe, cache, listener, batch = run.recipe, run.cache, run.listener, run.recipe.export.batch
-    plan = budget.model_dump(mode="json", include={"method", "parameters", "prefix_tokens", "blocks"})
+    kept = {"method", "parameters", "prefix_tokens", "blocks"}
+    plan = None if budget is None else budget.model_dump(mode="json", include=kept)
     preprocess = preprocess_of(recipe, run.model).to_dict()
     metadata = {"recipe": recipe.model_dump(mode="json"), "preprocess": preprocess, "versions": versions()}
-    trace_key = {"weights": run.weights, "plan": plan, "batch": batch, "metadata": metadata}
+    trace_key = {"weights": run.weights, "dense": run.dense_weights, "plan": plan, "batch": batch, "metadata": metadata}
     traced = cache.run(
         "trace",
         trace_key,
-        lambda folder: trace_all(run.model, budget, batch, metadata, folder, listener),
+        lambda folder: trace_all(run.dense, run.model, budget, batch, metadata, folder, listener),
         listener,
     )
     images = first_images(run.sources.evaluation, max(recipe.parity.images, recipe.parity.golden), batch)
@@ -203,7 +277,7 @@ def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: l
     bench_key = {"passes": rewritten.name, "bench": recipe.bench.model_dump(mode="json")}
     timed = cache.run("bench", bench_key, lambda folder: _bench(run, rewritten, folder), listener)
     forms = json.loads((timed / "forms.json").read_text())
-    chosen = {kind: rewritten / f"{kind}.{forms[kind]['form']}.onnx" for kind in KINDS}
+    chosen = {kind: rewritten / f"{kind}.{forms[kind]['form']}.onnx" for kind in forms}
     parity_key = {
         "passes": rewritten.name,
         "form": forms["pruned"]["form"],
@@ -230,7 +304,10 @@ def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: l
     fidelity = json.loads((answered / "fidelity.json").read_text())
     bench = json.loads((timed / "bench.json").read_text())
     _fill(staging, chosen, proven, timed, answered, rewritten)
-    write_budget(budget, staging / "budget.json")
+    if budget is not None:
+        write_budget(budget, staging / "budget.json")
+    if run.widths is not None:
+        write_widths(run.widths, staging / "widths.json")
     (staging / "recipe.yaml").write_text(dump_recipe(recipe))
     if lack is None:
         listener.stage("engine")
@@ -239,7 +316,7 @@ def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: l
         (staging / "parity.json").write_text(json.dumps(parity, indent=2))
         if not parity["passed"]:
             raise ParityError(describe_failure(parity))
-    text = bundle_readme(recipe, describe(run.model), budget, parity, fidelity, bench, lack)
+    text = bundle_readme(recipe, run.model, budget, run.widths, parity, fidelity, bench, lack)
     (staging / "README.md").write_text(text)
     bundle.write_manifest(
         staging,
@@ -256,18 +333,19 @@ def _make(run: _Run, budget: Budget, staging: Path, lack: str | None, command: l
 def _bench(run: _Run, rewritten: Path, folder: Path) -> None:
     section = run.recipe.bench
     forms = choose_forms(rewritten, run.target, run.recipe.export.attention, section.threads)
-    graphs = {kind: rewritten / f"{kind}.{forms[kind]['form']}.onnx" for kind in KINDS}
+    graphs = {kind: rewritten / f"{kind}.{chosen['form']}.onnx" for kind, chosen in forms.items()}
     result = bench_graphs(graphs, section.runs, section.warmup, section.threads, run.listener.progress)
     result["attention"] = forms
     (folder / "forms.json").write_text(json.dumps(forms))
     (folder / "bench.json").write_text(json.dumps(result, indent=2))
 
 
-def _prove(run: _Run, budget: Budget, images: np.ndarray, traced: Path, chosen: Path, folder: Path) -> None:
+def _prove(run: _Run, budget: Budget | None, images: np.ndarray, traced: Path, chosen: Path, folder: Path) -> None:
     section, batch = run.recipe.parity, run.recipe.export.batch
     graphs = {"onnx: as traced": traced, f"onnx: rewritten for {run.target.name}": chosen}
     threads = run.recipe.bench.threads
-    result, reference = climb(run.model, budget, images, batch, graphs, section, run.target, threads, run.listener)
+    cut = None if run.widths is None else (run.dense, run.widths)
+    result, reference = climb(run.model, budget, images, batch, graphs, section, run.target, threads, run.listener, cut)
     (folder / "parity.json").write_text(json.dumps(result, indent=2))
     count = -(-max(section.golden, 1) // batch) * batch
     golden: dict[str, Any] = {name: value[:count] for name, value in reference.items()}
@@ -284,6 +362,8 @@ def _fidelity(run: _Run, dense: Path, pruned: Path, folder: Path) -> None:
 def _fill(staging: Path, chosen: dict[str, Path], proven: Path, timed: Path, answered: Path, rewritten: Path) -> None:
     """Copy finished files into the staging folder."""
     for kind, name in (("pruned", "model.onnx"), ("dense", "dense.onnx"), ("floor", "floor.onnx")):
+        if kind not in chosen:
+            continue
         shutil.copyfile(chosen[kind], staging / name)
         data = chosen[kind].with_name(chosen[kind].name + ".data")
         if data.exists():
@@ -298,4 +378,4 @@ def _fill(staging: Path, chosen: dict[str, Path], proven: Path, timed: Path, ans
     shutil.copyfile(rewritten / "passes.json", staging / "passes.json")
 
 
-__all__ = ["Exported", "calibrate", "export"]
+__all__ = ["Exported", "calibrate", "export", "slim"]

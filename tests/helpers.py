@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 SMALL = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3, "num_classes": 7}
@@ -40,7 +41,7 @@ def budget_for(
 ) -> Any:
     """A budget for a model: `stages` maps a block to the tokens after it."""
     from vitrim.exporter.budget import parse_budget
-    from vitrim.exporter.models import describe
+    from vitrim.exporter.shape import describe
 
     shape = describe(model)
     return parse_budget(
@@ -66,3 +67,86 @@ def export_module(module: torch.nn.Module, x: torch.Tensor) -> Any:
     model = program.model_proto
     strip_exporter_notes(model)
     return model
+
+
+SMALL_SWIN = {
+    "img_size": 56, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "num_classes": 7, "window_size": 7,
+}  # fmt: skip
+
+
+def small_swin(seed: int = 0) -> Any:
+    """A small random Swin of four blocks, the second and fourth shifted, with biases that are not zero."""
+    from vitrim.exporter.models import create_model
+
+    model: Any = create_model("swin_tiny_patch4_window7_224", args=SMALL_SWIN, random=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if key.endswith(("bias", "bias_table")) and value.numel():
+                value.copy_(torch.randn(value.shape, generator=generator) * 0.3)
+    return model
+
+
+def random_widths(model: Any, seed: int = 0) -> Any:
+    """Random heads and neurons of every block, at least one of each."""
+    from vitrim.exporter.slim import parts_of
+    from vitrim.exporter.widths import Widths
+
+    draw = np.random.default_rng(seed)
+
+    def some(whole: int) -> list[int]:
+        return sorted(int(unit) for unit in draw.choice(whole, draw.integers(1, whole + 1), replace=False))
+
+    rows = [
+        {
+            "block": part.path,
+            "heads_before": part.heads,
+            "heads": some(part.heads),
+            "neurons_before": part.neurons,
+            "neurons": some(part.neurons),
+        }
+        for part in parts_of(model)
+    ]
+    return Widths.model_validate({"blocks": rows})
+
+
+def source_for(model: Any, count: int = 6, labelled: bool = True, seed: int = 0) -> Any:
+    """Noise images of a model's size, with random labels or none."""
+    from vitrim.calibration.images import ArrayImages
+    from vitrim.exporter.models import preprocessing
+
+    preprocess = preprocessing(model)
+    draw = np.random.default_rng(seed)
+    images = draw.standard_normal((count, *preprocess.input_size), dtype=np.float32)
+    labels = draw.integers(0, model.num_classes, count) if labelled else None
+    return ArrayImages(images, labels, preprocess, f"noise({seed})")
+
+
+def small_recipe(**sections: Any) -> dict[str, Any]:
+    """A recipe that runs in seconds; sections are laid over its own, None takes one out."""
+    args = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3, "num_classes": 10}
+    recipe: dict[str, Any] = {
+        "model": {"name": "vit_tiny_patch16_224", "args": args, "random": 0},
+        "images": {"generator": "shapes", "count": 6},
+        "evaluate": {"generator": "shapes", "count": 12, "seed": 9},
+        "prune": {"target": {"flops_ratio": 0.7}},
+        "parity": {"images": 4, "golden": 2},
+        "bench": {"runs": 5, "warmup": 0, "allow_slower": True},
+    }
+    for name, values in sections.items():
+        recipe[name] = None if values is None else recipe.get(name, {}) | values
+    return recipe
+
+
+def make_evidence(seed: int, heads: int, patches: int, prefix: int, block: tuple[int, int] = (0, 1)) -> Any:
+    """Random evidence of two images in float64."""
+    from vitrim.exporter.methods.stage import Evidence
+
+    generator = torch.Generator().manual_seed(seed)
+    tokens = patches + prefix
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(2, heads, *shape, generator=generator, dtype=torch.float64)
+
+    attention = (draw(tokens, tokens) * 2).softmax(-1)
+    return Evidence(attention, draw(tokens, 5), draw(tokens, 5), prefix, prefix > 0, block)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from vitrim import api
 from vitrim.cli import cli
 
-COMMANDS = ["export", "calibrate", "inspect", "check", "bench", "build", "recipes", "models", "new", "doctor"]
+COMMANDS = ["export", "calibrate", "slim", "inspect", "check", "bench", "build", "recipes", "models", "new", "doctor"]
 
 
 def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -47,6 +47,7 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
     [
         (["export", "r.yaml", "-o", "out", "--set", "a.b=1"], "api.export('r.yaml', 'out', settings=['a.b=1'])"),
         (["calibrate", "r.yaml", "-o", "b.json"], "api.calibrate('r.yaml', 'b.json')"),
+        (["slim", "r.yaml", "-o", "s.safetensors"], "api.slim('r.yaml', 's.safetensors')"),
         (["check", "out", "--atol", "0.1"], "api.check('out', atol=0.1)"),
         (["bench", "out"], "api.bench('out', runs=50, warmup=0.5)"),
         (["doctor"], "api.doctor()"),

@@ -13,11 +13,12 @@ from vitrim.calibration.images import open_images, read_all
 from vitrim.calibration.rules import default_rule
 from vitrim.calibration.solve import from_target, make_budget
 from vitrim.exporter.fidelity import fidelity
-from vitrim.exporter.models import create_model, describe, preprocessing
+from vitrim.exporter.models import create_model, preprocessing
 from vitrim.exporter.passes.pipeline import rewrite
 from vitrim.exporter.pruned import PrunedViT, TorchRunner
 from vitrim.exporter.runtime.parity import compare
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
+from vitrim.exporter.shape import describe
 from vitrim.exporter.targets import get_target
 from vitrim.exporter.trace import trace
 

@@ -9,6 +9,7 @@ A method is a module with
 * optionally `check_stage(before, keep, prefix, options, parameters, where)`: refuse a stage that it cannot fill;
 * where tokens merge, `merges(options, parameters, block) -> rule`: how, or None for a stage that only drops, and a
   `proportional` parameter if a token's size counts in the attention that follows;
+* `MASKS_DUPLICATES = True` where a stage may keep a token twice: the second is masked in all that follows;
 * where the rest becomes one more token, `fuse(evidence, kept, options, parameters) -> weights`.
 
 Adding one takes its file and its line in `METHODS`.
@@ -30,6 +31,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "frugal": ("frugal", "vitrim's own: merges patches that are alike and matter little; merges tokens"),
     "tofu": ("tofu", "ToMe's matching: early blocks drop what is matched, later ones fuse it"),
     "evit": ("evit", "top-k by the class token's attention; drops tokens or fuses them into one"),
+    "ats": ("ats", "significance sampled along its running sum, duplicates masked; drops tokens"),
     "random": ("random_patches", "control: the same number of tokens, drawn once at random"),
     "uniform": ("uniform", "control: evenly spaced patches"),
     "slice": ("slice_front", "control: the first tokens, at no cost; the floor of every token plan"),

@@ -18,6 +18,7 @@ from collections import Counter
 
 import numpy as np
 import onnx_graphsurgeon as gs
+import onnxruntime
 
 from .base import Names
 
@@ -31,7 +32,11 @@ def fold(graph: gs.Graph) -> int:
         nodes removed and weights shared; 0 means that the graph is as it was.
     """
     before = _nodes(graph)
-    graph.fold_constants(size_threshold=LARGEST)
+    onnxruntime.set_default_logger_severity(3)  # folding runs small graphs, whose warnings would reach the user
+    try:
+        graph.fold_constants(size_threshold=LARGEST)
+    finally:
+        onnxruntime.set_default_logger_severity(2)
     name_outputs(graph)
     shared = share_weights(graph)
     graph.cleanup().toposort()

@@ -9,6 +9,7 @@
 
     2. Gelu (exact)        =>  x * 0.5 * (1 + Erf(x / sqrt 2))
     3. Gelu (tanh)         =>  x * 0.5 * (1 + Tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
+    4. CumSum (last axis)  =>  x @ triangle of ones; TensorRT has it, but runs it as a loop
 
 Half precision is normalized in float32 (case 1 casts there and back), double in double.
 """
@@ -20,7 +21,7 @@ import math
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, numpy_dtype, onnx_type, static_shape
+from .base import Builder, Context, Found, Match, Pass, numpy_dtype, onnx_type, scalar, static_shape
 
 
 def match_norm(node: gs.Node, context: Context) -> Found:
@@ -98,6 +99,34 @@ def apply_gelu(graph: gs.Graph, found: Match, context: Context) -> None:
     build.node("Mul", [mul(x, 0.5), raised], shape, out.dtype, out)
 
 
+def match_running_sum(node: gs.Node, context: Context) -> Found:
+    """Case 4."""
+    shape, dtype, axis = static_shape(node.inputs[0]), numpy_dtype(node.inputs[0]), scalar(node.inputs[1])
+    if shape is None or dtype is None or dtype.kind != "f" or axis is None:
+        return "its shape, type or axis is not known"
+    if int(axis) % len(shape) != len(shape) - 1 or len(shape) < 2:
+        return "it does not run along the last axis of a matrix"
+    if node.attrs.get("exclusive", 0) or node.attrs.get("reverse", 0):
+        return "it is exclusive or reversed"
+    return {"node": node, "shape": shape, "dtype": dtype}
+
+
+def apply_running_sum(graph: gs.Graph, found: Match, context: Context) -> None:
+    """Write one CumSum as a product."""
+    build, node, size = Builder(graph, "cumsum"), found["node"], found["shape"][-1]
+    x, out = node.inputs[0], node.outputs[0]
+    node.outputs.clear()
+    triangle = build.const(np.triu(np.ones((size, size))), found["dtype"], "triangle")
+    build.node("MatMul", [x, triangle], found["shape"], out.dtype, out)
+
+
+LOWER_CUMSUM = Pass(
+    "CumSum to a product",
+    frozenset({"CumSum"}),
+    match_running_sum,
+    apply_running_sum,
+    lambda context: context.target.runtime == "tensorrt",
+)
 LOWER_LAYER_NORM = Pass(
     "LayerNormalization to primitives",
     frozenset({"LayerNormalization"}),

@@ -19,14 +19,16 @@ from .base import Context, Pass, PassReport
 from .fold import fold
 from .gather import PLAIN_GATHER, PLAIN_GATHER_ND
 from .hold import hold_against, hold_with_decisions, run_once
-from .lower import LOWER_GELU, LOWER_LAYER_NORM
+from .lower import LOWER_CUMSUM, LOWER_GELU, LOWER_LAYER_NORM
 from .merge import SCATTER_FREE
+from .noop import NO_EMPTY_PADS
 from .prefix import PREFIX_IN_INDEX
 from .scale import DIRECT_TRANSPOSE, ONE_SCALE
 from .split import ONE_SPLIT
 from .topk import STATIC_TOPK
 
 PASSES: tuple[Pass, ...] = (
+    NO_EMPTY_PADS,
     SCATTER_FREE,
     STATIC_TOPK,
     PLAIN_GATHER,
@@ -36,6 +38,7 @@ PASSES: tuple[Pass, ...] = (
     DIRECT_TRANSPOSE,
     ONE_SCALE,
     LOWER_LAYER_NORM,
+    LOWER_CUMSUM,
     LOWER_GELU,
     FUSED_ATTENTION,
     MEAN_BEFORE_TRANSPOSE,

@@ -19,7 +19,8 @@ from vitrim.calibration.cost import (
 from vitrim.calibration.presets import PRESETS, get_preset
 from vitrim.calibration.solve import Stage, from_preset, make_budget
 from vitrim.exporter.errors import InputError
-from vitrim.exporter.models import ViTShape, create_model, describe
+from vitrim.exporter.models import create_model
+from vitrim.exporter.shape import ViTShape, describe
 
 
 @cache

@@ -32,8 +32,9 @@ from vitrim.calibration.solve import (
 from vitrim.exporter.budget import check_legal
 from vitrim.exporter.errors import InputError
 from vitrim.exporter.methods.matching import largest_reduction
-from vitrim.exporter.models import ViTShape, create_model, describe, preprocessing
+from vitrim.exporter.models import create_model, preprocessing
 from vitrim.exporter.pruned import PrunedViT
+from vitrim.exporter.shape import ViTShape, describe
 
 
 @pytest.fixture(scope="module")

@@ -6,34 +6,39 @@ import pytest
 import timm
 
 from vitrim.exporter.errors import InputError
-from vitrim.exporter.families import survey, why_not
+from vitrim.exporter.families import Answer, ask, survey
 
 
 def test_every_deit_is_taken() -> None:
     (family,) = survey("deit")
     assert family.name == "deit"
-    assert family.models == len(family.prunable) == len(timm.list_models(module="deit"))
+    assert family.models == len(family.prunable) == len(family.slimmable) == len(timm.list_models(module="deit"))
     assert family.refused == {}
     assert family.example is None
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("name", "tokens", "slimming"),
     [
-        ("swin_tiny_patch4_window7_224", "it is a SwinTransformer, not a plain VisionTransformer"),
-        ("beit_base_patch16_224", "it is a Beit, not a plain VisionTransformer"),
-        ("eva02_tiny_patch14_224", "it is a Eva, not a plain VisionTransformer"),
-        ("vit_small_r26_s32_224", "its stem is a HybridEmbed, not timm's PatchEmbed"),
-        ("vit_small_patch16_18x2_224", "blocks.0 is a ParallelThingsBlock, not timm's pre-norm Block"),
+        ("swin_tiny_patch4_window7_224", "it is a SwinTransformer, not a plain VisionTransformer", None),
+        ("beit_base_patch16_224", "it is a Beit, not a plain VisionTransformer", "it is a Beit"),
+        ("eva02_tiny_patch14_224", "it is a Eva, not a plain VisionTransformer", "it is a Eva"),
+        ("vit_small_r26_s32_224", "its stem is a HybridEmbed, not timm's PatchEmbed", None),
+        (
+            "vit_small_patch16_18x2_224",
+            "blocks.0 is a ParallelThingsBlock, not timm's pre-norm Block",
+            "blocks.0 is a ParallelThingsBlock, not timm's plain Block",
+        ),
+        ("vit_giant_patch14_clip_224", None, None),
     ],
 )
-def test_refusals_say_why(name: str, reason: str) -> None:
-    assert why_not(name) == reason
+def test_refusals_say_why(name: str, tokens: str | None, slimming: str | None) -> None:
+    assert ask(name) == Answer(tokens, slimming)
 
 
 def test_a_model_without_a_classifier_needs_one() -> None:
     (family,) = survey("vit_small_patch14_dinov2")
-    assert family.prunable == family.headless == ("vit_small_patch14_dinov2",)
+    assert family.prunable == family.slimmable == family.headless == ("vit_small_patch14_dinov2",)
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -14,7 +14,8 @@ from helpers import SMALL, small_vit
 from safetensors.torch import save_file
 
 from vitrim.exporter.errors import InputError, UnsupportedError
-from vitrim.exporter.models import create_model, describe, fingerprint, preprocessing
+from vitrim.exporter.models import create_model, fingerprint, preprocessing
+from vitrim.exporter.shape import describe
 
 
 def load(path: Path, **args: Any) -> Any:

@@ -14,8 +14,8 @@ from timm.layers import set_fused_attn
 
 from vitrim.exporter.budget import parse_budget
 from vitrim.exporter.errors import InputError
-from vitrim.exporter.models import describe
-from vitrim.exporter.pruned import PrunedViT, Replay, TorchRunner, attend, embed
+from vitrim.exporter.pruned import PrunedViT, Replay, TorchRunner, attend
+from vitrim.exporter.shape import describe, embed
 
 # Every family of the README by the timm name that carries its peculiarity.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -58,8 +58,8 @@ def test_other_sizes(size: int) -> None:
 def test_importance_matters_on_it() -> None:
     """Few patches decide: of 196, the 12 best by score hurt less than 12 random ones do on average."""
     from vitrim.calibration.solve import Stage, make_budget
-    from vitrim.exporter.models import describe
     from vitrim.exporter.pruned import PrunedViT
+    from vitrim.exporter.shape import describe
     from vitrim.recipes.quickstart.train import as_input
 
     model = create_model(MODEL_NAME, args=MODEL_ARGS, checkpoint=WEIGHTS)

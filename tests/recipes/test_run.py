@@ -14,28 +14,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from helpers import small_recipe as small
 
 from vitrim import api
 from vitrim.exporter.budget import read_budget, write_budget
 from vitrim.exporter.errors import InputError, NotFasterError, ParityError
 from vitrim.exporter.runtime import bundle
 from vitrim.recipes import run as pipeline
-
-ARGS = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3, "num_classes": 10}
-
-
-def small(**sections: Any) -> dict[str, Any]:
-    recipe: dict[str, Any] = {
-        "model": {"name": "vit_tiny_patch16_224", "args": ARGS, "random": 0},
-        "images": {"generator": "shapes", "count": 6},
-        "evaluate": {"generator": "shapes", "count": 12, "seed": 9},
-        "prune": {"target": {"flops_ratio": 0.7}},
-        "parity": {"images": 4, "golden": 2},
-        "bench": {"runs": 5, "warmup": 0, "allow_slower": True},
-    }
-    for name, values in sections.items():
-        recipe[name] = recipe.get(name, {}) | values
-    return recipe
 
 
 class Heard:
@@ -210,7 +195,7 @@ def test_an_edited_budget_is_followed(tmp_path: Path) -> None:
 def test_every_way_to_a_budget(tmp_path: Path, prune: dict[str, Any]) -> None:
     recipe = small() | {"prune": prune}
     if "preset" in prune:
-        recipe["model"] = recipe["model"] | {"args": ARGS | {"depth": 6}}
+        recipe["model"] = recipe["model"] | {"args": recipe["model"]["args"] | {"depth": 6}}
     budget = api.calibrate(recipe, tmp_path / "b.json")
     assert budget.stages
     assert read_budget(tmp_path / "b.json") == budget

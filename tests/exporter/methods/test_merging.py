@@ -9,30 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import budget_for, small_vit
+from helpers import budget_for, make_evidence, small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrim.exporter.errors import InputError
 from vitrim.exporter.methods import evit, frugal, ppt, tofu, tome
 from vitrim.exporter.methods.matching import largest_reduction
-from vitrim.exporter.methods.stage import Evidence, Selection
+from vitrim.exporter.methods.stage import Selection
 from vitrim.exporter.pruned import PACKED, PrunedViT, Replay, reduce
 from vitrim.exporter.reference import drop_tokens
 
 sys.path.insert(0, str(Path(__file__).parent))
 from plain_merging import plain_fused, plain_matching, plain_merge, plain_ppt, plain_significance
-
-
-def make_evidence(seed: int, heads: int, patches: int, prefix: int, block: tuple[int, int] = (0, 1)) -> Evidence:
-    generator = torch.Generator().manual_seed(seed)
-    tokens = patches + prefix
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(2, heads, *shape, generator=generator, dtype=torch.float64)
-
-    attention = (draw(tokens, tokens) * 2).softmax(-1)
-    return Evidence(attention, draw(tokens, 5), draw(tokens, 5), prefix, prefix > 0, block)
 
 
 def pairs_of(selection: Selection, image: int) -> list[tuple[int, int]]:
