@@ -7,7 +7,7 @@ and no state is kept between calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from .shape import describe, embed, image_size, model_name
 
 PACKED = 65536
 MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it
+Observer = Callable[[int, Evidence], None]
 Output = Literal["logits", "kept", "merged", "gap", "tokens"]
 
 
@@ -239,13 +240,16 @@ class PrunedViT(nn.Module):
             merging and self.chooses(block) and merging(self.stage_options[block], self.method_parameters, where)
         )
 
-    def trace(self, image: Tensor, replay: Replay | None = None, tokens: bool = False) -> Trace:
+    def trace(
+        self, image: Tensor, replay: Replay | None = None, tokens: bool = False, observe: Observer | None = None
+    ) -> Trace:
         """Run the model and return every decision beside the logits.
 
         Args:
             image: [batch, channels, height, width].
             replay: decisions to follow instead of deciding, as `Trace` names them.
             tokens: also return the tokens after every block.
+            observe: called with the block and what a stage that chooses sees there.
         """
         model, trace = self.model, Trace()
         x = embed(model, image)
@@ -255,7 +259,7 @@ class PrunedViT(nn.Module):
         for row, block in zip(self.budget.blocks, model.blocks, strict=True):
             if row.is_stage:
                 fused_id = whole + len(trace.kept)
-                state = self._stage(block, state, row.block, row.after, trace, replay, fused_id)
+                state = self._stage(block, state, row.block, row.after, trace, replay, fused_id, observe)
             elif state.bias is None:
                 state = replace(state, x=block(state.x))
             else:
@@ -279,7 +283,15 @@ class PrunedViT(nn.Module):
         return torch.cat([x[:, :prefix], x[:, prefix:] * share.unsqueeze(-1)], dim=1)
 
     def _stage(
-        self, block: Any, state: State, index: int, keep: int, trace: Trace, replay: Replay | None, fused_id: int
+        self,
+        block: Any,
+        state: State,
+        index: int,
+        keep: int,
+        trace: Trace,
+        replay: Replay | None,
+        fused_id: int,
+        observe: Observer | None,
     ) -> State:
         """One block that removes tokens; its decisions are noted in `trace`."""
         method, options = get_method(self.budget.method), self.stage_options[index]
@@ -292,6 +304,8 @@ class PrunedViT(nn.Module):
         evidence = Evidence(
             attention, keys, values, self.shape.prefix_tokens, self.shape.class_token, (index, self.shape.depth)
         )
+        if observe and chooses:
+            observe(index, evidence)
         if not chooses:
             selection = Selection(None)
         elif replay is None:

@@ -10,6 +10,7 @@ from .. import __version__
 from ..calibration import decisions as dense_decisions
 from ..calibration.cost import LatencyModel, dense_plan, gmacs, model_macs
 from ..calibration.images import ImageSource
+from ..calibration.policy import calibrate_thresholds
 from ..calibration.presets import get_preset
 from ..calibration.rules import default_rule
 from ..calibration.search import search
@@ -88,6 +89,8 @@ def make_plan(
     module = get_method(method_name)
     parameters = dict(preset.parameters if preset else {}) | prune.parameters
     parameters = parse_parameters(parameters, module.Parameters, "prune.parameters").model_dump(mode="json")
+    if prune.search.trials and parameters.get("quantile") is not None:
+        raise InputError("prune.search and parameters.quantile both decide; give one of them")
     statistics: dict[str, Any] = {}
     seen = None
     if hasattr(module, "score"):
@@ -125,6 +128,10 @@ def make_plan(
             found = search(model, source, budget, macs, prune.search.trials, prune.search.seed, listener.progress)
             budget = found.budget
             statistics["search"] = found.summary()
+    quantile = budget.parameters.get("quantile")
+    if quantile is not None and method_name == "ppt":
+        budget = calibrate_thresholds(model, budget, source, quantile, progress=listener.progress)
+        statistics |= budget.statistics
     provenance = {
         "model_sha256": fingerprint(model),
         "images_sha256": source.fingerprint(),

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ..budget import Place
+from ..errors import InputError
 from .matching import check_reduction, match_tokens
 from .stage import Evidence, Merge, Scores, Selection, need_attention, relative_gap
 
@@ -27,6 +28,8 @@ class Parameters(BaseModel):
         place: `before_mlp` is the paper's.
         proportional: add log(size) to the attention logits.
         threshold: an image whose significance varies less than this pools, else it prunes.
+        quantile: share of the calibration images that is to pool: each stage's row gets its own threshold; null takes
+            `threshold`.
         policy: `adaptive` is PPT; `pool` and `prune` fix the policy and drop the other branch, which is a variant.
     """
 
@@ -35,6 +38,7 @@ class Parameters(BaseModel):
     place: Place = "before_mlp"
     proportional: bool = True
     threshold: float = Field(default=PUBLISHED_THRESHOLD, ge=0)
+    quantile: float | None = Field(default=None, ge=0, le=1)
     policy: Literal["adaptive", "pool", "prune"] = "adaptive"
 
 
@@ -74,8 +78,10 @@ def score(evidence: Evidence, parameters: Parameters) -> Scores:
 
 
 def check_stage(before: int, keep: int, prefix: int, options: StageOptions, parameters: Parameters, where: str) -> None:
-    """Refuse a stage that removes more than one matching can."""
+    """Refuse a stage that removes more than one matching can, or whose calibrated threshold is missing."""
     check_reduction(before, keep, prefix, where)
+    if parameters.quantile is not None and options.threshold is None:
+        raise InputError(f"{where} has no threshold, but parameters.quantile is set: `vitrim calibrate` writes them")
 
 
 def merges(options: StageOptions, parameters: Parameters, block: tuple[int, int]) -> str | None:
