@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..exporter.blocks import attend, embed, mlp, places_of
 from ..exporter.errors import InputError
 from ..exporter.files import explain_os_error
 from ..exporter.methods import get_method
 from ..exporter.methods.stage import Evidence, parse_parameters
-from ..exporter.pruned import attend
-from ..exporter.shape import describe, embed
+from ..exporter.shape import describe
 from .images import ImageSource, batches
 
 
@@ -82,19 +82,19 @@ def gather(
     except OSError as error:
         raise explain_os_error(error, path) from error
     sums: dict[str, np.ndarray] = {}
+    places = places_of(model)
     done = 0
     for images in batches(source, batch):
         x = embed(model, torch.from_numpy(images))
         for index, block in enumerate(model.blocks):
-            out, attention, keys, values = attend(block.attn, block.norm1(x))
+            out, attention, keys, values = attend(model, index, block.norm1(x), places=places)
             evidence = Evidence(attention, keys, values, shape.prefix_tokens, shape.class_token)
             scores = module.score(evidence, settings)
             total = scores.importance.sum(1, keepdim=True).clamp_min(1e-30)
             importance[done : done + len(images), index] = (scores.importance / total).numpy()
             for name, values_of_batch in scores.notes.items():
                 sums.setdefault(name, np.zeros(shape.depth))[index] += float(values_of_batch.sum())
-            x = x + block.ls1(out)
-            x = x + block.ls2(block.mlp(block.norm2(x)))
+            x = mlp(block, x + out)
         done += len(images)
         if progress:
             progress(done, len(source))

@@ -16,11 +16,12 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from .blocks import Places, attend, embed, follow, mlp, places_of, run_whole
 from .budget import Budget, check_legal
 from .errors import UnsupportedError
 from .methods import get_method
 from .methods.stage import Evidence, Merge, Selection, parse_parameters, parse_stage
-from .shape import describe, embed, image_size, model_name
+from .shape import describe, image_size, model_name
 
 PACKED = 65536
 MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it
@@ -37,12 +38,14 @@ class State:
         ids: [batch, tokens] int64, see `Trace.kept`.
         sizes: [batch, tokens], how many patches each token stands for; None: one each.
         bias: [batch, 1, 1, tokens], log of the sizes, for proportional attention; None: there is none.
+        places: of the tokens, where the model's blocks ask for them.
     """
 
     x: Tensor
     ids: Tensor
     sizes: Tensor | None = None
     bias: Tensor | None = None
+    places: Places | None = None
 
 
 @dataclass(frozen=True)
@@ -72,38 +75,6 @@ class Trace:
     merged: dict[int, Tensor] = field(default_factory=dict)
     gap: dict[int, Tensor] = field(default_factory=dict)
     tokens: dict[int, Tensor] = field(default_factory=dict)
-
-
-def attend(
-    attn: Any, x: Tensor, *, weights: bool = True, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """timm's `Attention.forward` spelled out over its submodules, with what a stage wants to see.
-
-    Args:
-        attn: a timm `Attention`.
-        x: [batch, tokens, width], already normalized.
-        weights: materialize the attention matrix (as timm does without fused attention).
-        bias: [batch, 1, 1, tokens], added to the logits of every query; None: nothing.
-
-    Returns:
-        the block's attention output [batch, tokens, width], the softmax attention [batch, heads, tokens, tokens]
-        (None without `weights`), keys and values [batch, heads, tokens, head_dim].
-    """
-    batch, tokens, _ = x.shape
-    qkv = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
-    q, k, v = qkv.unbind(0)
-    q, k = attn.q_norm(q), attn.k_norm(k)
-    attention = None
-    if weights:
-        logits = (q * attn.scale) @ k.transpose(-2, -1)
-        attention = (logits if bias is None else logits + bias).softmax(dim=-1)
-        out = attention @ v
-    else:
-        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    out = attn.norm(out.transpose(1, 2).reshape(batch, tokens, attn.attn_dim))
-    if attn.gate is not None:
-        out = out * attn.gate(x).sigmoid()
-    return attn.proj(out), attention, k, v
 
 
 def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:
@@ -189,10 +160,15 @@ class PrunedViT(nn.Module):
             row.block: parse_stage(row, method.StageOptions) for row in budget.stages
         }
         self.masks = bool(getattr(method, "MASKS_DUPLICATES", False))
-        if self.masks and model.attn_pool is not None:
+        if self.masks and getattr(model, "attn_pool", None) is not None:
             raise UnsupportedError(
                 f"{shape.name} pools by attention, which would count the tokens that {budget.method} keeps twice; "
                 "take another method"
+            )
+        if getattr(self.method_parameters, "fuse", False) and places_of(model) is not None:
+            raise UnsupportedError(
+                f"{shape.name} asks in every block where its tokens stand, and a token fused from many stands nowhere; "
+                "take parameters: {fuse: false}"
             )
         check_stage = getattr(method, "check_stage", None)
         for row in budget.stages:
@@ -254,18 +230,22 @@ class PrunedViT(nn.Module):
         model, trace = self.model, Trace()
         x = embed(model, image)
         whole = x.shape[1]
-        state = State(x, torch.arange(whole, device=x.device).expand(x.shape[0], -1))
+        everywhere = places_of(model)
+        state = State(x, torch.arange(whole, device=x.device).expand(x.shape[0], -1), places=everywhere)
         proportional = getattr(self.method_parameters, "proportional", False)
         for row, block in zip(self.budget.blocks, model.blocks, strict=True):
+            moved = everywhere is not None and bool(trace.kept)
             if row.is_stage:
                 fused_id = whole + len(trace.kept)
                 state = self._stage(block, state, row.block, row.after, trace, replay, fused_id, observe)
-            elif state.bias is None:
-                state = replace(state, x=block(state.x))
+                if everywhere is not None:
+                    state = replace(state, places=follow(everywhere, state.ids, self.shape.prefix_tokens))
+            elif state.bias is None and not moved:
+                state = replace(state, x=run_whole(model, row.block, state.x, state.places))
             else:
-                out, *_ = attend(block.attn, block.norm1(state.x), weights=False, bias=state.bias)
-                x = state.x + block.ls1(out)
-                state = replace(state, x=x + block.ls2(block.mlp(block.norm2(x))))
+                normed = block.norm1(state.x)
+                out, *_ = attend(model, row.block, normed, weights=False, bias=state.bias, places=state.places)
+                state = replace(state, x=mlp(block, state.x + out))
             if row.is_stage and state.sizes is not None and (proportional or self.masks):
                 bias = (state.sizes - 1) * MASKED if self.masks else state.sizes.log()
                 state = replace(state, bias=bias[:, None, None])
@@ -297,10 +277,12 @@ class PrunedViT(nn.Module):
         method, options = get_method(self.budget.method), self.stage_options[index]
         chooses = self.chooses(index)
         weights = chooses and method.NEEDS_ATTENTION
-        out, attention, keys, values = attend(block.attn, block.norm1(state.x), weights=weights, bias=state.bias)
-        x, ids, sizes = state.x + block.ls1(out), state.ids, state.sizes
+        out, attention, keys, values = attend(
+            self.model, index, block.norm1(state.x), weights=weights, bias=state.bias, places=state.places
+        )
+        x, ids, sizes = state.x + out, state.ids, state.sizes
         if self.budget.place == "after_block":
-            x = x + block.ls2(block.mlp(block.norm2(x)))
+            x = mlp(block, x)
         evidence = Evidence(
             attention, keys, values, self.shape.prefix_tokens, self.shape.class_token, (index, self.shape.depth)
         )
@@ -325,7 +307,7 @@ class PrunedViT(nn.Module):
             if selection.fused is not None:
                 ids = torch.cat([ids, torch.full_like(ids[:, :1], fused_id)], dim=1)
         if self.budget.place == "before_mlp":
-            x = x + block.ls2(block.mlp(block.norm2(x)))
+            x = mlp(block, x)
         trace.kept[index] = ids
         trace.gap[index] = torch.full_like(x[:, 0, 0], float("inf")) if selection.gap is None else selection.gap
         return State(x, ids, sizes, None)

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from timm.models.beit import Beit
+from timm.models.eva import Eva
 from torch import Tensor
 from torch.nn import functional as F
 
+from .blocks import embed
 from .budget import Budget
 from .methods import get_method
 from .methods.stage import parse_parameters, parse_stage
 from .pruned import PACKED
-from .shape import embed
 
 
 @torch.inference_mode()
@@ -61,12 +63,11 @@ def _one(
     sizes = [1.0] * whole
     for number, block in enumerate(model.blocks):
         normed = block.norm1(x)
-        if proportional and set(sizes) != {1.0}:
-            x = x + block.ls1(_attend_by_size(block.attn, normed, torch.tensor(sizes)))
-        else:
-            x = x + block.ls1(block.attn(normed))
+        factors = torch.tensor(sizes) if proportional and set(sizes) != {1.0} else None
+        first, second = _branches(block)
+        x = x + first * _attention(model, number, normed, ids, factors)
         if number not in kept or budget.place == "after_block":
-            x = x + block.ls2(block.mlp(block.norm2(x)))
+            x = x + second * block.mlp(block.norm2(x))
         if number in kept:
             stays = list(dict.fromkeys(kept[number]))  # what is kept twice is really there once
             row = dict(zip(ids, x[0], strict=True))
@@ -101,7 +102,7 @@ def _one(
             x = torch.stack([fresh[token] for token in stays])[None]
             ids, sizes = list(stays), [size[token] for token in stays]
             if budget.place == "before_mlp":
-                x = x + block.ls2(block.mlp(block.norm2(x)))
+                x = x + second * block.mlp(block.norm2(x))
     x = model.norm(x)
     if set(sizes) != {1.0} and model.global_pool == "avg":
         prefix = model.num_prefix_tokens
@@ -109,6 +110,40 @@ def _one(
         pooled = (weights[:, None] * x[0, prefix:]).sum(0) / weights.sum()
         return model.head(model.head_drop(model.fc_norm(pooled[None])))
     return model.forward_head(x)
+
+
+def _branches(block: Any) -> tuple[Tensor, Tensor]:
+    """Layer scales of a block's two branches; 1 where there are none."""
+    scales = [getattr(block, f"gamma_{branch}", None) for branch in (1, 2)]
+    if hasattr(block, "ls1"):
+        scales = [getattr(block.ls1, "gamma", None), getattr(block.ls2, "gamma", None)]
+    one = torch.ones(())
+    return one if scales[0] is None else scales[0], one if scales[1] is None else scales[1]
+
+
+def _attention(model: Any, number: int, x: Tensor, ids: list[int], sizes: Tensor | None) -> Tensor:
+    """A block's attention by timm's own module, given only the tokens that are left."""
+    attn = model.blocks[number].attn
+    if isinstance(model, Eva):
+        grid = model.patch_embed.grid_size
+        empty = torch.zeros(1, *(grid if model.dynamic_img_size else (grid[0] * grid[1],)), x.shape[2])
+        rope = model._pos_embed(empty)[1]
+        if rope is not None:
+            rope = rope[number] if model.rope_mixed else rope
+            patches = torch.tensor([token - model.num_prefix_tokens for token in ids[model.num_prefix_tokens :]])
+            rope = rope[..., patches, :]
+        return attn(x, rope=rope, attn_mask=None if sizes is None else sizes.log()[None])
+    if isinstance(model, Beit):
+        bias = 0.0 if sizes is None else sizes.log()
+        for table in (attn, model.rel_pos_bias):
+            if table is not None and getattr(table, "relative_position_bias_table", None) is not None:
+                whole = table._get_rel_pos_bias() if table is attn else table()[None]
+                bias = bias + whole.reshape(attn.num_heads, *whole.shape[-2:])[:, ids][:, :, ids]
+        qkv = F.linear(x, attn.qkv.weight, torch.cat([attn.q_bias, attn.k_bias, attn.v_bias]))[0]
+        q, k, v = qkv.reshape(len(ids), 3, attn.num_heads, -1).permute(1, 2, 0, 3)
+        out = ((q @ k.transpose(1, 2) * attn.scale + bias).softmax(-1) @ v).transpose(0, 1).reshape(1, len(ids), -1)
+        return attn.proj(out)
+    return attn(x) if sizes is None else _attend_by_size(attn, x, sizes)
 
 
 def _heads(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

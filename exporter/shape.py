@@ -5,15 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from timm.layers import PatchEmbed
+from timm.layers import Attention, AttentionRope, PatchEmbed
+from timm.models import beit, eva
 from timm.models import vision_transformer as timm_vit
 from timm.models.deit import VisionTransformerDistilled
-from torch import Tensor, nn
+from torch import nn
 
 from .errors import UnsupportedError
 
 NO_CLASSIFIER = "it has no classifier (num_classes is 0); give args: {num_classes: N} with a trained head"
-SUPPORTED = "timm's plain VisionTransformer family: ViT, AugReg, DeiT, distilled DeiT, DeiT-III, MAE, DINOv2, CLIP"
+SUPPORTED = "timm's ViT family (ViT, AugReg, DeiT, DeiT-III, MAE, DINOv2, CLIP), EVA, DINOv3, RoPE ViTs and BEiT"
+_BLOCKS: dict[type, tuple[type, tuple[type, ...]]] = {
+    timm_vit.VisionTransformer: (timm_vit.Block, (Attention,)),
+    VisionTransformerDistilled: (timm_vit.Block, (Attention,)),
+    eva.Eva: (eva.EvaBlock, (eva.EvaAttention, AttentionRope)),
+    beit.Beit: (beit.Block, (beit.Attention,)),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,10 @@ def _weights(module: nn.Module) -> int:
     return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))
 
 
+def _attention_width(attn: Any) -> int:
+    return int(attn.proj.in_features)
+
+
 def model_name(model: nn.Module) -> str:
     """timm's name of a model's architecture."""
     return str((getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__)
@@ -69,13 +80,15 @@ def describe(model: nn.Module) -> ViTShape:
     def refuse(reason: str) -> UnsupportedError:
         return UnsupportedError(f"{name} is not supported: {reason}; vitrim prunes tokens of {SUPPORTED}")
 
-    if type(model) not in (timm_vit.VisionTransformer, VisionTransformerDistilled):
-        raise refuse(f"it is a {type(model).__name__}, not a plain VisionTransformer")
+    if type(model) not in _BLOCKS:
+        raise refuse(f"it is a {type(model).__name__}, not a plain VisionTransformer, EVA or BEiT")
+    wanted, attentions = _BLOCKS[type(model)]
     vit: Any = model
     for index, block in enumerate(vit.blocks):
-        if type(block) is not timm_vit.Block:
-            raise refuse(f"blocks.{index} is a {type(block).__name__}, not timm's pre-norm Block")
-        if type(block.attn) is not timm_vit.Attention:
+        found = type(block)
+        if found is not wanted:
+            raise refuse(f"blocks.{index} is a {found.__name__}, not timm's pre-norm {wanted.__name__}")
+        if type(block.attn) not in attentions:
             raise refuse(f"blocks.{index}.attn is a {type(block.attn).__name__}, not timm's plain Attention")
     if vit.num_classes == 0:
         raise refuse(NO_CLASSIFIER)
@@ -93,15 +106,15 @@ def describe(model: nn.Module) -> ViTShape:
         depth=len(vit.blocks),
         width=vit.embed_dim,
         heads=first.num_heads,
-        head_dim=first.head_dim,
+        head_dim=_attention_width(first) // first.num_heads,
         tokens=grid[0] * grid[1] + prefix,
         prefix_tokens=prefix,
-        class_token=bool(vit.has_class_token),
-        prefix_pooled=vit.global_pool == "token" and vit.attn_pool is None,
+        class_token=vit.cls_token is not None,
+        prefix_pooled=vit.global_pool == "token" and getattr(vit, "attn_pool", None) is None,
         classes=vit.num_classes,
         image_size=image_size(vit),
         linear_macs=tuple((_weights(block.attn), _weights(block.mlp)) for block in vit.blocks),
-        attention_width=tuple(block.attn.attn_dim for block in vit.blocks),
+        attention_width=tuple(_attention_width(block.attn) for block in vit.blocks),
         stem_macs=grid[0] * grid[1] * conv.weight.numel(),
         head_macs=sum(head.weight.numel() for head in heads),
     )
@@ -112,8 +125,3 @@ def image_size(model: Any) -> tuple[int, int, int]:
     height, width = model.patch_embed.img_size
     channels = next(layer.in_channels for layer in model.patch_embed.modules() if isinstance(layer, nn.Conv2d))
     return channels, height, width
-
-
-def embed(model: Any, image: Tensor) -> Tensor:
-    """Everything before the first block, as timm's `forward_features` does it."""
-    return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(image))))

@@ -18,9 +18,11 @@ def small_vit(name: str = "vit_tiny_patch16_224", seed: int = 0, sharp: float = 
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for block in model.blocks:
-            block.attn.qkv.weight.mul_(sharp)
+            attn = block.attn
+            for layer in (attn.qkv,) if attn.qkv is not None else (attn.q_proj, attn.k_proj, attn.v_proj):
+                layer.weight.mul_(sharp)
         for key, value in model.named_parameters():
-            if key.endswith(("gamma", "bias", "token", "q_norm.weight", "k_norm.weight")):
+            if "gamma" in key or key.endswith(("bias", "bias_table", "token", "q_norm.weight", "k_norm.weight")):
                 value.copy_(torch.randn(value.shape, generator=generator) * 0.3 + (0.5 if "gamma" in key else 0.1))
         model.head.weight.normal_(generator=generator)
     return model

@@ -20,9 +20,14 @@ def test_every_deit_is_taken() -> None:
 @pytest.mark.parametrize(
     ("name", "tokens", "slimming"),
     [
-        ("swin_tiny_patch4_window7_224", "it is a SwinTransformer, not a plain VisionTransformer", None),
-        ("beit_base_patch16_224", "it is a Beit, not a plain VisionTransformer", "it is a Beit"),
-        ("eva02_tiny_patch14_224", "it is a Eva, not a plain VisionTransformer", "it is a Eva"),
+        ("swin_tiny_patch4_window7_224", "it is a SwinTransformer, not a plain VisionTransformer, EVA or BEiT", None),
+        ("beit_base_patch16_224", None, "it is a Beit"),
+        ("vit_small_patch16_rope_224", None, "it is a Eva"),
+        (
+            "eva02_enormous_patch14_clip_224",
+            "blocks.0 is a EvaBlockPostNorm, not timm's pre-norm EvaBlock",
+            "it is a Eva",
+        ),
         ("vit_small_r26_s32_224", "its stem is a HybridEmbed, not timm's PatchEmbed", None),
         (
             "vit_small_patch16_18x2_224",

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import set_fused_attn
 
+from vitrim.exporter.blocks import attend, embed
 from vitrim.exporter.budget import parse_budget
 from vitrim.exporter.errors import InputError
-from vitrim.exporter.pruned import PrunedViT, Replay, TorchRunner, attend
-from vitrim.exporter.shape import describe, embed
+from vitrim.exporter.pruned import PrunedViT, Replay, TorchRunner
+from vitrim.exporter.shape import describe
 
 # Every family of the README by the timm name that carries its peculiarity.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -55,10 +56,10 @@ def test_the_spelled_out_attention_is_timm_s_to_the_bit(family: str) -> None:
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         x = embed(model, x)
-        for block in model.blocks:
+        for index, block in enumerate(model.blocks):
             normed = block.norm1(x)
-            out, attention, keys, values = attend(block.attn, normed)
-            assert torch.equal(out, block.attn(normed))
+            out, attention, keys, values = attend(model, index, normed)
+            assert torch.equal(out, block.ls1(block.attn(normed)))
             assert attention is not None
             torch.testing.assert_close(attention.sum(-1), torch.ones_like(attention[..., 0]))
             assert keys.shape == values.shape == (2, block.attn.num_heads, x.shape[1], block.attn.head_dim)
