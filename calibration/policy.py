@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..exporter.budget import Budget
-from ..exporter.methods.ppt import significance
+from ..exporter.methods.ppt import share_variance, significance
 from ..exporter.methods.stage import Evidence
 from ..exporter.pruned import PrunedViT
 from .images import ImageSource, batches
@@ -48,7 +48,7 @@ def calibrate_thresholds(
 
         def observe(stage: int, evidence: Evidence, block: int = block, seen: list[torch.Tensor] = seen) -> None:
             if stage == block:
-                seen.append(significance(evidence).var(1))
+                seen.append(share_variance(significance(evidence)))
 
         pruned = PrunedViT(model, budget.model_copy(update={"blocks": tuple(rows)}))
         for images in batches(source, batch):

@@ -8,13 +8,15 @@ are left.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.layers import apply_rot_embed_cat
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from torch import Tensor, nn
+
+Rows = Literal["all", "first", "none"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def attend(
     index: int,
     x: Tensor,
     *,
-    weights: bool = True,
+    weights: Rows = "all",
     bias: Tensor | None = None,
     places: Places | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
@@ -123,13 +125,14 @@ def attend(
         model: a supported timm model.
         index: of the block.
         x: [batch, tokens, width], already normalized.
-        weights: materialize the attention matrix (as timm does without fused attention).
+        weights: which rows of the attention matrix to materialize: `all` (as timm does without fused attention), the
+            `first` token's, which costs one row of the product, or `none`.
         bias: [batch, 1, 1, tokens], added to the logits of every query; None: nothing.
         places: of the tokens, where the model asks for them.
 
     Returns:
         the block's attention output [batch, tokens, width], scaled as the block scales it; the softmax attention
-        [batch, heads, tokens, tokens] (None without `weights`); keys, before they are turned by their places, and
+        [batch, heads, tokens or 1, tokens] as `weights` says, or None; keys, before they are turned by places, and
         values [batch, heads, tokens, head_dim].
     """
     block = model.blocks[index]
@@ -143,9 +146,13 @@ def attend(
     if learned is not None:
         bias = learned if bias is None else learned + bias
     attention = None
-    if weights:
-        logits = (q * attn.scale) @ k.transpose(-2, -1)
-        attention = (logits if bias is None else logits + bias).softmax(dim=-1)
+    if weights != "none":
+        asked = q if weights == "all" else q[:, :, :1]
+        logits = (asked * attn.scale) @ k.transpose(-2, -1)
+        if bias is not None:
+            logits = logits + (bias if weights == "all" else bias[:, :, :1])
+        attention = logits.softmax(dim=-1)
+    if attention is not None and weights == "all":
         out = attention @ v
     else:
         out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)

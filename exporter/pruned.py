@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from .blocks import Places, attend, embed, follow, mlp, places_of, run_whole
+from .blocks import Places, Rows, attend, embed, follow, mlp, places_of, run_whole
 from .budget import Budget, check_legal
 from .errors import UnsupportedError
 from .methods import get_method
@@ -93,9 +93,8 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
     merge = selection.merge
     if merge is not None:
         targets = torch.arange(selection.kept.shape[1], device=x.device).view(1, -1, 1)
-        into = (merge.target.unsqueeze(1) == targets).to(x.dtype)  # [batch, kept, merged], one 1 a column
-        if merge.active is not None:
-            into = into * merge.active.to(x.dtype).view(-1, 1, 1)
+        target = merge.target if merge.active is None else torch.where(merge.active.unsqueeze(1), merge.target, -1)
+        into = (target.unsqueeze(1) == targets).to(x.dtype)  # [batch, kept, merged], at most one 1 a column
         moved = rows_of(x, merge.source)
         if merge.rule == "longest":
             total = out + into @ moved
@@ -244,7 +243,7 @@ class PrunedViT(nn.Module):
                 state = replace(state, x=run_whole(model, row.block, state.x, state.places))
             else:
                 normed = block.norm1(state.x)
-                out, *_ = attend(model, row.block, normed, weights=False, bias=state.bias, places=state.places)
+                out, *_ = attend(model, row.block, normed, weights="none", bias=state.bias, places=state.places)
                 state = replace(state, x=mlp(block, state.x + out))
             if row.is_stage and state.sizes is not None and (proportional or self.masks):
                 bias = (state.sizes - 1) * MASKED if self.masks else state.sizes.log()
@@ -276,7 +275,9 @@ class PrunedViT(nn.Module):
         """One block that removes tokens; its decisions are noted in `trace`."""
         method, options = get_method(self.budget.method), self.stage_options[index]
         chooses = self.chooses(index)
-        weights = chooses and method.NEEDS_ATTENTION
+        weights: Rows = "none"
+        if chooses and method.NEEDS_ATTENTION:
+            weights = "first" if self.shape.class_token and getattr(method, "CLASS_ROW_ONLY", False) else "all"
         out, attention, keys, values = attend(
             self.model, index, block.norm1(state.x), weights=weights, bias=state.bias, places=state.places
         )

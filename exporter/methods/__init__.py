@@ -4,6 +4,7 @@ A method is a module with
 
 * `Parameters` and `StageOptions`: pydantic models of what a budget may say to it (`extra="forbid"`);
 * `NEEDS_ATTENTION`: whether a stage must materialize the attention matrix;
+* `CLASS_ROW_ONLY = True` where only the class token's row of it is read, if there is a class token;
 * `select(evidence, keep, options, parameters) -> Selection`: which tokens stay, with fixed counts;
 * optionally `score(evidence, parameters) -> Scores`: how a block of the dense model is judged, for calibration;
 * optionally `check_stage(before, keep, prefix, options, parameters, where)`: refuse a stage that it cannot fill;

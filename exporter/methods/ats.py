@@ -14,6 +14,7 @@ from .ppt import significance
 from .stage import Evidence, NoStageOptions, PlaceOnly, Scores, Selection, ascending
 
 NEEDS_ATTENTION = True
+CLASS_ROW_ONLY = True
 MASKS_DUPLICATES = True
 Parameters = PlaceOnly
 StageOptions = NoStageOptions

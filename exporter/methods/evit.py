@@ -19,6 +19,7 @@ from .stage import (
 )
 
 NEEDS_ATTENTION = True
+CLASS_ROW_ONLY = True
 StageOptions = NoStageOptions
 
 

@@ -16,6 +16,7 @@ from .ppt import significance
 from .stage import Evidence, NoStageOptions, Scores, Selection
 
 NEEDS_ATTENTION = True
+CLASS_ROW_ONLY = True
 StageOptions = NoStageOptions
 
 

@@ -18,6 +18,7 @@ from .matching import check_reduction, match_tokens
 from .stage import Evidence, Merge, Scores, Selection, need_attention, relative_gap
 
 NEEDS_ATTENTION = True
+CLASS_ROW_ONLY = True
 PUBLISHED_THRESHOLD = 7e-5  # DeiT-S off the shelf, the only one published
 
 
@@ -66,15 +67,21 @@ def significance(evidence: Evidence) -> Tensor:
     """
     attention, prefix = need_attention(evidence), evidence.prefix
     row = attention[:, :, 0] if evidence.class_token else attention.mean(2)
-    length = evidence.values.square().sum(dim=(1, 3)).sqrt()
+    length = evidence.values.transpose(1, 2).flatten(2).norm(dim=-1)  # over all heads, as the tokens lie in memory
     raw = (row.sum(1) * length)[:, prefix:]
     return raw / raw.sum(1, keepdim=True)
+
+
+def share_variance(shares: Tensor) -> Tensor:
+    """Unbiased variance [batch] of shares [batch, patches], whose mean is known."""
+    patches = shares.shape[1]
+    return (shares.square().sum(1) - 1 / patches) / (patches - 1)
 
 
 def score(evidence: Evidence, parameters: Parameters) -> Scores:
     """Significance of the patches of a block of the dense model, and its unbiased variance."""
     shares = significance(evidence)
-    return Scores(shares, {"variance": shares.var(1)})
+    return Scores(shares, {"variance": share_variance(shares)})
 
 
 def check_stage(before: int, keep: int, prefix: int, options: StageOptions, parameters: Parameters, where: str) -> None:
@@ -109,7 +116,7 @@ def select(evidence: Evidence, keep: int, options: StageOptions, parameters: Par
     if policy == "prune":
         return Selection(pruned, prune_gap)
     pooled, merge, pool_gap = match_tokens(evidence.keys.mean(1), prefix, reduction)
-    variance = shares.var(1)
+    variance = share_variance(shares)
     pools = variance < threshold
     policy_gap = (variance - threshold).abs() / variance.clamp_min(1e-30)
     gap = torch.minimum(torch.where(pools, pool_gap, prune_gap), policy_gap)

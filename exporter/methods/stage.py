@@ -18,8 +18,8 @@ class Evidence:
     """What a stage may look at, all of the block it sits in.
 
     Attributes:
-        attention: [batch, heads, tokens, tokens] softmax attention, rows sum to 1; None for a method that does
-            not need it.
+        attention: [batch, heads, tokens, tokens] softmax attention, rows sum to 1; its first row alone, [batch, heads,
+            1, tokens], for a method that reads no other of a model with a class token; None for one that needs none.
         keys: [batch, heads, tokens, head_dim], after any key normalization.
         values: [batch, heads, tokens, head_dim].
         prefix: prefix tokens at the front, never removed.
