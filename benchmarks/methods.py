@@ -1,11 +1,13 @@
 """All methods at equal GMACs: agreement with dense, divergence, accuracy, and what onnxruntime makes of them.
 
     python benchmarks/methods.py --data DATA --gmacs-ratio 0.646
+    python benchmarks/methods.py --data DATA --only ViT-Ti --speedup 1.4 --out benchmarks/results/methods_latency.md
 
 Without --data only the quickstart model is measured. DATA is described at the top of photos.py; its odd classes are
-used, which no rule was tuned on. Answers are measured in parallel processes, latency alone and one after the other.
-Every row is kept as a file under --cache when it is done, so that a stopped run goes on where it was. Written to
-benchmarks/results/methods.md and methods.png with the command.
+used, which no rule was tuned on. With --speedup every method gets the GMACs at which it measures that fast. Answers are
+measured in parallel processes, latency alone and one after the other. Every row is kept as a file under --cache when it
+is done, so that a stopped run goes on where it was. Written to benchmarks/results/methods.md and methods.png with the
+command.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ ROWS = (
     Row("EViT", "evit", blocks=THIRDS),
     Row("EViT, fused token", "evit", (("fuse", True),), blocks=THIRDS),
     Row("EViT, vitrim's rule", "evit", final=True),
+    Row("ATS in fixed slots", "ats", blocks=THIRDS),
     Row("uniform", "uniform", blocks=THIRDS),
     Row("random", "random", blocks=THIRDS),
 )
@@ -159,6 +162,30 @@ def latency(label: str, data: Path | None, row: Row, ratio: float, rounds: int, 
         "overhead": paired_ratio(samples["pruned"], samples["floor"]),
         "milliseconds": float(np.median(samples["pruned"])),
     }
+
+
+def matched(
+    label: str, data: Path | None, row: Row, speedup: float, rounds: int, folder: Path, tries: int = 4
+) -> dict[str, Any]:
+    """The share of the dense GMACs at which a row measures a speed-up, and what was measured there.
+
+    Latency is nearly affine in GMACs, so each try is where the line through the last two meets the wanted latency.
+    """
+    points: list[tuple[float, dict[str, Any]]] = []
+    share = 1.15 / speedup - 0.13
+    for _ in range(tries):
+        share = float(np.clip(share, 0.4, 0.95))
+        points.append((share, latency(label, data, row, share, rounds, folder)))
+        time = 1 / points[-1][1]["speedup"]["median"]
+        if abs(time * speedup - 1) < 0.006:
+            break
+        last_share, last_time = (
+            (1.0, 1.0) if len(points) == 1 else (points[-2][0], 1 / points[-2][1]["speedup"]["median"])
+        )
+        slope = (time - last_time) / (share - last_share) if abs(share - last_share) > 1e-6 else 0.9
+        share += (1 / speedup - time) / (slope if 0.4 < slope < 1.6 else 0.9)
+    share, timed = min(points, key=lambda point: abs(point[1]["speedup"]["median"] - speedup))
+    return {"ratio": share, "timed": timed}
 
 
 def kept_file(cache: Path, **what: Any) -> Path:
@@ -265,6 +292,7 @@ def plot(
 @click.command()
 @click.option("--data", default=None, type=click.Path(exists=True, path_type=Path), help="Weights and photos.")
 @click.option("--gmacs-ratio", "ratio", default=0.646, show_default=True, help="Share of the dense GMACs for all rows.")
+@click.option("--speedup", default=None, type=float, help="Match rows by measured speed-up at batch 1, not by GMACs.")
 @click.option("--only", default=None, help="One of quickstart, DeiT-Ti, ViT-Ti.")
 @click.option("--rows", "wanted", default="", help="Only rows whose title holds this.")
 @click.option("--rounds", default=60, show_default=True, help="Interleaved benchmark rounds a row; 0 measures none.")
@@ -276,6 +304,7 @@ def plot(
 def main(
     data: Path | None,
     ratio: float,
+    speedup: float | None,
     only: str | None,
     wanted: str,
     rounds: int,
@@ -291,22 +320,34 @@ def main(
 
     labels = [label for label in (QUICKSTART, *(MODELS if data else ())) if only in (None, label)]
     chosen = [row for row in ROWS if wanted in row.title]
+    timed: dict[tuple[str, Row], dict[str, Any]] = {}
+    ratios: dict[tuple[str, Row], float] = {(label, row): ratio for label in labels for row in chosen}
+    with tempfile.TemporaryDirectory() as folder:
+        for label, row in ratios if speedup else ():
+            path = kept_file(cache, kind="matched", label=label, row=row, speedup=speedup, rounds=rounds)
+            if not path.exists():
+                write_json(path, matched(label, data, row, float(speedup or 0), rounds, Path(folder)))
+                click.echo(f"matched latency of {label}: {row.title}")
+            at = json.loads(path.read_text())
+            ratios[label, row], timed[label, row] = at["ratio"], at["timed"]
     jobs: dict[tuple[str, Row | None], Path] = {
-        (label, row): kept_file(cache, kind="answers", label=label, row=row, ratio=ratio if row else None)
+        (label, row): kept_file(cache, kind="answers", label=label, row=row, ratio=ratios[label, row] if row else None)
         for label in labels
         for row in (None, *chosen)
     }
     todo = [job for job, path in jobs.items() if not path.exists()]
     with ProcessPoolExecutor(processes) as pool:
-        running = {pool.submit(answers, label, data, row, ratio, 1): (label, row) for label, row in todo}
+        running = {
+            pool.submit(answers, label, data, row, ratios[label, row] if row else 0.0, 1): (label, row)
+            for label, row in todo
+        }
         for number, future in enumerate(as_completed(running)):
             label, row = running[future]
             write_json(jobs[label, row], future.result())
             click.echo(f"[{number + 1}/{len(todo)}] answers of {label}: {row.title if row else 'dense'}")
     found = {job: json.loads(path.read_text()) for job, path in jobs.items()}
-    timed: dict[tuple[str, Row], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for label in labels:
+        for label in labels if not speedup else ():
             for row in chosen:
                 path = kept_file(cache, kind="latency", label=label, row=row, ratio=ratio, rounds=rounds)
                 if rounds and not path.exists():
@@ -320,9 +361,12 @@ def main(
     dense = {label: found[label, None] for label in labels}
     for label, rows in models.items():
         lines += table(label, dense[label], rows)
+    how = f"All rows at {ratio} of the dense GMACs at most."
+    if speedup:
+        how = f"All rows at about {speedup} times the dense model's speed, each with the GMACs that this takes."
     lines += [
-        f"All rows at {ratio} of the dense GMACs at most. Speed-up over dense and overhead over free slicing: "
-        f"onnxruntime, batch 1, fused attention, no decision outputs, {machine['cpu']}, {machine['threads']} threads."
+        f"{how} Speed-up over dense and overhead over free slicing: onnxruntime, batch 1, fused attention, no decision "
+        f"outputs, {machine['cpu']}, {machine['threads']} threads."
     ]
     atomic_write(out, "\n".join(lines) + "\n")
     if rounds:

@@ -124,6 +124,20 @@ def _parts(model: Any, path: str, block: Any) -> BlockParts:
     )
 
 
+def unfused_heads(parts: Sequence[BlockParts]) -> str | None:
+    """Why TensorRT's fused attention will not take a model's heads; None where it will.
+
+    It wants a head size that is a multiple of 8 from 16 to 256 (16, 32 or 64 for int8). Heads leave whole, so slimming
+    neither breaks nor mends that.
+    """
+    sizes = sorted({part.head_dim for part in parts})
+    bad = [size for size in sizes if size % 8 or not 16 <= size <= 256]
+    if bad:
+        return f"head size {bad[0]} fits no fused attention kernel of TensorRT (a multiple of 8 from 16 to 256)"
+    wide = [size for size in sizes if size not in (16, 32, 64)]
+    return f"head size {wide[0]} fits no fused int8 attention of TensorRT (16, 32 or 64)" if wide else None
+
+
 def check_fit(parts: Sequence[BlockParts], widths: Widths, where: str = "widths") -> None:
     """Refuse widths that are another model's.
 

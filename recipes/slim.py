@@ -18,7 +18,7 @@ from ..calibration.units import UnitScores, taylor
 from ..exporter.errors import InputError
 from ..exporter.models import fingerprint, read_state_dict, save_slimmed
 from ..exporter.shape import model_name
-from ..exporter.slim import check_fit, parts_of, slim
+from ..exporter.slim import check_fit, parts_of, slim, unfused_heads
 from ..exporter.widths import Widths, read_widths, write_widths
 from .plan import versions
 from .schema import SlimSection
@@ -132,6 +132,9 @@ def make_slim(
         checkpoint: of fine-tuning, outside of the folder, so that it outlives a run that was stopped.
         listener: hears progress.
     """
+    limit = unfused_heads(parts_of(model))
+    if limit:
+        listener.note(f"{limit}; slimming keeps the head size")
     widths = make_widths(section, model, source, listener)
     slimmed = slim(model, widths)
     if section.repair:

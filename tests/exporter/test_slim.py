@@ -12,7 +12,7 @@ from vitrim.exporter.models import create_model, fingerprint, save_slimmed
 from vitrim.exporter.pruned import PrunedViT
 from vitrim.exporter.reference import drop_tokens
 from vitrim.exporter.shape import describe
-from vitrim.exporter.slim import blocks_of, check_fit, hard_gates, parts_of, refuse_slimming, slim
+from vitrim.exporter.slim import blocks_of, check_fit, hard_gates, parts_of, refuse_slimming, slim, unfused_heads
 
 FAMILIES = {
     "vit": lambda: small_vit(),
@@ -176,3 +176,19 @@ def test_what_cannot_be_slimmed_is_refused_with_the_part(name, why):
 def test_norms_over_units_are_refused():
     assert "attn.norm normalizes over the units" in refuse_slimming(small_vit(scale_attn_norm=True))
     assert "mlp.norm normalizes over the units" in refuse_slimming(small_vit(scale_mlp_norm=True))
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "said"),
+    [
+        (192, 3, None),
+        (96, 3, None),
+        (120, 3, "head size 40 fits no fused int8"),
+        (108, 3, "head size 36 fits no fused"),
+    ],
+)
+def test_heads_that_no_kernel_takes_are_named(width, heads, said):
+    model = small_vit(embed_dim=width, num_heads=heads)
+    found = unfused_heads(parts_of(model))
+    assert found is None if said is None else said in found
+    assert unfused_heads(parts_of(slim(model, random_widths(model, 1)))) == found

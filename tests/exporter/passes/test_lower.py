@@ -89,3 +89,26 @@ def test_gelu_both_ways(approximate: str, dtype: Any, target: str, make_graph: A
     assert table.get("Erf", 0) == (approximate == "none")
     assert table.get("Tanh", 0) == (approximate == "tanh")
     assert [str(f) for f in lint(result, get_target(target)) if f.what != "float64"] == []
+
+
+@settings(max_examples=15, deadline=None)
+@given(shape=st.lists(st.integers(1, 7), min_size=2, max_size=3), seed=st.integers(0, 99), negative=st.booleans())
+def test_any_running_sum_is_a_product(
+    shape: list[int], seed: int, negative: bool, make_graph: Any, rewritten: Any
+) -> None:
+    x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    axis = np.array(-1 if negative else len(shape) - 1)
+    model = make_graph([node("CumSum", ["x", "axis"], ["y"])], {"x": x}, {"y": (np.float32, tuple(shape))}, axis=axis)
+    result, counts = rewritten(model, {"x": x})
+    assert counts["CumSum to a product"] == 1
+    assert operator_table(result) == {"MatMul": 1}
+
+
+@pytest.mark.parametrize("attributes", [{"exclusive": 1}, {"reverse": 1}])
+def test_other_running_sums_stay(attributes: dict[str, int], make_graph: Any, rewritten: Any) -> None:
+    x = np.ones((2, 3), np.float32)
+    nodes = [node("CumSum", ["x", "axis"], ["y"], **attributes)]
+    model = make_graph(nodes, {"x": x}, {"y": (np.float32, (2, 3))}, axis=np.array(1))
+    assert operator_table(rewritten(model, {"x": x})[0])["CumSum"] == 1
+    along = make_graph([node("CumSum", ["x", "axis"], ["y"])], {"x": x}, {"y": (np.float32, (2, 3))}, axis=np.array(0))
+    assert operator_table(rewritten(along, {"x": x})[0])["CumSum"] == 1
