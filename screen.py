@@ -144,8 +144,8 @@ def widths(data: dict[str, Any], console: Console) -> None:
     """What slimming kept of every block, and what it saves."""
     (dense, slimmed), (whole, left) = data["costs"]["gmacs"], data["costs"]["parameters"]
     share = f"{left / 1e6:.2f} of {whole / 1e6:.2f} million parameters"
-    title = f"{data['model']}: slimmed to {slimmed:.3f} of {dense:.3f} GMACs, {share}"
-    table = Table(title=title, title_justify="left")
+    console.print(f"{data['model']}: slimmed to {slimmed:.3f} of {dense:.3f} GMACs, {share}")  # wider than the table
+    table = Table()
     for column in ("block", "heads", "neurons"):
         table.add_column(column, justify="left" if column == "block" else "right")
     for row in data["blocks"]:

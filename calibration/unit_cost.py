@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..exporter.shape import image_size
-from ..exporter.slim import BlockParts, parts_of
+from ..exporter.slim import parts_of
 from ..exporter.widths import Widths
 
 Quantity = Literal["macs", "parameters"]
@@ -81,21 +81,3 @@ def costs_of(model: nn.Module, widths: Widths) -> dict[str, tuple[float, float]]
         "gmacs": (macs.dense / 1e9, macs.of(widths.heads, widths.neurons) / 1e9),
         "parameters": (parameters.dense, parameters.of(widths.heads, widths.neurons)),
     }
-
-
-def widths_of_whole(parts: Sequence[BlockParts]) -> Widths:
-    """The plan that keeps everything."""
-    return Widths.model_validate(
-        {
-            "blocks": [
-                {
-                    "block": part.path,
-                    "heads_before": part.heads,
-                    "heads": range(part.heads),
-                    "neurons_before": part.neurons,
-                    "neurons": range(part.neurons),
-                }
-                for part in parts
-            ]
-        }
-    )

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import InputError
-from .files import atomic_write
+from .files import atomic_write, read_json
 
 FORMAT: Literal["vitrim-budget/1"] = "vitrim-budget/1"
 Place = Literal["before_mlp", "after_block"]
@@ -193,17 +192,7 @@ def read_budget(path: str | os.PathLike[str]) -> Budget:
     Raises:
         InputError: the file cannot be read, is not JSON or not a budget.
     """
-    name = os.fspath(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        data = json.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a text file"
-        raise InputError(f"cannot read the budget {name}: {reason.lower()}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        at = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError(f"{name} is not valid JSON{at}; a budget is what `vitrim calibrate` writes") from error
-    return parse_budget(data, name)
+    return parse_budget(read_json(path, "budget", "vitrim calibrate"), os.fspath(path))
 
 
 def format_budget(budget: Budget) -> str:

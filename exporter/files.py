@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,28 @@ def explain_os_error(error: OSError, path: str | os.PathLike[str]) -> Environmen
     """Turn an operating system error while writing `path` into one line with a way out."""
     reason = _HINTS.get(error.errno or 0, (error.strerror or str(error)).lower())
     return EnvironmentLackError(f"cannot write {os.fspath(path)}: {reason}")
+
+
+def read_json(path: str | os.PathLike[str], kind: str, maker: str) -> object:
+    """Plain data of a JSON file that a person may have edited.
+
+    Args:
+        path: the file.
+        kind: what it should hold, for the message.
+        maker: the command that writes such files, for the message.
+
+    Raises:
+        InputError: the file cannot be read or is not JSON; with the place.
+    """
+    name = os.fspath(path)
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a text file"
+        raise InputError(f"cannot read the {kind} {name}: {reason.lower()}") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        at = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise InputError(f"{name} is not valid JSON{at}; `{maker}` writes a {kind}") from error
 
 
 @contextmanager

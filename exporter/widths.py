@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .budget import first_problem
 from .errors import InputError
-from .files import atomic_write
+from .files import atomic_write, read_json
 
 FORMAT: Literal["vitrim-widths/1"] = "vitrim-widths/1"
 
@@ -100,15 +99,7 @@ def read_widths(path: str | os.PathLike[str]) -> Widths:
     Raises:
         InputError: the file cannot be read, is not JSON or no plan of widths.
     """
-    name = os.fspath(path)
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a text file"
-        raise InputError(f"cannot read the widths {name}: {reason.lower()}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{name} is not valid JSON; widths are what `vitrim slim` writes") from error
-    return parse_widths(data, name)
+    return parse_widths(read_json(path, "plan of widths", "vitrim slim"), os.fspath(path))
 
 
 def format_widths(widths: Widths) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,11 +165,3 @@ def summary(widths: Widths) -> str:
         f"{sum(widths.heads)} of {heads} heads, {sum(widths.neurons)} of {neurons} neurons; "
         f"{left / 1e6:.2f} of {whole / 1e6:.2f} million parameters, {narrow_macs:.3f} of {dense:.3f} GMACs"
     )
-
-
-def as_data(widths: Widths) -> dict[str, Any]:
-    """Plain data without the indices, for reports."""
-    data = json.loads(widths.model_dump_json())
-    for row in data["blocks"]:
-        row["heads"], row["neurons"] = len(row["heads"]), len(row["neurons"])
-    return dict(data)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrim.calibration.narrow import global_values, narrow, ranks, threshold_values
-from vitrim.calibration.unit_cost import unit_cost, widths_of_whole
+from vitrim.calibration.unit_cost import unit_cost
 from vitrim.calibration.units import UnitScores
 from vitrim.exporter.errors import InputError
 from vitrim.exporter.slim import check_fit, parts_of
@@ -102,5 +102,3 @@ def test_an_unreachable_target_says_what_is_reachable():
     parts, cost = parts_of(model), unit_cost(model, "macs")
     with pytest.raises(InputError, match="the narrowest model that may be made costs"):
         narrow(parts, random_scores(parts, 0), cost, 0.01 * cost.dense)
-    whole = widths_of_whole(parts)
-    assert cost.of(whole.heads, whole.neurons) == cost.dense

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +22,17 @@ from vitrim.exporter.runtime.runners import OrtRunner
 from vitrim.exporter.targets import get_target
 from vitrim.exporter.trace import trace
 
+sys.path.insert(0, str(Path(__file__).parent))
+from plain_merging import plain_significance
+
 
 def plain_ats(attention: np.ndarray, values: np.ndarray, prefix: int, slots: int) -> list[int]:
     """METHODS 5.3 for one image: positions of the sampled patches, a slot each, in the sequence's order."""
-    heads, tokens, _ = attention.shape
-    raw = {}
-    for j in range(prefix, tokens):
-        length = np.sqrt(sum(float(values[h, j] @ values[h, j]) for h in range(heads)))
-        raw[j] = sum(float(attention[h, 0, j]) for h in range(heads)) * length
-    total = sum(raw.values())
-    order = sorted(raw, key=lambda j: raw[j])
+    shares = plain_significance(attention, values, prefix)
+    order = sorted(shares, key=lambda j: shares[j])
     sums, running = [], 0.0
     for j in order:
-        running += raw[j] / total
+        running += shares[j]
         sums.append(running)
     scaled = [(value - sums[0]) / (sums[-1] - sums[0]) for value in sums]
     lowest = min(value for value in scaled if value > 0)
