@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -294,7 +295,7 @@ def plot(
 @click.option("--gmacs-ratio", "ratio", default=0.646, show_default=True, help="Share of the dense GMACs for all rows.")
 @click.option("--speedup", default=None, type=float, help="Match rows by measured speed-up at batch 1, not by GMACs.")
 @click.option("--only", default=None, help="One of quickstart, DeiT-Ti, ViT-Ti.")
-@click.option("--rows", "wanted", multiple=True, help="Only rows whose title holds one of these.")
+@click.option("--rows", "wanted", multiple=True, help="Only rows whose title matches one of these.")
 @click.option("--rounds", default=60, show_default=True, help="Interleaved benchmark rounds a row; 0 measures none.")
 @click.option("--processes", default=2, show_default=True, help="Processes that measure answers, of one thread each.")
 @click.option("--cache", default=Path("benchmarks/.cache"), type=click.Path(path_type=Path), show_default=True)
@@ -319,7 +320,7 @@ def main(
     from vitrim.exporter.runtime.machine import environment
 
     labels = [label for label in (QUICKSTART, *(MODELS if data else ())) if only in (None, label)]
-    chosen = [row for row in ROWS if not wanted or any(part in row.title for part in wanted)]
+    chosen = [row for row in ROWS if not wanted or any(re.search(part, row.title) for part in wanted)]
     timed: dict[tuple[str, Row], dict[str, Any]] = {}
     ratios: dict[tuple[str, Row], float] = {(label, row): ratio for label in labels for row in chosen}
     with tempfile.TemporaryDirectory() as folder:
