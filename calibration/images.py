@@ -44,7 +44,7 @@ class ImageSource(Protocol):
 def batches(source: ImageSource, size: int) -> Iterator[np.ndarray]:
     """Preprocessed images in order, [size, channels, height, width] float32; the last batch may be smaller."""
     for start in range(0, len(source), size):
-        yield np.stack([source.read(index) for index in range(start, min(start + size, len(source)))])
+        yield read_some(source, range(start, min(start + size, len(source))))
 
 
 def shuffled(count: int, size: int, generator: np.random.Generator) -> list[np.ndarray]:
@@ -59,7 +59,7 @@ def read_some(source: ImageSource, indices: Sequence[int] | np.ndarray) -> np.nd
 
 def read_all(source: ImageSource) -> np.ndarray:
     """All images at once, [n, channels, height, width] float32; for small sources."""
-    return np.stack([source.read(index) for index in range(len(source))])
+    return read_some(source, range(len(source)))
 
 
 def open_photo(path: Path) -> Image.Image:

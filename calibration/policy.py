@@ -40,8 +40,9 @@ def calibrate_thresholds(
     Returns:
         the budget with the thresholds in its rows, and the variances' spread under `statistics`.
     """
-    rows = [row.model_copy(update={"threshold": 0.0}) if row.is_stage else row for row in budget.blocks]
+    # A stage that keeps no patch decides nothing, so it has no threshold.
     blocks = [row.block for row in budget.stages if row.after > budget.prefix_tokens]
+    rows = [row.model_copy(update={"threshold": 0.0}) if row.block in blocks else row for row in budget.blocks]
     spread: dict[str, Any] = {}
     for index, block in enumerate(blocks):
         seen: list[torch.Tensor] = []
@@ -58,11 +59,5 @@ def calibrate_thresholds(
         spread[str(block)] = [float(f"{value:.4g}") for value in np.quantile(variance, (0.0, 0.25, 0.5, 0.75, 1.0))]
         if progress:
             progress(index + 1, len(blocks))
-    final = [_without(row) if row.is_stage and row.block not in blocks else row for row in rows]
     statistics = budget.statistics | {"variance_quartiles": spread}
-    return budget.model_copy(update={"blocks": tuple(final), "statistics": statistics})
-
-
-def _without(row: Any) -> Any:
-    """A stage that keeps no patch decides nothing, so it has no threshold."""
-    return type(row)(block=row.block, before=row.before, after=row.after)
+    return budget.model_copy(update={"blocks": tuple(rows), "statistics": statistics})

@@ -49,20 +49,16 @@ def embed(model: Any, image: Tensor) -> Tensor:
     return model.norm_pre(model.patch_drop(model._pos_embed(x)))
 
 
-def places_of(model: nn.Module) -> Places | None:
+def places_of(model: Any) -> Places | None:
     """Places of the whole sequence; None where blocks do not ask for any."""
-    return _places(model, isinstance(model, Eva), isinstance(model, Beit))
-
-
-def _places(model: Any, turns: bool, biased: bool) -> Places | None:
-    if turns and model.rope is not None:
-        cached = hasattr(model.rope, "feat_shape") and not model.dynamic_img_size
-        shape = None if cached else model.patch_embed.grid_size
-        rope = model.rope.get_embed() if shape is None else model.rope.get_embed(shape=shape)
+    if isinstance(model, Eva) and model.rope is not None:
+        embedding: Any = model.rope
+        cached = hasattr(embedding, "feat_shape") and not model.dynamic_img_size
+        rope = embedding.get_embed() if cached else embedding.get_embed(shape=model.patch_embed.grid_size)
         return Places(tuple(rope.unbind(0)) if model.rope_mixed else (rope,))
-    if biased:
-        first = model.blocks[0].attn if model.rel_pos_bias is None else model.rel_pos_bias
-        index = first.relative_position_index
+    if isinstance(model, Beit):
+        holder: Any = model.blocks[0].attn if model.rel_pos_bias is None else model.rel_pos_bias
+        index = holder.relative_position_index
         return None if index is None else Places(pairs=index)
     return None
 

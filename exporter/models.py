@@ -116,6 +116,20 @@ def _hub_error(name: str, error: Exception) -> EnvironmentLackError:
     )
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Whether a checkpoint is to be read as safetensors: by its name, or because it is no pickle.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            magic = stream.read(16)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    return path.suffix == ".safetensors" or not magic.startswith(_PICKLE_MAGICS)
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a checkpoint without running any code from it.
 
@@ -125,12 +139,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: truncated, of another kind, or a pickle that would run code.
     """
-    try:
-        with open(path, "rb") as stream:
-            magic = stream.read(16)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-    if path.suffix == ".safetensors" or not magic.startswith(_PICKLE_MAGICS):
+    if _is_safetensors(path):
         import safetensors
         import safetensors.torch
 
@@ -219,9 +228,8 @@ def widths_in(path: Path) -> Widths | None:
     """
     import safetensors
 
-    with open(path, "rb") as stream:
-        if stream.read(16).startswith(_PICKLE_MAGICS) and path.suffix != ".safetensors":
-            return None
+    if not _is_safetensors(path):
+        return None
     with safetensors.safe_open(path, "pt") as opened:
         text = (opened.metadata() or {}).get(WIDTHS_KEY)
     if text is None:

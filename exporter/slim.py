@@ -210,11 +210,11 @@ def _linear(weight: Tensor, bias: Tensor | None, grad: bool) -> nn.Linear:
     return layer
 
 
-def hard_gates(widths: Widths) -> Gates:
+def hard_gates(widths: Widths, dtype: torch.dtype = torch.float32) -> Gates:
     """Gates of 0 and 1 that do to the whole model what slimming does to its size."""
 
     def zero_one(kept: tuple[int, ...], whole: int) -> Tensor:
-        return torch.zeros(whole).index_fill_(0, torch.tensor(kept), 1.0)
+        return torch.zeros(whole, dtype=dtype).index_fill_(0, torch.tensor(kept), 1.0)
 
     return Gates(
         [zero_one(row.heads, row.heads_before) for row in widths.blocks],

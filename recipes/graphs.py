@@ -26,15 +26,13 @@ from ..exporter.trace import save, trace
 from .stages import Listener
 
 KINDS = ("dense", "pruned", "floor")
+TRIAL_ROUNDS = 15
+TRIAL_SECONDS = 12.0
 
 
 def kinds_of(budget: Budget | None) -> tuple[str, ...]:
     """The graphs of an export: without a token plan there is no floor to it."""
     return KINDS if budget is not None else KINDS[:2]
-
-
-TRIAL_ROUNDS = 15
-TRIAL_SECONDS = 12.0
 
 
 def without_stages(budget: Budget) -> Budget:
@@ -82,9 +80,8 @@ def trace_all(
         outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
         plan = budget_of(kind, budget)
         own = dict(metadata) | {"kind": kind, "budget": None if plan is None else plan.model_dump(mode="json")}
-        graph = trace(deployable(dense if kind == "dense" else model, plan, outputs), batch, own)
-        save(graph, folder / f"{kind}.onnx")
-        del graph
+        source = deployable(dense if kind == "dense" else model, plan, outputs)
+        save(trace(source, batch, own), folder / f"{kind}.onnx")
         gc.collect()  # the exporter leaves cycles that hold the weights
         listener.progress(index + 1, len(kinds))
 

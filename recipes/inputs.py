@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.images import ArrayImages, ImageSource, PhotoFiles, choose, open_images
+from ..calibration.images import ArrayImages, ImageSource, PhotoFiles, choose, open_images, read_some
 from ..calibration.synthetic import make_images
 from ..exporter.errors import InputError
 from ..exporter.models import Preprocess, create_model, preprocessing
@@ -106,5 +106,5 @@ def first_images(source: ImageSource, count: int, batch: int) -> np.ndarray:
         raise InputError("there are no images")
     wanted = -(-max(count, 1) // batch) * batch
     chosen = choose(len(source), count=min(wanted, len(source)))
-    pixels = np.stack([source.read(index) for index in chosen])
+    pixels = read_some(source, chosen)
     return np.resize(pixels, (wanted, *pixels.shape[1:])) if len(pixels) < wanted else pixels

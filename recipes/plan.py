@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..calibration import decisions as dense_decisions
 from ..calibration.cost import LatencyModel, dense_plan, gmacs, model_macs
 from ..calibration.images import ImageSource
@@ -19,21 +17,10 @@ from ..exporter.budget import Budget, check_legal, read_budget
 from ..exporter.errors import InputError
 from ..exporter.methods import get_method
 from ..exporter.methods.stage import check_method_options, parse_parameters
-from ..exporter.models import fingerprint
 from ..exporter.shape import describe
+from .provenance import provenance
 from .schema import PruneSection, Recipe
 from .stages import Listener
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of what decides the outcome."""
-    found: dict[str, str | None] = {"vitrim": __version__}
-    for package in ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnx-graphsurgeon", "numpy"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def target_macs(prune: PruneSection, dense: int, batch: int, stages: int) -> float:
@@ -51,9 +38,7 @@ def target_macs(prune: PruneSection, dense: int, batch: int, stages: int) -> flo
     return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup, stages) * dense
 
 
-def make_plan(
-    recipe: Recipe, model: Any, source: ImageSource, folder: Path, listener: Listener, dense: Any = None
-) -> Budget:
+def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, listener: Listener, dense: Any) -> Budget:
     """Decide a budget as the recipe says.
 
     Args:
@@ -62,14 +47,14 @@ def make_plan(
         source: calibration images.
         folder: where the streamed scores go.
         listener: hears progress.
-        dense: the model before it was slimmed; None: `model` is that.
+        dense: the model before it was slimmed, or `model` itself.
 
     Raises:
         InputError: the section does not fit the model; naming the key.
     """
     assert recipe.prune is not None
     prune, shape = recipe.prune, describe(model)
-    whole = shape if dense is None else describe(dense)
+    whole = describe(dense)
     dense_macs = model_macs(whole, dense_plan(whole))
     if prune.budget is not None:
         budget = read_budget(prune.budget)
@@ -132,12 +117,5 @@ def make_plan(
     if quantile is not None and method_name == "ppt":
         budget = calibrate_thresholds(model, budget, source, quantile, progress=listener.progress)
         statistics |= budget.statistics
-    provenance = {
-        "model_sha256": fingerprint(model),
-        "images_sha256": source.fingerprint(),
-        "images": len(source),
-        "prune": prune.model_dump(mode="json", exclude_defaults=True),
-        "versions": versions(),
-    }
-    costs = gmacs(shape, budget, dense_macs)
-    return budget.model_copy(update={"gmacs": costs, "statistics": statistics, "provenance": provenance})
+    costs, origin = gmacs(shape, budget, dense_macs), provenance(model, source, prune=prune)
+    return budget.model_copy(update={"gmacs": costs, "statistics": statistics, "provenance": origin})

@@ -14,7 +14,7 @@ import torch
 from ..calibration.images import ImageSource, batches
 from ..exporter.budget import Budget
 from ..exporter.fidelity import fidelity
-from ..exporter.gates import Gates, gated
+from ..exporter.gates import gated
 from ..exporter.passes.pipeline import rewrite
 from ..exporter.pruned import PrunedViT, TorchRunner, deployable, replay_of
 from ..exporter.reference import drop_tokens
@@ -29,8 +29,6 @@ from .schema import ParitySection
 from .stages import Listener
 
 EAGER_IMAGES = 8  # the rungs inside PyTorch are exact or nearly so; more images would only take time
-
-
 SLIMMED_ATOL = 1e-5
 
 
@@ -68,10 +66,8 @@ def slim_rung(dense: Any, widths: Widths, images: np.ndarray) -> Rung:
     """
     few = torch.from_numpy(images[:EAGER_IMAGES]).double()
     whole = copy.deepcopy(dense).double()
-    gates = hard_gates(widths)
-    exact_gates = Gates([gate.double() for gate in gates.heads], [gate.double() for gate in gates.neurons])
     with torch.inference_mode():
-        with gated(blocks_of(whole), exact_gates):
+        with gated(blocks_of(whole), hard_gates(widths, torch.float64)):
             masked = whole(few).numpy()
         narrow = slim(whole, widths)(few).numpy()
     return compare("torch: narrower = masked", {"logits": masked}, {"logits": narrow}, atol=SLIMMED_ATOL, tie=0.0)

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..exporter.budget import Budget, read_budget, write_budget
 from ..exporter.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
-from ..exporter.files import atomic_path, sha256
-from ..exporter.models import fingerprint
+from ..exporter.files import sha256
+from ..exporter.models import fingerprint, save_slimmed
 from ..exporter.runtime import bundle, engine
 from ..exporter.runtime.device import bench_graphs, check_folder
 from ..exporter.runtime.parity import describe_failure
@@ -26,10 +26,11 @@ from ..exporter.widths import Widths, write_widths
 from .graphs import choose_forms, rewrite_all, trace_all
 from .inputs import Sources, first_images, open_model, open_sources, preprocess_of
 from .load import dump_recipe
-from .plan import make_plan, versions
+from .plan import make_plan
 from .prove import climb, measure_fidelity, steadiest
+from .provenance import versions
 from .readme import bundle_readme
-from .schema import PruneSection, Recipe, SlimSection
+from .schema import Recipe, SlimSection
 from .slim import Slimmed, load_slim, make_slim
 from .stages import Listener, Silence, StageCache, content_key
 
@@ -119,10 +120,8 @@ def slim(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None 
     if path.is_dir() or path.suffix != ".safetensors":
         raise InputError(f"{path} is no name for a checkpoint; give a file such as {path.with_suffix('')}.safetensors")
     run = _open(recipe, path.parent / f".{path.name}.cache", listener or Silence())
-    folder = next(run.cache.root.glob("slim-*"))
-    with atomic_path(path) as temporary:
-        shutil.copyfile(folder / "slim.safetensors", temporary)
     assert run.widths is not None
+    save_slimmed(run.model, run.widths, path)
     write_widths(run.widths, path.with_suffix(".json"))
     shutil.rmtree(run.cache.root, ignore_errors=True)
     return run.widths
@@ -164,7 +163,6 @@ def export(
         lack = f"the target {target.name} is no TensorRT target"
     bundle.sweep(final)
     run = _open(recipe, final.parent / f".{final.name}.cache", listener)
-    run.cache.sweep()
     budget = _calibrate(run)
     if budget is not None and not budget.stages and run.widths is None:
         listener.note("this budget removes nothing: the graph is the dense model")
@@ -193,6 +191,7 @@ def _open(recipe: Recipe, cache: Path, listener: Listener) -> _Run:
     if recipe.prune is not None:
         describe(dense)  # tokens of some models that can be slimmed cannot be pruned
     sources, stages, weights = open_sources(recipe, dense), StageCache(cache), fingerprint(dense)
+    stages.sweep()
     if recipe.slim is None:
         return _Run(recipe, dense, dense, None, sources, target, stages, listener, weights, weights)
     slimmed = _slim(recipe.slim, dense, weights, sources, stages, listener)
@@ -212,7 +211,6 @@ def _slim(
         "versions": versions(),
     }
     checkpoint = cache.root / f"finetune-{content_key(key)}.pt"
-    cache.sweep()
     folder = cache.run(
         "slim", key, lambda folder: make_slim(section, dense, images, folder, checkpoint, listener), listener
     )
@@ -222,11 +220,7 @@ def _slim(
 def _calibrate(run: _Run) -> Budget | None:
     if run.recipe.prune is None:
         return None
-    return read_budget(_calibrated(run, run.recipe.prune) / "budget.json")
-
-
-def _calibrated(run: _Run, prune: PruneSection) -> Path:
-    recipe, images = run.recipe, run.sources.calibration
+    recipe, images, prune = run.recipe, run.sources.calibration, run.recipe.prune
     key = {
         "weights": run.weights,
         "images": images.fingerprint(),
@@ -242,7 +236,7 @@ def _calibrated(run: _Run, prune: PruneSection) -> Path:
         (folder / "importance.npy").unlink(missing_ok=True)
         write_budget(budget, folder / "budget.json")
 
-    return run.cache.run("calibrate", key, make, run.listener)
+    return read_budget(run.cache.run("calibrate", key, make, run.listener) / "budget.json")
 
 
 def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, command: list[str]) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from ..calibration.thresholds import learn_rates
 from ..calibration.unit_cost import UnitCost, costs_of, unit_cost
 from ..calibration.units import UnitScores, taylor
 from ..exporter.errors import InputError
-from ..exporter.models import fingerprint, read_state_dict, save_slimmed
+from ..exporter.models import read_state_dict, save_slimmed
 from ..exporter.shape import model_name
 from ..exporter.slim import check_fit, parts_of, slim, unfused_heads
 from ..exporter.widths import Widths, read_widths, write_widths
-from .plan import versions
+from .provenance import provenance
 from .schema import SlimSection
 from .stages import Listener
 
@@ -100,20 +100,13 @@ def make_widths(section: SlimSection, model: Any, source: ImageSource, listener:
         statistics["rates"] = {"heads": rates.heads, "neurons": rates.neurons}
         statistics["constraint"] = {"soft_cost": rates.cost[-1], "multiplier": rates.multiplier[-1]}
     widths = narrow(parts, values, cost, limit, multiple=section.multiple, heads=section.heads, neurons=section.neurons)
-    provenance = {
-        "model_sha256": fingerprint(model),
-        "images_sha256": source.fingerprint(),
-        "images": len(source),
-        "slim": section.model_dump(mode="json", exclude_defaults=True),
-        "versions": versions(),
-    }
     return widths.model_copy(
         update={
             "model": model_name(model),
             "method": section.method,
             "costs": costs_of(model, widths),
             "statistics": statistics,
-            "provenance": provenance,
+            "provenance": provenance(model, source, slim=section),
         }
     )
 
