@@ -23,6 +23,8 @@ import onnx_graphsurgeon as gs
 
 from .base import Builder, Context, Found, Match, Pass, numpy_dtype, onnx_type, scalar, static_shape
 
+NORM = "norm"  # begins the names of what is left of a normalization
+
 
 def match_norm(node: gs.Node, context: Context) -> Found:
     """Case 1."""
@@ -39,7 +41,7 @@ def match_norm(node: gs.Node, context: Context) -> Found:
 
 def apply_norm(graph: gs.Graph, found: Match, context: Context) -> None:
     """Write one LayerNormalization in primitives."""
-    build, node, shape = Builder(graph, "norm"), found["node"], found["shape"]
+    build, node, shape = Builder(graph, NORM), found["node"], found["shape"]
     x, weight = node.inputs[0], node.inputs[1]
     bias = node.inputs[2] if len(node.inputs) > 2 and not node.inputs[2].is_empty() else None
     out, given = node.outputs[0], found["dtype"]

@@ -75,6 +75,7 @@ class Rung:
         smallest_atol: the tolerance that the numbers need, decisions apart; None where none would do.
         smallest_tie: what a near-tie would have to be for all differing decisions to pass; None where none would do.
         reason: why it failed, in words.
+        strict: held to an absolute error; else, in another precision, to the cosine and the answers.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Rung:
     smallest_atol: float | None = None
     smallest_tie: float | None = None
     reason: str = ""
+    strict: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -183,6 +185,58 @@ def compare(
         tie: a decision may differ where the reference's relative gap at the cut is below this.
         replay: (image indices, candidate's decisions on those images) -> the reference's logits under them.
     """
+    rung = _measured(name, reference, candidate, replay)
+    if not rung.passed:
+        return rung
+    widest = max((stage.largest_gap for stage in rung.stages if stage.largest_gap is not None), default=-1.0)
+    if math.isfinite(widest):
+        rung.smallest_tie = math.nextafter(widest, math.inf) if widest >= 0 else 0.0
+    for stage in rung.stages:
+        if stage.largest_gap is not None and stage.largest_gap >= tie:
+            reason = (
+                f"{stage.first_here} images keep other tokens, with a score gap of {stage.largest_gap:.2g} at the cut"
+            )
+            return _fail(rung, stage.output, f"{reason} (a near-tie is below {tie:g})", keep=True)
+    if rung.smallest_atol is None:
+        reason = f"all {rung.images} images keep other tokens, so no numbers can be held against each other"
+        return _fail(rung, "logits", reason)
+    if not rung.smallest_atol <= atol:
+        return _fail(rung, "logits", f"largest error {rung.smallest_atol:.3g} is above {atol:g}", keep=True)
+    return rung
+
+
+def close(
+    name: str,
+    reference: Outputs,
+    candidate: Outputs,
+    *,
+    cosine: float,
+    agreement: float,
+    replay: Replay | None = None,
+) -> Rung:
+    """Hold a candidate of another precision against the reference: it rounds, so neither a tolerance nor ties judge it.
+
+    Args:
+        name, reference, candidate, replay: as in `compare`.
+        cosine: least mean cosine of an image's logits, decisions being equal or replayed.
+        agreement: least share of images with the same top class, decisions being what they are.
+    """
+    rung = _measured(name, reference, candidate, replay)
+    rung.strict = False
+    if not rung.passed:
+        return rung
+    parts = [part for part in (rung.equal, rung.replayed) if part]
+    mean = sum(part.cosine_mean * part.images for part in parts) / max(sum(part.images for part in parts), 1)
+    if parts and not mean >= cosine:
+        return _fail(rung, "logits", f"their mean cosine is {mean:.5f}, below {cosine:g}", keep=True)
+    if not rung.top1 >= agreement:
+        reason = f"the top class agrees on {rung.top1:.1%} of {rung.images} images, below {agreement:.1%}"
+        return _fail(rung, "logits", reason, keep=True)
+    return rung
+
+
+def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay | None) -> Rung:
+    """A rung with everything measured and nothing judged, but for what cannot be compared at all."""
     rung = Rung(name, len(reference["logits"]))
     stages = stage_names(reference)
     wrong = _unlike(reference, candidate, ["logits", *stages])
@@ -202,20 +256,6 @@ def compare(
         rung.replayed, rung.unproven = errors(replayed, others[differing]), 0
     compared = [part.max_abs for part in (rung.equal, rung.replayed) if part]
     rung.smallest_atol = max(compared, default=None)
-    widest = max((stage.largest_gap for stage in rung.stages if stage.largest_gap is not None), default=-1.0)
-    if math.isfinite(widest):
-        rung.smallest_tie = math.nextafter(widest, math.inf) if widest >= 0 else 0.0
-    for stage in rung.stages:
-        if stage.largest_gap is not None and stage.largest_gap >= tie:
-            reason = (
-                f"{stage.first_here} images keep other tokens, with a score gap of {stage.largest_gap:.2g} at the cut"
-            )
-            return _fail(rung, stage.output, f"{reason} (a near-tie is below {tie:g})", keep=True)
-    if rung.smallest_atol is None:
-        reason = f"all {rung.images} images keep other tokens, so no numbers can be held against each other"
-        return _fail(rung, "logits", reason)
-    if not rung.smallest_atol <= atol:
-        return _fail(rung, "logits", f"largest error {rung.smallest_atol:.3g} is above {atol:g}", keep=True)
     return rung
 
 
@@ -260,10 +300,11 @@ def exact(name: str, reference: np.ndarray, candidate: np.ndarray) -> Rung:
 def ladder(rungs: Sequence[Rung], atol: float, tie: float, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`parity.json`: all rungs, and the first one that failed.
 
-    `smallest_atol` and `smallest_tie` are what the whole ladder needs; None where some rung fails at any.
+    `smallest_atol` and `smallest_tie` are what the strict rungs need; None where some rung fails at any.
     """
     failed = next((rung for rung in rungs if not rung.passed), None)
-    needs = {key: [getattr(rung, key) for rung in rungs] for key in ("smallest_atol", "smallest_tie")}
+    strict = [rung for rung in rungs if rung.strict]
+    needs = {key: [getattr(rung, key) for rung in strict] for key in ("smallest_atol", "smallest_tie")}
     return {
         "passed": failed is None,
         "atol": atol,
@@ -280,9 +321,9 @@ def describe_failure(result: Mapping[str, Any]) -> str:
     rung = next(rung for rung in result["rungs"] if not rung["passed"])
     hints = []
     atol, tie = rung["smallest_atol"], rung.get("smallest_tie")
-    if atol is not None and atol > result["atol"]:
+    if rung.get("strict", True) and atol is not None and atol > result["atol"]:
         hints.append(f"the smallest atol that would pass the numbers is {_at_least(atol)}")
-    if tie is not None and tie > result["tie"]:
+    if rung.get("strict", True) and tie is not None and tie > result["tie"]:
         hints.append(f"the smallest tie that would pass the decisions is {_at_least(tie)}")
     failed = f"parity failed at '{rung['name']}', first at {rung['first_offender']}: {rung['reason']}"
     return "; ".join([failed, *hints])

@@ -1,0 +1,140 @@
+"""int8 written into a float32 graph: which products, and Q/DQ pairs around them by onnxruntime's quantizer.
+
+::
+
+    x --MatMul(W)--Add  =>  x --Q--DQ--MatMul(DQ(W8))--Add
+
+Only products with a weight are quantized: the projections of attention and the MLPs. Scores, softmaxes, normalizations
+and products of two activations stay as they are, and so does the classifier. Weights are symmetric with one scale a
+channel. Only what such a product reads goes through Q/DQ, not what it writes: what follows (a bias, a residual, a
+softmax) is float anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from ..passes.pipeline import copy_of, with_shapes
+
+Scheme = Literal["onnxruntime", "tensorrt"]
+
+
+def quantizable(model: onnx.ModelProto) -> list[str]:
+    """Names of the products with a weight inside the blocks, in the order of the graph; the classifier is not one."""
+    weights = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    logits = _above(model, model.graph.output[0].name)
+    names = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "MatMul" and node.input[1] in weights and node.name != logits
+    ]
+    return names
+
+
+def _above(model: onnx.ModelProto, output: str) -> str | None:
+    """The product that an output comes from, through additions, casts and reshapes only."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node = makers.get(output)
+    while node is not None and node.op_type in ("Add", "Cast", "Reshape", "Squeeze"):
+        node = next((makers[name] for name in node.input if name in makers), None)
+    return node.name if node is not None and node.op_type in ("MatMul", "Gemm") else None
+
+
+def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme: Scheme) -> onnx.ModelProto:
+    """Q/DQ pairs around some products.
+
+    Args:
+        model: float32, with inferred shapes; it is not changed.
+        ranges: onnxruntime's `TensorsData`, see `ranges.quantization_ranges`.
+        nodes: products to quantize, of `quantizable`.
+        scheme: `tensorrt` writes signed symmetric activations and keeps float weights behind a pair of their own, as
+            its parsers of 8.x want; `onnxruntime` unsigned ones with a zero point and int8 weights.
+    """
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    if not nodes:
+        return copy_of(model)
+    tensorrt = scheme == "tensorrt"
+    options = {
+        "ActivationSymmetric": tensorrt,
+        "WeightSymmetric": True,
+        "AddQDQPairToWeight": tensorrt,
+        "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": ["MatMul"],
+    }
+    with _silent():
+        quantizer = QDQQuantizer(
+            copy_of(model),
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8 if tensorrt else QuantType.QUInt8,
+            tensors_range=ranges,
+            nodes_to_quantize=sorted(nodes),
+            nodes_to_exclude=[],
+            op_types_to_quantize=["MatMul"],
+            extra_options=options,
+        )
+        quantized = quantizer.quantize_model()
+    return with_shapes(_like(model, quantized))
+
+
+def with_dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
+    """Products whose activations get their scale when they are there (`DynamicQuantizeLinear`, `MatMulInteger`).
+
+    One scale a tensor, so an image's answer depends on the others of its batch.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    if not nodes:
+        return copy_of(model)
+    bare = copy_of(model)
+    del bare.graph.value_info[:]  # the quantizer infers shapes itself, and refuses those that are there
+    with _silent(), tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
+        file = Path(folder) / "int8.onnx"
+        quantize_dynamic(
+            bare,
+            file,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=sorted(nodes),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        quantized = onnx.load(file)
+    return with_shapes(_like(model, quantized))
+
+
+def _like(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
+    """What the quantizer made, with the metadata of the model that it came from and nothing of its own."""
+    del quantized.metadata_props[:]
+    quantized.metadata_props.extend(model.metadata_props)
+    quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
+    for node in quantized.graph.node:
+        # Redundant beside a zero point, and onnxruntime 1.31 contradicts it when it turns signed into unsigned.
+        for attribute in [a for a in node.attribute if a.name == "output_dtype" and len(node.input) > 2]:
+            node.attribute.remove(attribute)
+    return quantized
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """The quantizer logs advice about preprocessing that has long been done."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
