@@ -19,8 +19,10 @@ import json
 import os
 import platform
 from collections.abc import Collection
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, Literal
 
@@ -39,6 +41,7 @@ from .trt import (
     STRONGLY_TYPED_FROM,
     Compatibility,
     Precision,
+    Typing,
     capability_of,
     create_network,
     import_tensorrt,
@@ -136,9 +139,6 @@ def build_engine(
     if lack:
         raise EnvironmentLackError(lack)
     trt = import_tensorrt()
-    from polygraphy.backend.trt import CreateConfig, PostprocessConfig, engine_bytes_from_network
-    from polygraphy.logger import G_LOGGER
-
     source = sha256(onnx)  # before the build, and an error if the graph is not there
     version, device = version_of(trt.__version__), device_identity()
     typing, capability = typing_for(version, precision), capability_of(device["compute_capability"])
@@ -159,40 +159,24 @@ def build_engine(
         cache = timing_cache_path(Path(timing_cache or cache_root() / "timing"), device, source)
     fallback: list[str] = []
     try:
-        network = create_network(trt, builder, typing)
-        trt.init_libnvinfer_plugins(messages, "")
-        parser = trt.OnnxParser(network, messages)
-        if not parser.parse_from_file(os.fspath(onnx)):
-            raise UnsupportedError(f"TensorRT {trt.__version__} refuses {os.fspath(onnx)}: {_parser_says(parser)}")
+        network, parser = _parse(trt, builder, onnx, typing, messages)
         if typing.fp16_flag:
             pin_float32(trt, network, pinned, pins_may_miss)
         quantized = quantized_layers(trt, network) if precision == "int8" else set()
         if precision == "int8" and not quantized:
             raise InputError(f"{os.fspath(onnx)} is to be int8, but no matrix product in it takes Q/DQ pairs")
-        config = CreateConfig(
-            fp16=typing.fp16_flag,
-            int8=typing.int8_flag,
-            precision_constraints="obey" if typing.fp16_flag else None,
-            memory_pool_limits={trt.MemoryPoolType.WORKSPACE: workspace_mib << 20},
-            load_timing_cache=str(cache) if cache and cache.exists() else None,
-            profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
-            version_compatible=version_compatible or None,
-            exclude_lean_runtime=version_compatible or None,  # it is host code, which we never load
-            hardware_compatibility_level=_level(trt, hardware_compatible),
-        )
-        if dla_core is not None:
-            config = PostprocessConfig(
-                config, lambda builder, network, config: fallback.extend(use_dla(trt, network, config, dla_core))
-            )
-        with G_LOGGER.verbosity(G_LOGGER.CRITICAL), TemporaryDirectory(prefix="vitrim-") as scratch:
-            fresh = Path(scratch) / "timing.cache" if cache else None
-            serialized = bytes(
-                engine_bytes_from_network(
-                    (builder, network, parser), config=config, save_timing_cache=str(fresh) if fresh else None
-                )
-            )
-            if cache and fresh and fresh.exists():
-                atomic_write(cache, fresh.read_bytes())
+        options = {
+            "fp16": typing.fp16_flag,
+            "int8": typing.int8_flag,
+            "precision_constraints": "obey" if typing.fp16_flag else None,
+            "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: workspace_mib << 20},
+            "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
+            "version_compatible": version_compatible or None,
+            "exclude_lean_runtime": version_compatible or None,  # it is host code, which we never load
+            "hardware_compatibility_level": _level(trt, hardware_compatible),
+        }
+        take = None if dla_core is None else partial(_to_dla, trt, dla_core, fallback)
+        serialized = _serialize((builder, network, parser), options, take, cache)
     except VitrimError:
         raise
     except Exception as error:  # TensorRT's binding and polygraphy raise types of their own
@@ -224,6 +208,45 @@ def build_engine(
     }
     atomic_write(sidecar(path), json.dumps(identity, indent=2) + "\n")
     return identity
+
+
+def _parse(trt: Any, builder: Any, onnx: str | os.PathLike[str], typing: Typing, messages: Any) -> tuple[Any, Any]:
+    """Network and parser of a graph; the parser must outlive the network."""
+    network = create_network(trt, builder, typing)
+    trt.init_libnvinfer_plugins(messages, "")
+    parser = trt.OnnxParser(network, messages)
+    if not parser.parse_from_file(os.fspath(onnx)):
+        raise UnsupportedError(f"TensorRT {trt.__version__} refuses {os.fspath(onnx)}: {_parser_says(parser)}")
+    return network, parser
+
+
+def _serialize(parts: tuple[Any, ...], options: dict[str, Any], take: Any, cache: Path | None) -> bytes:
+    """Build through polygraphy.
+
+    Args:
+        parts: builder, network and parser.
+        options: of its CreateConfig.
+        take: changes the finished configuration, or None.
+        cache: timing cache to read, if it is there, and to write.
+    """
+    from polygraphy.backend.trt import CreateConfig, PostprocessConfig, engine_bytes_from_network
+    from polygraphy.logger import G_LOGGER
+
+    # Open files, no paths: polygraphy would leave a lock file beside each. Its log goes to standard output.
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), ExitStack() as stack:
+        known = stack.enter_context(open(cache, "rb")) if cache and cache.exists() else None
+        fresh = stack.enter_context(TemporaryFile()) if cache else None
+        config = CreateConfig(load_timing_cache=known, **options)
+        config = PostprocessConfig(config, take) if take else config
+        serialized = bytes(engine_bytes_from_network(parts, config=config, save_timing_cache=fresh))
+        if cache and fresh:
+            fresh.seek(0)
+            atomic_write(cache, fresh.read())
+    return serialized
+
+
+def _to_dla(trt: Any, core: int, fallback: list[str], builder: Any, network: Any, config: Any) -> None:
+    fallback.extend(use_dla(trt, network, config, core))
 
 
 def _level(trt: Any, wanted: Compatibility | None) -> Any:

@@ -18,9 +18,13 @@ from .trt import Precision, version_of
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
-# onnxruntime, and the TensorRT that its provider was built with from there on (onnxruntime.ai's table; TensorRT 11's
-# migration guide for 1.27). A provider looks for the library of that major version, and for no other.
-_BUILT_WITH = (((1, 27), 11), ((1, 18), 10), ((1, 14), 8))
+# By TensorRT's major version: the onnxruntimes whose provider is built for it, from the first on and before the second
+# (onnxruntime.ai's table; TensorRT 11's migration guide for 1.27). A provider looks for that major version's library.
+_BUILT_FOR: dict[int, tuple[tuple[int, int], tuple[int, int] | None]] = {
+    11: ((1, 27), None),
+    10: ((1, 18), None),  # until when, nobody says
+    8: ((1, 14), (1, 18)),
+}
 _LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8")
 
 
@@ -43,17 +47,14 @@ def pair_problem(onnxruntime: str, tensorrt: str) -> str | None:
         onnxruntime, tensorrt: versions.
     """
     own, major = version_of(onnxruntime), version_of(tensorrt)[0]
-    wanted = next((built for since, built in _BUILT_WITH if own >= since), 8)
-    if wanted == major:
+    since, before = _BUILT_FOR.get(major, ((0, 0), (0, 0)))
+    if since <= own and (before is None or own < before):
         return None
-    told = f"onnxruntime {onnxruntime} is built for TensorRT {wanted}, but here is {tensorrt}"
-    since = [first for first, built in _BUILT_WITH if built == major]
-    if not since:
-        return f"{told}: install TensorRT {wanted}"
-    limit = min((first for first, _ in _BUILT_WITH if first > since[0]), default=None)
-    below = f",<{limit[0]}.{limit[1]}" if limit else ""
-    wheel = f"onnxruntime-gpu>={since[0][0]}.{since[0][1]}{below}"
-    return f"{told}: pip install '{wheel}', or install TensorRT {wanted}"
+    told = f"onnxruntime {onnxruntime} has no provider for TensorRT {tensorrt}"
+    if major not in _BUILT_FOR:
+        return f"{told}: install TensorRT 10 or 11"
+    below = f",<{before[0]}.{before[1]}" if before else ""
+    return f"{told}: pip install 'onnxruntime-gpu>={since[0]}.{since[1]}{below}'"
 
 
 def tensorrt_cache(graph: str, root: Path | None = None, tensorrt: str | None = None) -> Path:
