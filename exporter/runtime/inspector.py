@@ -94,8 +94,7 @@ class Layer:
             return False
         if self.kind.lower() == "kgen":
             return bool(_MYELIN_SOFTMAX.search(self.name) or _MYELIN_SOFTMAX.search(self.tactic))
-        named = any(_SOFTMAX.search(node.rpartition("/")[2]) for node in self.nodes)
-        return bool(_SOFTMAX.search(self.kind)) or (named and not _COMPUTES.search(self.kind))
+        return bool(_SOFTMAX.search(self.kind))
 
     @property
     def computes(self) -> bool:
