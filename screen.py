@@ -174,6 +174,8 @@ def parity(result: dict[str, Any], console: Console) -> None:
             "ok" if rung["passed"] else f"FAILED at {rung['first_offender']}",
         )
     console.print(table)
+    if result.get("cpu_only"):
+        console.print(f"Note: {result['cpu_only']}")
 
 
 def built(result: dict[str, Any], console: Console) -> None:

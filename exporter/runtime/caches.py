@@ -45,15 +45,24 @@ def private_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = path.lstat()
     except OSError as error:
         raise explain_os_error(error, path) from error
+    refuse_foreign_folder(path)
+    return path
+
+
+def refuse_foreign_folder(path: Path) -> None:
+    """Refuse a cache folder that is another's.
+
+    Raises:
+        InputError: it is a link, not this user's, or anyone may write to it.
+    """
+    found = path.lstat()
     foreign = hasattr(os, "getuid") and found.st_uid != os.getuid()
     if not stat.S_ISDIR(found.st_mode) or foreign or found.st_mode & stat.S_IWOTH:
         raise InputError(
             f"{path} is no cache folder of your own (others own it, or may write to it): name another in {VARIABLE}"
         )
-    return path
 
 
 def timing_cache_path(folder: Path, device: Mapping[str, Any], graph: str) -> Path:

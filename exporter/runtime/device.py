@@ -114,7 +114,7 @@ def _bench_engines(
 
     before = environment()
     precision, pinned = precision_of(manifest)
-    own = json.loads(engine.sidecar(root / "model.engine").read_text(encoding="utf-8"))
+    own = engine.check_identity(root / "model.engine", root / "model.onnx", engine.device_identity())
     options = {key: own[key] for key in ("version_compatible", "hardware_compatible", "dla_core") if key in own}
     with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch, ExitStack() as stack:
         plans = {kind: Path(scratch) / f"{kind}.engine" for kind in graphs} | {"pruned": root / "model.engine"}
