@@ -22,9 +22,11 @@ def cuda_runtime() -> Any:
         EnvironmentLackError: it is not to be found.
     """
     from polygraphy.cuda import wrapper
+    from polygraphy.logger import G_LOGGER
 
     try:
-        return wrapper().handle
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL):  # its log goes to standard output
+            return wrapper().handle
     except Exception as error:  # OSError, or polygraphy's own
         reason = " ".join(str(error).split())[:160]
         raise EnvironmentLackError(
