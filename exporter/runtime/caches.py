@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import explain_os_error
+from ..files import explain_os_error, sha256
 
 VARIABLE = "VITRIM_CACHE"
 
@@ -65,13 +65,24 @@ def refuse_foreign_folder(path: Path) -> None:
         )
 
 
+def graph_hash(path: str | os.PathLike[str]) -> str:
+    """What a graph's caches are bound to: SHA-256 of the file, and of the weights beside it where there are any.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    weights = Path(f"{os.fspath(path)}.data")
+    own = sha256(path)
+    return hashlib.sha256((own + sha256(weights)).encode()).hexdigest() if weights.exists() else own
+
+
 def timing_cache_path(folder: Path, device: Mapping[str, Any], graph: str) -> Path:
     """The timing cache of one graph on one TensorRT build, GPU and driver.
 
     Args:
         folder: of timing caches; made if it is not there.
         device: `engine.device_identity()`.
-        graph: SHA-256 of the graph.
+        graph: see `graph_hash`.
 
     Raises:
         InputError: others may write to the folder.

@@ -299,6 +299,21 @@ def summarize(layers: Sequence[Layer], wanted: Wanted) -> dict[str, Any]:
     return found | {"verdict": _verdict(found, wanted, len(computing), len(wrong))}
 
 
+def untold(reason: str) -> dict[str, Any]:
+    """The summary of an engine whose layers cannot be read."""
+    nothing = {"fused": 0, "not_fused": 0, "names": [], "reason": None}
+    found = {
+        "layers": 0,
+        "precisions": {},
+        "opaque": 0,
+        "dla": 0,
+        "attention": nothing,
+        "wrong": [],
+        "wrong_share": 0.0,
+    }
+    return {**found, "passed": False, "verdict": reason}
+
+
 def _verdict(found: Mapping[str, Any], wanted: Wanted, computing: int, wrong: int) -> str:
     """One line: which layers run otherwise, or what cannot be seen."""
     if wrong:

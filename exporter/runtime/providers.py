@@ -63,7 +63,7 @@ def tensorrt_cache(graph: str, root: Path | None = None, tensorrt: str | None = 
     Bound to onnxruntime, TensorRT, GPU, driver and graph (microsoft/onnxruntime#22244).
 
     Args:
-        graph: SHA-256 of the graph.
+        graph: see `caches.graph_hash`.
         root: the cache folder; None takes `caches.cache_root()`.
         tensorrt: version; None asks the library.
 
@@ -90,7 +90,7 @@ def provider_options(
 
     Args:
         providers: names.
-        graph: SHA-256 of the graph.
+        graph: see `caches.graph_hash`.
         precision: that the graph holds.
         root: the cache folder; None takes `caches.cache_root()`.
         tensorrt: version; None asks the library.

@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import EnvironmentLackError, InputError
-from ..files import sha256
 from ..targets import Target
+from .caches import graph_hash
 from .providers import CPU, named, provider_options
 from .trt import Precision
 
@@ -157,7 +157,7 @@ def runner_for(
     wanted = target.providers or (CPU,)
     if wanted[0] == CPU:
         return OrtRunner(model, threads=threads), None
-    digest = hashlib.sha256(model).hexdigest() if isinstance(model, bytes) else sha256(model)
+    digest = hashlib.sha256(model).hexdigest() if isinstance(model, bytes) else graph_hash(model)
     try:
         return OrtRunner(model, wanted, threads, options=provider_options(wanted, digest, precision)), None
     except EnvironmentLackError as error:

@@ -150,6 +150,10 @@ def test_an_engine_in_another_precision_is_refused_and_not_saved(fake_trt: Any, 
     seen.inspection = json.dumps({"Layers": ["a", "b"], "Bindings": []})
     with pytest.raises(InputError, match="without details of its layers"):
         engine.build_engine(onnx, plan, precision="fp16")
+    layers = engine.build_engine(onnx, plan, precision="fp16", strict=False)["layers"]
+    assert (layers["passed"], "without details" in layers["verdict"]) == (False, True)
+    seen.inspection = fake_trt.inspection("Half")
+    assert set(layers) == set(engine.build_engine(onnx, plan, precision="fp16")["layers"])
 
 
 def test_attention_that_is_not_fused_is_told_in_the_identity(fake_trt: Any, tmp_path: Path) -> None:
@@ -175,13 +179,15 @@ def test_a_timing_cache_is_read_again_but_never_a_stale_one(
     assert loaded() == b""  # another driver
     onnx.write_bytes(b"another graph")
     assert loaded() == b""
+    onnx.with_name("m.onnx.data").write_bytes(b"other weights")
+    assert loaded() == b""
     seen = fake_trt.install("10.3.1")
     assert loaded() == b""
     names = sorted(path.name for path in folder.iterdir())
-    assert len(names) == 4
+    assert len(names) == 5
     assert all(name.endswith(".cache") for name in names)  # no locks, nothing half-written
     engine.build_engine(onnx, plan, timing_cache=False)
-    assert len(list(folder.iterdir())) == 4
+    assert len(list(folder.iterdir())) == 5
     engine.build_engine(onnx, plan)
     assert list((caches.cache_root() / "timing").iterdir())
 
