@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .exporter.budget import Budget
     from .exporter.families import Family
     from .exporter.runtime.doctor import Check
+    from .exporter.runtime.trt import Compatibility
     from .exporter.widths import Widths
     from .recipes.run import Exported
     from .recipes.schema import Recipe
@@ -128,11 +129,28 @@ def bench(
     return bench_bundle(bundle, runs=runs, warmup=warmup, threads=threads, progress=progress)
 
 
-def build(bundle: str | os.PathLike[str], *, workspace_mib: int = 1024) -> dict[str, Any]:
+def build(
+    bundle: str | os.PathLike[str],
+    *,
+    workspace_mib: int = 1024,
+    timing_cache: str | os.PathLike[str] | Literal[False] | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: Compatibility | None = None,
+    dla_core: int | None = None,
+    strict: bool = True,
+) -> dict[str, Any]:
     """Build a bundle's engine with this machine's TensorRT and prove it; see `vitrim.exporter.runtime.device`."""
     from .exporter.runtime.device import build_bundle
 
-    return build_bundle(bundle, workspace_mib=workspace_mib)
+    return build_bundle(
+        bundle,
+        workspace_mib=workspace_mib,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        dla_core=dla_core,
+        strict=strict,
+    )
 
 
 def doctor(deep: bool = True) -> list[Check]:

@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import EnvironmentLackError, InputError
+from ..targets import Target, get_target
 from . import bundle, engine
 from .bench import Watch, busy, environment, repeat, report
 from .parity import Rung, compare, ladder
-from .runners import OrtRunner, run_all
+from .runners import OrtRunner, run_all, runner_for
+from .trt import PRECISIONS, Compatibility, Precision
 
 Progress = Callable[[int, int], None]
 REPEATS = 3
@@ -28,8 +30,10 @@ def bench_graphs(
     warmup: float,
     threads: int | None,
     progress: Progress | None = None,
+    target: Target | None = None,
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
-    """Interleaved benchmark of ONNX files through onnxruntime on the CPU, in three repeats with sessions loaded anew.
+    """Interleaved benchmark of ONNX files through onnxruntime, in three repeats with sessions loaded anew.
 
     Args:
         graphs: `dense`, `pruned` and, with a token plan, `floor`.
@@ -37,22 +41,28 @@ def bench_graphs(
         warmup: least seconds of warm-up a graph.
         threads: intra-op threads; None takes all cores.
         progress: called with (rounds done, rounds).
+        target: whose execution providers are used where they start here; None takes the CPU's.
+        precision: that the graphs hold.
 
     Returns:
-        `bench.json`.
+        `bench.json`; its environment has `cpu_only`, the reason why the target's own providers were not used, or None.
     """
     before = environment(threads)
     seen: list[OrtRunner] = []
+    reasons: list[str | None] = []
 
     def make() -> dict[str, Callable[[], object]]:
-        runners = {kind: OrtRunner(str(path), threads=threads) for kind, path in graphs.items()}
+        chosen = target or get_target("ort-cpu")
+        opened = {kind: runner_for(path, chosen, threads, precision) for kind, path in graphs.items()}
+        runners = {kind: runner for kind, (runner, _) in opened.items()}
+        reasons[:] = [why for _, why in opened.values() if why]
         image = np.random.default_rng(0).standard_normal(next(iter(runners.values())).shape, dtype=np.float32)
         seen[:] = runners.values()
         return {kind: partial(runner, image) for kind, runner in runners.items()}
 
     with Watch() as watch:
         samples, sizes = repeat(make, runs, REPEATS, warmup, progress)
-    before["runtime"] = seen[0].name
+    before |= {"runtime": seen[0].name, "cpu_only": reasons[0] if reasons else None}
     return report(samples, seen[0].batch, _after(before, watch, threads), sizes)
 
 
@@ -86,22 +96,33 @@ def bench_bundle(
     if lacks:  # a model that was only slimmed has no token plan, and so no floor
         raise InputError(f"{root} lacks {lacks} graphs; export it anew")
     if "model.engine" not in manifest["files"] or engine.why_not() is not None:
-        return bench_graphs(graphs, runs, warmup, threads, progress)
-    return _bench_engines(root, graphs, runs, warmup, progress)
+        target, (precision, _) = target_of(manifest), precision_of(manifest)
+        return bench_graphs(graphs, runs, warmup, threads, progress, target, precision)
+    return _bench_engines(root, graphs, manifest, runs, warmup, progress)
 
 
 def _bench_engines(
-    root: Path, graphs: Mapping[str, Path], runs: int, warmup: float, progress: Progress | None
+    root: Path,
+    graphs: Mapping[str, Path],
+    manifest: Mapping[str, Any],
+    runs: int,
+    warmup: float,
+    progress: Progress | None,
 ) -> dict[str, Any]:
-    """Engines of all three graphs, built into a temporary folder but for the bundle's own."""
+    """Engines of all three graphs, built like the bundle's own, into a temporary folder but for that."""
     import tempfile
 
     before = environment()
+    precision, pinned = precision_of(manifest)
+    own = engine.check_identity(root / "model.engine", root / "model.onnx", engine.device_identity())
+    options = {key: own[key] for key in ("version_compatible", "hardware_compatible", "dla_core") if key in own}
     with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch, ExitStack() as stack:
         plans = {kind: Path(scratch) / f"{kind}.engine" for kind in graphs} | {"pruned": root / "model.engine"}
         for kind, path in graphs.items():
             if kind != "pruned":
-                engine.build_engine(path, plans[kind])
+                engine.build_engine(
+                    path, plans[kind], precision=precision, pinned=pinned, pins_may_miss=True, strict=False, **options
+                )
         shared: dict[str, Any] = {}
 
         def make() -> dict[str, Callable[[], object]]:
@@ -119,7 +140,13 @@ def _bench_engines(
 
 
 def check_folder(
-    root: Path, atol: float, tie: float, threads: int | None, before: dict[str, Any] | None = None
+    root: Path,
+    atol: float,
+    tie: float,
+    threads: int | None,
+    before: dict[str, Any] | None = None,
+    target: Target | None = None,
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Hold a bundle's graph, and its engine where one can run, against the golden outputs.
 
@@ -129,25 +156,30 @@ def check_folder(
         tie: relative score gap below which decisions may differ.
         threads: onnxruntime threads.
         before: a ladder whose rungs come first.
+        target: whose execution providers run the graph where they start here; None takes the CPU's.
+        precision: that the graph holds.
 
     Returns:
-        `parity.json`.
+        `parity.json`; with `cpu_only`, the reason why only the CPU ran a graph that is meant for something else.
     """
     golden = bundle.load_golden(root)
     images = golden.pop("image")
     rungs: list[Rung] = []
+    extra: dict[str, Any] = {}
     if before is None:
-        runner = OrtRunner(str(root / "model.onnx"), threads=threads)
+        runner, cpu_only = runner_for(root / "model.onnx", target or get_target("ort-cpu"), threads, precision)
+        extra |= {"cpu_only": cpu_only} if cpu_only else {}
         outputs = run_all(runner, images, runner.batch)
         rungs.append(compare(f"{runner.name} = golden", golden, outputs, atol=atol, tie=tie))
-    skipped = None
     if (root / "model.engine").exists():
         skipped = engine.why_not()
         if skipped is None:
             with engine.TrtRunner(root / "model.engine", root / "model.onnx") as trt:
                 outputs = run_all(trt, images, trt.batch)
             rungs.append(compare(f"{trt.name} = golden", golden, outputs, atol=atol, tie=tie))
-    result = ladder(rungs, atol, tie, {"engine_not_checked": skipped} if skipped else None)
+        else:
+            extra["engine_not_checked"] = skipped
+    result = ladder(rungs, atol, tie, extra)
     if before is not None:
         result["rungs"] = before["rungs"] + result["rungs"]
         result["passed"] = before["passed"] and result["passed"]
@@ -175,21 +207,59 @@ def check_bundle(
         InputError: a file is missing, changed, or not in the manifest.
     """
     root = Path(folder)
-    bundle.verify(root, needs=("parity.json", "golden.npz", "model.onnx"))
+    manifest = bundle.verify(root, needs=("parity.json", "golden.npz", "model.onnx"))
     own = json.loads((root / "parity.json").read_text(encoding="utf-8"))
-    return check_folder(root, own["atol"] if atol is None else atol, own["tie"] if tie is None else tie, threads)
+    atol, tie = own["atol"] if atol is None else atol, own["tie"] if tie is None else tie
+    precision, _ = precision_of(manifest)
+    return check_folder(root, atol, tie, threads, target=target_of(manifest), precision=precision)
 
 
-def build_bundle(folder: str | os.PathLike[str], *, workspace_mib: int = 1024) -> dict[str, Any]:
+def precision_of(manifest: Mapping[str, Any]) -> tuple[Precision, tuple[str, ...]]:
+    """Precision of a bundle's graphs, and the nodes in them that stay in float32; without an entry fp32 and none.
+
+    Raises:
+        InputError: the entry is of a newer vitrim.
+    """
+    entry = manifest.get("precision") or {"name": "fp32"}
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if name not in PRECISIONS:
+        raise InputError(
+            f"the bundle's precision {name!r} is unknown to this vitrim (it knows {', '.join(PRECISIONS)})"
+        )
+    return name, tuple(entry.get("float32_nodes") or ())
+
+
+def target_of(manifest: Mapping[str, Any]) -> Target:
+    """The target that a bundle was exported for; `ort-cpu` where the manifest does not say."""
+    return get_target(manifest.get("target") or "ort-cpu")
+
+
+def build_bundle(
+    folder: str | os.PathLike[str],
+    *,
+    workspace_mib: int = 1024,
+    timing_cache: str | os.PathLike[str] | Literal[False] | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: Compatibility | None = None,
+    dla_core: int | None = None,
+    strict: bool = True,
+) -> dict[str, Any]:
     """Build a bundle's engine on this machine, prove it against the golden outputs, and publish the bundle with it.
+
+    The precision, and what stays in float32, is what the bundle's manifest says of its graph.
+
+    Args:
+        folder: the bundle.
+        workspace_mib, timing_cache, version_compatible, hardware_compatible, dla_core, strict: see
+            `engine.build_engine`.
 
     Raises:
         InputError: the bundle is damaged.
         EnvironmentLackError: no TensorRT or no GPU.
-        UnsupportedError: TensorRT refuses the graph.
+        UnsupportedError: TensorRT refuses the graph or an option, or layers run in another precision.
 
     Returns:
-        `parity.json` of the engine; publish happens only if it passed.
+        `parity.json` of the engine, with the engine's identity as `engine`; publish happens only if it passed.
     """
     import shutil
 
@@ -201,9 +271,21 @@ def build_bundle(folder: str | os.PathLike[str], *, workspace_mib: int = 1024) -
     staging = bundle.staging_folder(root)
     try:
         shutil.copytree(root, staging, dirs_exist_ok=True)
-        engine.build_engine(staging / "model.onnx", staging / "model.engine", workspace_mib=workspace_mib)
+        precision, pinned = precision_of(manifest)
+        identity = engine.build_engine(
+            staging / "model.onnx",
+            staging / "model.engine",
+            precision=precision,
+            pinned=pinned,
+            workspace_mib=workspace_mib,
+            timing_cache=timing_cache,
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            dla_core=dla_core,
+            strict=strict,
+        )
         own = json.loads((staging / "parity.json").read_text(encoding="utf-8"))
-        result = check_folder(staging, own["atol"], own["tie"], None, own)
+        result = check_folder(staging, own["atol"], own["tie"], None, own) | {"engine": identity}
         if result["passed"]:
             (staging / "parity.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
             kept = {k: v for k, v in manifest.items() if k not in ("files", "created", "format", "versions", "command")}
