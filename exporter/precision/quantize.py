@@ -84,8 +84,9 @@ def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme
             op_types_to_quantize=["MatMul"],
             extra_options=options,
         )
-        quantized = quantizer.quantize_model()
-    return with_shapes(_like(model, quantized))
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    return with_shapes(_like(model, quantizer.model.model))
 
 
 def with_dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
