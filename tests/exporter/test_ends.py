@@ -50,7 +50,7 @@ def preprocess_for(
 
 def make(name: str, batch: int = 1, target: str = "ort-cpu") -> tuple[Any, Any, Any]:
     """A small model behind the deployable interface, its preprocessing, and its graph for a target."""
-    model = small_swin() if name == "swin" else small_vit(name, **FAMILIES[name][0])
+    model = small_swin() if name == "swin" else small_vit(name, depth=2, **FAMILIES[name][0])
     budget = None if name == "swin" else budget_for(model, {1: 12})
     whole = deployable(model, budget, ("logits",) if budget is None else ("logits", "kept"))
     graph, _ = rewrite(trace(whole, batch), get_target(target))
