@@ -128,6 +128,12 @@ def compare_forms(
     return {kind: (float(np.median(v)), paired_ratio(samples["float"], v)) for kind, v in samples.items()}
 
 
+def told(lines: list[str], out: Path) -> None:
+    """Show the last line and keep what there is."""
+    click.echo(lines[-1])
+    atomic_write(out, "\n".join(lines) + "\n")
+
+
 @click.command()
 @click.option("--models", default=("vit_tiny_patch16_224", "deit_small_patch16_224"), multiple=True, show_default=True)
 @click.option("--batches", default=(1, 8), multiple=True, type=int, show_default=True)
@@ -155,7 +161,7 @@ def main(models: tuple[str, ...], batches: tuple[int, ...], runs: int, note: str
                 f"| {times['uint8'][0]:.2f} | {ratio['median']:.3f} "
                 f"({ratio['interval'][0]:.3f} to {ratio['interval'][1]:.3f}) |"
             )
-            click.echo(lines[-1])
+            told(lines, out)
     lines += ["", f"The patch embedding alone, patch {PATCH} of {SIDE}, class token and positions included.", ""]
     lines += ["| form | width | batch | ms | float / it (95 %) |", "| --- | --- | --- | --- | --- |"]
     for width in (192, 384):
@@ -169,7 +175,7 @@ def main(models: tuple[str, ...], batches: tuple[int, ...], runs: int, note: str
                 lines.append(
                     f"| {kind} | {width} | {batch} | {milliseconds:.2f} | {ratio['median']:.3f} ({interval}) |"
                 )
-                click.echo(lines[-1])
+                told(lines, out)
     lines += ["", *(f"- {kind}: {words}" for kind, words in STEMS.items())]
     machine = environment()
     lines += ["", f"Machine: {machine['cpu']}, {machine['threads']} threads."]

@@ -252,7 +252,7 @@ def _into_positions(build: Builder, tokens: gs.Tensor, bias: np.ndarray) -> gs.T
         reader = only_consumer(source)
     if reader is None or reader.op != "Add" or not count:
         return None
-    position = next(index for index, tensor in enumerate(reader.inputs) if tensor is not source)
+    position = 1 if reader.inputs[0] is source else 0
     values = constant(reader.inputs[position])
     if values is None or values.shape[-2:] != ((static_shape(source) or [])[1], shape[2]):
         return None
