@@ -12,7 +12,7 @@ Pixels in: `image` is uint8 [batch, height, width, channels], and mean, deviatio
 3. the bias goes into the position embedding where one is added next; else an Add is left (BEiT, DINOv3, Swin).
 
 The Cast is first because TensorRT reads uint8 with nothing else (NVIDIA/TensorRT#3985). A Conv on a one-channel view of
-the pixels, or behind a Transpose to NCHW, measured slower (benchmarks/results/camera.md).
+the pixels, or behind a Transpose to NCHW, is slower where the machine is quiet enough to tell (benchmarks/camera.py).
 
 Best classes out, beside the logits::
 
