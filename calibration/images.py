@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..exporter.errors import InputError
 from ..exporter.models import Preprocess
+from ..exporter.pixels import from_pixels, to_pixels
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
@@ -26,7 +27,9 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", "
 class ImageSource(Protocol):
     """A list of images that can be read in batches."""
 
-    labels: np.ndarray | None
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Class index of every image, if known."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -184,6 +187,35 @@ class ArrayImages:
         digest = hashlib.sha256(repr(sorted(self.preprocess.to_dict().items())).encode())
         digest.update(np.ascontiguousarray(self.pixels).tobytes())
         return digest.hexdigest()
+
+
+@dataclass
+class EightBit:
+    """Images of another source as a camera would give them: rounded to 8 bits a channel, then preprocessed."""
+
+    source: ImageSource
+    preprocess: Preprocess
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Those of the source."""
+        return self.source.labels
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those of the source."""
+        return self.source.names
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> np.ndarray:
+        """One preprocessed image [channels, height, width] float32, on the 8-bit grid."""
+        return from_pixels(to_pixels(self.source.read(index)[None], self.preprocess), self.preprocess)[0]
+
+    def fingerprint(self) -> str:
+        """Hash of the source and of the rounding."""
+        return hashlib.sha256(f"8 bit:{self.source.fingerprint()}".encode()).hexdigest()
 
 
 def choose(total: int, *, count: int | None = None, every: int = 1, offset: int = 0) -> list[int]:

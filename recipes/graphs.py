@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from ..exporter.budget import Budget
+from ..exporter.ends import Ends, rewrite_ends
 from ..exporter.errors import UnsupportedError
 from ..exporter.lint import lint, operator_table
 from ..exporter.passes.base import PassReport
@@ -87,7 +88,7 @@ def trace_all(
 
 
 def rewrite_all(
-    traced: Path, target: Target, image: np.ndarray, attention: str, folder: Path, listener: Listener
+    traced: Path, target: Target, image: np.ndarray, attention: str, folder: Path, listener: Listener, ends: Ends
 ) -> None:
     """Write `<kind>.<form>.onnx` for every wanted attention form, and `passes.json` with the reports.
 
@@ -104,17 +105,18 @@ def rewrite_all(
         for form in forms:  # the fused form goes on where the decomposed one ended
             rewritten, more = rewrite(rewritten, target, {"image": image}, fused_attention=form == "fused")
             passes = [*passes, *(report for report in more if report.count or not passes)]
-            findings = [finding for finding in lint(rewritten, target) if finding.severity == "error"]
-            if findings:
-                raise UnsupportedError(f"the {kind} graph is not fit for {target.name}: {findings[0]}")
             if not any(prop.key == "vitrim.target" for prop in rewritten.metadata_props):
                 rewritten.metadata_props.add(key="vitrim.target", value=target.name)
-            save(rewritten, folder / f"{kind}.{form}.onnx")
+            finished, ended = rewrite_ends(rewritten, ends, image)
+            findings = [finding for finding in lint(finished, target) if finding.severity == "error"]
+            if findings:
+                raise UnsupportedError(f"the {kind} graph is not fit for {target.name}: {findings[0]}")
+            save(finished, folder / f"{kind}.{form}.onnx")
             gc.collect()  # so do graphs of nodes and tensors
             reports[f"{kind}.{form}"] = {
-                "passes": [report.to_dict() for report in passes],
+                "passes": [report.to_dict() for report in (*passes, *ended)],
                 "operators_before": before,
-                "operators_after": operator_table(rewritten),
+                "operators_after": operator_table(finished),
             }
         listener.progress(index + 1, len(kinds))
     (folder / "passes.json").write_text(json.dumps(reports, indent=1))
@@ -142,7 +144,7 @@ def choose_forms(rewritten: Path, target: Target, attention: str, threads: int |
     chosen: dict[str, Any] = {}
     for kind in kinds:
         runners = {form: OrtRunner(str(rewritten / f"{kind}.{form}.onnx"), threads=threads) for form in forms}
-        image = np.zeros(runners["fused"].shape, dtype=np.float32)
+        image = np.zeros(runners["fused"].shape, dtype=runners["fused"].dtype)
         runs = {form: partial(runner, image) for form, runner in runners.items()}
         once = interleave(runs, 1, warmup=0.05)
         rounds = int(np.clip(TRIAL_SECONDS * 1000 / 3 / sum(float(v[0]) for v in once.values()), TRIAL_ROUNDS, 60))

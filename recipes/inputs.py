@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..calibration.images import ArrayImages, ImageSource, PhotoFiles, choose, open_images, read_some
+from ..calibration.images import ArrayImages, EightBit, ImageSource, PhotoFiles, choose, open_images, read_some
 from ..calibration.synthetic import make_images
 from ..exporter.errors import InputError
 from ..exporter.models import Preprocess, create_model, preprocessing
@@ -75,7 +75,17 @@ def open_section(section: ImagesSection, preprocess: Preprocess, classes: int) -
 
 
 def open_sources(recipe: Recipe, model: Any) -> Sources:
-    """Calibration and evaluation images; without an `evaluate` section, what `images` leaves over of its source."""
+    """Calibration and evaluation images; without an `evaluate` section, what `images` leaves over of its source.
+
+    A graph that takes 8-bit pixels is evaluated on images that are such pixels.
+    """
+    sources = _open_sources(recipe, model)
+    if recipe.export.input == "float32":
+        return sources
+    return replace(sources, evaluation=EightBit(sources.evaluation, preprocess_of(recipe, model)))
+
+
+def _open_sources(recipe: Recipe, model: Any) -> Sources:
     preprocess, classes = preprocess_of(recipe, model), int(model.num_classes)
     images = recipe.images
     calibration = open_section(images, preprocess, classes)

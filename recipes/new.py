@@ -24,6 +24,8 @@ prune:
 export:
   target: ort-cpu             # ort-cuda, ort-trt, jetpack-5, jetpack-6.0, jetpack-6, jetpack-7, trt-10, trt-11
   batch: 1
+  # input: uint8              # pixels [batch, height, width, 3] in, the normalization folded in
+  # top_k: 5                  # probabilities and classes of the best beside the logits
 
 parity: {{atol: 1.0e-4}}
 bench: {{runs: 50}}

@@ -15,6 +15,7 @@ from ..calibration.images import ImageSource, batches
 from ..exporter.budget import Budget
 from ..exporter.fidelity import fidelity
 from ..exporter.gates import gated
+from ..exporter.models import Preprocess
 from ..exporter.passes.pipeline import rewrite
 from ..exporter.pruned import PrunedViT, TorchRunner, deployable, replay_of
 from ..exporter.reference import drop_tokens
@@ -24,6 +25,7 @@ from ..exporter.slim import blocks_of, hard_gates, slim
 from ..exporter.targets import Target
 from ..exporter.trace import trace
 from ..exporter.widths import Widths
+from .ends import on_images
 from .graphs import without_stages
 from .schema import ParitySection
 from .stages import Listener
@@ -108,6 +110,7 @@ def climb(
     target: Target,
     threads: int | None,
     listener: Listener,
+    preprocess: Preprocess,
     slimmed_from: tuple[Any, Widths] | None = None,
 ) -> tuple[dict[str, Any], Outputs]:
     """The ladder up to the rewritten graph.
@@ -123,6 +126,7 @@ def climb(
             outputs, made only when a rung fails.
         threads: onnxruntime threads.
         listener: hears progress.
+        preprocess: of the images, for a graph that takes their pixels.
         slimmed_from: the wider model that it was cut from, and how.
 
     Returns:
@@ -135,7 +139,7 @@ def climb(
     cpu_only = None
     for name, path in graphs.items():
         runner, cpu_only = runner_for(path, target, threads)
-        outputs = run_all(runner, images, runner.batch, listener.progress)
+        outputs = run_all(on_images(runner, preprocess), images, runner.batch, listener.progress)
         rung = compare(name, reference, outputs, atol=section.atol, tie=section.tie, replay=replay)
         if budget is not None and not rung.passed and rung.first_offender == "logits":
             rung.first_offender = first_offending_layer(model, budget, images[:batch], section.atol, target) or "logits"
@@ -158,7 +162,12 @@ def first_offending_layer(model: Any, budget: Budget, image: np.ndarray, atol: f
 
 
 def measure_fidelity(
-    dense: Path, pruned: Path, source: ImageSource, threads: int | None, progress: Callable[[int, int], None]
+    dense: Path,
+    pruned: Path,
+    source: ImageSource,
+    threads: int | None,
+    progress: Callable[[int, int], None],
+    preprocess: Preprocess,
 ) -> dict[str, Any]:
     """Agreement, divergence and accuracy of the pruned graph against the dense one, image by image, streamed."""
     runners = [OrtRunner(str(path), threads=threads) for path in (dense, pruned)]
@@ -166,7 +175,7 @@ def measure_fidelity(
     done = 0
     for images in batches(source, max(8, runners[0].batch)):
         for kind, runner in enumerate(runners):
-            logits[kind].append(run_all(runner, images, runner.batch)["logits"])
+            logits[kind].append(run_all(on_images(runner, preprocess), images, runner.batch)["logits"])
         done += len(images)
         progress(done, len(source))
     return fidelity(np.concatenate(logits[0]), np.concatenate(logits[1]), source.labels)

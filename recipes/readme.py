@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..exporter.budget import Budget
-from ..exporter.shape import image_size, model_name
+from ..exporter.shape import model_name
 from ..exporter.widths import Widths
+from .ends import input_facts, input_words
 from .schema import Recipe
 from .slim import summary
 
@@ -35,15 +36,17 @@ def bundle_readme(
     if "accuracy_dense" in fidelity:
         accuracy = f", top-1 {fidelity['accuracy_pruned']:.1%} (dense {fidelity['accuracy_dense']:.1%})"
     seen = " (the calibration images themselves)" if fidelity["on_calibration_images"] else ""
-    channels, height, width = image_size(model)
     merging = any(stage["output"].startswith("merged_") for rung in parity["rungs"] for stage in rung["stages"])
     merged = ", and what merged into what, `merged_<block>` (65536 * source id + target id, or -1)" if merging else ""
+    ranked = ""
+    if recipe.export.top_k is not None:
+        ranked = f", and of the {recipe.export.top_k} best classes, best first, `probabilities` and `classes`"
     return f"""# {model_name(model)}, pruned by vitrim
 
 {" ".join(plans)}
 
-- input `image` [{recipe.export.batch}, {channels}, {height}, {width}] float32, preprocessed as `manifest.json` says;
-  outputs `logits`{kept}{merged}
+- input `image` {input_words(input_facts(recipe, model))};
+  outputs `logits`{kept}{merged}{ranked}
 - agreement with the dense model on {fidelity["images"]} images{seen}: {fidelity["agreement"]:.1%}{accuracy}
 - parity with PyTorch: {"passed" if parity["passed"] else "FAILED"}, largest error {worst:.2g} where decisions agree
 - {bench["environment"]["runtime"]}, batch {recipe.export.batch}: {bench["verdict"]}

@@ -23,6 +23,7 @@ from ..exporter.runtime.parity import describe_failure
 from ..exporter.shape import describe
 from ..exporter.targets import Target, get_target
 from ..exporter.widths import Widths, write_widths
+from .ends import ends_of, golden_of, input_facts
 from .graphs import choose_forms, rewrite_all, trace_all
 from .inputs import Sources, first_images, open_model, open_sources, preprocess_of
 from .load import dump_recipe
@@ -190,6 +191,7 @@ def _open(recipe: Recipe, cache: Path, listener: Listener) -> _Run:
     dense = open_model(recipe)
     if recipe.prune is not None:
         describe(dense)  # tokens of some models that can be slimmed cannot be pruned
+    ends_of(recipe, dense)  # refuses early what does not fit the model
     sources, stages, weights = open_sources(recipe, dense), StageCache(cache), fingerprint(dense)
     stages.sweep()
     if recipe.slim is None:
@@ -265,6 +267,7 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
             recipe.export.attention,
             folder,
             listener,
+            ends_of(recipe, run.model),
         ),
         listener,
     )
@@ -319,6 +322,7 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
         preprocess=preprocess,
         target=run.target.name,
         batch=batch,
+        input=input_facts(recipe, run.model),
         engine=lack or "built",
     )
     return {"parity": parity, "fidelity": fidelity, "bench": bench}
@@ -335,20 +339,24 @@ def _bench(run: _Run, rewritten: Path, folder: Path) -> None:
 
 
 def _prove(run: _Run, budget: Budget | None, images: np.ndarray, traced: Path, chosen: Path, folder: Path) -> None:
-    section, batch = run.recipe.parity, run.recipe.export.batch
+    section, batch, ends = run.recipe.parity, run.recipe.export.batch, ends_of(run.recipe, run.model)
     graphs = {"onnx: as traced": traced, f"onnx: rewritten for {run.target.name}": chosen}
     threads = run.recipe.bench.threads
     cut = None if run.widths is None else (run.dense, run.widths)
-    result, reference = climb(run.model, budget, images, batch, graphs, section, run.target, threads, run.listener, cut)
+    result, reference = climb(
+        run.model, budget, images, batch, graphs, section, run.target, threads, run.listener, ends.preprocess, cut
+    )
     (folder / "parity.json").write_text(json.dumps(result, indent=2))
     count = -(-max(section.golden, 1) // batch) * batch
-    golden: dict[str, Any] = {name: value[:count] for name, value in reference.items()}
-    np.savez(folder / "golden.npz", image=images[:count], **golden)
+    first = {name: value[:count] for name, value in reference.items()}
+    golden: dict[str, Any] = golden_of(images[:count], first, ends)
+    np.savez(folder / "golden.npz", **golden)
 
 
 def _fidelity(run: _Run, dense: Path, pruned: Path, folder: Path) -> None:
     source, threads = run.sources.evaluation, run.recipe.bench.threads
-    result = measure_fidelity(dense, pruned, source, threads, run.listener.progress)
+    preprocess = preprocess_of(run.recipe, run.model)
+    result = measure_fidelity(dense, pruned, source, threads, run.listener.progress, preprocess)
     result["on_calibration_images"] = not run.sources.disjoint
     (folder / "fidelity.json").write_text(json.dumps(result, indent=2))
 

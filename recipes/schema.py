@@ -240,6 +240,14 @@ class ExportSection(Section):
         default="auto",
         description="onnxruntime's fused Attention: only where it measures faster, never, or always.",
     )
+    input: Literal["float32", "uint8"] = Field(
+        default="float32",
+        description="Preprocessed images [batch, channels, height, width], or RGB pixels [batch, height, width, "
+        "channels] with the normalization folded into the patch embedding.",
+    )
+    top_k: int | None = Field(
+        default=None, ge=1, description="Also give the k best classes and their probabilities; null: logits only."
+    )
 
 
 class ParitySection(Section):

@@ -89,15 +89,15 @@ def hold_with_decisions(
     if not old or set(old) != set(new):
         return None
     watched = [*old, *old.values()]
-    seen = run_once(_with_outputs(before, watched), feeds)
-    own = run_once(_with_outputs(after, list(new)), feeds)
+    seen = run_once(with_outputs(before, watched), feeds)
+    own = run_once(with_outputs(after, list(new)), feeds)
     sizes = {index: own[index].shape for index in new}
     replayed = {index: seen[index][tuple(map(slice, size))] for index, size in sizes.items()}
     flips = sum(not np.array_equal(own[index], replayed[index]) for index in replayed)
     if not flips:
         return None
     outputs = {output.name for output in before.graph.output}
-    pinned = _with_outputs(_pinned(after, replayed), list(new.values()))
+    pinned = with_outputs(_pinned(after, replayed), list(new.values()))
     result = run_once(pinned, {**feeds, **replayed})
     for index, values in new.items():
         expected = seen[old[index]][tuple(map(slice, sizes[index]))].astype(np.float64)
@@ -119,7 +119,7 @@ def _rankings(model: onnx.ModelProto) -> dict[str, str]:
     return {node.output[1]: node.output[0] for node in model.graph.node if node.op_type == "TopK" and node.output[0]}
 
 
-def _with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     """A copy that gives out more of its values."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)

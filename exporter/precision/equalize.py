@@ -35,7 +35,9 @@ def normalized_products(graph: gs.Graph) -> list[gs.Node]:
         norm = producer(node.inputs[0], "LayerNormalization")
         if norm is None or only_consumer(node.inputs[0]) is not node or len(norm.inputs) < 3:
             continue
-        if all(constant(tensor) is not None and len(tensor.outputs) == 1 for tensor in (*norm.inputs[1:3], node.inputs[1])):
+        if all(
+            constant(tensor) is not None and len(tensor.outputs) == 1 for tensor in (*norm.inputs[1:3], node.inputs[1])
+        ):
             found.append(node)
     return found
 

@@ -81,7 +81,13 @@ def apply_token(graph: gs.Graph, found: Match, context: Context) -> None:
 
 
 def _product(
-    build: Builder, x: gs.Tensor, weight: gs.Node, scale: gs.Tensor, zero: gs.Tensor, bias: gs.Tensor | None, out: gs.Tensor | None
+    build: Builder,
+    x: gs.Tensor,
+    weight: gs.Node,
+    scale: gs.Tensor,
+    zero: gs.Tensor,
+    bias: gs.Tensor | None,
+    out: gs.Tensor | None,
 ) -> gs.Tensor:
     """In: A, B, scale of A, scale of B, zero point of A, of B (weights are symmetric), bias."""
     inputs = [x, weight.inputs[0], scale, weight.inputs[1], zero]

@@ -102,7 +102,11 @@ def quantization_ranges(
         file = Path(folder) / "float.onnx"
         onnx.save(model, file)
         made = create_calibrator(
-            file, ["MatMul", "Gemm"], str(Path(folder) / "augmented.onnx"), calibrate_method=method, extra_options=options
+            file,
+            ["MatMul", "Gemm"],
+            str(Path(folder) / "augmented.onnx"),
+            calibrate_method=method,
+            extra_options=options,
         )
         for chunk in _chunks(_batches(images, shape), max(1, _CHUNK // shape[0])):
             made.collect_data(_Images(source.name, chunk))
@@ -138,5 +142,3 @@ def overflowing(
         if value > limit and node not in wide:
             found[node] = max(value, found.get(node, 0.0))
     return found
-
-

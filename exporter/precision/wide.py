@@ -31,7 +31,9 @@ def is_projection(node: gs.Node) -> bool:
     """A product with a weight: where the way up from a score ends."""
     if node.op in ("Gemm", "Conv"):
         return True
-    return node.op == "MatMul" and any(isinstance(tensor, gs.Constant) and tensor.values.ndim > 1 for tensor in node.inputs)
+    return node.op == "MatMul" and any(
+        isinstance(tensor, gs.Constant) and tensor.values.ndim > 1 for tensor in node.inputs
+    )
 
 
 def wide_nodes(graph: gs.Graph) -> set[str]:
@@ -51,9 +53,7 @@ def wide_nodes(graph: gs.Graph) -> set[str]:
 
 def _by_itself(node: gs.Node) -> bool:
     """Cases 1 and 2."""
-    return (
-        node.op in NORMALIZATIONS | _WIDE or node.op.startswith("Reduce") or node.name.startswith(f"{NORM}_")
-    )
+    return node.op in NORMALIZATIONS | _WIDE or node.op.startswith("Reduce") or node.name.startswith(f"{NORM}_")
 
 
 def _way_up(tensors: Iterable[gs.Tensor]) -> Iterator[gs.Node]:

@@ -166,7 +166,8 @@ def _present(root: Path) -> dict[str, os.stat_result]:
 
 
 def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Golden inputs and outputs: `image`, `logits`, `kept_<block>`, `merged_<block>`, `gap_<block>`.
+    """Golden inputs and outputs: `image` as the graph takes it, `logits`, `kept_<block>`, `merged_<block>`,
+    `gap_<block>`, and `probabilities` and `classes` where the graph gives them.
 
     Raises:
         InputError: the file is missing or damaged, or lacks the image or the logits.

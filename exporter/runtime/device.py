@@ -24,6 +24,14 @@ Progress = Callable[[int, int], None]
 REPEATS = 3
 
 
+def random_images(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Images of a shape to time with: uniform pixels if the graph takes uint8, else normal noise of its type."""
+    draw = np.random.default_rng(0)
+    if dtype == np.uint8:
+        return draw.integers(0, 256, shape, dtype=np.uint8)
+    return draw.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
+
+
 def bench_graphs(
     graphs: Mapping[str, Path],
     runs: int,
@@ -56,7 +64,8 @@ def bench_graphs(
         opened = {kind: runner_for(path, chosen, threads, precision) for kind, path in graphs.items()}
         runners = {kind: runner for kind, (runner, _) in opened.items()}
         reasons[:] = [why for _, why in opened.values() if why]
-        image = np.random.default_rng(0).standard_normal(next(iter(runners.values())).shape, dtype=np.float32)
+        first = next(iter(runners.values()))
+        image = random_images(first.shape, first.dtype)
         seen[:] = runners.values()
         return {kind: partial(runner, image) for kind, runner in runners.items()}
 
@@ -129,7 +138,7 @@ def _bench_engines(
             stack.close()
             runners = {k: stack.enter_context(engine.TrtRunner(plans[k], path)) for k, path in graphs.items()}
             for runner in runners.values():
-                runner(np.random.default_rng(0).standard_normal(runner.shape, dtype=np.float32))
+                runner(random_images(runner.shape, runner.dtype))
             shared.update(runtime=runners["pruned"].name, batch=runners["pruned"].batch)
             return {kind: runner.infer for kind, runner in runners.items()}
 

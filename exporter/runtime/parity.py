@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 Outputs = Mapping[str, np.ndarray]
+RANKING = ("probabilities", "classes")
 Replay = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
 
 
@@ -70,6 +71,7 @@ class Rung:
         end: error over all images as they are.
         unproven: images that decide otherwise and were not replayed: their numbers are held against nothing.
         top1: share of images with the same top class.
+        ranked: largest error of a candidate's `probabilities` where its numbers can be held; None where it gives none.
         passed: within the tolerance, and decisions differ only at near-ties.
         first_offender: output that fails first, such as `kept_6` or `logits`.
         smallest_atol: the tolerance that the numbers need, decisions apart; None where none would do.
@@ -86,6 +88,7 @@ class Rung:
     end: Errors | None = None
     unproven: int = 0
     top1: float = 0.0
+    ranked: float | None = None
     passed: bool = True
     first_offender: str | None = None
     smallest_atol: float | None = None
@@ -119,6 +122,31 @@ def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
         float(cosines.min()),
         float(cosines.mean()),
     )
+
+
+def ranking_error(logits: np.ndarray, probabilities: np.ndarray, classes: np.ndarray) -> float:
+    """Largest error of top-k probabilities against the softmax of logits, by rank and by class.
+
+    Classes that nearly tie may swap, at the cut too, at no more than the difference of their probabilities.
+
+    Args:
+        logits: [n, classes], of the reference.
+        probabilities: [n, k], best first.
+        classes: [n, k] integers, one a probability.
+
+    Returns:
+        the error; infinity where a class does not exist or comes twice, or a probability is no number.
+    """
+    known = ((classes >= 0) & (classes < logits.shape[1])).all() and (
+        np.diff(np.sort(classes, axis=1), axis=1) > 0
+    ).all()
+    if not known or not np.isfinite(probabilities).all():
+        return math.inf
+    shares = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    best = -np.sort(-shares, axis=1)[:, : classes.shape[1]]
+    picked = np.take_along_axis(shares, classes.astype(np.int64), axis=1)
+    return float(max(np.abs(probabilities - best).max(), np.abs(probabilities - picked).max()))
 
 
 def stage_names(outputs: Outputs) -> list[str]:
@@ -179,9 +207,9 @@ def compare(
     Args:
         name: of the rung.
         reference: `logits` [n, classes], `kept_<block>` [n, tokens], `merged_<block>` [n, merged] where tokens
-            merge, and `gap_<block>` [n].
-        candidate: `logits`, `kept_<block>` and `merged_<block>`.
-        atol: largest absolute error of a logit, decisions being equal or replayed.
+            merge, and `gap_<block>` [n]; `probabilities` and `classes`, if there, must be given by the candidate too.
+        candidate: `logits`, `kept_<block>` and `merged_<block>`; perhaps `probabilities` and `classes`.
+        atol: largest absolute error of a logit or a probability, decisions being equal or replayed.
         tie: a decision may differ where the reference's relative gap at the cut is below this.
         replay: (image indices, candidate's decisions on those images) -> the reference's logits under them.
     """
@@ -200,6 +228,9 @@ def compare(
     if rung.smallest_atol is None:
         reason = f"all {rung.images} images keep other tokens, so no numbers can be held against each other"
         return _fail(rung, "logits", reason)
+    if rung.ranked is not None and not rung.ranked <= atol:
+        reason = f"a class or its probability is {rung.ranked:.3g} off, more than {atol:g}"
+        return _fail(rung, "classes", reason, keep=math.isfinite(rung.ranked))
     if not rung.smallest_atol <= atol:
         return _fail(rung, "logits", f"largest error {rung.smallest_atol:.3g} is above {atol:g}", keep=True)
     return rung
@@ -239,7 +270,8 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
     """A rung with everything measured and nothing judged, but for what cannot be compared at all."""
     rung = Rung(name, len(reference["logits"]))
     stages = stage_names(reference)
-    wrong = _unlike(reference, candidate, ["logits", *stages])
+    ranking = [name for name in RANKING if name in reference]
+    wrong = _unlike(reference, candidate, ["logits", *ranking, *stages])
     if wrong:
         return _fail(rung, *wrong)
     logits, others = reference["logits"], candidate["logits"]
@@ -249,12 +281,19 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
     rung.equal = errors(logits[agreeing], others[agreeing])
     differing = np.flatnonzero(~agreeing)
     rung.unproven = len(differing)
+    held, proven = logits, agreeing
     if len(differing) and replay is not None:
         replayed = replay(differing, {stage: candidate[stage][differing] for stage in stages})
         if not np.isfinite(replayed).all():
             return _fail(rung, "logits", "the reference's logits hold NaN or Inf under the candidate's decisions")
         rung.replayed, rung.unproven = errors(replayed, others[differing]), 0
+        held, proven = logits.copy(), np.ones_like(agreeing)
+        held[differing] = replayed
+    if all(name in candidate for name in RANKING) and proven.any():
+        rung.ranked = ranking_error(held[proven], *(candidate[name][proven] for name in RANKING))
     compared = [part.max_abs for part in (rung.equal, rung.replayed) if part]
+    if rung.ranked is not None:
+        compared.append(rung.ranked)
     rung.smallest_atol = max(compared, default=None)
     return rung
 

@@ -37,7 +37,7 @@ class Runner(Protocol):
     batch: int
 
     def __call__(self, image: np.ndarray) -> Outputs:
-        """Run [batch, channels, height, width] float32 images."""
+        """Run [batch, channels, height, width] float32 images, or [batch, height, width, channels] uint8 pixels."""
 
 
 class OrtRunner:
@@ -175,7 +175,7 @@ def run_all(
 
     Args:
         runner: takes [batch, ...] arrays.
-        images: [n, channels, height, width] float32.
+        images: [n, channels, height, width] float32, or [n, height, width, channels] uint8.
         batch: the runner's batch.
         progress: called with (images done, images).
 
