@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from ..bare import without_weights
 from ..errors import ParityError, UnsupportedError
 from ..targets import Target
 from . import opset
@@ -44,7 +45,6 @@ PASSES: tuple[Pass, ...] = (
     MEAN_BEFORE_TRANSPOSE,
 )
 FOLD, FOLD_AGAIN, OPSET = "constants folded", "constants folded again", "opset at most the target's"
-LARGEST_READ = 1024  # elements of a constant that may tell a shape
 OLDEST_OPSET = 13  # Squeeze, Unsqueeze, Split and ReduceSum take their axes and parts as inputs from here on
 
 
@@ -66,26 +66,6 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.output[:]
     model.graph.output.extend(inferred.graph.output)
     return model
-
-
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the type and shape, but not the data, of its large initializers.
-
-    Shape inference reads only small ones, and takes the model serialized: weights are most of its time.
-    """
-    bare = onnx.ModelProto(ir_version=model.ir_version)
-    bare.opset_import.extend(model.opset_import)
-    bare.functions.extend(model.functions)
-    bare.graph.name = model.graph.name
-    bare.graph.node.extend(model.graph.node)
-    bare.graph.input.extend(model.graph.input)
-    bare.graph.output.extend(model.graph.output)
-    for tensor in model.graph.initializer:
-        if np.prod(tensor.dims) <= LARGEST_READ:
-            bare.graph.initializer.append(tensor)
-        else:
-            bare.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-    return bare
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
