@@ -44,8 +44,8 @@ def _narrowed(name: str, known: Known, target: Target) -> Iterator[Finding]:
     value = known.value(name)
     if value is None or value.dtype != np.int64 or not value.size:
         return
-    worst = int(value[np.abs(value.astype(np.float64)).argmax()] if value.ndim else value)
-    if _INT32.min <= worst <= _INT32.max or _only_bounds(name, known):
+    worst = next((int(end) for end in (value.min(), value.max()) if not _INT32.min <= end <= _INT32.max), None)
+    if worst is None or _only_bounds(name, known):
         return
     what = f"silently wrong: it holds {worst}, which {target.name} clamps to int32"
     yield Finding(name, "value", "error", what, "keep integers below 2^31")
@@ -153,10 +153,10 @@ def _quantized(node: onnx.NodeProto, name: str, known: Known, target: Target) ->
     if kind and kind not in _QUANTIZED & target.types:
         remedy = "keep biases in float32" if kind == "INT32" else "quantize to int8"
         yield Finding(name, op, "error", f"{kind.lower()}: TensorRT quantizes to int8 only", remedy)
-    if target.tensorrt and target.tensorrt < (10, 0) and op == "DequantizeLinear" and known.types.get(data) == "INT8":
-        if data in known.constants:
-            what = "int8 weights; TensorRT 8 wants float weights, a QuantizeLinear and this node"
-            yield Finding(name, op, "warning", what, "put the pair on weights, too")
+    weights = op == "DequantizeLinear" and known.types.get(data) == "INT8" and data in known.constants
+    if weights and target.tensorrt and target.tensorrt < (10, 0):
+        what = "int8 weights; TensorRT 8 wants float weights, a QuantizeLinear and this node"
+        yield Finding(name, op, "warning", what, "put the pair on weights, too")
     yield from _per_channel(node, name, data, scale, known)
 
 

@@ -20,16 +20,19 @@ from .base import Context, Pass, PassReport
 from .fold import fold
 from .gather import PLAIN_GATHER, PLAIN_GATHER_ND
 from .hold import hold_against, hold_with_decisions, run_once
-from .lower import LOWER_CUMSUM, LOWER_GELU, LOWER_LAYER_NORM
+from .lower import LOWER_CUMSUM, LOWER_GELU, LOWER_LAYER_NORM, LOWER_RMS_NORM
 from .merge import SCATTER_FREE
 from .noop import NO_EMPTY_PADS
+from .plain_attention import PLAIN_ATTENTION
 from .prefix import PREFIX_IN_INDEX
+from .quantize import OLD_QUANTIZATION
 from .scale import DIRECT_TRANSPOSE, ONE_SCALE
 from .split import ONE_SPLIT
 from .topk import STATIC_TOPK
 
 PASSES: tuple[Pass, ...] = (
     NO_EMPTY_PADS,
+    PLAIN_ATTENTION,
     SCATTER_FREE,
     STATIC_TOPK,
     PLAIN_GATHER,
@@ -39,8 +42,10 @@ PASSES: tuple[Pass, ...] = (
     DIRECT_TRANSPOSE,
     ONE_SCALE,
     LOWER_LAYER_NORM,
+    LOWER_RMS_NORM,
     LOWER_CUMSUM,
     LOWER_GELU,
+    OLD_QUANTIZATION,
     FUSED_ATTENTION,
     MEAN_BEFORE_TRANSPOSE,
 )
@@ -166,8 +171,8 @@ def rewrite(
         change = surgery(partial(each.run, context=context)) if wanted else partial(_nothing, each.name)
         step(each.name, change)
     step(FOLD_AGAIN, surgery(lambda graph: PassReport(FOLD_AGAIN, fold(graph))))
+    _check_survivors(current, target, reports)  # before the opset, which would refuse them without the reason
     step(OPSET, lowered)
-    _check_survivors(current, target, reports)
     opset.oldest_ir(current)
     return current, reports
 

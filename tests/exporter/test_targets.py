@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_opset_and_missing_operators(name: str, opset: int, lacks: set[str], has
 
 
 def test_what_a_version_lacks_the_older_ones_lack_too() -> None:
-    for older, newer in zip(TENSORRT, TENSORRT[1:], strict=False):
+    for older, newer in pairwise(TENSORRT):
         assert older.tensorrt is not None
         assert newer.tensorrt is not None
         assert older.tensorrt < newer.tensorrt
