@@ -299,5 +299,5 @@ def get_target(name: str) -> Target:
         names = [*TARGETS, *ALIASES]
         close = difflib.get_close_matches(name, names, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise InputError(f"export.target: there is no target {name!r}{hint} (there are {', '.join(names)})")
+        raise InputError(f"there is no target {name!r}{hint} (there are {', '.join(names)})")
     return TARGETS[known]

@@ -13,6 +13,7 @@ from vitrim.exporter.lint import lint, operator_table
 from vitrim.exporter.targets import get_target
 
 node = helper.make_node
+PAIR = {"QuantizeLinear", "DequantizeLinear"}
 RNG = np.random.default_rng(0)
 
 
@@ -43,7 +44,9 @@ def test_half_scales_become_single(target: str, make_graph: Any, rewritten: Any)
     assert counts["quantization in float32"] == 4
     assert result.opset_import[0].version == 17
     kinds = {tensor.name: tensor.data_type for tensor in result.graph.initializer}
-    pairs = [each for each in result.graph.node if each.op_type.endswith("quantizeLinear") or "Quantize" in each.op_type]
+    pairs = [
+        each for each in result.graph.node if each.op_type.endswith("quantizeLinear") or "Quantize" in each.op_type
+    ]
     assert len(pairs) == 4
     assert {kinds[each.input[1]] for each in pairs} == {onnx.TensorProto.FLOAT}
     assert operator_table(result)["Cast"] == 3  # x, what its pair makes, what the weight's pair makes
