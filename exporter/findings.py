@@ -80,9 +80,9 @@ class Known:
         return known
 
     def value(self, name: str) -> np.ndarray | None:
-        """The value of a constant, None if it is none or its data was not loaded."""
+        """The value of a constant, None if it is none, its data was not loaded, or is damaged."""
         tensor = self.constants.get(name)
-        return None if tensor is None or not has_data(tensor) else numpy_helper.to_array(tensor)
+        return None if tensor is None or not has_data(tensor) or damage(tensor) else numpy_helper.to_array(tensor)
 
 
 def type_name(number: int) -> str:
@@ -96,6 +96,15 @@ def has_data(tensor: TensorProto) -> bool:
         return False
     fields = (tensor.raw_data, tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data)
     return any(len(each) for each in (*fields, tensor.uint64_data, tensor.string_data)) or 0 in tensor.dims
+
+
+def damage(tensor: TensorProto) -> str:
+    """Why a tensor's data cannot be read as its type and shape, empty where it can."""
+    try:
+        numpy_helper.to_array(tensor)
+    except (KeyError, TypeError, ValueError) as error:
+        return " ".join(str(error).split())[:160]
+    return ""
 
 
 def opset_of(model: onnx.ModelProto) -> int | None:

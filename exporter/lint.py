@@ -12,7 +12,7 @@ import onnx.shape_inference
 from onnx import TensorProto
 
 from .bare import without_weights
-from .findings import DEFAULT_DOMAINS, Finding, Known, all_nodes, attribute, name_of, opset_of
+from .findings import DEFAULT_DOMAINS, Finding, Known, all_nodes, attribute, damage, has_data, name_of, opset_of
 from .lint_types import check_model_types, check_types
 from .targets import INTEGER_OPERATORS, Target
 
@@ -83,6 +83,11 @@ def lint_all(model: onnx.ModelProto, targets: Iterable[Target]) -> dict[str, lis
     plain, findings = _inferred(model)
     known = Known.of(plain)
     known.constants |= {tensor.name: tensor for tensor in model.graph.initializer}  # with all their data
+    findings += [
+        Finding(name, "value", "error", f"its data is damaged: {reason}", "export it anew")
+        for name, tensor in known.constants.items()
+        if tensor is not None and has_data(tensor) and (reason := damage(tensor))
+    ]
     result = {}
     for target in targets:
         found = [

@@ -86,7 +86,7 @@ def check_types(node: onnx.NodeProto, known: Known, target: Target) -> Iterator[
     if "fp16" in target.precisions and _squares_summed(node, first, known):
         what = "float16 squares are summed, which overflows above 65504"
         yield Finding(name, op, "warning", what, "sum them in float32 between two Casts")
-    if op in ("QuantizeLinear", "DequantizeLinear"):
+    if op in ("QuantizeLinear", "DequantizeLinear") and node.output:
         yield from _quantized(node, name, known, target)
 
 

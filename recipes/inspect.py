@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from ..exporter.errors import InputError
-from ..exporter.findings import Finding, all_graphs, opset_of
+from ..exporter.findings import Finding, all_graphs, all_nodes, opset_of
 from ..exporter.lint import lint, lint_all, operator_table
 from ..exporter.runtime import bundle
 from ..exporter.targets import TARGETS, get_target
@@ -33,6 +33,8 @@ def read_graph(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
         empty = not model.graph.node
+        if not all(isinstance(text, str) for text in _texts(model)):  # what is not UTF-8 comes as bytes
+            raise ValueError("a name is not text")
         for tensor in () if empty else _tensors(model):
             if tensor.data_location == TensorProto.EXTERNAL:
                 _read_external(tensor, path)
@@ -43,6 +45,17 @@ def read_graph(path: Path) -> onnx.ModelProto:
     if empty:
         raise InputError(f"{path} holds no graph; is it an ONNX file?")
     return model
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[str]:
+    """Every name that a look into the graph may meet."""
+    yield from (model.graph.name, *(entry.domain for entry in model.opset_import))
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        yield from (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
+    yield from (tensor.name for graph in all_graphs(model.graph) for tensor in graph.initializer)
+    for node in (*all_nodes(model.graph), *(node for function in model.functions for node in function.node)):
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (each.name for each in node.attribute)
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
