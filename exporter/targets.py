@@ -101,7 +101,7 @@ XAVIER, ORIN = ("Xavier", (7, 2)), ("Orin", (8, 7))
 THOR = ("Thor", (11, 0))  # CUDA 12 called it 10.1
 
 # Precision, least compute capability, and capabilities above it that lack it (NVIDIA's TensorRT support matrices).
-_HARDWARE: tuple[tuple[str, Capability, frozenset[Capability]], ...] = (
+HARDWARE: tuple[tuple[str, Capability, frozenset[Capability]], ...] = (
     ("fp32", (0, 0), frozenset()),
     ("fp16", (5, 3), frozenset({(6, 1)})),
     ("bf16", (8, 0), frozenset()),
@@ -119,7 +119,7 @@ def precisions_of(capability: Capability) -> tuple[str, ...]:
     Returns:
         of `PRECISIONS` and in that order, then `fp8` where there is any: from 8.9 on, so on no Orin.
     """
-    return tuple(name for name, least, without in _HARDWARE if capability >= least and capability not in without)
+    return tuple(name for name, least, without in HARDWARE if capability >= least and capability not in without)
 
 
 _GITHUB = "https://github.com"
