@@ -15,7 +15,12 @@ from .targets import Target
 _HALVES = {"FLOAT16": "fp16", "BFLOAT16": "bf16"}
 _NORMS = {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
 _INT32 = np.iinfo(np.int32)
-_QUANTIZED = {"INT8", "FLOAT8E4M3FN", "INT4"}  # what TensorRT quantizes to, each where its version has the type
+_QUANTIZED = {
+    "INT8",
+    "FLOAT8E4M3FN",
+    "INT4",
+    "FLOAT4E2M1",
+}  # each where the version has the type
 _PRODUCTS = {"MatMul", "Gemm", "Einsum"}
 
 

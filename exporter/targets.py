@@ -151,6 +151,7 @@ _LACKS_8_5 = _LACKS_8_6 | _SINCE_8_6 | _NOT_IN_8_5
 
 _PLAIN = frozenset({"FLOAT", "FLOAT16", "INT8", "UINT8", "INT32", "INT64", "BOOL"})
 _TYPES_10 = _PLAIN | {"BFLOAT16", "FLOAT8E4M3FN", "INT4"}
+_TYPES_10_13 = _TYPES_10 | {"FLOAT4E2M1"}
 _TYPES_CUDA = _PLAIN | {"DOUBLE", "INT16", "UINT16", "UINT32", "UINT64", "STRING", "INT4", "UINT4"}
 _TYPES_CPU = _TYPES_CUDA | {"FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"}
 _NO_KERNEL = "onnxruntime has no CUDA kernel for it: it runs on the CPU, with copies there and back"
@@ -236,7 +237,7 @@ _ALL = (
         "tensorrt",
         22,
         PRECISIONS,
-        _TYPES_10,
+        _TYPES_10_13,
         lacks=_LACKS_10_13,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(10, 13),
@@ -251,7 +252,7 @@ _ALL = (
         "tensorrt",
         24,
         PRECISIONS,
-        _TYPES_10,
+        _TYPES_10_13,
         lacks=_NOWHERE,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(10, 16),
@@ -266,7 +267,7 @@ _ALL = (
         "tensorrt",
         25,
         PRECISIONS,
-        _TYPES_10,
+        _TYPES_10_13,
         lacks=_NOWHERE,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(11, 0),

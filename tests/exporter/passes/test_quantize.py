@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from helpers import budget_for, small_vit
 from onnx import helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from vitrim.exporter.lint import lint, operator_table
+from vitrim.exporter.passes.pipeline import rewrite, run_once
+from vitrim.exporter.pruned import PrunedViT
 from vitrim.exporter.targets import get_target
+from vitrim.exporter.trace import save, trace
 
 node = helper.make_node
 PAIR = {"QuantizeLinear", "DequantizeLinear"}
@@ -73,3 +79,46 @@ def test_the_output_type_becomes_a_zero_point(target: str, make_graph: Any, rewr
     assert counts["quantization in float32"] == 1
     assert len(result.graph.node[0].input) == 3
     assert lint(result, get_target(target)) == []
+
+
+class Noise(CalibrationDataReader):
+    """Three images."""
+
+    def __init__(self) -> None:
+        self.left = iter(RNG.standard_normal((3, 1, 3, 64, 64)).astype(np.float32))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self.left, None)
+        return None if image is None else {"image": image}
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """A pruned model as onnxruntime's own tool quantizes one for TensorRT: symmetric, pairs on weights too."""
+    model, folder = small_vit(), tmp_path_factory.mktemp("quantized")
+    save(trace(PrunedViT(model, budget_for(model, {1: 11, 2: 6}), ("logits", "kept")), 1), folder / "float.onnx")
+    quantize_static(
+        folder / "float.onnx",
+        folder / "int8.onnx",
+        Noise(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        extra_options={"ActivationSymmetric": True, "AddQDQPairToWeight": True, "QuantizeBias": False},
+    )
+    return onnx.load(Path(folder / "int8.onnx"))
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5", "trt-8.6", "trt-10.3", "trt-11"])
+def test_a_quantized_model_goes_through_the_passes(quantized: onnx.ModelProto, target: str) -> None:
+    feeds = {"image": RNG.standard_normal((1, 3, 64, 64)).astype(np.float32)}
+    result, _ = rewrite(quantized, get_target(target))
+    assert [str(finding) for finding in lint(result, get_target(target))] == []
+    before, after = operator_table(quantized), operator_table(result)
+    assert before["QuantizeLinear"] > 40
+    assert {op: after[op] for op in PAIR} == {op: before[op] for op in PAIR}  # none is folded into the weights
+    old, new = run_once(quantized, feeds), run_once(result, feeds)
+    step = np.abs(old["logits"]).max() / 127  # a value at the edge of two steps may go either way
+    np.testing.assert_allclose(new["logits"], old["logits"], rtol=0, atol=step)
+    np.testing.assert_array_equal(new["kept_2"], old["kept_2"])
