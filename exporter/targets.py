@@ -144,9 +144,16 @@ _SINCE_10_15 = frozenset({"RMSNormalization", "RotaryEmbedding"})
 _SINCE_10_14 = frozenset({"Attention"})
 _SINCE_10 = frozenset({"Gelu"})
 _SINCE_8_6 = frozenset({"LayerNormalization", "GroupNormalization"})
+_NOT_IN_8 = frozenset(
+    {
+        "BlackmanWindow", "ConcatFromSequence", "DFT", "HammingWindow", "HannWindow", "MelWeightMatrix",
+        "OptionalGetElement", "OptionalHasElement", "STFT", "SequenceAt", "SequenceEmpty", "SequenceErase",
+        "SequenceInsert", "SequenceLength", "SplitToSequence",
+    }
+)  # fmt: skip
 _NOT_IN_8_5 = frozenset({"BitShift", "Hardmax", "IsInf"})
 _LACKS_10_13 = _NOWHERE | _SINCE_10_15 | _SINCE_10_14
-_LACKS_8_6 = _LACKS_10_13 | _SINCE_10
+_LACKS_8_6 = _LACKS_10_13 | _SINCE_10 | _NOT_IN_8
 _LACKS_8_5 = _LACKS_8_6 | _SINCE_8_6 | _NOT_IN_8_5
 
 _PLAIN = frozenset({"FLOAT", "FLOAT16", "INT8", "UINT8", "INT32", "INT64", "BOOL"})
