@@ -102,6 +102,32 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
     return run(path, target)
 
 
+def lint(path: str | os.PathLike[str], target: str | Iterable[str] | None = None) -> dict[str, Any]:
+    """What targets refuse of a graph, or take and silently compute wrongly, and what to do about it.
+
+    Args:
+        path: any .onnx file (weights in files of their own are hardly read), or a bundle.
+        target: one, several, or None for all there are.
+
+    Returns:
+        `path`, `opset`, `operators`, and by target `errors`, `warnings` (their numbers) and `findings`.
+
+    Raises:
+        InputError: no such file, not ONNX, weights missing, or no such target.
+    """
+    need_export()
+    from .recipes.inspect import lint_file
+
+    return lint_file(path, [target] if isinstance(target, str) else target or ())
+
+
+def targets() -> list[dict[str, Any]]:
+    """Every target that there is, as plain data: opset, precisions, missing operators, Jetsons, known faults."""
+    from .exporter.targets import TARGETS
+
+    return [target.to_dict() for target in TARGETS.values()]
+
+
 def check(
     bundle: str | os.PathLike[str],
     *,

@@ -151,6 +151,34 @@ def inspect(path: Path, target: str | None, as_json: bool, quiet: bool, print_py
         raise SystemExit(1)
 
 
+@cli.command(epilog="Example: vitrim lint model.onnx --target jetpack-5 --target trt-11")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--target", "targets", multiple=True, help="For this target, in detail; may be repeated.  [default: all]")
+@common
+def lint(path: Path, targets: tuple[str, ...], as_json: bool, quiet: bool, print_python: bool) -> None:
+    """Say what targets refuse of PATH (any .onnx, or a bundle), or take and silently compute wrongly.
+
+    Status 1 when a named target refuses it; without --target, when every target does.
+    """
+    chosen = targets[0] if len(targets) == 1 else list(targets) or None
+    if shows("lint", {"_path": str(path), "target": chosen}, print_python):
+        return
+    result = api.lint(path, chosen)
+    screen.show(result, screen.linted, as_json, quiet)
+    refused = [bool(verdict["errors"]) for verdict in result["targets"].values()]
+    if any(refused) if targets else all(refused):
+        raise SystemExit(1)
+
+
+@cli.command(epilog="Example: vitrim targets --json")
+@common
+def targets(as_json: bool, quiet: bool, print_python: bool) -> None:
+    """List the targets: opset, precisions, what they lack, which Jetsons run them, known faults."""
+    if shows("targets", {}, print_python):
+        return
+    screen.show(api.targets(), screen.targets, as_json, quiet)
+
+
 @cli.command(epilog="Example: vitrim check out/")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--atol", type=float, help="Largest absolute error of a logit; the bundle's own by default.")

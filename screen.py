@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -235,12 +236,68 @@ def inspected(result: dict[str, Any], console: Console) -> None:
             console.print(f"pass: {entry['name']}: {entry['count']} rewritten{error}")
         for skipped in entry["skipped"]:
             console.print(f"pass: {entry['name']}: left {skipped}")
-    for finding in result["findings"]:
-        console.print(
-            f"{finding['severity']}: {finding['op']} {finding['node']}: {finding['what']}; {finding['remedy']}"
-        )
-    if not result["findings"]:
-        console.print(f"lint for {result['target']}: clean")
+    _findings(result["findings"], result["target"], console)
+
+
+_NAMED = 3  # nodes of a kind of finding that are named on the screen; --json has them all
+
+
+def _findings(findings: list[dict[str, Any]], target: str, console: Console) -> None:
+    """A line a kind of finding, with how many nodes have it."""
+    kinds: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for finding in findings:
+        kinds.setdefault((finding["severity"], finding["what"], finding["remedy"]), []).append(finding)
+    for (severity, what, remedy), rows in kinds.items():
+        ops = ", ".join(f"{op} x{n}" if n > 1 else op for op, n in Counter(row["op"] for row in rows).most_common())
+        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        nodes = ", ".join(row["node"] for row in rows[:_NAMED])
+        console.print(f"{severity}: {ops} {nodes}{more}: {what}; {remedy}", soft_wrap=True)
+    if not findings:
+        console.print(f"lint for {target}: clean")
+
+
+def linted(result: dict[str, Any], console: Console) -> None:
+    """One target in detail, several as a matrix with what each refuses most."""
+    found = result["targets"]
+    nodes = sum(result["operators"].values())
+    if len(found) == 1:
+        ((name, verdict),) = found.items()
+        console.print(f"{result['path']}: opset {result['opset']}, {nodes} nodes, for {name}")
+        _findings(verdict["findings"], name, console)
+        return
+    table = Table(title=f"{result['path']}: opset {result['opset']}, {nodes} nodes", title_justify="left")
+    for column in ("target", "", "errors", "warnings", "mostly"):
+        table.add_column(column, justify="right" if column in ("errors", "warnings") else "left")
+    for name, verdict in found.items():
+        severity = "error" if verdict["errors"] else "warning"
+        rows = [row for row in verdict["findings"] if row["severity"] == severity]
+        kinds = Counter(f"{row['op']}: {row['what']}" for row in rows).most_common(2)
+        mostly = "; ".join(f"{n} x {what}" if n > 1 else what for what, n in kinds)
+        word = "refused" if verdict["errors"] else "taken"
+        table.add_row(name, word, str(verdict["errors"]), str(verdict["warnings"]), mostly)
+    console.print(table)
+    console.print("In detail: the same with --target NAME", soft_wrap=True)
+
+
+def targets(result: list[dict[str, Any]], console: Console) -> None:
+    """The table of targets, then what a person should know of each."""
+    table = Table()
+    for column in ("target", "also", "opset", "precisions", "typing", "Jetsons"):
+        table.add_column(column, justify="right" if column == "opset" else "left")
+    for row in result:
+        jetsons = ", ".join(f"{name} ({chip['capability']})" for name, chip in row["jetsons"].items())
+        also, precisions = ", ".join(row["aliases"]), " ".join(row["precisions"])
+        table.add_row(row["name"], also, str(row["opset"]), precisions, row["typing"] or "-", jetsons or "-")
+    console.print(table)
+    common = set.intersection(*(set(row["lacks"]) for row in result if row["runtime"] == "tensorrt"))
+    for row in result:
+        console.print(f"{row['name']}: {row['notes']}", soft_wrap=True)
+        lacks = [op for op in row["lacks"] if op not in common]
+        if lacks:
+            console.print(f"    lacks {', '.join(lacks)}", soft_wrap=True)
+        for fault in row["faults"]:
+            console.print(f"    {fault['what']} ({fault['link']})", soft_wrap=True)
+    console.print(f"No TensorRT has {', '.join(sorted(common))}", soft_wrap=True)
 
 
 def families(result: list[dict[str, Any]], console: Console) -> None:

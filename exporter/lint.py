@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnx.defs
-from onnx import TensorProto, numpy_helper
+import onnx.inliner
+import onnx.shape_inference
+from onnx import TensorProto
 
-from .targets import Target
+from .bare import without_weights
+from .findings import DEFAULT_DOMAINS, Finding, Known, all_nodes, attribute, damage, has_data, name_of, opset_of
+from .lint_types import check_model_types, check_types
+from .targets import INTEGER_OPERATORS, Target
 
 _SIZE = "its size depends on data"
 _BRANCH = "the graph is not straight-line"
@@ -48,37 +50,12 @@ _SIZES = {
 }
 _INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
 _TRACE = "trace with fixed shapes, or fold it"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a target refuses, gets wrong, or that breaks the static-shape rule.
-
-    Attributes:
-        node: node or value name.
-        op: operator, or `value`.
-        severity: `error` or `warning`.
-        what: what is wrong.
-        remedy: what to do.
-    """
-
-    node: str
-    op: str
-    severity: Literal["error", "warning"]
-    what: str
-    remedy: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.op} {self.node}: {self.what}; {self.remedy}"
+_QDQ = "quantize with QuantizeLinear and DequantizeLinear instead"
 
 
 def operator_table(model: onnx.ModelProto) -> dict[str, int]:
     """Nodes by operator, most frequent first; those of branches and loops too."""
-    return dict(Counter(node.op_type for node in _all_nodes(model.graph)).most_common())
+    return dict(Counter(node.op_type for node in all_nodes(model.graph)).most_common())
 
 
 def compare_tables(before: Mapping[str, int], after: Mapping[str, int]) -> list[tuple[str, int, int]]:
@@ -91,68 +68,68 @@ def lint(model: onnx.ModelProto, target: Target) -> list[Finding]:
     """Everything that stands between a graph and a target.
 
     Args:
-        model: any model; its shapes are inferred here.
+        model: any model; its functions are inlined and its shapes inferred here. Large weights may have stayed in
+            their file.
         target: where it should run.
 
     Returns:
         findings, errors first; an empty list means that nothing is known against it.
     """
-    findings: list[Finding] = []
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        reason = " ".join(str(error).split())[:200]
-        findings.append(Finding("graph", "value", "error", f"shapes cannot be inferred: {reason}", "export it anew"))
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
-    known = _Known.of(inferred.graph)
+    return lint_all(model, [target])[target.name]
+
+
+def lint_all(model: onnx.ModelProto, targets: Iterable[Target]) -> dict[str, list[Finding]]:
+    """`lint` for several targets, by name; shapes are inferred once."""
+    plain, findings = _inferred(model)
+    known = Known.of(plain)
+    known.constants |= {tensor.name: tensor for tensor in model.graph.initializer}  # with all their data
     findings += [
-        *_check_opset(inferred, target),
-        *_check_values(inferred, target),
-        *(finding for node in _all_nodes(inferred.graph) for finding in _check_node(node, known, target)),
+        Finding(name, "value", "error", f"its data is damaged: {reason}", "export it anew")
+        for name, tensor in known.constants.items()
+        if tensor is not None and has_data(tensor) and (reason := damage(tensor))
     ]
-    return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity)
+    result = {}
+    for target in targets:
+        found = [
+            *findings,
+            *_check_opset(plain, target),
+            *_check_values(plain, target),
+            *check_model_types(plain, known, target),
+            *(finding for node in all_nodes(plain.graph) for finding in _check_node(node, known, target)),
+        ]
+        result[target.name] = sorted(dict.fromkeys(found), key=lambda finding: finding.severity)
+    return result
 
 
-@dataclass
-class _Known:
-    """What a node's checks look up: constant tensors and types by name."""
-
-    constants: dict[str, TensorProto | None] = field(default_factory=dict)
-    types: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, graph: onnx.GraphProto) -> _Known:
-        known = cls()
-        for inner in _all_graphs(graph):
-            known.constants |= {tensor.name: tensor for tensor in inner.initializer}
-            for node in inner.node:
-                if node.op_type == "Constant":
-                    known.constants[node.output[0]] = next((a.t for a in node.attribute if a.name == "value"), None)
-            for value in (*inner.input, *inner.value_info, *inner.output):
-                known.types[value.name] = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-        return known
-
-
-def _all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs) if attribute.type in (5, 10) else ():
-                yield from _all_graphs(inner)
+def _inferred(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Finding]]:
+    """The model without large weights, its functions inlined, with the shapes that can be inferred."""
+    findings: list[Finding] = []
+    plain = without_weights(model)
+    if plain.functions:
+        try:
+            plain = onnx.inliner.inline_local_functions(plain)
+        except Exception as error:  # the C++ checker behind it raises types of its own
+            findings.append(_broken("its functions cannot be inlined", error))
+            del plain.functions[:]
+    for strict in (True, False):
+        try:
+            return onnx.shape_inference.infer_shapes(plain, strict_mode=strict, data_prop=True), findings
+        except Exception as error:  # InferenceError, but for damaged graphs whatever the C++ code meets
+            if strict:
+                findings.append(_broken("shapes cannot be inferred", error))
+    return plain, findings
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    return (node for inner in _all_graphs(graph) for node in inner.node)
+def _broken(what: str, error: Exception) -> Finding:
+    reason = " ".join(str(error).split())[:200]
+    return Finding("graph", "value", "error", f"{what}: {reason}", "export it anew")
 
 
 def _check_opset(model: onnx.ModelProto, target: Target) -> Iterator[Finding]:
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx") and entry.version > target.opset:
-            what = f"opset {entry.version} is above {target.name}'s {target.opset}"
-            yield Finding("graph", "value", "error", what, "let the passes lower it, or export an older opset")
-    for function in model.functions:
-        what = "a function of the model's own"
-        yield Finding(function.name, "value", "warning", what, "inline it (onnx.inliner) to have it linted")
+    version = opset_of(model)
+    if version is not None and version > target.opset:
+        what = f"opset {version} is above {target.name}'s {target.opset}"
+        yield Finding("graph", "value", "error", what, "let the passes lower it, or export an older opset")
 
 
 def _check_values(model: onnx.ModelProto, target: Target) -> Iterator[Finding]:
@@ -162,8 +139,10 @@ def _check_values(model: onnx.ModelProto, target: Target) -> Iterator[Finding]:
     known = set()
     ends = {value.name for value in (*inputs, *graph.output)}
     for value in (*inputs, *graph.output, *graph.value_info):
-        known.add(value.name)
         tensor = value.type.tensor_type
+        if not tensor.HasField("shape") and value.name not in ends:
+            continue  # as good as unknown: said below, once, at its node
+        known.add(value.name)
         sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
         if not tensor.HasField("shape") or any(size is None for size in sizes):
             names = [
@@ -178,24 +157,43 @@ def _check_values(model: onnx.ModelProto, target: Target) -> Iterator[Finding]:
             )
         if tensor.elem_type == TensorProto.DOUBLE:
             yield Finding(value.name, "value", "error", "float64", "no edge runtime is fast in it; cast to float32")
-        if value.name in ends and not target.int64_io and tensor.elem_type in (TensorProto.INT64, TensorProto.BOOL):
+        if value.name in ends and not target.int64 and tensor.elem_type in (TensorProto.INT64, TensorProto.BOOL):
             kind = TensorProto.DataType.Name(tensor.elem_type).lower()
             yield Finding(value.name, "value", "error", f"{kind} input or output", "cast it to int32")
     for weight in graph.initializer:
         if weight.data_type == TensorProto.DOUBLE:
             yield Finding(weight.name, "value", "error", "float64", "store the weight as float32")
+    yield from _unknown_shapes(graph, known | weights, target)
+
+
+def _unknown_shapes(graph: onnx.GraphProto, known: set[str], target: Target) -> Iterator[Finding]:
+    """Values without a shape; behind an operator that only its runtime knows, just that operator is named."""
+    blind: set[str] = set()
     for node in graph.node:
-        for name in node.output:
-            if name and name not in known and name not in weights:
-                what = "its shape cannot be inferred"
-                yield Finding(name, "value", "error", what, f"replace {node.op_type} {node.name} by a static form")
+        lost = [name for name in node.output if name and name not in known]
+        own = node.domain not in DEFAULT_DOMAINS and node.domain in target.domains
+        if own and lost:
+            what = "only its runtime knows its shape, so nothing behind it is proven static"
+            yield Finding(
+                name_of(node), node.op_type, "warning", what, "lint the graph before that operator was put in"
+            )
+        if own or not blind.isdisjoint(node.input):
+            blind.update(lost)
+            continue
+        for name in lost:
+            what = "its shape cannot be inferred"
+            yield Finding(name, "value", "error", what, f"replace {node.op_type} {node.name} by a static form")
 
 
-def _check_node(node: onnx.NodeProto, known: _Known, target: Target) -> Iterable[Finding]:
-    name, op = node.name or (node.output[0] if node.output else "?"), node.op_type
-    if node.domain not in ("", "ai.onnx"):
-        what = f"operator of the domain {node.domain}"
-        yield Finding(name, op, "error", what, "use standard operators, or give the target a plugin")
+def _check_node(node: onnx.NodeProto, known: Known, target: Target) -> Iterable[Finding]:
+    name, op = name_of(node), node.op_type
+    slow = dict(target.slow).get(op)
+    if slow:
+        yield Finding(name, op, "warning", slow, _QDQ)
+    if node.domain not in DEFAULT_DOMAINS:
+        if node.domain not in target.domains:
+            what = f"operator of the domain {node.domain}"
+            yield Finding(name, op, "error", what, "use standard operators, or give the target a plugin")
         return
     if op in _DYNAMIC:
         yield Finding(name, op, "error", _DYNAMIC[op], _TRACE)
@@ -204,15 +202,18 @@ def _check_node(node: onnx.NodeProto, known: _Known, target: Target) -> Iterable
         if given and given not in known.constants:
             yield Finding(name, op, "error", f"its shape is computed ({given})", _TRACE)
     if op in target.lacks:
-        yield Finding(name, op, "error", f"{target.name} has no {op}", "let the passes lower it")
+        remedy = _QDQ if op in INTEGER_OPERATORS else "let the passes lower it"
+        yield Finding(name, op, "error", f"{target.name} has no {op}", remedy)
     if op.startswith("Scatter"):
         yield _scatter(node, name, target)
     if op == "TopK":
         yield from _top_k(node, name, known, target)
+    yield from check_types(node, known, target)
 
 
 def _scatter(node: onnx.NodeProto, name: str, target: Target) -> Finding:
-    reduction = next((a.s.decode() for a in node.attribute if a.name == "reduction"), "none")
+    reduction = attribute(node, "reduction", b"none")
+    reduction = reduction.decode(errors="replace") if isinstance(reduction, bytes) else str(reduction)
     remedy = "write the merge as a one-hot matrix product (the pass 'merge without scatter')"
     known = dict(target.wrong).get(node.op_type)
     if known is not None and reduction != "none":
@@ -221,13 +222,17 @@ def _scatter(node: onnx.NodeProto, name: str, target: Target) -> Finding:
     return Finding(name, node.op_type, "error", "scatters are slow, missing or wrong on many runtimes", remedy)
 
 
-def _top_k(node: onnx.NodeProto, name: str, known: _Known, target: Target) -> Iterator[Finding]:
-    k = known.constants.get(node.input[1]) if len(node.input) > 1 else None
-    if k is None:
+def _top_k(node: onnx.NodeProto, name: str, known: Known, target: Target) -> Iterator[Finding]:
+    given = node.input[1] if len(node.input) > 1 else ""
+    k = known.value(given)
+    if known.constants.get(given) is None:
         yield Finding(name, "TopK", "error", "K is not an initializer", "trace with fixed counts, fold constants")
-    elif target.largest_k and (size := int(np.max(numpy_helper.to_array(k)))) > target.largest_k:
+    elif target.largest_k and k is not None and k.size and (size := int(np.max(k))) > target.largest_k:
         yield Finding(name, "TopK", "error", f"K = {size} is above {target.largest_k}", "use fewer tokens")
-    if not target.integer_topk and known.types.get(node.input[0]) in _INTEGERS:
+    if not target.integer_topk and known.types.get(node.input[0] if node.input else "") in _INTEGERS:
         yield Finding(name, "TopK", "error", f"{target.name} ranks no integers", "rank them as float32")
-    if any(a.name == "sorted" and a.i == 0 for a in node.attribute) and target.runtime == "tensorrt":
+    if attribute(node, "sorted", 1) == 0 and target.runtime == "tensorrt":
         yield Finding(name, "TopK", "error", "TensorRT takes sorted=1 only", "set sorted to 1")
+
+
+__all__ = ["Finding", "compare_tables", "lint", "lint_all", "operator_table"]

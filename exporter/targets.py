@@ -1,12 +1,15 @@
-"""Where a graph will run, as a table of data: opset, operators that are missing or wrong, and known faults."""
+"""Where a graph will run, as a table of data: opset, precisions, operators that are missing or wrong, known faults."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import InputError
+
+Capability = tuple[int, int]
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -17,29 +20,106 @@ class Target:
         name: as a recipe names it.
         runtime: which runner serves it.
         opset: highest ONNX opset that it takes.
-        lacks: operators without an importer; passes lower them.
+        precisions: those that its graphs may be written in, of `PRECISIONS` and in that order.
+        types: element types that it takes, as ONNX names them.
+        lacks: operators without an importer; passes lower some of them.
         wrong: scatters whose `reduction` it refuses, replaces or computes wrongly, with what it does.
+        slow: operators that it takes with a loss of speed, with the reason.
+        domains: of operators beyond ONNX's own.
         providers: onnxruntime execution providers, in order.
         tensorrt: major and minor version.
+        typing: how a TensorRT network is told its precision: `weak` (flags of the builder, types as a wish), `either`
+            (strong where the graph holds fp16) or `strong` (the graph's types are the engine's).
+        jetsons: compute capabilities of the Jetsons that run it, by name.
         largest_k: limit of TopK's K.
         integer_topk: whether TopK takes integers.
-        int64_io: whether inputs and outputs may be int64 or bool.
+        int64: whether int64 is native; else inputs and outputs may be neither int64 nor bool, and weights are clamped.
+        symmetric: whether quantization must be int8, symmetric (zero point 0), with constant scales.
         silent: whether what is `wrong` is accepted without an error.
-        notes: for a person, with a link where there is a known fault.
+        faults: known ones, each with a link.
+        notes: for a person.
     """
 
     name: str
     runtime: Literal["onnxruntime", "tensorrt"]
     opset: int
+    precisions: tuple[str, ...]
+    types: frozenset[str]
     lacks: frozenset[str] = frozenset()
     wrong: tuple[tuple[str, str], ...] = ()
+    slow: tuple[tuple[str, str], ...] = ()
+    domains: frozenset[str] = frozenset()
     providers: tuple[str, ...] = ()
     tensorrt: tuple[int, int] | None = None
+    typing: Literal["weak", "either", "strong"] | None = None
+    jetsons: tuple[tuple[str, Capability], ...] = ()
     largest_k: int | None = None
     integer_topk: bool = True
-    int64_io: bool = True
+    int64: bool = True
+    symmetric: bool = False
     silent: bool = False
+    faults: tuple[tuple[str, str], ...] = ()
     notes: str = ""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names of it."""
+        return tuple(alias for alias, name in ALIASES.items() if name == self.name)
+
+    def precisions_on(self, capability: Capability) -> tuple[str, ...]:
+        """The precisions of its graphs that a GPU of this compute capability runs."""
+        return tuple(precision for precision in self.precisions if precision in precisions_of(capability))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for `vitrim targets --json`."""
+        return {
+            "name": self.name,
+            "aliases": list(self.aliases),
+            "runtime": self.runtime,
+            "tensorrt": None if self.tensorrt is None else ".".join(map(str, self.tensorrt)),
+            "opset": self.opset,
+            "precisions": list(self.precisions),
+            "typing": self.typing,
+            "types": sorted(self.types),
+            "lacks": sorted(self.lacks),
+            "wrong": dict(self.wrong),
+            "slow": dict(self.slow),
+            "largest_k": self.largest_k,
+            "integer_topk": self.integer_topk,
+            "int64": self.int64,
+            "symmetric": self.symmetric,
+            "jetsons": {
+                name: {"capability": f"{major}.{minor}", "precisions": list(self.precisions_on((major, minor)))}
+                for name, (major, minor) in self.jetsons
+            },
+            "faults": [{"what": what, "link": link} for what, link in self.faults],
+            "notes": self.notes,
+        }
+
+
+XAVIER, ORIN = ("Xavier", (7, 2)), ("Orin", (8, 7))
+THOR = ("Thor", (11, 0))  # CUDA 12 called it 10.1
+
+# Precision, least compute capability, and capabilities above it that lack it (NVIDIA's TensorRT support matrices).
+HARDWARE: tuple[tuple[str, Capability, frozenset[Capability]], ...] = (
+    ("fp32", (0, 0), frozenset()),
+    ("fp16", (5, 3), frozenset({(6, 1)})),
+    ("bf16", (8, 0), frozenset()),
+    ("int8", (6, 1), frozenset({(6, 2)})),
+    ("fp8", (8, 9), frozenset()),
+)
+
+
+def precisions_of(capability: Capability) -> tuple[str, ...]:
+    """Precisions that TensorRT runs on GPUs of a compute capability, whatever its version knows.
+
+    Args:
+        capability: major and minor, such as (8, 7) of an Orin.
+
+    Returns:
+        of `PRECISIONS` and in that order, then `fp8` where there is any: from 8.9 on, so on no Orin.
+    """
+    return tuple(name for name, least, without in HARDWARE if capability >= least and capability not in without)
 
 
 _GITHUB = "https://github.com"
@@ -53,13 +133,56 @@ _SCATTER_PLUGIN = (
 )
 _LARGEST_K = 3840  # ITopKLayer's limit in every version so far
 
+# Without an importer in any version (onnx-tensorrt's docs/operators.md); the first five are onnxruntime's way to
+# quantize, for which TensorRT wants QuantizeLinear and DequantizeLinear.
+INTEGER_OPERATORS = frozenset({"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
+_NOWHERE = INTEGER_OPERATORS | {
+    "Bernoulli", "Det", "MaxRoiPool", "MaxUnpool", "Multinomial", "NegativeLogLikelihoodLoss",
+    "SoftmaxCrossEntropyLoss", "StringNormalizer", "TfIdfVectorizer",
+}  # fmt: skip
+_SINCE_10_15 = frozenset({"RMSNormalization", "RotaryEmbedding"})
+_SINCE_10_14 = frozenset({"Attention"})
+_SINCE_10 = frozenset({"Gelu"})
+_SINCE_8_6 = frozenset({"LayerNormalization", "GroupNormalization"})
+_NOT_IN_8 = frozenset(
+    {
+        "BlackmanWindow", "ConcatFromSequence", "DFT", "HammingWindow", "HannWindow", "MelWeightMatrix",
+        "OptionalGetElement", "OptionalHasElement", "STFT", "SequenceAt", "SequenceEmpty", "SequenceErase",
+        "SequenceInsert", "SequenceLength", "SplitToSequence",
+    }
+)  # fmt: skip
+_NOT_IN_8_5 = frozenset({"BitShift", "Hardmax", "IsInf"})
+_LACKS_10_13 = _NOWHERE | _SINCE_10_15 | _SINCE_10_14
+_LACKS_8_6 = _LACKS_10_13 | _SINCE_10 | _NOT_IN_8
+_LACKS_8_5 = _LACKS_8_6 | _SINCE_8_6 | _NOT_IN_8_5
+
+_PLAIN = frozenset({"FLOAT", "FLOAT16", "INT8", "UINT8", "INT32", "INT64", "BOOL"})
+_TYPES_10 = _PLAIN | {"BFLOAT16", "FLOAT8E4M3FN", "INT4"}
+_TYPES_10_13 = _TYPES_10 | {"FLOAT4E2M1"}
+_TYPES_CUDA = _PLAIN | {"DOUBLE", "INT16", "UINT16", "UINT32", "UINT64", "STRING", "INT4", "UINT4"}
+_TYPES_CPU = _TYPES_CUDA | {"FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"}
+_NO_KERNEL = "onnxruntime has no CUDA kernel for it: it runs on the CPU, with copies there and back"
+
 _ALL = (
-    Target("ort-cpu", "onnxruntime", 23, providers=("CPUExecutionProvider",), notes="onnxruntime on any CPU"),
+    Target(
+        "ort-cpu",
+        "onnxruntime",
+        23,
+        ("fp32", "int8"),
+        _TYPES_CPU,
+        domains=frozenset({"com.microsoft"}),
+        providers=("CPUExecutionProvider",),
+        notes="onnxruntime on any CPU; fp16 graphs run, through casts to float32, and are slower for it",
+    ),
     Target(
         "ort-cuda",
         "onnxruntime",
         22,
+        ("fp32", "fp16", "int8"),
+        _TYPES_CUDA,
         lacks=frozenset({"Attention"}),
+        slow=tuple((op, _NO_KERNEL) for op in ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QLinearMatMul")),
+        domains=frozenset({"com.microsoft"}),
         providers=("CUDAExecutionProvider", "CPUExecutionProvider"),
         notes="onnxruntime on an NVIDIA GPU; unverified on a GPU",
     ),
@@ -67,7 +190,12 @@ _ALL = (
         "ort-trt",
         "onnxruntime",
         22,
-        lacks=frozenset({"Attention"}),
+        ("fp32", "fp16", "int8"),
+        _PLAIN,
+        lacks=_LACKS_10_13,
+        wrong=_SCATTER_PLUGIN,
+        symmetric=True,
+        largest_k=_LARGEST_K,
         providers=("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
         notes="onnxruntime's TensorRT provider; what it does not take runs on CUDA; unverified on a GPU",
     ),
@@ -75,57 +203,98 @@ _ALL = (
         "trt-8.5",
         "tensorrt",
         17,
-        lacks=frozenset({"LayerNormalization", "Gelu", "Attention"}),
+        ("fp32", "fp16", "int8"),
+        _PLAIN,
+        lacks=_LACKS_8_5,
         wrong=_SCATTER_IGNORED,
         tensorrt=(8, 5),
+        typing="weak",
+        jetsons=(XAVIER, ORIN),
         largest_k=_LARGEST_K,
         integer_topk=False,
-        int64_io=False,
+        int64=False,
+        symmetric=True,
         silent=True,
-        notes=f"JetPack 5.1; TopK's K must be an initializer ({_GITHUB}/onnx/onnx-tensorrt/issues/947); int64 weights "
-        "are narrowed to int32",
+        faults=(("TopK's K must be an initializer", f"{_GITHUB}/onnx/onnx-tensorrt/issues/947"),),
+        notes="JetPack 5.1; int64 weights are narrowed to int32",
     ),
     Target(
         "trt-8.6",
         "tensorrt",
         17,
-        lacks=frozenset({"Gelu", "Attention"}),
+        ("fp32", "fp16", "int8"),
+        _PLAIN,
+        lacks=_LACKS_8_6,
         wrong=_SCATTER_IGNORED,
         tensorrt=(8, 6),
+        typing="weak",
+        jetsons=(ORIN,),
         largest_k=_LARGEST_K,
-        int64_io=False,
+        int64=False,
+        symmetric=True,
         silent=True,
-        notes="JetPack 6.0; fused attention is not found on Orin "
-        f"({_GITHUB}/NVIDIA/TensorRT/issues/3575); int64 weights are narrowed to int32",
+        faults=(("fused attention is not found on Orin", f"{_GITHUB}/NVIDIA/TensorRT/issues/3575"),),
+        notes="JetPack 6.0; int64 weights are narrowed to int32",
     ),
     Target(
         "trt-10.3",
         "tensorrt",
         20,
-        lacks=frozenset({"Attention"}),
+        PRECISIONS,
+        _TYPES_10,
+        lacks=_LACKS_10_13,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(10, 3),
+        typing="either",
+        jetsons=(ORIN,),
         largest_k=_LARGEST_K,
-        notes="JetPack 6.1 and 6.2; fp16 ViTs reported wrong "
-        f"({_GITHUB}/NVIDIA/TensorRT/issues/4723): prove the engine",
+        symmetric=True,
+        faults=(("fp16 ViTs reported wrong: prove the engine", f"{_GITHUB}/NVIDIA/TensorRT/issues/4723"),),
+        notes="JetPack 6.1 and 6.2",
     ),
     Target(
-        "trt-10",
+        "trt-10.13",
         "tensorrt",
         22,
-        lacks=frozenset({"Attention"}),
+        PRECISIONS,
+        _TYPES_10_13,
+        lacks=_LACKS_10_13,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(10, 13),
+        typing="strong",
+        jetsons=(THOR,),
         largest_k=_LARGEST_K,
-        notes="JetPack 7 (10.13, then 10.16) and desktops; what 10.13 takes, so without the Attention of 10.14",
+        symmetric=True,
+        notes="JetPack 7.0 and 7.1, and desktops with any TensorRT 10 from here on",
+    ),
+    Target(
+        "trt-10.16",
+        "tensorrt",
+        24,
+        PRECISIONS,
+        _TYPES_10_13,
+        lacks=_NOWHERE,
+        wrong=_SCATTER_PLUGIN,
+        tensorrt=(10, 16),
+        typing="strong",
+        jetsons=(ORIN, THOR),
+        largest_k=_LARGEST_K,
+        symmetric=True,
+        notes="JetPack 7.2; knows Attention (since 10.14), RMSNormalization and RotaryEmbedding (since 10.15)",
     ),
     Target(
         "trt-11",
         "tensorrt",
         25,
+        PRECISIONS,
+        _TYPES_10_13,
+        lacks=_NOWHERE,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(11, 0),
+        typing="strong",
+        jetsons=(ORIN, THOR),
         largest_k=_LARGEST_K,
+        symmetric=True,
         notes="strongly typed only: precision comes from the graph; on Jetson from 11.4.1 and JetPack 7.2.2 on",
     ),
 )
@@ -134,7 +303,9 @@ ALIASES = {
     "jetpack-5": "trt-8.5",
     "jetpack-6.0": "trt-8.6",
     "jetpack-6": "trt-10.3",
-    "jetpack-7": "trt-10",
+    "jetpack-7": "trt-10.13",  # what every JetPack 7 takes
+    "jetpack-7.2": "trt-10.16",
+    "trt-10": "trt-10.13",
 }
 
 
@@ -149,5 +320,5 @@ def get_target(name: str) -> Target:
         names = [*TARGETS, *ALIASES]
         close = difflib.get_close_matches(name, names, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise InputError(f"export.target: there is no target {name!r}{hint} (there are {', '.join(names)})")
+        raise InputError(f"there is no target {name!r}{hint} (there are {', '.join(names)})")
     return TARGETS[known]

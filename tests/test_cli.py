@@ -14,7 +14,10 @@ from click.testing import CliRunner
 from vitrim import api
 from vitrim.cli import cli
 
-COMMANDS = ["export", "calibrate", "slim", "inspect", "check", "bench", "build", "recipes", "models", "new", "doctor"]
+COMMANDS = [
+    "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "build", "recipes", "models", "new",
+    "doctor",
+]  # fmt: skip
 
 
 def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -61,6 +64,10 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
             "hardware_compatible='ampere_plus')",
         ),
         (["doctor"], "api.doctor()"),
+        (["lint", "m.onnx"], "api.lint('m.onnx')"),
+        (["lint", "m.onnx", "--target", "trt-11"], "api.lint('m.onnx', target='trt-11')"),
+        (["lint", "m.onnx", "--target", "a", "--target", "b"], "api.lint('m.onnx', target=['a', 'b'])"),
+        (["targets"], "api.targets()"),
         (["models", "deit"], "api.models('deit')"),
     ],
 )
@@ -86,6 +93,10 @@ def test_print_python_is_the_call(words: list[str], call: str) -> None:
         (["bench", "empty"], "has no manifest.json"),
         (["build", "empty"], "has no manifest.json"),
         (["inspect", "file"], "is not a whole ONNX file"),
+        (["lint", "file"], "is not a whole ONNX file"),
+        (["lint", "none.onnx"], "cannot read none.onnx: no such file"),
+        (["lint", "empty"], "has no manifest.json"),
+        (["lint", "file", "--target", "jetpack-9"], "there is no target 'jetpack-9'"),
         (["new", "resnet18"], "resnet18 is not supported"),
         (["export", "quickstart", "-o", "o", "--engine", "require"], "an engine is required, but TensorRT"),
     ],

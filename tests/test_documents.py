@@ -15,7 +15,9 @@ from helpers import budget_for, small_vit
 
 from vitrim.exporter import methods
 from vitrim.exporter.pruned import PrunedViT
+from vitrim.exporter.targets import HARDWARE, INTEGER_OPERATORS, TARGETS
 
+LOWERED = ("LayerNormalization", "Gelu", "Attention", "RMSNormalization")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -66,6 +68,31 @@ def test_the_first_screen_has_both_commands_and_ci_runs_the_second() -> None:
     first = "\n".join((ROOT / "README.md").read_text().splitlines()[:40])
     assert "vitrim export quickstart -o out/" in first
     assert "bash .ci/run" in first
+
+
+def target_rows() -> list[str]:
+    """What docs/targets.md says of every target, from the table of data."""
+    rows = []
+    for target in TARGETS.values():
+        names = ", ".join(f"`{name}`" for name in (target.name, *target.aliases))
+        jetsons = ", ".join(f"{name} {major}.{minor}" for name, (major, minor) in target.jetsons)
+        lowered = [op for op in LOWERED if op in target.lacks]
+        cells = [names, str(target.opset), ", ".join(target.precisions), target.typing, jetsons, ", ".join(lowered)]
+        rows.append(f"| {' | '.join(cell or '-' for cell in cells)} |")
+    return rows
+
+
+def test_the_page_of_targets_is_the_table_of_data() -> None:
+    page = (ROOT / "docs" / "targets.md").read_text()
+    for row in target_rows():
+        assert row in page.splitlines(), f"docs/targets.md lacks the line\n{row}"
+    for target in TARGETS.values():
+        for what, link in target.faults:
+            assert f"{what} ({link})" in page
+    for name, least, _ in HARDWARE:
+        assert name == "fp32" or f"| {name} | {least[0]}.{least[1]} |" in page
+    assert all(f"`{op}`" in page for op in INTEGER_OPERATORS)
+    assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in ("trt-10.16", "jetpack-7.2"))
 
 
 def test_no_machine_path_is_published() -> None:

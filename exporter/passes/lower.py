@@ -10,8 +10,9 @@
     2. Gelu (exact)        =>  x * 0.5 * (1 + Erf(x / sqrt 2))
     3. Gelu (tanh)         =>  x * 0.5 * (1 + Tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
     4. CumSum (last axis)  =>  x @ triangle of ones; TensorRT has it, but runs it as a loop
+    5. RMSNormalization    =>  x / sqrt(mean(x^2) + eps) * weight, as case 1 without the mean
 
-Half precision is normalized in float32 (case 1 casts there and back), double in double.
+Half precision is normalized in float32 (cases 1 and 5 cast there and back), double in double.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NORM = "norm"  # begins the names of what is left of a normalization
 
 
 def match_norm(node: gs.Node, context: Context) -> Found:
-    """Case 1."""
+    """Cases 1 and 5."""
     shape, dtype = static_shape(node.inputs[0]), numpy_dtype(node.inputs[0])
     if shape is None:
         return "the input's shape is not static"
@@ -40,7 +41,7 @@ def match_norm(node: gs.Node, context: Context) -> Found:
 
 
 def apply_norm(graph: gs.Graph, found: Match, context: Context) -> None:
-    """Write one LayerNormalization in primitives."""
+    """Write one normalization in primitives."""
     build, node, shape = Builder(graph, NORM), found["node"], found["shape"]
     x, weight = node.inputs[0], node.inputs[1]
     bias = node.inputs[2] if len(node.inputs) > 2 and not node.inputs[2].is_empty() else None
@@ -60,7 +61,7 @@ def apply_norm(graph: gs.Graph, found: Match, context: Context) -> None:
 
     if given != dtype:
         x, weight, bias = wide(x), wide(weight), wide(bias) if bias is not None else None
-    centred = build.node("Sub", [x, mean_of(x)], shape, dtype)
+    centred = x if node.op == "RMSNormalization" else build.node("Sub", [x, mean_of(x)], shape, dtype)
     variance = mean_of(build.node("Mul", [centred, centred], shape, dtype))
     epsilon = build.const(float(node.attrs.get("epsilon", 1e-5)), dtype, "epsilon")
     deviation = build.node("Sqrt", [build.node("Add", [variance, epsilon], narrow, dtype)], narrow, dtype)
@@ -135,6 +136,13 @@ LOWER_LAYER_NORM = Pass(
     match_norm,
     apply_norm,
     lambda context: "LayerNormalization" in context.target.lacks or context.target.opset < 17,
+)
+LOWER_RMS_NORM = Pass(
+    "RMSNormalization to primitives",
+    frozenset({"RMSNormalization"}),
+    match_norm,
+    apply_norm,
+    lambda context: "RMSNormalization" in context.target.lacks or context.target.opset < 23,
 )
 LOWER_GELU = Pass(
     "Gelu to Erf",

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from ..bare import without_weights
 from ..errors import ParityError, UnsupportedError
 from ..targets import Target
 from . import opset
@@ -19,16 +20,19 @@ from .base import Context, Pass, PassReport
 from .fold import fold
 from .gather import PLAIN_GATHER, PLAIN_GATHER_ND
 from .hold import hold_against, hold_with_decisions, run_once
-from .lower import LOWER_CUMSUM, LOWER_GELU, LOWER_LAYER_NORM
+from .lower import LOWER_CUMSUM, LOWER_GELU, LOWER_LAYER_NORM, LOWER_RMS_NORM
 from .merge import SCATTER_FREE
 from .noop import NO_EMPTY_PADS
+from .plain_attention import PLAIN_ATTENTION
 from .prefix import PREFIX_IN_INDEX
+from .quantize import OLD_QUANTIZATION
 from .scale import DIRECT_TRANSPOSE, ONE_SCALE
 from .split import ONE_SPLIT
 from .topk import STATIC_TOPK
 
 PASSES: tuple[Pass, ...] = (
     NO_EMPTY_PADS,
+    PLAIN_ATTENTION,
     SCATTER_FREE,
     STATIC_TOPK,
     PLAIN_GATHER,
@@ -38,13 +42,14 @@ PASSES: tuple[Pass, ...] = (
     DIRECT_TRANSPOSE,
     ONE_SCALE,
     LOWER_LAYER_NORM,
+    LOWER_RMS_NORM,
     LOWER_CUMSUM,
     LOWER_GELU,
+    OLD_QUANTIZATION,
     FUSED_ATTENTION,
     MEAN_BEFORE_TRANSPOSE,
 )
 FOLD, FOLD_AGAIN, OPSET = "constants folded", "constants folded again", "opset at most the target's"
-LARGEST_READ = 1024  # elements of a constant that may tell a shape
 OLDEST_OPSET = 13  # Squeeze, Unsqueeze, Split and ReduceSum take their axes and parts as inputs from here on
 
 
@@ -66,26 +71,6 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.output[:]
     model.graph.output.extend(inferred.graph.output)
     return model
-
-
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the type and shape, but not the data, of its large initializers.
-
-    Shape inference reads only small ones, and takes the model serialized: weights are most of its time.
-    """
-    bare = onnx.ModelProto(ir_version=model.ir_version)
-    bare.opset_import.extend(model.opset_import)
-    bare.functions.extend(model.functions)
-    bare.graph.name = model.graph.name
-    bare.graph.node.extend(model.graph.node)
-    bare.graph.input.extend(model.graph.input)
-    bare.graph.output.extend(model.graph.output)
-    for tensor in model.graph.initializer:
-        if np.prod(tensor.dims) <= LARGEST_READ:
-            bare.graph.initializer.append(tensor)
-        else:
-            bare.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-    return bare
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -186,8 +171,8 @@ def rewrite(
         change = surgery(partial(each.run, context=context)) if wanted else partial(_nothing, each.name)
         step(each.name, change)
     step(FOLD_AGAIN, surgery(lambda graph: PassReport(FOLD_AGAIN, fold(graph))))
+    _check_survivors(current, target, reports)  # before the opset, which would refuse them without the reason
     step(OPSET, lowered)
-    _check_survivors(current, target, reports)
     opset.oldest_ir(current)
     return current, reports
 

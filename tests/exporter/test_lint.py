@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from vitrim import api
 from vitrim.exporter.errors import InputError
-from vitrim.exporter.lint import compare_tables, lint, operator_table
+from vitrim.exporter.lint import compare_tables, lint, lint_all, operator_table
 from vitrim.exporter.targets import ALIASES, TARGETS, get_target
 
 
@@ -152,7 +155,7 @@ def test_attention_is_known_to_tensorrt_11_and_not_before() -> None:
     node = helper.make_node("Attention", ["x", "x", "x"], ["y"], q_num_heads=2, kv_num_heads=2)
     model = graph([node], {"x": (F, [1, 3, 8])}, {"y": (F, [1, 3, 8])}, 23)
     assert whats(model, "trt-11") == whats(model, "ort-cpu") == []
-    assert "Attention: trt-10 has no Attention" in whats(model, "trt-10")
+    assert "Attention: trt-10.13 has no Attention" in whats(model, "trt-10")
 
 
 def test_targets_by_name_alias_and_typo() -> None:
@@ -161,3 +164,64 @@ def test_targets_by_name_alias_and_typo() -> None:
     with pytest.raises(InputError, match="did you mean jetpack-6"):
         get_target("jetpak-6")
     assert get_target("trt-8.5").lacks >= {"LayerNormalization", "Gelu"}
+
+
+def test_functions_are_linted_inside() -> None:
+    body = [helper.make_node("NonZero", ["a"], ["b"], name="inside")]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "Find", ["a"], ["b"], body, opsets[:1])
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Find", ["x"], ["y"], domain="own")]
+    inner = helper.make_graph(nodes, "g", [value("x", F, [4])], [value("y", I64, [1, None])])
+    model = helper.make_model(inner, functions=[function], opset_imports=opsets)
+    for target in TARGETS:
+        found = whats(model, target)
+        assert "NonZero: its size depends on data" in found
+        assert not [what for what in found if "domain own" in what]
+    assert len(model.functions) == 1  # the caller's model stays as it is
+
+
+def test_onnxruntime_s_own_operators_are_no_error_there() -> None:
+    """What only the runtime can infer is one warning, at the operator itself and not at everything behind it."""
+    nodes = [
+        helper.make_node("FastGelu", ["x"], ["g"], name="gelu", domain="com.microsoft"),
+        helper.make_node("Relu", ["g"], ["r"]),
+        helper.make_node("Relu", ["r"], ["y"]),
+    ]
+    model = graph(nodes, {"x": (F, [2, 4])}, {"y": (F, [2, 4])})
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    for target in ("ort-cpu", "ort-cuda"):
+        (finding,) = lint(model, get_target(target))
+        assert (finding.severity, finding.node) == ("warning", "gelu")
+    assert "FastGelu: operator of the domain com.microsoft" in whats(model, "trt-11")
+    assert any(finding.node == "r" for finding in lint(model, get_target("trt-11")))
+
+
+def test_all_targets_at_once_are_the_same_as_one_by_one() -> None:
+    nodes = [helper.make_node("Gelu", ["x"], ["y"], name="act")]
+    model = graph(nodes, {"x": (F, [2, "n"])}, {"y": (F, [2, "n"])}, 20)
+    assert lint_all(model, TARGETS.values()) == {name: lint(model, get_target(name)) for name in TARGETS}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_damaged_graphs_end_in_findings_or_in_one_error(seed: int, tmp_path: Path) -> None:
+    """Bytes are overwritten: the file is refused in one line, or whatever is left of the graph is linted."""
+    nodes = [
+        helper.make_node("TopK", ["x", "k"], ["v", "i"], name="pick"),
+        helper.make_node("ReduceMean", ["v"], ["m"], axes=[-1]),
+        helper.make_node("QuantizeLinear", ["m", "s", "z"], ["y"]),
+    ]
+    weights = {"k": np.array([3]), "s": np.array(0.1, np.float32), "z": np.array(0, np.int8)}
+    whole = bytearray(
+        graph(nodes, {"x": (F, [1, 9])}, {"y": (TensorProto.INT8, [1, 1])}, 17, **weights).SerializeToString()
+    )
+    draw = np.random.default_rng(seed)
+    for position in draw.integers(0, len(whole), 4):
+        whole[position] = draw.integers(0, 256)
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(bytes(whole) if seed % 3 else bytes(whole[: draw.integers(1, len(whole))]))
+    try:
+        said = set(api.lint(path)["targets"])
+    except InputError as error:
+        said = {str(error)}
+    assert said == set(TARGETS) or [len(text.splitlines()) for text in said] == [1]

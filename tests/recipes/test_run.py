@@ -134,6 +134,9 @@ def test_inspect_shows_before_after_and_lint(made: tuple[Path, Any]) -> None:
     assert any(entry["count"] for entry in result["passes"])
     other = api.inspect(made[0] / "model.onnx", "jetpack-5")
     assert any("LayerNormalization" in finding["what"] for finding in other["findings"])
+    verdicts = api.lint(made[0])["targets"]
+    assert verdicts["ort-cpu"] == {"errors": 0, "warnings": 0, "findings": []}
+    assert verdicts["trt-8.5"]["findings"] == other["findings"]
 
 
 def test_unchanged_stages_are_skipped_and_changed_ones_are_not(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from onnx import helper
 
 from vitrim.exporter.errors import UnsupportedError
 from vitrim.exporter.lint import lint, operator_table
-from vitrim.exporter.passes.pipeline import rewrite
+from vitrim.exporter.passes.pipeline import rewrite, run_once
 from vitrim.exporter.targets import get_target
 
 node = helper.make_node
@@ -112,3 +114,40 @@ def test_other_running_sums_stay(attributes: dict[str, int], make_graph: Any, re
     assert operator_table(rewritten(model, {"x": x})[0])["CumSum"] == 1
     along = make_graph([node("CumSum", ["x", "axis"], ["y"])], {"x": x}, {"y": (np.float32, (2, 3))}, axis=np.array(0))
     assert operator_table(rewritten(along, {"x": x})[0])["CumSum"] == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("target", ["trt-8.5", "trt-10.13"])
+def test_rms_norm_in_primitives(dtype: Any, target: str, make_graph: Any, rewritten: Any) -> None:
+    x = (np.random.default_rng(0).standard_normal((2, 3, 16)) * 300).astype(dtype)  # its square overflows half
+    nodes = [node("RMSNormalization", ["x", "w"], ["y"], axis=-1, epsilon=1e-6)]
+    weight = np.linspace(0.5, 2, 16).astype(dtype)
+    model = make_graph(nodes, {"x": x}, {"y": (dtype, x.shape)}, 23, w=weight)
+    result, counts = rewritten(model, {"x": x}, target, atol=2e-3 if dtype == np.float16 else 1e-5)
+    assert counts["RMSNormalization to primitives"] == 1
+    table = operator_table(result)
+    assert table["ReduceMean"] == 1
+    assert table.get("Cast", 0) == (2 if dtype == np.float16 else 0)
+    assert "Sub" not in table
+
+
+@pytest.mark.parametrize("opset", [16, 15])
+def test_a_block_can_go_below_opset_17(opset: int, make_graph: Any, rewritten: Any) -> None:
+    """No target asks for it, but a strange runtime may: every operator of a block has a form in opset 16."""
+    x = np.random.default_rng(0).standard_normal((1, 5, 8)).astype(np.float32)
+    weights = {"w": np.ones(8, np.float32), "b": np.zeros(8, np.float32), "axes": np.array([1])}
+    nodes = [
+        node("LayerNormalization", ["x", "w", "b"], ["n"], axis=-1),
+        node("Gelu", ["n"], ["g"]),
+        node("Split", ["g"], ["s", "t"], axis=2, num_outputs=2),
+        node("Mul", ["s", "t"], ["p"]),
+        node("ReduceMax", ["p", "axes"], ["y"], keepdims=0),
+    ]
+    model = make_graph(nodes, {"x": x}, {"y": (np.float32, (1, 4))}, **weights)
+    target = replace(get_target("trt-8.5"), name="old", opset=opset)
+    result, _ = rewrite(model, target, {"x": x})
+    assert result.opset_import[0].version == opset
+    assert {"LayerNormalization", "Gelu"}.isdisjoint(operator_table(result))
+    onnx.checker.check_model(result, full_check=True)
+    np.testing.assert_allclose(run_once(result, {"x": x})["y"], run_once(model, {"x": x})["y"], atol=1e-6)
+    assert lint(result, target) == []

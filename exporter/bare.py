@@ -1,0 +1,30 @@
+"""A model without the data of its large weights: what shapes and lint are worked out on."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+LARGEST_READ = 1024  # elements of a constant that may tell a shape
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the type and shape, but not the data, of its large initializers.
+
+    Shape inference reads only small ones, and takes the model serialized: weights are most of its time. Data that is
+    still in its file stays out, small or not.
+    """
+    bare = onnx.ModelProto(ir_version=model.ir_version)
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    bare.graph.name = model.graph.name
+    bare.graph.node.extend(model.graph.node)
+    bare.graph.input.extend(model.graph.input)
+    bare.graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        if np.prod(tensor.dims) <= LARGEST_READ and tensor.data_location != TensorProto.EXTERNAL:
+            bare.graph.initializer.append(tensor)
+        else:
+            bare.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    return bare
