@@ -85,6 +85,7 @@ def test_precisions_are_a_subset_in_order() -> None:
     assert {target.name: target.precisions for target in TARGETS.values()} == {
         "ort-cpu": ("fp32", "int8"),
         "ort-cuda": ("fp32", "fp16", "int8"),
+        "ort-trt": ("fp32", "fp16", "int8"),
         "trt-8.5": ("fp32", "fp16", "int8"),
         "trt-8.6": ("fp32", "fp16", "int8"),
         "trt-10.3": PRECISIONS,
