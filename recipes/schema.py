@@ -250,6 +250,48 @@ class ExportSection(Section):
     )
 
 
+class PrecisionSection(Section):
+    """What the pruned graph computes in; the dense graph that it is timed against stays in float32."""
+
+    name: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        default="fp32", description="int8: the products with a weight; on TensorRT the rest is fp16."
+    )
+    images: int = Field(default=64, ge=1, description="Calibration images that ranges are measured on.")
+    half_io: bool = Field(default=False, description="Half-precision inputs and outputs instead of float32 ones.")
+    headroom: float = Field(
+        default=4.0,
+        ge=1,
+        description="fp16: an activation that exceeds 65504 over this on the calibration images stays in float32.",
+    )
+    float32: list[str] = Field(
+        default_factory=list, description="Nodes that stay in float32 besides, as patterns such as node_MatMul_9*."
+    )
+    calibrator: Literal["minmax", "percentile", "entropy"] = Field(
+        default="minmax", description="int8: how an activation's range comes from what it is on the images."
+    )
+    percentile: float = Field(default=99.999, gt=50, le=100, description="With calibrator: percentile.")
+    equalize: bool = Field(default=True, description="int8: even out channels between normalizations and weights.")
+    agreement: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Least share of images with the float32 graph's top class; int8 gives layers back to float32 "
+        "until it holds. null: 0.98 for int8, 0.99 for fp16, 0.95 for bf16.",
+    )
+    cosine: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Least mean cosine of logits with PyTorch's. null: 0.9995 for fp16, 0.99 for bf16 and int8.",
+    )
+    keep_slower: bool = Field(
+        default=False, description="Keep the precision even where the graph is timed here and is not faster in it."
+    )
+    tool: Literal["onnxruntime", "modelopt"] = Field(
+        default="onnxruntime", description="What places Q/DQ pairs for TensorRT; modelopt is an extra of its own."
+    )
+
+
 class ParitySection(Section):
     """When two runners count as equal."""
 
@@ -294,6 +336,7 @@ class Recipe(Section):
     slim: SlimSection | None = Field(default=None, description="Make the model narrower first.")
     prune: PruneSection | None = Field(default=None, description="Prune its tokens.")
     export: ExportSection = Field(default_factory=ExportSection)
+    precision: PrecisionSection = Field(default_factory=PrecisionSection)
     parity: ParitySection = Field(default_factory=ParitySection)
     bench: BenchSection = Field(default_factory=BenchSection)
     engine: EngineSection = Field(default_factory=EngineSection)

@@ -3,10 +3,12 @@
 ::
 
     LayerNormalization(gamma, beta)--MatMul(W)  =>  LayerNormalization(gamma / s, beta / s)--MatMul(s W)
+    ...--Mul(gamma)--Add(beta)--MatMul(W)       =>  ...--Mul(gamma / s)--Add(beta / s)--MatMul(s W)
 
-The graph computes the same numbers. One scale has to do for all channels of an activation, so a few large channels take the
-resolution of all others; a weight has a scale of its own for every column of outputs. `s` goes half of the way, as SmoothQuant
-(Xiao et al. 2023, section 4, alpha = 0.5) has it: s_j = sqrt(max|x_j| / max|W_j|), here with a geometric mean of 1.
+The graph computes the same numbers. One scale has to do for all channels of an activation, so a few large channels take
+the resolution of all others; a weight has a scale of its own for every column of outputs. `s` goes half of the way, as
+SmoothQuant (Xiao et al. 2023, section 4, alpha = 0.5) has it: s_j = sqrt(max|x_j| / max|W_j|), here with a geometric
+mean of 1.
 """
 
 from __future__ import annotations
@@ -19,27 +21,40 @@ import onnx.helper
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from ..passes.base import constant, only_consumer, producer
+from ..passes.base import only_consumer, producer
 from ..passes.pipeline import copy_of, export_graph
 from ..runtime.runners import OrtRunner
 
 _LEAST = 1e-5  # below it a channel says nothing
 
 
+def affine_of(tensor: gs.Tensor) -> list[gs.Constant] | None:
+    """Factors and shifts of the normalization that writes a tensor, if they are constants that nothing else reads."""
+    norm = producer(tensor, "LayerNormalization", "Add")
+    if norm is None:
+        return None
+    if norm.op == "LayerNormalization":
+        found = list(norm.inputs[1:3])
+    else:  # the last two nodes of a normalization in primitives
+        scaled = next((value.inputs[0] for value in norm.inputs if value.inputs and value.inputs[0].op == "Mul"), None)
+        if scaled is None or only_consumer(scaled.outputs[0]) is not norm:
+            return None
+        found = [value for node in (scaled, norm) for value in node.inputs if isinstance(value, gs.Constant)]
+    whole = len(found) == 2 and all(isinstance(value, gs.Constant) and value.values.ndim == 1 for value in found)
+    return found if whole and all(len(value.outputs) == 1 for value in found) else None
+
+
 def normalized_products(graph: gs.Graph) -> list[gs.Node]:
-    """Products with a weight that alone read a LayerNormalization whose factors are constant."""
-    found = []
-    for node in graph.nodes:
-        if node.op != "MatMul" or constant(node.inputs[1]) is None:
-            continue
-        norm = producer(node.inputs[0], "LayerNormalization")
-        if norm is None or only_consumer(node.inputs[0]) is not node or len(norm.inputs) < 3:
-            continue
-        if all(
-            constant(tensor) is not None and len(tensor.outputs) == 1 for tensor in (*norm.inputs[1:3], node.inputs[1])
-        ):
-            found.append(node)
-    return found
+    """Products with a weight that alone read a normalization whose factors are constant."""
+    return [
+        node
+        for node in graph.nodes
+        if node.op == "MatMul"
+        and isinstance(node.inputs[1], gs.Constant)
+        and len(node.inputs[1].outputs) == 1
+        and only_consumer(node.inputs[0]) is node
+        and affine_of(node.inputs[0]) is not None
+    ]
 
 
 def channel_maxima(
@@ -61,7 +76,7 @@ def channel_maxima(
     runner, seen = OrtRunner(watched.SerializeToString()), dict[str, np.ndarray]()
     for piece in images:
         for start in range(0, len(piece), runner.batch):
-            outputs = runner(np.resize(piece[start : start + runner.batch], runner.shape).astype(np.float32))
+            outputs = runner(np.resize(piece[start : start + runner.batch], runner.shape))
             for name in names:
                 value = outputs[f"{name}/max"]
                 seen[name] = np.maximum(seen.get(name, value), value)
@@ -81,12 +96,12 @@ def equalize(model: onnx.ModelProto, maxima: Mapping[str, np.ndarray]) -> tuple[
     graph = gs.import_onnx(copy_of(model))
     products = [node for node in normalized_products(graph) if node.inputs[0].name in maxima]
     for node in products:
-        norm, weight = node.inputs[0].inputs[0], node.inputs[1]
+        weight = node.inputs[1]
         largest = np.maximum(maxima[node.inputs[0].name], _LEAST).astype(np.float64)
         rows = np.maximum(np.abs(weight.values).max(axis=1), _LEAST).astype(np.float64)
         factors = np.sqrt(largest / rows)
         factors /= np.exp(np.log(factors).mean())
-        for tensor in norm.inputs[1:3]:
+        for tensor in affine_of(node.inputs[0]) or []:
             tensor.values = (tensor.values / factors).astype(np.float32)
         weight.values = (weight.values * factors[:, None]).astype(np.float32)
     return export_graph(graph, model), len(products)

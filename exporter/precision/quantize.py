@@ -16,36 +16,51 @@ import contextlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
+import onnx_graphsurgeon as gs
 
-from ..passes.pipeline import copy_of, with_shapes
+from ..passes.pipeline import copy_of, export_graph, with_shapes
 
 Scheme = Literal["onnxruntime", "tensorrt"]
 
 
+_MOVES = ("Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
+
+
 def quantizable(model: onnx.ModelProto) -> list[str]:
-    """Names of the products with a weight inside the blocks, in the order of the graph; the classifier is not one."""
+    """Names of the products with a weight inside the blocks, in the order of the graph.
+
+    The first product (the patch embedding) and the last one (the classifier) are not among them.
+    """
     weights = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
-    logits = _above(model, model.graph.output[0].name)
-    names = [
+    makers = {name: node for node in model.graph.node for name in node.output}
+    ends = {value.name for value in model.graph.input}
+    last = _above(makers, model.graph.output[0].name, (*_MOVES, "Add"))
+    return [
         node.name
         for node in model.graph.node
-        if node.op_type == "MatMul" and node.input[1] in weights and node.name != logits
+        if node.op_type == "MatMul" and node.input[1] in weights
+        if node is not last and _source(makers, node.input[0]) not in ends
     ]
-    return names
 
 
-def _above(model: onnx.ModelProto, output: str) -> str | None:
-    """The product that an output comes from, through additions, casts and reshapes only."""
-    makers = {name: node for node in model.graph.node for name in node.output}
-    node = makers.get(output)
-    while node is not None and node.op_type in ("Add", "Cast", "Reshape", "Squeeze"):
+def _above(makers: Mapping[str, onnx.NodeProto], tensor: str, through: tuple[str, ...]) -> onnx.NodeProto | None:
+    """The first node above a tensor that is none of `through`."""
+    node = makers.get(tensor)
+    while node is not None and node.op_type in through:
         node = next((makers[name] for name in node.input if name in makers), None)
-    return node.name if node is not None and node.op_type in ("MatMul", "Gemm") else None
+    return node
+
+
+def _source(makers: Mapping[str, onnx.NodeProto], tensor: str) -> str:
+    """What a tensor was before it was moved around."""
+    while tensor in makers and makers[tensor].op_type in _MOVES:
+        tensor = makers[tensor].input[0]
+    return tensor
 
 
 def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme: Scheme) -> onnx.ModelProto:
@@ -87,6 +102,26 @@ def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     return with_shapes(_like(model, quantizer.model.model))
+
+
+def restored(quantized: onnx.ModelProto, model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
+    """A quantized graph with some of its products in float32 again.
+
+    Args:
+        quantized: of `with_qdq`; it is not changed.
+        model: the float32 graph that it was made from.
+        nodes: names of the products.
+    """
+    graph = gs.import_onnx(copy_of(quantized))
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weight_of = {node.name: node.input[1] for node in model.graph.node if node.name in nodes}
+    for node in graph.nodes:
+        if node.name in weight_of:
+            values = onnx.numpy_helper.to_array(weights[weight_of[node.name]])
+            activation = node.inputs[0].inputs[0].inputs[0].inputs[0].inputs[0]  # MatMul, DQ, q, Q, x
+            node.inputs = [activation, gs.Constant(f"{node.name}_float32", values)]
+    graph.cleanup()
+    return export_graph(graph, quantized)
 
 
 def with_dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:

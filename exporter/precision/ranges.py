@@ -29,7 +29,7 @@ def largest_activations(model: onnx.ModelProto, images: Iterable[np.ndarray]) ->
 
     Args:
         model: float32, with inferred shapes; it is not changed.
-        images: pieces of [n, channels, height, width] float32.
+        images: pieces of [n, ...] as the graph takes them.
 
     Raises:
         InputError: an activation is NaN or infinite already in float32; it is named.
@@ -48,7 +48,7 @@ def largest_activations(model: onnx.ModelProto, images: Iterable[np.ndarray]) ->
     largest = dict.fromkeys(names, 0.0)
     for piece in images:
         for start in range(0, len(piece), runner.batch):
-            batch = np.resize(piece[start : start + runner.batch], runner.shape).astype(np.float32)
+            batch = np.resize(piece[start : start + runner.batch], runner.shape)
             seen = runner(batch)
             for name in names:
                 value = float(seen[f"{name}/largest"])
@@ -81,7 +81,7 @@ def quantization_ranges(
 
     Args:
         model: float32, of one input.
-        images: pieces of [n, channels, height, width] float32.
+        images: pieces of [n, ...] as the graph takes them.
         calibrator: smallest and largest value; the range of a share of the values; the range of least divergence.
         percentile: share of the values in percent, for `percentile`.
         symmetric: the same range on both sides of zero.

@@ -10,13 +10,15 @@
 1. normalizations and softmaxes by operator, those in primitives by the names that the lowering pass gives;
 2. reductions (sums, means, norms) and operators with a wide range, such as Exp;
 3. the way from a projection to every TopK: token scores, variances, similarities, power iterations;
-4. the way from a projection to what is added to a softmax's logits: log(size) of merged tokens.
+4. the way from pixels to the embedded tokens: their weights are too small, and their sums too large, for fp16;
+5. the way from a projection to what is added to a softmax's logits: log(size) of merged tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..passes.lower import NORM
@@ -39,6 +41,9 @@ def is_projection(node: gs.Node) -> bool:
 def wide_nodes(graph: gs.Graph) -> set[str]:
     """Names of the nodes that stay in float32, whatever their activations."""
     wide = {node.name for node in graph.nodes if _by_itself(node)}
+    for image in graph.inputs:
+        if image.dtype == np.uint8:
+            wide |= {node.name for node in _embedding(image)}
     for node in graph.nodes:
         if node.op in ("TopK", "ArgMax", "ArgMin"):
             wide |= {above.name for above in _way_up(node.inputs[:1])}
@@ -54,6 +59,18 @@ def wide_nodes(graph: gs.Graph) -> set[str]:
 def _by_itself(node: gs.Node) -> bool:
     """Cases 1 and 2."""
     return node.op in NORMALIZATIONS | _WIDE or node.op.startswith("Reduce") or node.name.startswith(f"{NORM}_")
+
+
+def _embedding(image: gs.Tensor) -> Iterator[gs.Node]:
+    """Every node from an image to the first sum behind the product that embeds it."""
+    tensor, embedded = image, False
+    while len(tensor.outputs) == 1:
+        node = tensor.outputs[0]
+        yield node
+        embedded = embedded or is_projection(node)
+        if embedded and node.op == "Add":
+            return
+        tensor = node.outputs[0]
 
 
 def _way_up(tensors: Iterable[gs.Tensor]) -> Iterator[gs.Node]:

@@ -1,0 +1,154 @@
+"""Which products of a graph bear int8, found by running it: the worst go back to a finer form until answers hold.
+
+A product can have one scale a tensor (`tensor`, the fastest), one a token (`token`), or stay in float32 (`float`). All
+start with one a tensor. Where that does not hold, each product's part of the damage is measured (the divergence of the
+outputs with only this one quantized), and the worst get the finer form: as few as do, found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..exporter.fidelity import fidelity
+
+Run = Callable[["Layout", np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """In which form each product is; those in neither set have one scale a tensor.
+
+    Attributes:
+        token: names of products with a scale a token.
+        floats: names of products in float32.
+    """
+
+    token: frozenset[str] = frozenset()
+    floats: frozenset[str] = frozenset()
+
+
+@dataclass
+class Found:
+    """What the scan found.
+
+    Attributes:
+        layout: the forms.
+        agreement: share of the images with the float32 graph's top class.
+        kl: mean divergence of the outputs from the float32 graph's.
+        holds: whether the wanted agreement was reached.
+        alone: by form and product, divergence with only this one quantized; empty where nothing had to be ranked.
+        tried: how many layouts were run.
+    """
+
+    layout: Layout
+    agreement: float
+    kl: float
+    holds: bool
+    alone: dict[str, dict[str, float]] = field(default_factory=dict)
+    tried: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; the damage of single products, the worst first."""
+        worst = {form: dict(sorted(kls.items(), key=lambda item: -item[1])) for form, kls in self.alone.items()}
+        return {
+            "float32": sorted(self.layout.floats),
+            "scale_a_token": sorted(self.layout.token),
+            "agreement": self.agreement,
+            "kl": self.kl,
+            "holds": self.holds,
+            "alone_kl": worst,
+            "layouts_tried": self.tried,
+        }
+
+
+def scan(
+    products: Sequence[str],
+    run: Run,
+    images: np.ndarray,
+    reference: np.ndarray,
+    wanted: float,
+    *,
+    per_token: bool,
+    few: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Found:
+    """Find the cheapest forms that keep the answers.
+
+    Half of the disagreement that is allowed is aimed at, because forms are chosen on the very images that judge them.
+
+    Args:
+        products: names of all that may be quantized.
+        run: (layout, images) -> logits [n, classes].
+        images: [n, ...] as the graph takes them.
+        reference: [n, classes] logits of the float32 graph on them.
+        wanted: least share of images with the same top class.
+        per_token: whether the runtime has the form with a scale a token.
+        few: images that single products are judged on.
+        progress: called with (layouts tried, a guess at how many there will be).
+    """
+    aim = wanted + (1 - wanted) / 2
+    every = frozenset(products)
+    seen: dict[Layout, Mapping[str, float]] = {}
+    total = 1
+
+    def told() -> None:
+        if progress:
+            progress(min(state.tried, total), total)
+
+    def judge(layout: Layout) -> bool:
+        if layout not in seen:
+            seen[layout] = fidelity(reference, run(layout, images), None)
+            state.tried += 1
+            told()
+        return seen[layout]["agreement"] >= aim
+
+    def rank(form: str) -> list[str]:
+        kls = {}
+        for name in products:
+            rest = every - {name}
+            layout = Layout(frozenset({name}), rest) if form == "token" else Layout(floats=rest)
+            kls[name] = float(fidelity(reference[:few], run(layout, images[:few]), None)["kl"])
+            state.tried += 1
+            told()
+        state.alone[form] = kls
+        return sorted(products, key=lambda name: -kls[name])
+
+    state = Found(Layout(), 0.0, 0.0, False)
+    layout = Layout()
+    if not judge(layout):
+        total += len(products) * (2 if per_token else 1) + 12
+        worst = rank("tensor")
+        finest = Layout(every) if per_token else Layout(floats=every)
+        if per_token and not judge(finest):
+            worst_token = rank("token")
+            floats = _fewest(len(products), lambda n: judge(Layout(every, frozenset(worst_token[:n]))))
+            gone = frozenset(worst_token[:floats])
+            left = [name for name in worst if name not in gone]
+            tokens = _fewest(len(left), lambda n: judge(Layout(frozenset(left[:n]), gone)))
+            layout = Layout(frozenset(left[:tokens]), gone)
+        elif per_token:
+            layout = Layout(frozenset(worst[: _fewest(len(worst), lambda n: judge(Layout(frozenset(worst[:n]))))]))
+        else:
+            count = _fewest(len(worst), lambda n: judge(Layout(floats=frozenset(worst[:n]))))
+            layout = Layout(floats=frozenset(worst[:count]))
+    state.layout, state.holds = layout, judge(layout)
+    state.agreement, state.kl = float(seen[layout]["agreement"]), float(seen[layout]["kl"])
+    total = state.tried
+    told()
+    return state
+
+
+def _fewest(most: int, holds: Callable[[int], bool]) -> int:
+    """The smallest number up to `most` that holds, by bisection: more is taken to hold wherever fewer does."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
