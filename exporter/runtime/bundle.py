@@ -28,6 +28,7 @@ __all__ = [
     "FORMAT",
     "MANIFEST",
     "load_golden",
+    "precision_of",
     "publish",
     "read_manifest",
     "refuse_foreign",
@@ -92,6 +93,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not whole:
         raise InputError(f"{path} is not the file that was published (its hash differs); copy the bundle again")
     return data
+
+
+def precision_of(manifest: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The precision of a bundle's graphs, and the nodes of them that stay in float32; older manifests say none."""
+    told = manifest.get("precision") or {}
+    return told.get("name", "fp32"), list(told.get("float32_nodes", ()))
 
 
 def _parse_manifest(path: Path) -> tuple[str, dict[str, Any]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-Outputs = Mapping[str, np.ndarray]
-Replay = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
+if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
+    Outputs = Mapping[str, np.ndarray]
+    Replay = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..errors import EnvironmentLackError, InputError
 
-Outputs = dict[str, np.ndarray]
+if TYPE_CHECKING:
+    Outputs = dict[str, np.ndarray]
+else:
+    Outputs = dict  # Python 3.8, which run_on_device.py serves, has no dict[...]
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _PROVIDER_HELP = {
@@ -99,7 +102,7 @@ class OrtRunner:
         self.shape = tuple(int(size) for size in first.shape)
         self.batch = self.shape[0]
         self.outputs = [output.name for output in self.session.get_outputs()]
-        short = providers[0].removesuffix("ExecutionProvider").lower()
+        short = providers[0].replace("ExecutionProvider", "").lower()
         self.name = name or f"onnxruntime-{short}"
 
     def __call__(self, image: np.ndarray) -> Outputs:
