@@ -54,4 +54,11 @@ On the device, without PyTorch (`pip install 'vitrim[device]'`):
     vitrim build .     # build model.engine with this machine's TensorRT and prove it
     vitrim check .     # hold the files against their hashes and the outputs against PyTorch's
     vitrim bench .     # time the dense and the pruned graph and the plan's floor, interleaved
+
+Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are installed, as on a Jetson:
+
+    python3 run_on_device.py info
+    python3 run_on_device.py build
+    python3 run_on_device.py check
+    python3 run_on_device.py bench --energy -o ../bench.json
 """

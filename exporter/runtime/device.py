@@ -153,7 +153,9 @@ def graphs_of(root: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
     """
     precision, pinned = bundle.precision_of(manifest)
     graphs = {
-        kind: Graph(root / name, precision, tuple(pinned)) for kind, name in _GRAPHS.items() if name in manifest["files"]
+        kind: Graph(root / name, precision, tuple(pinned))
+        for kind, name in _GRAPHS.items()
+        if name in manifest["files"]
     }
     # A model that was only slimmed has no token plan, and so no floor.
     lacks = sorted(set(_GRAPHS) - set(graphs) - (set() if "budget.json" in manifest["files"] else {"floor"}))
@@ -246,7 +248,7 @@ def _modes(pruned: Any, cuda_graph: bool, make_other: Callable[[], Any]) -> dict
     """The pruned engine run in every way, interleaved, in milliseconds.
 
     `cuda_graph` and `plain` are inference alone, launched as a CUDA graph and not; `with_copies` is as benched with the
-    copies to and from the GPU; `copy_in`, `copy_out` and, by the GPU's own events, `gpu_only` are told where the runner can be timed that way.
+    copies to and from the GPU. Where the runner tells them: `copy_in`, `copy_out`, and `gpu_only` by the GPU's clock.
     """
     image = _noise(pruned)
     mine, others = ("cuda_graph", "plain") if cuda_graph else ("plain", "cuda_graph")

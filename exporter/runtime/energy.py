@@ -134,16 +134,14 @@ def jetson_meter(root: Path = ROOT) -> Meter | None:
                 rails[label] = lambda volts=volts, amperes=amperes: _must(volts) * _must(amperes) / 1e6  # type: ignore[misc]
     for folder in sorted(drivers.glob("ina3221*/*/iio:device*")):  # kernels of JetPack 4
         for channel in (0, 1, 2):
-            label, power = _read(folder / f"rail_name_{channel}"), folder / f"in_power{channel}_input"
-            if label and label != "NC" and _number(power) is not None:
+            label, power = _read(folder / f"rail_name_{channel}") or "NC", folder / f"in_power{channel}_input"
+            if label != "NC" and _number(power) is not None:
                 rails[label] = lambda power=power: _must(power) / 1e3  # type: ignore[misc]
     if not rails:
         return None
     whole = [name for name in rails if name in _WHOLE_MODULE][:1]
     total = whole or [name for name in rails if name not in _WITHIN_OTHERS]
-    return Meter(
-        "ina3221", tuple(rails), tuple(total), False, lambda: {name: read() for name, read in rails.items()}
-    )
+    return Meter("ina3221", tuple(rails), tuple(total), False, lambda: {name: read() for name, read in rails.items()})
 
 
 def _must(path: Path) -> float:
@@ -169,9 +167,7 @@ def nvml_meter(load: Callable[[], Any]) -> tuple[Meter | None, str]:
     try:
         pynvml.nvmlInit()
         address = pci_address()  # CUDA and NVML number cards differently
-        card = (
-            pynvml.nvmlDeviceGetHandleByPciBusId(address) if address else pynvml.nvmlDeviceGetHandleByIndex(0)
-        )
+        card = pynvml.nvmlDeviceGetHandleByPciBusId(address) if address else pynvml.nvmlDeviceGetHandleByIndex(0)
         name = pynvml.nvmlDeviceGetName(card)
         rail = name.decode() if isinstance(name, bytes) else str(name)
         try:
@@ -326,3 +322,14 @@ def energy(
         return measure(runs, batch, meter, seconds=seconds)
     except OSError as error:
         return {"joules_per_image": None, "reason": f"no energy: the meter failed ({error})"}
+
+
+def describe(spent: Mapping[str, Any]) -> list[str]:
+    """`energy` of a benchmark for a person, a line a graph."""
+    if spent["joules_per_image"] is None:
+        return [spent["reason"]]
+    lines = [
+        f"{name} {found['median']:.4g} J an image above idle ({found['range'][0]:.4g} to {found['range'][1]:.4g})"
+        for name, found in spent["joules_per_image"].items()
+    ]
+    return [*lines, f"idle {spent['idle_watts']:.2f} W, by {spent['meter']}: {' + '.join(spent['counted'])}"]

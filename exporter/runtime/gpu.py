@@ -45,7 +45,7 @@ def cuda_device(load: Callable[[], Any] = _load) -> dict[str, str] | None:
 
 
 def pci_address(load: Callable[[], Any] = _load) -> str | None:
-    """PCI address of CUDA's device 0, by which other tools know the card; None without a driver. Unverified on a GPU."""
+    """PCI address of CUDA's device 0, which other tools know a card by; None without a driver. Unverified on a GPU."""
     try:
         cuda = load()
     except OSError:

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, NotFasterError, ParityError, VitrimError
+from ..errors import NotFasterError, ParityError, VitrimError
 from ..files import atomic_write
 from . import bare, bundle, device, gpu
+from .energy import describe
 from .machine import environment
 from .parity import describe_failure
-
-device.engine = bare  # type: ignore[assignment]
 
 
 def main(arguments: Sequence[str], here: Path) -> int:
@@ -31,6 +30,7 @@ def main(arguments: Sequence[str], here: Path) -> int:
     Returns:
         the exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here.
     """
+    device.engine = bare
     options = _parser(here).parse_args(arguments)
     commands = {"info": _info, "check": _check, "build": _build, "bench": _bench}
     try:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str], here: Path) -> int:
 def _parser(here: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_on_device.py",
-        description="Build, check and time this bundle with the machine's own TensorRT. Needs no vitrim and no PyTorch.",
+        description="Build, check and time this bundle with this machine's own TensorRT, without vitrim.",
     )
     commands = parser.add_subparsers(dest="command", metavar="info|check|build|bench")
     commands.required = True
@@ -62,7 +62,9 @@ def _parser(here: Path) -> argparse.ArgumentParser:
         command.add_argument("-o", "--out", type=Path, help="write the result as JSON to this file, outside the bundle")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
         if name in ("check", "bench"):
-            command.add_argument("--onnxruntime", action="store_true", help="by onnxruntime on the CPU, where installed")
+            command.add_argument(
+                "--onnxruntime", action="store_true", help="by onnxruntime on the CPU, where installed"
+            )
             command.add_argument("--threads", type=int, help="of onnxruntime; all cores by default")
         if name == "check":
             command.add_argument("--atol", type=float, help="largest error of a logit; the bundle's own by default")
@@ -125,22 +127,12 @@ def _write(result: dict[str, Any], options: argparse.Namespace) -> None:
     """The result to a file and to the screen."""
     text = json.dumps(result, indent=2, default=str)
     if options.out is not None:
-        outside(options.out, options.bundle)
+        bundle.refuse_inside(options.out, options.bundle)
         atomic_write(options.out, text + "\n")
     if options.json:
         print(text)
     else:
         print("\n".join(_lines(options.command, result)))
-
-
-def outside(path: Path, folder: Path) -> None:
-    """Refuse to write into a bundle: its hashes would no longer be those of its manifest.
-
-    Raises:
-        InputError: the path lies in the folder.
-    """
-    if folder.resolve() in path.resolve().parents:
-        raise InputError(f"{path} lies in the bundle, which must stay as it was published; name a file outside it")
 
 
 def _lines(command: str, result: dict[str, Any]) -> list[str]:
@@ -175,18 +167,7 @@ def _bench_lines(result: dict[str, Any]) -> list[str]:
         lines.append(f"Overhead over free slicing to the same tokens: {result['overhead']:.3f}")
     spent = result.get("energy")
     if spent:
-        lines += [f"Energy: {text}" for text in energy_lines(spent)]
+        lines += [f"Energy: {text}" for text in describe(spent)]
     if where.get("clock_advice"):
         lines.append(f"Clocks: {where['clocks']}; to lock them: {'; '.join(where['clock_advice'])}")
     return [*lines, f"Warning: {where['warning']}"] if where.get("warning") else lines
-
-
-def energy_lines(spent: dict[str, Any]) -> list[str]:
-    """`energy` of a benchmark for a person."""
-    if spent["joules_per_image"] is None:
-        return [spent["reason"]]
-    lines = [
-        f"{name} {found['median']:.4g} J an image above idle ({found['range'][0]:.4g} to {found['range'][1]:.4g})"
-        for name, found in spent["joules_per_image"].items()
-    ]
-    return [*lines, f"idle {spent['idle_watts']:.2f} W, by {spent['meter']}: {' + '.join(spent['counted'])}"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from ... import __version__
+
 FILE = "run_on_device.py"
 _ROOT = Path(__file__).resolve().parent.parent
 _ENTRY = "runtime.on_device"
@@ -84,18 +86,14 @@ _PACKAGE = "vitrim_on_device"
 
 def source() -> str:
     """The text of run_on_device.py."""
-    from .. import __name__ as exporter
-
-    version = __import__(exporter.partition(".")[0]).__version__
-    parts = [_HEAD.format(version=version)]
+    parts = [_HEAD.format(version=__version__)]
     for package in ("", ".runtime"):
         parts.append(f'_SOURCES["{_PACKAGE}{package}"] = ""\n')
     for name in modules():
         text = _path(name).read_text(encoding="utf-8")
-        if "\'\'\'" in text or "\\\\\'" in text:
-            raise AssertionError(f"{name} cannot be embedded: it holds three single quotes")
+        assert "'''" not in text, f"{name} cannot be embedded: it holds three single quotes"
         line = f"# {'-' * 12} {name} {'-' * (100 - len(name))}"
-        parts.append(f"{line}\n_SOURCES[\"{_PACKAGE}.{name}\"] = r\'\'\'{text}\'\'\'\n")
+        parts.append(f"{line}\n_SOURCES[\"{_PACKAGE}.{name}\"] = r'''{text}'''\n")
     return "\n".join(parts) + _TAIL.replace("{entry}", f"{_PACKAGE}.{_ENTRY}")
 
 

@@ -1,0 +1,307 @@
+"""run_on_device.py in processes of its own, Python 3.8's too, with a stand-in for TensorRT and one for libcudart.
+
+What the stand-ins cannot show is that the real ones take these calls: unverified on a GPU. That the real libcudart has
+them by these names is a test of its own, where there is one.
+"""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vitrim.exporter.errors import EnvironmentLackError, UnsupportedError
+from vitrim.exporter.runtime import bare, bundle, cuda, engine, parity, standalone, stats, trt
+
+STANDIN = Path(__file__).parent / "standin"
+SHAPE = [2, 4, 2, 2]
+
+
+def python_38() -> str:
+    """A Python 3.8 with numpy; skips where there is none."""
+    places = [os.environ.get("VITRIM_PYTHON38"), shutil.which("python3.8")]
+    places += [str(path) for path in sorted(Path.home().glob(".pyenv/versions/3.8*/bin/python"))]
+    for place in filter(None, places):
+        asked = subprocess.run(
+            [place, "-c", "import sys, numpy; assert sys.version_info[:2] == (3, 8)"], capture_output=True, check=False
+        )
+        if asked.returncode == 0:
+            return place
+    pytest.skip("no Python 3.8 with numpy here (VITRIM_PYTHON38 may name one)")
+
+
+@pytest.fixture(params=["3.8", "this"])
+def python(request: pytest.FixtureRequest) -> str:
+    return python_38() if request.param == "3.8" else sys.executable
+
+
+@pytest.fixture(scope="session")
+def cudart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in for libcudart, compiled."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler here for the stand-in of libcudart")
+    made = tmp_path_factory.mktemp("cuda") / "libcudart.so.13"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(made), str(STANDIN / "cudart.c")]
+    subprocess.run(command, check=True)
+    return made
+
+
+def golden(scale: float = 3.0) -> dict[str, np.ndarray]:
+    """Images and what the stand-in's graph makes of them; the cut is a near-tie on the first image alone."""
+    images = np.random.default_rng(0).standard_normal((4, *SHAPE[1:])).astype(np.float32)
+    logits = np.float32(scale) * images.mean(axis=(2, 3))
+    kept = np.argsort(-logits, axis=1)[:, :2]
+    return {"image": images, "logits": logits, "kept_1": kept, "gap_1": np.array([1e-7, 0.5, 0.5, 0.5])}
+
+
+def make(folder: Path, precision: str | None = None, **changed: Any) -> Path:
+    """A bundle whose graphs the stand-in computes."""
+    folder.mkdir()
+    for name, wait in (("dense", 0.004), ("model", 0.002), ("floor", 0.0015)):
+        graph = {"shape": SHAPE, "scale": 3.0, "wait": wait}
+        (folder / f"{name}.onnx").write_text(json.dumps(graph | (changed if name == "model" else {})))
+    (folder / "budget.json").write_text("{}")
+    rung = {"name": "onnx", "passed": True, "images": 4, "top1": 1.0, "stages": [], "smallest_atol": 1e-6}
+    told = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 1e-6, "smallest_tie": None}
+    (folder / "parity.json").write_text(
+        json.dumps(told | {"first_offender": None, "rungs": [rung], "smallest_tie": 0.0})
+    )
+    np.savez(folder / "golden.npz", **golden())  # type: ignore[arg-type]
+    standalone.write(folder)
+    extra = {} if precision is None else {"precision": {"name": precision, "float32_nodes": []}}
+    bundle.write_manifest(folder, {"vitrim": "0"}, ["test"], target="jetpack-5", batch=2, **extra)
+    return folder
+
+
+class Device:
+    """A machine with the stand-ins."""
+
+    def __init__(self, python: str, cudart: Path, scratch: Path, version: str) -> None:
+        self.python, self.log = python, scratch / "log.jsonl"
+        stripped = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PATH")}
+        self.environment = stripped | {
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(STANDIN),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LD_LIBRARY_PATH": str(cudart.parent),
+            "STANDIN_VERSION": version,
+            "STANDIN_CUDART": str(cudart),
+            "STANDIN_LOG": str(self.log),
+        }
+
+    def __call__(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [self.python, "-W", "error", str(folder / standalone.FILE), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=self.environment, cwd=folder.parent, timeout=120, check=False
+        )
+
+    def builds(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def test_python_38_can_read_it_and_every_module_in_it() -> None:
+    ast.parse(standalone.source(), feature_version=(3, 8))
+    names = standalone.modules()
+    assert {"errors", "runtime.parity", "runtime.stats", "runtime.bundle", "runtime.on_device"} <= set(names)
+    allowed = {"numpy", "tensorrt", "onnxruntime", "pynvml", "polygraphy", *sys.stdlib_module_names}
+    for name in names:
+        tree = ast.parse(standalone._path(name).read_text(encoding="utf-8"), feature_version=(3, 8))
+        for node in ast.walk(tree):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert {one.partition(".")[0] for one in imported} <= allowed, name
+
+
+def test_its_engines_take_what_those_of_the_package_take() -> None:
+    ours, theirs = (inspect.signature(one.build_engine).parameters for one in (bare, engine))
+    assert set(theirs) - {"engine", "timing_cache"} == set(ours) - {"engine_file"}
+    assert {key: one.default for key, one in ours.items()}["workspace_mib"] == theirs["workspace_mib"].default
+    public = {name for name in dir(engine.TrtRunner) if not name.startswith("_")}
+    assert public <= set(dir(bare.TrtRunner))
+
+
+def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> None:
+    folder, device = make(tmp_path / "b"), Device(python, cudart, tmp_path, "8.5.2.2")
+    lacks = device(folder, "check")
+    assert (lacks.returncode, lacks.stderr.count("\n")) == (3, 1)
+    assert "nothing was checked" in lacks.stderr
+    assert "has no model.engine: build it first" in device(folder, "bench").stderr
+
+    built = device(folder, "build", "--workspace", "64")
+    assert (built.returncode, built.stderr) == (0, "")
+    assert device.builds()[0]["pools"] == {"WORKSPACE": 64 << 20}
+    assert "tensorrt-8.5.2.2 = golden: ok, 4 images" in built.stdout
+    manifest = bundle.verify(folder)  # by the package: the file is what the device published
+    assert (manifest["engine"], manifest["versions"]) == ("built", {"vitrim": "0"})
+    assert standalone.FILE in manifest["files"]
+
+    checked = device(folder, "check", "--json")
+    rung = json.loads(checked.stdout)["rungs"][-1]
+    assert (checked.returncode, rung["passed"], rung["top1"], rung["unproven"]) == (0, True, 1.0, 0)
+
+    out = tmp_path / "bench.json"
+    timed = device(folder, "bench", "--runs", "12", "--warmup", "0", "--allow-slower", "--cuda-graph", "-o", str(out))
+    assert (timed.returncode, timed.stderr) == (0, "")
+    result = json.loads(out.read_text())
+    assert set(result["distributions"]) == {"dense", "pruned", "floor"}
+    assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies", "copy_in", "copy_out", "gpu_only"}
+    assert result["modes"]["gpu_only"]["median"] >= 2.0  # the graph was launched, and its 2 ms were waited for
+    where = result["environment"]
+    assert (where["runtime"], where["cuda_graph"], where["tensorrt"]) == ("tensorrt-8.5.2.2", True, "8.5.2.2")
+    assert result["bundle"]["graph_sha256"] == manifest["files"]["model.onnx"]["sha256"]
+    assert len(device.builds()) == 3  # pruned once, dense and floor for the benchmark
+
+    told = json.loads(device(folder, "info", "--json").stdout)
+    assert (told["engine"], told["engines"]) == ("built", "can be built here")
+    inside = device(folder, "check", "-o", str(folder / "check.json"))
+    assert "lies in the bundle" in inside.stderr
+    bundle.verify(folder)
+
+
+def test_damage_is_found_before_anything_is_used(cudart: Path, tmp_path: Path) -> None:
+    folder, device = make(tmp_path / "b"), Device(sys.executable, cudart, tmp_path, "10.3.0")
+    with open(folder / "model.onnx", "a") as stream:
+        stream.write(" ")
+    for command in ("info", "check", "build", "bench"):
+        done = device(folder, command)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+        assert "model.onnx is not the file that was published" in done.stderr
+    assert not device.log.exists()
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace("jetpack-5", "jetpack-6"))
+    assert "manifest.json is not the file that was published" in device(folder, "build").stderr
+
+
+def test_a_wrong_engine_is_not_published(cudart: Path, tmp_path: Path) -> None:
+    device = Device(sys.executable, cudart, tmp_path, "10.3.0")
+    wrong = make(tmp_path / "wrong", scale=3.01)
+    done = device(wrong, "build")
+    assert done.returncode == 1
+    assert "parity failed at 'tensorrt-10.3.0 = golden', first at logits" in done.stderr
+    swapped = device(make(tmp_path / "swapped", swap=True), "build")
+    assert swapped.returncode == 1
+    assert "first at kept_1: 4 images keep other tokens, with a score gap of 0.5" in swapped.stderr
+    assert "model.engine" not in bundle.verify(wrong)["files"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("refused", "refuses .* node 7: no Gelu"), ("fails", "cannot build .*: no")]
+)
+def test_refusals_are_one_line(cudart: Path, tmp_path: Path, change: str, said: str) -> None:
+    done = Device(sys.executable, cudart, tmp_path, "8.6.1")(make(tmp_path / "b", **{change: "no Gelu"}), "build")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert re.search(said, done.stderr)
+
+
+@pytest.mark.parametrize("version", ["8.5.2.2", "8.6.2.3", "10.3.0", "10.12.0", "11.4.1"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_networks_are_typed_as_the_package_types_them(
+    cudart: Path, tmp_path: Path, version: str, precision: Any
+) -> None:
+    device = Device(sys.executable, cudart, tmp_path, version)
+    assert device(make(tmp_path / "b", precision), "build").returncode == 0
+    typing, seen = trt.typing_for(trt.version_of(version), precision), device.builds()[0]
+    assert ("STRONGLY_TYPED" in seen["network"]) is typing.strong
+    assert ("EXPLICIT_BATCH" in seen["network"]) is (version[0] == "8")
+    assert seen["flags"] == (["FP16", "OBEY_PRECISION_CONSTRAINTS"] if typing.fp16_flag else [])
+
+
+def test_int8_on_8_sets_both_flags(cudart: Path, tmp_path: Path) -> None:
+    device = Device(sys.executable, cudart, tmp_path, "8.5.2.2")
+    assert device(make(tmp_path / "b", "int8"), "build").returncode == 0
+    assert device.builds()[0]["flags"] == ["FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"]
+
+
+def test_its_numbers_are_those_of_the_package(python: str, tmp_path: Path) -> None:
+    standalone.write(tmp_path)
+    code = """
+import json, sys
+import numpy as np
+import run_on_device
+from vitrim_on_device.runtime import stats, parity
+data = dict(np.load("data.npz"))
+golden = {key[2:]: value for key, value in data.items() if key.startswith("g_")}
+other = {key[2:]: value for key, value in data.items() if key.startswith("o_")}
+print(json.dumps([
+    stats.summarize(data["a"]), stats.paired_ratio(data["a"], data["b"]),
+    parity.compare("x", golden, other, atol=1e-2, tie=1e-5).to_dict(),
+    parity.compare("x", golden, other, atol=1e-2, tie=1e-8).to_dict(),
+]))
+"""
+    rng = np.random.default_rng(3)
+    taken = {"a": rng.lognormal(1, 0.3, 257), "b": rng.lognormal(0, 0.3, 257)}
+    reference = golden()
+    other = {"logits": reference["logits"] + 1e-3, "kept_1": reference["kept_1"].copy()}
+    other["kept_1"][0] = [2, 3] if set(reference["kept_1"][0]) != {2, 3} else [0, 1]
+    packed = {f"g_{key}": value for key, value in reference.items()} | {f"o_{k}": v for k, v in other.items()}
+    np.savez(tmp_path / "data.npz", **taken, **packed)  # type: ignore[arg-type]
+    stripped = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, env=stripped, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    here = [
+        stats.summarize(taken["a"]),
+        stats.paired_ratio(taken["a"], taken["b"]),
+        parity.compare("x", reference, other, atol=1e-2, tie=1e-5).to_dict(),
+        parity.compare("x", reference, other, atol=1e-2, tie=1e-8).to_dict(),
+    ]
+    assert [here[2]["passed"], here[2]["unproven"], here[3]["passed"]] == [True, 1, False]
+    there = json.loads(done.stdout)
+    assert json.dumps(there[2:]) == json.dumps(json.loads(json.dumps(here[2:])))
+    for ours, theirs in zip(here[:2], there[:2], strict=True):  # the sums of two versions of numpy differ in a last bit
+        assert set(ours) == set(theirs)
+        for key, value in ours.items():
+            assert theirs[key] == pytest.approx(value, rel=1e-12)
+
+
+def test_copies_graphs_and_memory(cudart: Path) -> None:
+    library = cuda.load(lambda: [str(cudart)])
+    held = library.standin_alive()
+    one = cuda.Cuda(library)
+    array, back = np.arange(6, dtype=np.float32), np.empty(6, np.float32)
+    address = one.malloc(array.nbytes)
+    one.copy_in(address, array)
+    one.copy_out(back, address)
+    one.synchronize()
+    np.testing.assert_array_equal(back, array)
+    counted: list[int] = []
+    work = ctypes.CFUNCTYPE(None)(lambda: counted.append(1))
+    launch = one.capture(lambda: library.standin_enqueue(work))
+    assert counted == []  # recorded, not run
+    launch()
+    launch()
+    assert counted == [1, 1]
+    assert 0 <= one.device_milliseconds(launch) < 1000
+    with pytest.raises(UnsupportedError, match="cudaStreamEndCapture failed with error 901"):
+        one.capture(lambda: None)
+    one.synchronize()  # the stream is not left in capture
+    assert library.standin_alive() == held + 3  # memory, stream, graph
+    one.close()
+    assert library.standin_alive() == held
+
+
+def test_a_missing_libcudart_is_said(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLackError, match="libcudart.* is not found: set LD_LIBRARY_PATH"):
+        cuda.load(lambda: [str(tmp_path / "none.so")])
+
+
+def test_the_real_libcudart_has_these_names() -> None:
+    for name in cuda.candidates():
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        assert [call for call in cuda.SIGNATURES if not hasattr(library, call)] == []
+        return
+    pytest.skip("no libcudart here")
