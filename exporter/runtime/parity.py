@@ -205,7 +205,7 @@ def compare(
     rung.smallest_atol = max(compared, default=None)
     widest = max((stage.largest_gap for stage in rung.stages if stage.largest_gap is not None), default=-1.0)
     if math.isfinite(widest):
-        rung.smallest_tie = math.nextafter(widest, math.inf) if widest >= 0 else 0.0
+        rung.smallest_tie = float(np.nextafter(widest, np.inf)) if widest >= 0 else 0.0
     for stage in rung.stages:
         if stage.largest_gap is not None and stage.largest_gap >= tie:
             reason = (
