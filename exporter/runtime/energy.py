@@ -247,7 +247,8 @@ def measure(
         period: seconds between samples of power.
 
     Returns:
-        `joules_per_image` by graph (`median` above idle, `range` of the windows, `with_idle`, `watts`), `idle_watts`,
+        `joules_per_image` by graph (`median` above idle, `range` of the windows, whether all of them
+        were `above_idle`, `with_idle`, `watts`), `idle_watts`,
         `meter`, `rails` with which of them are `counted`, `sampling_hz` (0 for a counter) and `seconds`.
     """
     length = seconds / windows
@@ -284,6 +285,7 @@ def _told(tally: _Tally) -> dict[str, Any]:
     return {
         "median": float(np.median(above)),
         "range": [min(above), max(above)],
+        "above_idle": min(above) > 0,
         "with_idle": float(np.median(tally.whole)),
         "watts": float(np.median(tally.watts)),
     }
@@ -329,7 +331,9 @@ def describe(spent: Mapping[str, Any]) -> list[str]:
     if spent["joules_per_image"] is None:
         return [spent["reason"]]
     lines = [
-        f"{name} {found['median']:.4g} J an image above idle ({found['range'][0]:.4g} to {found['range'][1]:.4g})"
+        f"{name}: not measurably above idle; take longer loops or a finer meter"
+        if not found["above_idle"]
+        else f"{name} {found['median']:.4g} J an image above idle ({found['range'][0]:.4g} to {found['range'][1]:.4g})"
         for name, found in spent["joules_per_image"].items()
     ]
     return [*lines, f"idle {spent['idle_watts']:.2f} W, by {spent['meter']}: {' + '.join(spent['counted'])}"]

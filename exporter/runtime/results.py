@@ -97,7 +97,7 @@ def _row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "speedup_interval": list(result["ratios"]["speedup"]["interval"]),
         "claimed": result["claimed"],
         "overhead": result.get("overhead"),
-        "joules_per_image": spent["pruned"]["median"] if "pruned" in spent else None,
+        "joules_per_image": spent["pruned"]["median"] if spent.get("pruned", {}).get("above_idle") else None,
         "idle_watts": (result.get("energy") or {}).get("idle_watts"),
         "clocks": where.get("clocks", "unknown"),
     }
