@@ -14,7 +14,20 @@ from click.testing import CliRunner
 from vitrim import api
 from vitrim.cli import cli
 
-COMMANDS = ["export", "calibrate", "slim", "inspect", "check", "bench", "build", "recipes", "models", "new", "doctor"]
+COMMANDS = [
+    "export",
+    "calibrate",
+    "slim",
+    "inspect",
+    "check",
+    "bench",
+    "compare",
+    "build",
+    "recipes",
+    "models",
+    "new",
+    "doctor",
+]
 
 
 def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -50,6 +63,11 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["slim", "r.yaml", "-o", "s.safetensors"], "api.slim('r.yaml', 's.safetensors')"),
         (["check", "out", "--atol", "0.1"], "api.check('out', atol=0.1)"),
         (["bench", "out"], "api.bench('out', runs=50, warmup=0.5)"),
+        (
+            ["bench", "out", "--cuda-graph", "--no-copies", "--energy", "-o", "b.json"],
+            "api.bench('out', runs=50, warmup=0.5, out='b.json', cuda_graph=True, energy=True)",
+        ),
+        (["compare", "a.json", "out"], "api.compare(['a.json', 'out'])"),
         (["doctor"], "api.doctor()"),
         (["models", "deit"], "api.models('deit')"),
     ],
@@ -74,6 +92,10 @@ def test_print_python_is_the_call(words: list[str], call: str) -> None:
         (["check", "none"], "there is no bundle none"),
         (["check", "empty"], "has no manifest.json"),
         (["bench", "empty"], "has no manifest.json"),
+        (["bench", "empty", "-o", "empty/bench.json"], "lies in the bundle, which stays as it was published"),
+        (["compare", "empty", "file"], "has no manifest.json"),
+        (["compare", "file", "file"], "is not valid JSON"),
+        (["compare", "file"], "name at least two benchmarks"),
         (["build", "empty"], "has no manifest.json"),
         (["inspect", "file"], "is not a whole ONNX file"),
         (["new", "resnet18"], "resnet18 is not supported"),

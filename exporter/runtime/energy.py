@@ -163,7 +163,7 @@ def nvml_meter(load: Callable[[], Any]) -> tuple[Meter | None, str]:
     try:
         pynvml = load()
     except ImportError:
-        return None, "no energy: nvidia-ml-py is not installed: pip install nvidia-ml-py"
+        return None, "nvidia-ml-py is not installed: pip install nvidia-ml-py"
     try:
         pynvml.nvmlInit()
         address = pci_address()  # CUDA and NVML number cards differently
@@ -178,7 +178,7 @@ def nvml_meter(load: Callable[[], Any]) -> tuple[Meter | None, str]:
                 "nvml-power", (rail,), (rail,), False, lambda: {rail: pynvml.nvmlDeviceGetPowerUsage(card) / 1e3}
             ), ""
     except pynvml.NVMLError as error:
-        return None, f"no energy: NVML does not tell this card's power ({error})"
+        return None, f"NVML does not tell this card's power ({error})"
     return Meter(
         "nvml-energy", (rail,), (rail,), True, lambda: {rail: pynvml.nvmlDeviceGetTotalEnergyConsumption(card) / 1e3}
     ), ""
@@ -192,10 +192,10 @@ def rapl_meter(root: Path = ROOT) -> tuple[Meter | None, str]:
         if folder.name.count(":") == 1 and "mmio" not in folder.name and (folder / "name").exists()
     ]
     if not packages:
-        return None, "no energy: this machine has no meter that can be read (no INA3221, no RAPL)"
+        return None, "this machine has no meter that can be read (no INA3221, no RAPL)"
     locked = next((folder for folder in packages if _number(folder / "energy_uj") is None), None)
     if locked is not None:
-        return None, f"no energy: {locked}/energy_uj cannot be read: sudo chmod a+r {locked}/energy_uj"
+        return None, f"{locked}/energy_uj cannot be read: sudo chmod a+r {locked}/energy_uj"
     counters = {str(_read(folder / "name")): _Unwrapped(folder) for folder in packages}
     names = tuple(counters)
     return Meter("rapl", names, names, True, lambda: {name: read() for name, read in counters.items()}), ""
@@ -323,13 +323,13 @@ def energy(
     try:
         return measure(runs, batch, meter, seconds=seconds)
     except OSError as error:
-        return {"joules_per_image": None, "reason": f"no energy: the meter failed ({error})"}
+        return {"joules_per_image": None, "reason": f"the meter failed ({error})"}
 
 
 def describe(spent: Mapping[str, Any]) -> list[str]:
     """`energy` of a benchmark for a person, a line a graph."""
     if spent["joules_per_image"] is None:
-        return [spent["reason"]]
+        return [f"not measured: {spent['reason']}"]
     lines = [
         f"{name}: not measurably above idle; take longer loops or a finer meter"
         if not found["above_idle"]

@@ -139,7 +139,7 @@ def _lines(command: str, result: dict[str, Any]) -> list[str]:
     """The result for a person."""
     if command == "info":
         flat = {**result["environment"], **result["gpu"], "engines": result["engines"], "engine": result["engine"]}
-        return [f"{key}: {value}" for key, value in flat.items() if value is not None]
+        return [f"{key}: {value}" for key, value in flat.items() if value not in (None, [])]
     if command == "bench":
         return _bench_lines(result)
     lines = [

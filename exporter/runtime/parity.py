@@ -16,6 +16,8 @@ import numpy as np
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
     Outputs = Mapping[str, np.ndarray]
     Replay = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
+else:
+    Outputs = Replay = Any
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def test_a_card_tells_energy_or_power_or_why_not(tmp_path: Path, monkeypatch: py
     assert meter is not None
     assert (meter.name, meter.counts, meter.read()) == ("nvml-power", False, {"Some GPU": 42.0})
     meter, reason = find_meter("gpu", tmp_path, lambda: nvml(counter=False, power=False))
-    assert (meter, reason) == (None, "no energy: NVML does not tell this card's power (Not Supported)")
+    assert (meter, reason) == (None, "NVML does not tell this card's power (Not Supported)")
 
     def missing() -> Any:
         raise ImportError
@@ -220,4 +220,4 @@ def test_rapl_counters_go_on_after_they_wrap(tmp_path: Path) -> None:
 def test_without_a_meter_there_is_a_reason_and_no_number(tmp_path: Path) -> None:
     result = energy.energy({"dense": lambda: None}, 1, "cpu", root=tmp_path)
     assert result["joules_per_image"] is None
-    assert energy.describe(result) == ["no energy: this machine has no meter that can be read (no INA3221, no RAPL)"]
+    assert energy.describe(result) == ["this machine has no meter that can be read (no INA3221, no RAPL)"]
