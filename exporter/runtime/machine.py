@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -69,7 +70,8 @@ def clocks(found: Mapping[str, Any]) -> tuple[str, list[str]]:
     """
     jetson, card = found.get("jetson"), found.get("gpu_state")
     if jetson:
-        commands = ["sudo nvpmodel -m 0"] if "MAXN" not in (jetson.get("power_mode") or "") else []
+        fastest = jetson.get("fastest_mode") or 0
+        commands = [f"sudo nvpmodel -m {fastest}"] if "MAXN" not in (jetson.get("power_mode") or "") else []
         commands += ["sudo jetson_clocks"] if jetson["clocks"] != "locked" else []
         return jetson["clocks"], commands
     commands = []
@@ -230,11 +232,18 @@ def jetson_state(root: Path = ROOT) -> dict[str, Any] | None:
         "l4t": f"{l4t[0]}.{l4t[1]}",
         "jetpack": row.name if row else None,
         "power_mode": _power_mode(),
+        "fastest_mode": _fastest_mode(root),
         "gpu_clock_mhz": None if clock is None or clock["cur"] is None else clock["cur"] / 1e6,
         "clocks": {None: "unknown", True: "locked", False: "floating"}[locked],
         "throttling": _throttling(root),
         "overcurrent_events": _overcurrent_events(root),
     }
+
+
+def _fastest_mode(root: Path) -> int | None:
+    """Number of the power mode without limits: 0 on most boards, not so on an Orin Nano of JetPack 6.2."""
+    found = re.search(r"POWER_MODEL\s+ID=(\d+)\s+NAME=\S*MAXN", _read(root / "etc/nvpmodel.conf") or "")
+    return int(found[1]) if found else None
 
 
 def _throttling(root: Path) -> list[str]:

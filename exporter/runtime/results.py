@@ -27,7 +27,7 @@ def compare(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     """Lay benchmarks side by side, the first one being what the others are held against.
 
     The machines share no rounds, so a ratio has the widest interval that the two medians' intervals allow, and is
-    claimed only where those lie apart.
+    claimed only where those lie apart and neither machine was busy: what another program took is in no interval.
 
     Args:
         paths: bundles, or JSON files that `vitrim bench -o` or `run_on_device.py bench -o` wrote.
@@ -100,6 +100,7 @@ def _row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "joules_per_image": spent["pruned"]["median"] if spent.get("pruned", {}).get("above_idle") else None,
         "idle_watts": (result.get("energy") or {}).get("idle_watts"),
         "clocks": where.get("clocks", "unknown"),
+        "busy": bool(where.get("warning")),
     }
 
 
@@ -144,10 +145,17 @@ def _pair(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     batches = other["batch"] / first["batch"]
     (least, most), (low, high) = first["median_interval"], other["median_interval"]
     low, high = batches * least / high, batches * most / low
-    claimed = not low <= 1 <= high  # that is: the intervals lie apart
+    apart = not low <= 1 <= high  # of both medians' intervals
+    busy = [row["name"] for row in (first, other) if row["busy"]]
+    claimed = apart and not busy
     span = f"interval {low:.2f} to {high:.2f}"
     if claimed:
         verdict = f"{other['name']} makes {ratio:.2f} times the images a second of {first['name']} ({span})"
+    elif apart:
+        verdict = (
+            f"no difference is claimed between {other['name']} and {first['name']}: {' and '.join(busy)} ran on a busy "
+            f"machine ({span})"
+        )
     else:
         verdict = (
             f"no difference is claimed between {other['name']} and {first['name']}: their intervals overlap ({span})"

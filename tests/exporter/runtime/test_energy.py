@@ -220,4 +220,4 @@ def test_rapl_counters_go_on_after_they_wrap(tmp_path: Path) -> None:
 def test_without_a_meter_there_is_a_reason_and_no_number(tmp_path: Path) -> None:
     result = energy.energy({"dense": lambda: None}, 1, "cpu", root=tmp_path)
     assert result["joules_per_image"] is None
-    assert energy.describe(result) == ["this machine has no meter that can be read (no INA3221, no RAPL)"]
+    assert energy.describe(result) == ["not measured: this machine has no meter that can be read (no INA3221, no RAPL)"]

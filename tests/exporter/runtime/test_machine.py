@@ -157,6 +157,7 @@ def test_when_to_warn() -> None:
 def test_locking_clocks_is_advised_and_never_done() -> None:
     board = {"power_mode": "15W", "clocks": "floating"}
     assert machine.clocks({"jetson": board}) == ("floating", ["sudo nvpmodel -m 0", "sudo jetson_clocks"])
+    assert machine.clocks({"jetson": {**board, "fastest_mode": 2}})[1][0] == "sudo nvpmodel -m 2"
     assert machine.clocks({"jetson": {"power_mode": "NV Power Mode: MAXN", "clocks": "locked"}}) == ("locked", [])
     state, commands = machine.clocks({"governor": "schedutil", "gpu_state": {"sm_clock_max_mhz": "1980"}})
     assert state == "floating"
@@ -178,6 +179,7 @@ def test_what_slows_a_jetson_down_is_read(tmp_path: Path) -> None:
             f"{cooling}1/cur_state": "0",
             f"{cooling}2/type": "pwm-fan",
             f"{cooling}2/cur_state": "3",
+            "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n",
             f"{hwmon}/oc1_event_cnt": "2",
             f"{hwmon}/oc3_event_cnt": "37",
         },
@@ -186,6 +188,7 @@ def test_what_slows_a_jetson_down_is_read(tmp_path: Path) -> None:
     assert state is not None
     assert (state["l4t"], state["jetpack"]) == ("35.4", "5.1")
     assert (state["throttling"], state["overcurrent_events"]) == (["gpu-throttle-alert"], 39)
+    assert state["fastest_mode"] == 2
     assert machine.environment(1, root)["clocks"] == "unknown"  # no clock to read: not called locked
 
 

@@ -49,6 +49,12 @@ def test_overlapping_intervals_claim_nothing(tmp_path: Path) -> None:
     assert "no difference is claimed between other.json and one.json" in pair["verdict"]
 
 
+def test_a_busy_machine_claims_nothing(tmp_path: Path) -> None:
+    (pair,) = results.compare(save(tmp_path, one=bench(10.0), other=bench(5.0, warning="it was busy")))["pairs"]
+    assert (pair["claimed"], pair["ratio"]) == (False, None)
+    assert "other.json ran on a busy machine (interval 1.9" in pair["verdict"]
+
+
 def test_images_a_second_and_not_milliseconds_are_compared(tmp_path: Path) -> None:
     result = results.compare(save(tmp_path, one=bench(10.0, batch=1), eight=bench(40.0, batch=8)))
     assert result["pairs"][0]["ratio"] == pytest.approx(2.0, rel=0.01)
