@@ -96,10 +96,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return data
 
 
-def precision_of(manifest: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The precision of a bundle's graphs, and the nodes of them that stay in float32; older manifests say none."""
+def precision_of(manifest: Mapping[str, Any], graph: str = "model.onnx") -> tuple[str, list[str]]:
+    """The precision of a bundle's graphs, and the nodes of one of them that stay in float32; older manifests say none.
+
+    Args:
+        manifest: `precision` in it holds `name`, `float32_nodes`, and `float32_nodes_of` for graphs with nodes of
+            their own, by file.
+        graph: the file.
+    """
     told = manifest.get("precision") or {}
-    return told.get("name", "fp32"), list(told.get("float32_nodes", ()))
+    nodes = told.get("float32_nodes_of", {}).get(graph, told.get("float32_nodes", ()))
+    return told.get("name", "fp32"), list(nodes)
 
 
 def _parse_manifest(path: Path) -> tuple[str, dict[str, Any]]:

@@ -151,20 +151,20 @@ def graphs_of(root: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
     Raises:
         InputError: the bundle lacks one.
     """
-    precision, pinned = bundle.precision_of(manifest)
-    graphs = {
-        kind: Graph(root / name, precision, tuple(pinned))
-        for kind, name in _GRAPHS.items()
-        if name in manifest["files"]
-    }
+    graphs = {}
+    for kind, name in _GRAPHS.items():
+        if name in manifest["files"]:
+            precision, pinned = bundle.precision_of(manifest, name)
+            graphs[kind] = Graph(root / name, precision, tuple(pinned))
     # A model that was only slimmed has no token plan, and so no floor.
     lacks = sorted(set(_GRAPHS) - set(graphs) - (set() if "budget.json" in manifest["files"] else {"floor"}))
     if lacks:
         raise InputError(f"{root} lacks {lacks} graphs; export it anew")
     for wider in _WIDER:
-        if f"model.{wider}.onnx" in manifest["files"] and wider != precision:
-            nodes = () if wider == "fp32" else tuple(pinned)
-            graphs[wider] = Graph(root / f"model.{wider}.onnx", wider, nodes)
+        name = f"model.{wider}.onnx"
+        if name in manifest["files"]:
+            pinned = [] if wider == "fp32" else bundle.precision_of(manifest, name)[1]
+            graphs[wider] = Graph(root / name, wider, tuple(pinned))
     return graphs
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,16 +33,26 @@ def main(arguments: Sequence[str], here: Path) -> int:
     """
     device.engine = bare
     options = _parser(here).parse_args(arguments)
+    options.bundle = Path(os.path.abspath(options.bundle))  # now: `build` may take the working directory away
+    options.out = None if options.out is None else Path(os.path.abspath(options.out))
     commands = {"info": _info, "check": _check, "build": _build, "bench": _bench}
     try:
         result = commands[options.command](options)
         _write(result, options)
         _judge(options, result)
+        if options.command == "build" and _stands_in(options.bundle):
+            print('this folder was replaced by the one with the engine: cd "$PWD"', file=sys.stderr)
     except VitrimError as error:
         said = str(error).replace("vitrim build BUNDLE", "python3 run_on_device.py build")
         print(f"run_on_device.py: {said}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _stands_in(folder: Path) -> bool:
+    """Whether the working directory is, or was, the bundle: a shell in it would go on in the old one, now gone."""
+    here = Path(os.environ.get("PWD") or folder.parent).resolve()
+    return folder.resolve() in (here, *here.parents)
 
 
 def _parser(here: Path) -> argparse.ArgumentParser:

@@ -17,10 +17,10 @@ _ENTRY = "runtime.on_device"
 _HEAD = '''#!/usr/bin/env python3
 """Builds, checks and times this bundle on the machine it lies on, by vitrim {version}; vitrim itself is not needed.
 
-    python3 run_on_device.py info      what machine this is
-    python3 run_on_device.py build     build model.engine with this machine's TensorRT, and prove it
-    python3 run_on_device.py check     the files against their hashes, the engine against PyTorch's outputs
-    python3 run_on_device.py bench     dense, pruned and floor, interleaved; -o ../bench.json keeps the result
+    python3 out/run_on_device.py info      what machine this is
+    python3 out/run_on_device.py build     build model.engine with this machine's TensorRT, and prove it
+    python3 out/run_on_device.py check     the files against their hashes, the engine against PyTorch's outputs
+    python3 out/run_on_device.py bench     dense, pruned and floor, interleaved; -o bench.json keeps the result
 
 It takes Python 3.8 or newer, numpy, TensorRT 8.5 to 11 and CUDA's runtime library. It changes no clocks and goes to no
 network. Below are the modules of vitrim that do it, as they are in the package, each as text that Python imports.

@@ -115,11 +115,11 @@ def test_an_older_bundle_is_float32_and_timed_without_copies(recorder: Recorder,
 
 
 def test_wider_precisions_are_built_as_such_and_timed_too(recorder: Recorder, tmp_path: Path) -> None:
-    precision = {"name": "int8", "float32_nodes": ["/norm"]}
+    precision = {"name": "int8", "float32_nodes": ["/norm"], "float32_nodes_of": {"dense.onnx": ["/dense/norm"]}}
     folder = make(tmp_path / "b", "model.fp16.onnx", "model.fp32.onnx", precision=precision)
     result = device.bench_bundle(folder, runs=6, warmup=0)
     assert recorder.builds == {
-        "dense.onnx": ("int8", ("/norm",)),
+        "dense.onnx": ("int8", ("/dense/norm",)),
         "floor.onnx": ("int8", ("/norm",)),
         "model.fp16.onnx": ("fp16", ("/norm",)),
         "model.fp32.onnx": ("fp32", ()),

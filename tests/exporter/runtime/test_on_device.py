@@ -170,6 +170,22 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     bundle.verify(folder)
 
 
+def test_whoever_builds_from_within_the_folder_is_told_that_it_was_replaced(cudart: Path, tmp_path: Path) -> None:
+    folder, device = make(tmp_path / "b"), Device(sys.executable, cudart, tmp_path, "10.3.0")
+    assert device(folder, "build").stderr == ""
+    command = [sys.executable, standalone.FILE, "build", "."]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=device.environment | {"PWD": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, 'this folder was replaced by the one with the engine: cd "$PWD"\n')
+    bundle.verify(folder)
+
+
 def test_damage_is_found_before_anything_is_used(cudart: Path, tmp_path: Path) -> None:
     folder, device = make(tmp_path / "b"), Device(sys.executable, cudart, tmp_path, "10.3.0")
     with open(folder / "model.onnx", "a") as stream:
