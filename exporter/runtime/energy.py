@@ -259,7 +259,7 @@ def measure(
         idle = _idle(meter, length / 2, period)
         idles.append(idle)
         for name, run in runs.items():
-            run()  # back up to its clocks
+            _loop(run, min(0.3, length / 4))  # floating clocks need a while to come up
             with Integral(meter, period) as spent:
                 count = _loop(run, length)
             samples, sampled = samples + spent.samples, sampled + spent.seconds

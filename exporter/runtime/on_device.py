@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NotFasterError, ParityError, VitrimError
-from ..files import atomic_write
+from ..files import atomic_write, explain_os_error
 from . import bare, bundle, device, gpu
 from .energy import describe
 from .machine import environment
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str], here: Path) -> int:
         here: the bundle when none is named.
 
     Returns:
-        the exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here.
+        the exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here,
+        130 interrupted.
     """
     device.engine = bare
     options = _parser(here).parse_args(arguments)
@@ -46,6 +47,12 @@ def main(arguments: Sequence[str], here: Path) -> int:
         said = str(error).replace("vitrim build BUNDLE", "python3 run_on_device.py build")
         print(f"run_on_device.py: {said}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("run_on_device.py: interrupted; nothing was published", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"run_on_device.py: {explain_os_error(error, error.filename or 'the output')}", file=sys.stderr)
+        return VitrimError.exit_code
     return 0
 
 

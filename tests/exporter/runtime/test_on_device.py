@@ -154,6 +154,8 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     out = tmp_path / "bench.json"
     timed = device(folder, "bench", "--runs", "12", "--warmup", "0", "--allow-slower", "--cuda-graph", "-o", str(out))
     assert (timed.returncode, timed.stderr) == (0, "")
+    for told in ("  dense: ", "  pruned, cuda_graph: ", "  pruned, copy_in: ", "Speed: ", "Overhead over free slicing"):
+        assert f"\n{told}" in timed.stdout
     result = json.loads(out.read_text())
     assert set(result["distributions"]) == {"dense", "pruned", "floor"}
     assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies", "copy_in", "copy_out", "gpu_only"}
