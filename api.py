@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .exporter.budget import Budget
     from .exporter.families import Family
     from .exporter.runtime.doctor import Check
+    from .exporter.runtime.trt import Compatibility
     from .exporter.widths import Widths
     from .recipes.run import Exported
     from .recipes.schema import Recipe
@@ -164,11 +165,28 @@ def compare(results: Iterable[str | os.PathLike[str]]) -> dict[str, Any]:
     return run(list(results))
 
 
-def build(bundle: str | os.PathLike[str], *, workspace_mib: int = 1024) -> dict[str, Any]:
+def build(
+    bundle: str | os.PathLike[str],
+    *,
+    workspace_mib: int = 1024,
+    timing_cache: str | os.PathLike[str] | Literal[False] | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: Compatibility | None = None,
+    dla_core: int | None = None,
+    strict: bool = True,
+) -> dict[str, Any]:
     """Build a bundle's engine with this machine's TensorRT and prove it; see `vitrim.exporter.runtime.device`."""
     from .exporter.runtime.device import build_bundle
 
-    return build_bundle(bundle, workspace_mib=workspace_mib)
+    return build_bundle(
+        bundle,
+        workspace_mib=workspace_mib,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        dla_core=dla_core,
+        strict=strict,
+    )
 
 
 def doctor(deep: bool = True) -> list[Check]:

@@ -238,13 +238,46 @@ def compare(results: tuple[Path, ...], as_json: bool, quiet: bool, print_python:
     type=click.IntRange(16),
     help="Scratch memory of the builder, in MiB.",
 )
+@click.option("--timing-cache", type=click.Path(path_type=Path), help="Folder of timing caches; ~/.cache by default.")
+@click.option("--no-timing-cache", is_flag=True, help="Time every kernel anew.")
+@click.option("--version-compatible", is_flag=True, help="Newer TensorRTs may take the engine too (from 8.6 on).")
+@click.option(
+    "--hardware-compatible",
+    type=click.Choice(["ampere_plus", "same_compute_capability"]),
+    help="Other GPUs may take the engine too (from 8.6 and 10.9 on; not on a Jetson).",
+)
+@click.option("--dla-core", type=click.IntRange(0), help="Run on this DLA core what can; the GPU takes the rest.")
+@click.option("--any-precision", is_flag=True, help="Keep an engine whose layers run in another precision.")
 @common
-def build(bundle: Path, workspace: int, as_json: bool, quiet: bool, print_python: bool) -> None:
+def build(
+    bundle: Path,
+    workspace: int,
+    timing_cache: Path | None,
+    no_timing_cache: bool,
+    version_compatible: bool,
+    hardware_compatible: Any,
+    dla_core: int | None,
+    any_precision: bool,
+    as_json: bool,
+    quiet: bool,
+    print_python: bool,
+) -> None:
     """Build BUNDLE's engine with this machine's TensorRT, prove it, and publish the bundle with it. Needs no torch."""
-    if shows("build", {"_bundle": str(bundle), "workspace_mib": workspace}, print_python):
+    if timing_cache and no_timing_cache:
+        raise click.UsageError("--timing-cache and --no-timing-cache exclude each other")
+    options: dict[str, Any] = {"workspace_mib": workspace}
+    given = {
+        "timing_cache": False if no_timing_cache else (str(timing_cache) if timing_cache else None),
+        "version_compatible": version_compatible or None,
+        "hardware_compatible": hardware_compatible,
+        "dla_core": dla_core,
+        "strict": False if any_precision else None,
+    }
+    options |= {key: value for key, value in given.items() if value is not None}
+    if shows("build", {"_bundle": str(bundle), **options}, print_python):
         return
-    result = api.build(bundle, workspace_mib=workspace)
-    screen.show(result, screen.parity, as_json, quiet)
+    result = api.build(bundle, **options)
+    screen.show(result, screen.built, as_json, quiet)
     _fail_without_parity(result)
 
 

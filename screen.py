@@ -174,6 +174,27 @@ def parity(result: dict[str, Any], console: Console) -> None:
             "ok" if rung["passed"] else f"FAILED at {rung['first_offender']}",
         )
     console.print(table)
+    if result.get("cpu_only"):
+        console.print(f"Note: {result['cpu_only']}")
+
+
+def built(result: dict[str, Any], console: Console) -> None:
+    """The ladder of a bundle with its new engine, and what that engine computes in."""
+    parity(result, console)
+    engine = result["engine"]
+    layers, options = engine["layers"], ("version_compatible", "hardware_compatible")
+    console.print(f"Engine: {engine['precision']}, {engine['typing']}; {layers['verdict']}")
+    seen = layers["attention"]
+    if seen["not_fused"]:
+        console.print(f"Attention: {seen['fused']} fused, {seen['not_fused']} not: {seen['reason']}")
+    elif seen["fused"]:
+        console.print(f"Attention: {seen['fused']} fused")
+    if engine["dla_core"] is not None:
+        left = engine["dla_fallback"]
+        console.print(f"DLA core {engine['dla_core']}: {len(left)} layers run on the GPU ({', '.join(left[:5])})")
+    given = [f"{key} {engine[key]}" for key in options if engine[key]]
+    if given:
+        console.print(f"Built {', '.join(given)}")
 
 
 def benched(result: dict[str, Any], console: Console) -> None:
@@ -187,6 +208,8 @@ def benched(result: dict[str, Any], console: Console) -> None:
         rate = result["images_per_second"][name]
         table.add_row(name, f"{values['median']:.2f}", f"{low:.2f} to {high:.2f}", f"{rate:.1f}")
     console.print(table)
+    if where.get("cpu_only"):
+        console.print(f"Note: {where['cpu_only']}")
     console.print(f"Speed: {result['verdict']}")
     if result["overhead"] is not None:
         console.print(f"Overhead over free slicing to the same tokens: {result['overhead']:.3f}")

@@ -64,6 +64,14 @@ _ALL = (
         notes="onnxruntime on an NVIDIA GPU; unverified on a GPU",
     ),
     Target(
+        "ort-trt",
+        "onnxruntime",
+        22,
+        lacks=frozenset({"Attention"}),
+        providers=("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+        notes="onnxruntime's TensorRT provider; what it does not take runs on CUDA; unverified on a GPU",
+    ),
+    Target(
         "trt-8.5",
         "tensorrt",
         17,

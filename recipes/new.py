@@ -22,7 +22,7 @@ prune:
   # search: {{trials: 100}}     # Monte-Carlo search on the images, a few minutes
 
 export:
-  target: ort-cpu             # ort-cuda, jetpack-5, jetpack-6.0, jetpack-6, jetpack-7, trt-10, trt-11
+  target: ort-cpu             # ort-cuda, ort-trt, jetpack-5, jetpack-6.0, jetpack-6, jetpack-7, trt-10, trt-11
   batch: 1
 
 parity: {{atol: 1.0e-4}}

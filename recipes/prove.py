@@ -19,7 +19,7 @@ from ..exporter.passes.pipeline import rewrite
 from ..exporter.pruned import PrunedViT, TorchRunner, deployable, replay_of
 from ..exporter.reference import drop_tokens
 from ..exporter.runtime.parity import Replay, Rung, compare, exact, ladder, stage_names
-from ..exporter.runtime.runners import OrtRunner, Outputs, run_all
+from ..exporter.runtime.runners import OrtRunner, Outputs, run_all, runner_for
 from ..exporter.slim import blocks_of, hard_gates, slim
 from ..exporter.targets import Target
 from ..exporter.trace import trace
@@ -119,7 +119,8 @@ def climb(
         batch: of the graphs.
         graphs: by rung name, the ONNX file to hold against PyTorch.
         section: tolerances.
-        target: for a graph with all layers as outputs, made only when a rung fails.
+        target: whose execution providers run the graphs where they start here; and for a graph with all layers as
+            outputs, made only when a rung fails.
         threads: onnxruntime threads.
         listener: hears progress.
         slimmed_from: the wider model that it was cut from, and how.
@@ -131,14 +132,15 @@ def climb(
     rungs = [] if slimmed_from is None else [slim_rung(*slimmed_from, images)]
     if budget is not None:
         rungs += eager_rungs(model, budget, images, reference, section)
+    cpu_only = None
     for name, path in graphs.items():
-        runner = OrtRunner(str(path), threads=threads)
+        runner, cpu_only = runner_for(path, target, threads)
         outputs = run_all(runner, images, runner.batch, listener.progress)
         rung = compare(name, reference, outputs, atol=section.atol, tie=section.tie, replay=replay)
         if budget is not None and not rung.passed and rung.first_offender == "logits":
             rung.first_offender = first_offending_layer(model, budget, images[:batch], section.atol, target) or "logits"
         rungs.append(rung)
-    return ladder(rungs, section.atol, section.tie), reference
+    return ladder(rungs, section.atol, section.tie, {"cpu_only": cpu_only} if cpu_only else None), reference
 
 
 def first_offending_layer(model: Any, budget: Budget, image: np.ndarray, atol: float, target: Target) -> str | None:

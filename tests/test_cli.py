@@ -70,6 +70,16 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
             "api.bench('out', runs=50, warmup=0.5, out='b.json', cuda_graph=True, energy=True)",
         ),
         (["compare", "a.json", "out"], "api.compare(['a.json', 'out'])"),
+        (["build", "out"], "api.build('out', workspace_mib=1024)"),
+        (
+            ["build", "out", "--no-timing-cache", "--dla-core", "0", "--any-precision"],
+            "api.build('out', workspace_mib=1024, timing_cache=False, dla_core=0, strict=False)",
+        ),
+        (
+            ["build", "out", "--timing-cache", "t", "--version-compatible", "--hardware-compatible", "ampere_plus"],
+            "api.build('out', workspace_mib=1024, timing_cache='t', version_compatible=True, "
+            "hardware_compatible='ampere_plus')",
+        ),
         (["doctor"], "api.doctor()"),
         (["models", "deit"], "api.models('deit')"),
     ],

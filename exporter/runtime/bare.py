@@ -1,4 +1,4 @@
-"""Engines with nothing but tensorrt, numpy and libcudart: `engine`'s functions without polygraphy. Torch-free.
+"""Engines with nothing but tensorrt, numpy and libcudart: what `engine` takes from polygraphy. Torch-free.
 
 This is what run_on_device.py builds and runs with, also on the Python 3.8 and TensorRT 8.5 of JetPack 5. Identities,
 hash checks, typing and messages are `engine`'s and `trt`'s own.
@@ -8,9 +8,7 @@ Verified against a stand-in for TensorRT and for libcudart; unverified on a GPU.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,80 +16,57 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import EnvironmentLackError, InputError, UnsupportedError
-from ..files import atomic_path, atomic_write, sha256
+from ..files import atomic_write
 from . import cuda, engine
-from .engine import check_identity, device_identity, sidecar
-from .trt import (
-    create_network,
-    import_tensorrt,
-    listen,
-    pin_float32,
-    typing_for,
-    version_of,
-)
+from .trt import import_tensorrt
 from .trt import why_no_tensorrt as why_not
 
 if TYPE_CHECKING:
     from .runners import Outputs
 
-__all__ = ["TrtRunner", "build_engine", "check_identity", "device_identity", "sidecar", "why_not"]
+__all__ = ["TrtRunner", "install", "serialize", "why_not"]
 
 
-def build_engine(
-    onnx: str | os.PathLike[str],
-    engine_file: str | os.PathLike[str],
-    *,
-    precision: Any = "fp32",
-    pinned: Collection[str] = (),
-    workspace_mib: int = 1024,
-) -> dict[str, Any]:
-    """As `engine.build_engine`, with the same arguments but the timing cache, the same errors and the same result."""
-    lack = why_not()
-    if lack:
-        raise EnvironmentLackError(lack)
-    trt = import_tensorrt()
-    source = sha256(onnx)
-    typing = typing_for(version_of(trt.__version__), precision)
-    messages = listen(trt)
-    builder = trt.Builder(messages)
-    network = create_network(trt, builder, typing)
-    trt.init_libnvinfer_plugins(messages, "")
-    parser = trt.OnnxParser(network, messages)
-    if not parser.parse_from_file(os.fspath(onnx)):
-        raise UnsupportedError(f"TensorRT {trt.__version__} refuses {os.fspath(onnx)}: {engine._parser_says(parser)}")
-    if typing.fp16_flag:
-        pin_float32(trt, network, pinned)
-    config = _configure(trt, builder, typing, precision, workspace_mib)
-    try:
-        serialized = builder.build_serialized_network(network, config)
-    except Exception as error:  # the binding raises types of its own
-        raise _cannot_build(trt, onnx, messages.last() or " ".join(str(error).split())[:240]) from error
-    if serialized is None:
-        raise _cannot_build(trt, onnx, messages.last() or "no reason given")
-    path = Path(engine_file)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(bytes(serialized))
-    identity = {"engine_sha256": sha256(path), "onnx_sha256": source, **device_identity(), "typing": typing.why}
-    atomic_write(sidecar(path), json.dumps(identity, indent=2) + "\n")
-    return identity
+def install() -> None:
+    """Put this module in the place of polygraphy, for the whole process; `run_on_device.py` does."""
+    engine.why_not = why_not
+    engine._serialize = serialize
+    engine.TrtRunner = TrtRunner  # type: ignore[assignment, misc]
 
 
-def _cannot_build(trt: Any, onnx: str | os.PathLike[str], reason: str) -> UnsupportedError:
-    return UnsupportedError(f"TensorRT {trt.__version__} cannot build {os.fspath(onnx)}: {reason}")
+def serialize(parts: tuple[Any, ...], options: dict[str, Any], take: Any, cache: Path | None) -> bytes:
+    """As `engine._serialize`, by TensorRT's own interface.
 
-
-def _configure(trt: Any, builder: Any, typing: Any, precision: str, workspace_mib: int) -> Any:
-    """The builder's configuration: float32 is float32 and no TF32; flags of precision only where typing is weak."""
+    Args:
+        parts: builder, network and parser.
+        options: by the names of polygraphy's CreateConfig; None and False leave TensorRT's default.
+        take: changes the finished configuration, or None.
+        cache: timing cache to read, if it is there, and to write.
+    """
+    trt, (builder, network, _) = import_tensorrt(), parts
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.clear_flag(trt.BuilderFlag.TF32)
-    if typing.fp16_flag:
-        config.set_flag(trt.BuilderFlag.FP16)
+    for pool, size in options["memory_pool_limits"].items():
+        config.set_memory_pool_limit(pool, size)
+    config.profiling_verbosity = options["profiling_verbosity"]
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 is float32
+    for name in ("fp16", "int8", "version_compatible", "exclude_lean_runtime"):
+        if options.get(name):
+            config.set_flag(getattr(trt.BuilderFlag, name.upper()))
+    if options.get("precision_constraints") == "obey":
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-        if precision == "int8":
-            config.set_flag(trt.BuilderFlag.INT8)
-    return config
+    if options.get("hardware_compatibility_level") is not None:
+        config.hardware_compatibility_level = options["hardware_compatibility_level"]
+    timings = config.create_timing_cache(cache.read_bytes() if cache.exists() else b"") if cache else None
+    if timings is not None:
+        config.set_timing_cache(timings, ignore_mismatch=False)
+    if take:
+        take(builder, network, config)
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise RuntimeError("it gives no reason")  # `engine` puts what TensorRT logged in its place
+    if cache and timings is not None:
+        atomic_write(cache, bytes(config.get_timing_cache().serialize()))
+    return bytes(serialized)
 
 
 class TrtRunner:
@@ -116,7 +91,7 @@ class TrtRunner:
             raise EnvironmentLackError(lack)
         trt = import_tensorrt()
         self.name = f"tensorrt-{trt.__version__}"
-        self._messages, self._runtime, self._engine = engine.load_engine(trt, Path(engine_file), Path(onnx))
+        self._messages, self._runtimes, self._engine = engine.load_engine(trt, Path(engine_file), Path(onnx))
         self._context = self._engine.create_execution_context()
         self._cuda = cuda.Cuda(cuda.load())
         self._host: dict[str, np.ndarray] = {}
@@ -199,7 +174,7 @@ class TrtRunner:
     def close(self) -> None:
         """Give the GPU's memory back; the runner cannot be used after."""
         self._cuda.close()  # its graph goes before the context whose kernels it holds
-        self._context = self._engine = self._runtime = None
+        self._context = self._engine = self._runtimes = None
 
     def __enter__(self) -> TrtRunner:
         return self

@@ -28,7 +28,6 @@ __all__ = [
     "FORMAT",
     "MANIFEST",
     "load_golden",
-    "precision_of",
     "publish",
     "read_manifest",
     "refuse_foreign",
@@ -94,19 +93,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not whole:
         raise InputError(f"{path} is not the file that was published (its hash differs); copy the bundle again")
     return data
-
-
-def precision_of(manifest: Mapping[str, Any], graph: str = "model.onnx") -> tuple[str, list[str]]:
-    """The precision of a bundle's graphs, and the nodes of one of them that stay in float32; older manifests say none.
-
-    Args:
-        manifest: `precision` in it holds `name`, `float32_nodes`, and `float32_nodes_of` for graphs with nodes of
-            their own, by file.
-        graph: the file.
-    """
-    told = manifest.get("precision") or {}
-    nodes = told.get("float32_nodes_of", {}).get(graph, told.get("float32_nodes", ()))
-    return told.get("name", "fp32"), list(nodes)
 
 
 def _parse_manifest(path: Path) -> tuple[str, dict[str, Any]]:

@@ -9,17 +9,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ..errors import EnvironmentLackError, InputError, VitrimError
+from ..targets import Target, get_target
 from . import bundle, engine
 from .bench import Watch, busy, environment, interleave, repeat, report
 from .energy import energy as measure_energy
 from .parity import Rung, compare, ladder
-from .runners import OrtRunner, run_all
+from .runners import OrtRunner, run_all, runner_for
 from .stats import summarize
+from .trt import PRECISIONS, Compatibility, Precision
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
     Progress = Callable[[int, int], None]
@@ -27,7 +29,8 @@ if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make thes
 REPEATS = 3
 _MODE_ROUNDS = 50  # of what is told besides the three graphs
 _GRAPHS = {"dense": "dense.onnx", "pruned": "model.onnx", "floor": "floor.onnx"}
-_WIDER = ("fp16", "fp32")  # precisions in which the pruned graph may lie besides, as model.<precision>.onnx
+# Precisions in which the pruned graph may lie besides, as model.<precision>.onnx.
+_WIDER: tuple[Precision, ...] = ("fp16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Graph:
     """
 
     path: Path
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     pinned: tuple[str, ...] = ()
 
 
@@ -51,9 +54,11 @@ def bench_graphs(
     warmup: float,
     threads: int | None,
     progress: Progress | None = None,
+    target: Target | None = None,
+    precision: Precision = "fp32",
     energy: bool = False,
 ) -> dict[str, Any]:
-    """Interleaved benchmark of ONNX files through onnxruntime on the CPU, in three repeats with sessions loaded anew.
+    """Interleaved benchmark of ONNX files through onnxruntime, in three repeats with sessions loaded anew.
 
     Args:
         graphs: `dense`, `pruned` and, with a token plan, `floor`; further names as `bench.report` takes them.
@@ -61,29 +66,35 @@ def bench_graphs(
         warmup: least seconds of warm-up a graph.
         threads: intra-op threads; None takes all cores.
         progress: called with (rounds done, rounds).
+        target: whose execution providers are used where they start here; None takes the CPU's.
+        precision: that the graphs hold.
         energy: measure energy an image besides, in loops of its own.
 
     Returns:
-        `bench.json`.
+        `bench.json`; its environment has `cpu_only`, the reason why the target's own providers were not used, or None.
     """
     before = environment(threads)
     seen: list[OrtRunner] = []
     calls: dict[str, Callable[[], object]] = {}
+    reasons: list[str | None] = []
 
     def make() -> dict[str, Callable[[], object]]:
-        runners = {kind: OrtRunner(str(path), threads=threads) for kind, path in graphs.items()}
-        first = next(iter(runners.values()))
-        image = np.random.default_rng(0).standard_normal(first.shape, dtype=np.float32)
+        chosen = target or get_target("ort-cpu")
+        opened = {kind: runner_for(path, chosen, threads, precision) for kind, path in graphs.items()}
+        runners = {kind: runner for kind, (runner, _) in opened.items()}
+        reasons[:] = [why for _, why in opened.values() if why]
+        image = np.random.default_rng(0).standard_normal(next(iter(runners.values())).shape, dtype=np.float32)
         seen[:] = runners.values()
         calls.update({kind: partial(runner, image) for kind, runner in runners.items()})
         return calls
 
     with Watch() as watch:
         samples, sizes = repeat(make, runs, REPEATS, warmup, progress)
-    before["runtime"] = seen[0].name
+    before.update(runtime=seen[0].name, cpu_only=reasons[0] if reasons else None)
     result = report(samples, seen[0].batch, _after(before, watch, threads), sizes)
     if energy:
-        result["energy"] = measure_energy(calls, seen[0].batch, "cpu")
+        on = "cpu" if "cpu" in seen[0].name else "gpu"
+        result["energy"] = measure_energy(calls, seen[0].batch, on)
     return result
 
 
@@ -139,7 +150,8 @@ def bench_bundle(
         raise EnvironmentLackError(lack)
     if lack:
         paths = {kind: graph.path for kind, graph in graphs.items()}
-        result = bench_graphs(paths, runs, warmup, threads, progress, energy)
+        target, (precision, _) = target_of(manifest), precision_of(manifest)
+        result = bench_graphs(paths, runs, warmup, threads, progress, target, precision, energy)
     else:
         result = _bench_engines(root, graphs, runs, warmup, progress, cuda_graph, copies, energy)
     return {**result, "bundle": identity_of(manifest)}
@@ -151,11 +163,10 @@ def graphs_of(root: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
     Raises:
         InputError: the bundle lacks one.
     """
-    graphs = {}
-    for kind, name in _GRAPHS.items():
-        if name in manifest["files"]:
-            precision, pinned = bundle.precision_of(manifest, name)
-            graphs[kind] = Graph(root / name, precision, tuple(pinned))
+    precision, pinned = precision_of(manifest)
+    graphs = {
+        kind: Graph(root / name, precision, pinned) for kind, name in _GRAPHS.items() if name in manifest["files"]
+    }
     # A model that was only slimmed has no token plan, and so no floor.
     lacks = sorted(set(_GRAPHS) - set(graphs) - (set() if "budget.json" in manifest["files"] else {"floor"}))
     if lacks:
@@ -163,8 +174,7 @@ def graphs_of(root: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
     for wider in _WIDER:
         name = f"model.{wider}.onnx"
         if name in manifest["files"]:
-            pinned = [] if wider == "fp32" else bundle.precision_of(manifest, name)[1]
-            graphs[wider] = Graph(root / name, wider, tuple(pinned))
+            graphs[wider] = Graph(root / name, wider, () if wider == "fp32" else pinned)
     return graphs
 
 
@@ -183,7 +193,7 @@ def identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "target": manifest.get("target"),
-        "precision": bundle.precision_of(manifest)[0],
+        "precision": precision_of(manifest)[0],
         "batch": manifest.get("batch"),
         **hashes,
     }
@@ -199,17 +209,26 @@ def _bench_engines(
     copies: bool,
     energy: bool,
 ) -> dict[str, Any]:
-    """Engines of all graphs, built into a temporary folder but for the bundle's own."""
+    """Engines of all graphs, built like the bundle's own, into a temporary folder but for the bundle's own."""
     import tempfile
 
     before = environment()
+    own = engine.check_identity(root / "model.engine", root / "model.onnx", engine.device_identity())
+    options = {key: own[key] for key in ("version_compatible", "hardware_compatible", "dla_core") if key in own}
     with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch, ExitStack() as stack:
         plans = {kind: Path(scratch) / f"{kind}.engine" for kind in graphs}
         plans["pruned"] = root / "model.engine"
         for kind, graph in graphs.items():
             if kind != "pruned":
-                precision: Any = graph.precision
-                engine.build_engine(graph.path, plans[kind], precision=precision, pinned=graph.pinned)
+                engine.build_engine(
+                    graph.path,
+                    plans[kind],
+                    precision=graph.precision,
+                    pinned=graph.pinned,
+                    pins_may_miss=True,
+                    strict=False,
+                    **options,
+                )
         runners: dict[str, Any] = {}
         calls: dict[str, Callable[[], object]] = {}
 
@@ -275,6 +294,8 @@ def check_folder(
     tie: float,
     threads: int | None,
     before: dict[str, Any] | None = None,
+    target: Target | None = None,
+    precision: Precision = "fp32",
     onnxruntime: bool = True,
 ) -> dict[str, Any]:
     """Hold a bundle's graph, and its engine where one can run, against the golden outputs.
@@ -285,10 +306,12 @@ def check_folder(
         tie: relative score gap below which decisions may differ.
         threads: onnxruntime threads.
         before: a ladder whose rungs come first; the graph itself is in it.
+        target: whose execution providers run the graph where they start here; None takes the CPU's.
+        precision: that the graph holds.
         onnxruntime: hold the graph against them too, by onnxruntime; else the engine alone.
 
     Returns:
-        `parity.json`.
+        `parity.json`; with `cpu_only`, the reason why only the CPU ran a graph that is meant for something else.
 
     Raises:
         EnvironmentLackError: nothing can run here, so nothing could be checked.
@@ -296,21 +319,24 @@ def check_folder(
     golden = bundle.load_golden(root)
     images = golden.pop("image")
     rungs: list[Rung] = []
+    extra: dict[str, Any] = {}
     if before is None and onnxruntime:
-        runner = OrtRunner(str(root / "model.onnx"), threads=threads)
+        runner, cpu_only = runner_for(root / "model.onnx", target or get_target("ort-cpu"), threads, precision)
+        extra.update({"cpu_only": cpu_only} if cpu_only else {})
         outputs = run_all(runner, images, runner.batch)
         rungs.append(compare(f"{runner.name} = golden", golden, outputs, atol=atol, tie=tie))
-    skipped = None if (root / "model.engine").exists() else f"{root} has no model.engine: build it first"
-    built = skipped is None
-    if built:
+    skipped: str | None = f"{root} has no model.engine: build it first"
+    if (root / "model.engine").exists():
         skipped = engine.why_not()
         if skipped is None:
             with engine.TrtRunner(root / "model.engine", root / "model.onnx") as trt:
                 outputs = run_all(trt, images, trt.batch)
             rungs.append(compare(f"{trt.name} = golden", golden, outputs, atol=atol, tie=tie))
+        else:
+            extra["engine_not_checked"] = skipped
     if not rungs and before is None:
         raise EnvironmentLackError(f"nothing was checked: {skipped}")
-    result = ladder(rungs, atol, tie, {"engine_not_checked": skipped} if built and skipped else None)
+    result = ladder(rungs, atol, tie, extra)
     if before is not None:
         result["rungs"] = before["rungs"] + result["rungs"]
         result["passed"] = before["passed"] and result["passed"]
@@ -342,22 +368,61 @@ def check_bundle(
         EnvironmentLackError: nothing can run here.
     """
     root = Path(folder)
-    bundle.verify(root, needs=("parity.json", "golden.npz", "model.onnx"))
+    manifest = bundle.verify(root, needs=("parity.json", "golden.npz", "model.onnx"))
     own = json.loads((root / "parity.json").read_text(encoding="utf-8"))
     atol, tie = own["atol"] if atol is None else atol, own["tie"] if tie is None else tie
-    return check_folder(root, atol, tie, threads, onnxruntime=onnxruntime)
+    precision, _ = precision_of(manifest)
+    return check_folder(
+        root, atol, tie, threads, target=target_of(manifest), precision=precision, onnxruntime=onnxruntime
+    )
 
 
-def build_bundle(folder: str | os.PathLike[str], *, workspace_mib: int = 1024) -> dict[str, Any]:
+def precision_of(manifest: Mapping[str, Any]) -> tuple[Precision, tuple[str, ...]]:
+    """Precision of a bundle's graphs, and the nodes in them that stay in float32; without an entry fp32 and none.
+
+    Raises:
+        InputError: the entry is of a newer vitrim.
+    """
+    entry = manifest.get("precision") or {"name": "fp32"}
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if name not in PRECISIONS:
+        raise InputError(
+            f"the bundle's precision {name!r} is unknown to this vitrim (it knows {', '.join(PRECISIONS)})"
+        )
+    return name, tuple(entry.get("float32_nodes") or ())
+
+
+def target_of(manifest: Mapping[str, Any]) -> Target:
+    """The target that a bundle was exported for; `ort-cpu` where the manifest does not say."""
+    return get_target(manifest.get("target") or "ort-cpu")
+
+
+def build_bundle(
+    folder: str | os.PathLike[str],
+    *,
+    workspace_mib: int = 1024,
+    timing_cache: str | os.PathLike[str] | Literal[False] | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: Compatibility | None = None,
+    dla_core: int | None = None,
+    strict: bool = True,
+) -> dict[str, Any]:
     """Build a bundle's engine on this machine, prove it against the golden outputs, and publish the bundle with it.
+
+    The precision, and what stays in float32, is what the bundle's manifest says of its graph.
+
+    Args:
+        folder: the bundle.
+        workspace_mib, timing_cache, version_compatible, hardware_compatible, dla_core, strict: see
+            `engine.build_engine`.
 
     Raises:
         InputError: the bundle is damaged.
         EnvironmentLackError: no TensorRT or no GPU.
-        UnsupportedError: TensorRT refuses the graph.
+        UnsupportedError: TensorRT refuses the graph or an option, or layers run in another precision.
 
     Returns:
-        `parity.json` of the engine; publish happens only if it passed.
+        `parity.json` of the engine, with the engine's identity as `engine`; publish happens only if it passed.
     """
     import shutil
 
@@ -366,20 +431,24 @@ def build_bundle(folder: str | os.PathLike[str], *, workspace_mib: int = 1024) -
     lack = engine.why_not()
     if lack:
         raise EnvironmentLackError(lack)
-    told, pinned = bundle.precision_of(manifest)
-    precision: Any = told
     staging = bundle.staging_folder(root)
     try:
         shutil.copytree(root, staging, dirs_exist_ok=True)
-        engine.build_engine(
+        precision, pinned = precision_of(manifest)
+        identity = engine.build_engine(
             staging / "model.onnx",
             staging / "model.engine",
             precision=precision,
             pinned=pinned,
             workspace_mib=workspace_mib,
+            timing_cache=timing_cache,
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            dla_core=dla_core,
+            strict=strict,
         )
         own = json.loads((staging / "parity.json").read_text(encoding="utf-8"))
-        result = check_folder(staging, own["atol"], own["tie"], None, own)
+        result = {**check_folder(staging, own["atol"], own["tie"], None, own), "engine": identity}
         if result["passed"]:
             (staging / "parity.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
             kept = {k: v for k, v in manifest.items() if k not in ("files", "created", "format", "versions", "command")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -12,8 +13,12 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Literal
 
+from ..errors import InputError
+from .caches import VARIABLE, cache_root, describe_cache, refuse_foreign_folder
+from .gpu import cuda_device
 from .jetpack import TABLE, jetpack_of, read_l4t, tensorrt_remedy
 from .machine import cpu_name, usable_cores
+from .providers import TENSORRT, pair_problem
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,15 @@ def examine(
     if deep and _version("timm"):
         checks.append(_timm_imports(run))
     if deep and (_version("onnxruntime") or _version("onnxruntime-gpu")):
-        checks.append(_providers(run, root))
+        checks += _providers(run, root)
     if deep and _is_there("tensorrt"):
         checks.append(_engines(run, root))
+    if deep and _is_there("tensorrt") and read_l4t(root) is not None:
+        checks.append(_dla(run))
+    checks += _cuda_majors(cuda_device)
     checks.append(_gpu(root))
     checks.append(_jetson(root))
+    checks.append(_cache(cache_root()))
     return checks
 
 
@@ -165,23 +174,96 @@ def _engines(run: Callable[[str], tuple[bool, str]], root: Path) -> Check:
     return Check("tensorrt engines", "lack", said, "no engines are built, proven or timed here", remedy)
 
 
-def _providers(run: Callable[[str], tuple[bool, str]], root: Path) -> Check:
-    worked, said = run("import onnxruntime as o; print(' '.join(o.get_available_providers()))")
+def _dla(run: Callable[[str], tuple[bool, str]]) -> Check:
+    """DLA cores of a Jetson, as TensorRT counts them; in a child, like engines."""
+    code = "from vitrim.exporter.runtime import trt; print(trt.dla_cores(trt.import_tensorrt()))"
+    worked, said = run(code)
+    if not worked or not said.isdigit():
+        return Check("dla", "info", f"unknown ({said})", "vitrim build --dla-core may not work")
+    if said == "0":
+        return Check("dla", "info", "none that TensorRT can use", "vitrim build --dla-core is refused")
+    return Check("dla", "ok", f"{said} cores; layers of a ViT mostly fall back to the GPU")
+
+
+def _cuda_majors(ask: Callable[[], dict[str, str] | None]) -> list[Check]:
+    """TensorRT's wheels are built for one CUDA major each, which the driver must know."""
+    found = {major: _exact_version(f"tensorrt_cu{major}") for major in (11, 12, 13)}
+    found = {major: version for major, version in found.items() if version}
+    if not found:
+        return []
+    told = " and ".join(f"tensorrt_cu{major} {version}" for major, version in found.items())
+    if len(found) > 1:
+        cost = "both hold the module tensorrt, and whichever was installed last runs"
+        names = " ".join(f"tensorrt_cu{major}" for major in found)
+        return [Check("tensorrt twice", "lack", told, cost, f"pip uninstall -y {names}, then install the one you want")]
+    (major,) = found
+    cuda = (ask() or {}).get("cuda")
+    if cuda is None:
+        return [Check("tensorrt and cuda", "info", f"{told}; no driver that tells its CUDA version")]
+    told += f", and a driver for CUDA {cuda}"
+    if int(cuda.partition(".")[0]) >= major:
+        return [Check("tensorrt and cuda", "ok", told)]
+    remedy = f"pip install tensorrt-cu{cuda.partition('.')[0]} instead, or update the driver"
+    return [Check("tensorrt and cuda", "lack", told, "no engines: the driver is too old for this TensorRT", remedy)]
+
+
+def _cache(root: Path) -> Check:
+    """The folder of timing caches and of onnxruntime's engines; made when something is first kept."""
+    seen = describe_cache(root)
+    told = f"{root}: {seen['files']} files, {seen['bytes'] / 2**20:.0f} MiB"
+    standing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    remedy = f"set {VARIABLE} to a folder of your own"
+    if not os.access(standing, os.W_OK):
+        return Check("cache folder", "lack", f"{root} cannot be written", "engines need --no-timing-cache", remedy)
+    try:
+        if root.exists():
+            refuse_foreign_folder(root)
+    except InputError:
+        return Check("cache folder", "lack", f"{root} may be written by others", "caches in it are refused", remedy)
+    return Check("cache folder", "ok", told)
+
+
+def _providers(run: Callable[[str], tuple[bool, str]], root: Path) -> list[Check]:
+    worked, said = run("import onnxruntime as o; print(' '.join([o.__version__, *o.get_available_providers()]))")
     if not worked:
-        return Check("onnxruntime providers", "lack", said, "onnxruntime cannot be used", "reinstall onnxruntime")
-    if "CUDAExecutionProvider" in said:
-        return Check("onnxruntime providers", "ok", said)
-    cost = "the target ort-cuda cannot be run here"
+        return [Check("onnxruntime providers", "lack", said, "onnxruntime cannot be used", "reinstall onnxruntime")]
+    own, _, names = said.partition(" ")
     remedy = "pip install onnxruntime-gpu (instead of onnxruntime)"
     if read_l4t(root) is not None:
         remedy = "take NVIDIA's own wheel for your JetPack; the registry's onnxruntime-gpu is not for Jetson"
-    return Check("onnxruntime providers", "info", said, cost, remedy)
+    if "CUDAExecutionProvider" not in names:
+        cost = "the targets ort-cuda and ort-trt cannot be run here"
+        return [Check("onnxruntime providers", "info", names, cost, remedy)]
+    return [Check("onnxruntime providers", "ok", names), _tensorrt_provider(run, own, names, root, remedy)]
+
+
+def _tensorrt_provider(run: Callable[[str], tuple[bool, str]], own: str, names: str, root: Path, remedy: str) -> Check:
+    """Whether onnxruntime's TensorRT provider finds a TensorRT that it was built for."""
+    cost = "the target ort-trt cannot be run here"
+    if TENSORRT not in names:
+        return Check("onnxruntime tensorrt", "info", "no such provider in this onnxruntime", cost, remedy)
+    worked, here = run("from vitrim.exporter.runtime.providers import tensorrt_library; print(tensorrt_library())")
+    if not worked or here == "None":
+        found = "TensorRT's libraries are not found" if worked else here
+        remedy = f"{tensorrt_remedy(root=root)}; put the folder of libnvinfer.so on LD_LIBRARY_PATH"
+        return Check("onnxruntime tensorrt", "lack", found, cost, remedy)
+    problem = pair_problem(own, here)
+    if problem:
+        told, _, remedy = problem.partition(": ")
+        return Check("onnxruntime tensorrt", "lack", told, cost, remedy)
+    return Check("onnxruntime tensorrt", "ok", f"onnxruntime {own} with TensorRT {here}")
 
 
 def _gpu(root: Path) -> Check:
     tool = shutil.which("nvidia-smi")
     if tool is None and read_l4t(root) is not None:
         return Check("nvidia gpu", "ok", "the Jetson's own")
+    device = None if tool else cuda_device()
+    if device and "gpu" in device:  # as in containers without the tool
+        cost = "the state of the GPU (clocks, heat) is not told beside a benchmark"
+        return Check(
+            "nvidia gpu", "info", f"{device['gpu']}, but no nvidia-smi", cost, "install the driver's utilities"
+        )
     if tool is None:
         cost, remedy = "no engines and no GPU benchmark on this machine", "build and bench on a machine with a GPU"
         return Check("nvidia gpu", "lack", "no nvidia-smi", cost, remedy)

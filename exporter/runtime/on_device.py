@@ -32,7 +32,7 @@ def main(arguments: Sequence[str], here: Path) -> int:
         the exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here,
         130 interrupted.
     """
-    device.engine = bare
+    bare.install()
     options = _parser(here).parse_args(arguments)
     options.bundle = Path(os.path.abspath(options.bundle))  # now: `build` may take the working directory away
     options.out = None if options.out is None else Path(os.path.abspath(options.out))
@@ -88,6 +88,8 @@ def _parser(here: Path) -> argparse.ArgumentParser:
             command.add_argument("--atol", type=float, help="largest error of a logit; the bundle's own by default")
         if name == "build":
             command.add_argument("--workspace", type=int, default=1024, help="scratch memory of the builder, MiB")
+            command.add_argument("--any-precision", action="store_true", help="keep an engine in another precision")
+            command.add_argument("--dla-core", type=int, help="run on this DLA core what can run there")
         if name == "bench":
             command.add_argument("--runs", type=int, default=50, help="interleaved rounds (50)")
             command.add_argument("--warmup", type=float, default=0.5, help="least seconds of warm-up a graph (0.5)")
@@ -117,7 +119,9 @@ def _check(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _build(options: argparse.Namespace) -> dict[str, Any]:
-    return device.build_bundle(options.bundle, workspace_mib=options.workspace)
+    return device.build_bundle(
+        options.bundle, workspace_mib=options.workspace, strict=not options.any_precision, dla_core=options.dla_core
+    )
 
 
 def _bench(options: argparse.Namespace) -> dict[str, Any]:
@@ -165,6 +169,8 @@ def _lines(command: str, result: dict[str, Any]) -> list[str]:
         f"top-1 {rung['top1']:.1%}, needs atol {rung['smallest_atol']}"
         for rung in result["rungs"]
     ]
+    if command == "build":
+        lines.append(f"engine: {result['engine']['layers']['verdict']}")
     skipped = result.get("engine_not_checked")
     return [*lines, f"the engine was not checked: {skipped}"] if skipped else lines
 

@@ -5,14 +5,21 @@ A runner has a `name`, a fixed `batch`, and takes exactly one batch of images; `
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..errors import EnvironmentLackError, InputError
+from ..targets import Target
+from .caches import graph_hash
+from .providers import CPU, named, provider_options
+from .trt import Precision
 
 if TYPE_CHECKING:
     Outputs = dict[str, np.ndarray]
@@ -22,7 +29,7 @@ else:
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _PROVIDER_HELP = {
     "CUDAExecutionProvider": "pip install 'vitrim[gpu]' in an environment without plain onnxruntime",
-    "TensorrtExecutionProvider": "install onnxruntime-gpu and TensorRT's libraries",
+    "TensorrtExecutionProvider": "install onnxruntime-gpu and TensorRT's libraries; `vitrim doctor` names their pair",
 }
 
 
@@ -45,6 +52,7 @@ class OrtRunner:
             fallback.
         threads: intra-op threads; None takes all cores.
         name: shown in tables.
+        options: of each provider, see `providers.provider_options`; None for none.
 
     Raises:
         InputError: the file is not a whole ONNX model, or its shapes are not static.
@@ -57,6 +65,7 @@ class OrtRunner:
         providers: Sequence[str] = ("CPUExecutionProvider",),
         threads: int | None = None,
         name: str | None = None,
+        options: Sequence[Mapping[str, str]] | None = None,
     ) -> None:
         try:
             import onnxruntime
@@ -69,17 +78,19 @@ class OrtRunner:
             raise EnvironmentLackError(
                 f"onnxruntime {onnxruntime.__version__} here has no {missing[0]} (only {', '.join(available)}): {hint}"
             )
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 4
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         if threads:
-            options.intra_op_num_threads = threads
+            settings.intra_op_num_threads = threads
         # Idle pools of several sessions in one process would spin into each other.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
+        chosen = named(providers, options) if options else list(providers)
         where = "the ONNX model" if isinstance(model, bytes) else os.fspath(model)
         try:
             source = model if isinstance(model, bytes) else str(Path(model))
-            self.session = onnxruntime.InferenceSession(source, options, providers=list(providers))
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints there when a provider does not start
+                self.session = onnxruntime.InferenceSession(source, settings, providers=chosen)
         except Exception as error:  # onnxruntime raises types of its own, one a status code
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"onnxruntime cannot load {where}: {reason}") from error
@@ -120,6 +131,41 @@ class OrtRunner:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.name} fails to run the graph: {reason}") from error
         return dict(zip(self.outputs, values, strict=True))
+
+
+def runner_for(
+    model: str | os.PathLike[str] | bytes,
+    target: Target,
+    threads: int | None = None,
+    precision: Precision = "fp32",
+) -> tuple[OrtRunner, str | None]:
+    """A runner with the target's own execution providers where they start on this machine, else with the CPU's.
+
+    Args:
+        model: path or serialized ONNX.
+        target: whose graph it is.
+        threads: intra-op threads; None takes all cores.
+        precision: that the graph holds.
+
+    Returns:
+        the runner, and why only the CPU ran a graph that is meant for something else; None where nothing is amiss.
+
+    Raises:
+        InputError: onnxruntime cannot load the graph.
+        EnvironmentLackError: onnxruntime is missing.
+    """
+    if target.runtime == "tensorrt":
+        why = f"the graph is for {target.name}, but only onnxruntime's CPU provider ran it; an engine proves the target"
+        return OrtRunner(model, threads=threads), why
+    wanted = target.providers or (CPU,)
+    if wanted[0] == CPU:
+        return OrtRunner(model, threads=threads), None
+    digest = hashlib.sha256(model).hexdigest() if isinstance(model, bytes) else graph_hash(model)
+    try:
+        return OrtRunner(model, wanted, threads, options=provider_options(wanted, digest, precision)), None
+    except EnvironmentLackError as error:
+        why = f"the graph is for {target.name}, but only onnxruntime's CPU provider ran it: {error}"
+        return OrtRunner(model, threads=threads), why
 
 
 def run_all(

@@ -10,15 +10,24 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from ..errors import EnvironmentLackError, InputError
+from ..errors import EnvironmentLackError, InputError, UnsupportedError
 from .jetpack import tensorrt_remedy
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Compatibility = Literal["ampere_plus", "same_compute_capability"]
 OLDEST = (8, 5)
 STRONGLY_TYPED_FROM = (10, 12)  # NVIDIA recommends it fully from here on; weak typing is deprecated
 TYPED_ON_DEMAND_FROM = (10, 0)
+VERSION_COMPATIBLE_FROM = (8, 6)
+COMPATIBILITY_FROM: dict[Compatibility, tuple[int, int]] = {
+    "ampere_plus": (8, 6),
+    "same_compute_capability": (10, 9),
+}
+_AMPERE = (8, 0)
+_BUILT_ON_NEWER_MAJOR = {(8, 9), (8, 10), (9, 10), (10, 11)}  # built with, run with: NVIDIA's engine compatibility page
 _SYSTEM_ROOT = Path("/")
 
 
@@ -29,12 +38,17 @@ class Typing:
     Attributes:
         strong: created STRONGLY_TYPED: the graph's own types are the engine's.
         fp16_flag: the builder may use fp16 where it likes, but for pinned layers (weak typing only).
+        int8_flag: it may use int8 where the graph has Q/DQ pairs (weak typing only).
         why: in words, for a report.
     """
 
     strong: bool
     fp16_flag: bool
+    int8_flag: bool
     why: str
+
+
+_FLOAT32 = Typing(False, False, False, "weakly typed without precision flags: float32 throughout")
 
 
 def typing_for(version: tuple[int, int], precision: Precision) -> Typing:
@@ -42,25 +56,109 @@ def typing_for(version: tuple[int, int], precision: Precision) -> Typing:
 
     - 10.12 and newer, and 11, which knows nothing else: strongly typed.
     - 10.0 to 10.11 (JetPack 6.1 and 6.2 have 10.3): a choice. A float32 graph is built weakly typed without any
-      precision flag, the path that most have walked there. A graph with fp16 in it is built strongly typed: weakly
-      typed, TensorRT would choose the precision layer by layer, which is how fp16 ViTs went wrong on 10.3
+      precision flag, the path that most have walked there. A graph with other types in it is built strongly typed:
+      weakly typed, TensorRT would choose the precision layer by layer, which is how fp16 ViTs went wrong on 10.3
       (NVIDIA/TensorRT#4723).
-    - 8.5 to 9: there is no strong typing. fp16 sets the FP16 flag and obeys the layers that are pinned to float32.
+    - 8.5 to 9: there is no strong typing. fp16 sets the flag FP16, int8 the flags INT8 and FP16; both obey the layers
+      that are pinned to float32.
+
+    Raises:
+        InputError: there is no such precision.
+        UnsupportedError: bf16 before 10, where nothing but a flag could ask for it.
     """
+    if precision not in PRECISIONS:
+        raise InputError(f"there is no engine precision {precision!r} (there are {', '.join(PRECISIONS)})")
     if version >= STRONGLY_TYPED_FROM:
-        return Typing(True, False, "strongly typed: the graph's types are the engine's")
-    if version >= TYPED_ON_DEMAND_FROM:
-        if precision == "fp32":
-            return Typing(False, False, "weakly typed without precision flags: float32 throughout")
-        return Typing(True, False, "strongly typed because the graph holds fp16")
+        return Typing(True, False, False, "strongly typed: the graph's types are the engine's")
     if precision == "fp32":
-        return Typing(False, False, "weakly typed without precision flags: float32 throughout")
-    return Typing(False, True, "weakly typed with the FP16 flag; pinned layers stay float32")
+        return _FLOAT32
+    if version >= TYPED_ON_DEMAND_FROM:
+        return Typing(True, False, False, f"strongly typed because the graph holds {precision}")
+    if precision == "bf16":
+        raise UnsupportedError(
+            f"bf16 needs TensorRT 10, which can be told it by the graph's types, but here is {_dotted(version)}; "
+            "export in fp16"
+        )
+    if precision == "fp16":
+        return Typing(False, True, False, "weakly typed with the flag FP16; pinned layers stay float32")
+    return Typing(False, True, True, "weakly typed with the flags INT8 and FP16; pinned layers stay float32")
 
 
 def is_strongly_typed(version: tuple[int, int], precision: Precision = "fp32") -> bool:
     """Whether networks are created strongly typed: the graph's own types are the engine's."""
     return typing_for(version, precision).strong
+
+
+def capability_of(text: str | None) -> tuple[int, int] | None:
+    """Compute capability such as (8, 7) of `8.7`; None where it is unknown."""
+    found = re.fullmatch(r"(\d+)\.(\d+)", text or "")
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def refuse_options(
+    version: tuple[int, int],
+    capability: tuple[int, int] | None,
+    precision: Precision,
+    *,
+    version_compatible: bool = False,
+    hardware_compatible: Compatibility | None = None,
+    dla_core: int | None = None,
+    dla_cores: int = 0,
+    jetson: bool = False,
+) -> None:
+    """Refuse, with the reason, what this TensorRT or GPU cannot do, before anything is built.
+
+    Args:
+        version: of TensorRT.
+        capability: compute capability of the GPU; None where it is unknown, which refuses nothing.
+        precision: of the graph.
+        version_compatible, hardware_compatible, dla_core: as asked for, see `engine.build_engine`.
+        dla_cores: how many the builder says there are.
+        jetson: whether this is one.
+
+    Raises:
+        InputError: there is no such option value.
+        UnsupportedError: the option is not to be had here.
+    """
+    here = _dotted(version)
+    if precision == "bf16" and capability is not None and capability < _AMPERE:
+        raise UnsupportedError(f"bf16 needs compute capability 8.0, but this GPU has {_dotted(capability)}; use fp16")
+    if version_compatible and version < VERSION_COMPATIBLE_FROM:
+        raise UnsupportedError(f"version-compatible engines came with TensorRT 8.6, but here is {here}")
+    if hardware_compatible is not None:
+        if hardware_compatible not in COMPATIBILITY_FROM:
+            names = ", ".join(COMPATIBILITY_FROM)
+            raise InputError(f"there is no hardware compatibility {hardware_compatible!r} (there are {names})")
+        since = COMPATIBILITY_FROM[hardware_compatible]
+        if version < since:
+            raise UnsupportedError(f"{hardware_compatible} came with TensorRT {_dotted(since)}, but here is {here}")
+        if jetson:
+            raise UnsupportedError("hardware-compatible engines are not supported on a Jetson; build on each device")
+        if hardware_compatible == "ampere_plus" and capability is not None and capability < _AMPERE:
+            raise UnsupportedError(
+                f"ampere_plus engines are built on compute capability 8.0 or newer, but this GPU has "
+                f"{_dotted(capability)}"
+            )
+    if dla_core is None:
+        return
+    if precision not in ("fp16", "int8"):
+        raise UnsupportedError(f"a DLA computes in fp16 and int8 only, but the graph is {precision}")
+    if not dla_cores:
+        raise UnsupportedError(
+            f"TensorRT {here} finds no DLA here: only Xavier and Orin modules have them (not the Orin Nano), "
+            "and TensorRT supports them up to 10.7 and again from 11.4.1 on JetPack 7.2.2"
+        )
+    if not 0 <= dla_core < dla_cores:
+        raise InputError(f"there is no DLA core {dla_core} here; there are {dla_cores}, counted from 0")
+
+
+def runs_on(built: tuple[int, int], here: tuple[int, int]) -> bool:
+    """Whether a version-compatible engine of one TensorRT runs on another: the same or newer, not over every major."""
+    return here >= built and (here[0] == built[0] or (built[0], here[0]) in _BUILT_ON_NEWER_MAJOR)
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def version_of(text: str) -> tuple[int, int]:
@@ -172,13 +270,14 @@ def create_network(trt: Any, builder: Any, typing: Typing) -> Any:
     return builder.create_network(wanted)
 
 
-def pin_float32(trt: Any, network: Any, nodes: Collection[str]) -> int:
+def pin_float32(trt: Any, network: Any, nodes: Collection[str], may_miss: bool = False) -> int:
     """Make layers of a weakly typed network compute and answer in float32.
 
     Args:
         trt: the tensorrt module.
         network: parsed.
         nodes: names of ONNX nodes; the parser names their layers after them, with `_<number>` when there are several.
+        may_miss: leave nodes out that the network does not have.
 
     Returns:
         how many layers were pinned.
@@ -202,10 +301,48 @@ def pin_float32(trt: Any, network: Any, nodes: Collection[str]) -> int:
             layer.set_output_type(number, trt.float32)
         pinned += 1
     missing = sorted(set(nodes) - found)
-    if missing:
+    if missing and not may_miss:
         raise InputError(f"the graph has no node {missing[0]} to keep in float32 (and {len(missing) - 1} more)")
     return pinned
 
 
 def _is_float(trt: Any, tensor: Any) -> bool:
     return tensor is not None and tensor.dtype in (trt.float32, trt.float16)
+
+
+def quantized_layers(trt: Any, network: Any) -> set[str]:
+    """Names of the matrix multiplications and convolutions of a parsed network that take dequantized values.
+
+    Those are what int8 was asked for. Transposes, reshapes and casts between are looked through.
+    """
+    kinds = trt.LayerType
+    through = {getattr(kinds, name, None) for name in ("SHUFFLE", "CAST", "IDENTITY")} - {None}  # 8.5 has no CAST
+    makers: dict[str, Any] = {}
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    for layer in layers:
+        makers.update({layer.get_output(number).name: layer for number in range(layer.num_outputs)})
+
+    def dequantized(tensor: Any) -> bool:
+        maker = None if tensor is None else makers.get(tensor.name)
+        while maker is not None and maker.type in through:
+            maker = makers.get(maker.get_input(0).name)
+        return maker is not None and maker.type == kinds.DEQUANTIZE
+
+    return {
+        layer.name
+        for layer in layers
+        if layer.type in (kinds.MATRIX_MULTIPLY, kinds.CONVOLUTION)
+        and any(dequantized(layer.get_input(number)) for number in range(layer.num_inputs))
+    }
+
+
+def dla_cores(trt: Any) -> int:
+    """How many DLA cores TensorRT sees on this machine.
+
+    Raises:
+        EnvironmentLackError: TensorRT finds no GPU.
+    """
+    lack = _builder_fails(trt)
+    if lack:
+        raise EnvironmentLackError(lack)
+    return int(trt.Builder(listen(trt)).num_DLA_cores)

@@ -9,7 +9,7 @@ from vitrim.exporter.targets import ALIASES, TARGETS, get_target
 
 
 def test_aliases_and_names() -> None:
-    assert set(TARGETS) == {"ort-cpu", "ort-cuda", "trt-8.5", "trt-8.6", "trt-10.3", "trt-10", "trt-11"}
+    assert set(TARGETS) == {"ort-cpu", "ort-cuda", "ort-trt", "trt-8.5", "trt-8.6", "trt-10.3", "trt-10", "trt-11"}
     assert {name: get_target(name).tensorrt for name in ALIASES} == {
         "jetpack-5": (8, 5),
         "jetpack-6.0": (8, 6),

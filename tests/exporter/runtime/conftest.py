@@ -1,11 +1,15 @@
 """Fixture `fake_trt`: a stand-in for tensorrt, for branches that depend on its version; it computes nothing of it.
 
-An "engine" of it is the bytes of a .npy file with an input of that shape; running it doubles the input.
+An "engine" of it is the bytes of a .npy file with an input of that shape; running it doubles the input. Its flags are
+those of each version, so that asking TensorRT 11 for FP16 fails, and polygraphy's own CreateConfig sets them.
 """
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import io
+import json
 import sys
 import types
 from enum import IntEnum
@@ -14,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from polygraphy.util import save_file
 
 
 class DataType(IntEnum):
@@ -25,10 +30,23 @@ class Layer:
 
     def __init__(self, name: str, *outputs: DataType, kind: str = "MATRIX") -> None:
         self.name, self.type, self.precision = name, kind, None
-        self.outputs = [types.SimpleNamespace(dtype=dtype) for dtype in outputs]
+        self.inputs: list[Any] = []
+        self.outputs = [
+            types.SimpleNamespace(dtype=dtype, name=f"{name}:{number}") for number, dtype in enumerate(outputs)
+        ]
         self.output_types: dict[int, DataType] = {}
 
     num_outputs = property(lambda self: len(self.outputs))
+    num_inputs = property(lambda self: len(self.inputs))
+    precision_is_set = property(lambda self: self.precision is not None)
+
+    def fed(self, *makers: Layer) -> Layer:
+        """Takes the first outputs of these layers."""
+        self.inputs = [maker.outputs[0] for maker in makers]
+        return self
+
+    def get_input(self, index: int) -> Any:
+        return self.inputs[index]
 
     def get_output(self, index: int) -> Any:
         return self.outputs[index]
@@ -50,9 +68,83 @@ class Network:
         ]
 
     num_layers = property(lambda self: len(self.layers))
+    num_inputs = 0
+
+    def __iter__(self) -> Any:
+        return iter(self.layers)
 
     def get_layer(self, index: int) -> Layer:
         return self.layers[index]
+
+
+class Flag(IntEnum):
+    """Builder flags that any version here has."""
+
+    FP16, INT8, GPU_FALLBACK, TF32, OBEY_PRECISION_CONSTRAINTS, VERSION_COMPATIBLE, EXCLUDE_LEAN_RUNTIME, BF16 = range(
+        8
+    )
+
+
+def flags_of(version: str) -> types.SimpleNamespace:
+    """The builder flags of a version: 8.5 has none of portability, 8 no BF16, 11 none of precision."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    missing = {"VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"} if (major, minor) < (8, 6) else set()
+    missing |= {"BF16"} if major < 9 else set()
+    missing |= {"FP16", "INT8", "BF16", "OBEY_PRECISION_CONSTRAINTS"} if major >= 11 else set()
+    return types.SimpleNamespace(**{flag.name: flag for flag in Flag if flag.name not in missing})
+
+
+class Config:
+    """A builder configuration that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.flags = {Flag.TF32.name}  # on by default
+        self.limits: dict[Any, int] = {}
+        self.loaded: bytes | None = None
+        self.profiling_verbosity = self.hardware_compatibility_level = self.default_device_type = None
+        self.DLA_core: int | None = None
+        self.on_dla: Any = lambda layer: False
+
+    def set_flag(self, flag: Flag) -> None:
+        self.flags.add(flag.name)
+
+    def clear_flag(self, flag: Flag) -> None:
+        self.flags.discard(flag.name)
+
+    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
+        self.limits[pool] = size
+
+    def add_optimization_profile(self, profile: Any) -> None:
+        pass
+
+    def create_timing_cache(self, data: bytes) -> bytes:
+        return bytes(data)
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> None:
+        assert not ignore_mismatch
+        self.loaded = cache
+
+    def can_run_on_DLA(self, layer: Layer) -> bool:  # noqa: N802
+        return bool(self.on_dla(layer))
+
+
+def inspection(kind: str = "Float", era: str = "Format/Datatype", fused: bool = True) -> str:
+    """What an inspector of TensorRT 10 would say of one product and one attention in that precision."""
+    tensor = {"Name": "x", "Dimensions": [4, 40, 64], era: kind}
+    mha = {"Name": "_gemm_mha_v2_myl0_2", "LayerType": "kgen", "TacticName": "_gemm_mha_v2_0x95"}
+    alone = {
+        "Name": "__myl_MaxSubExpSumDivMul_myl0_2",
+        "LayerType": "kgen",
+        "TacticName": "__myl_MaxSubExpSumDivMul_0x1",
+    }
+    product = {
+        "Name": "/blocks.0/mlp/MatMul_myl0_1",
+        "LayerType": "gemm",
+        "TacticName": "sm80",
+        "Metadata": "[ONNX Layer: /blocks.0/mlp/MatMul]",
+    }
+    layers = [{**layer, "Inputs": [tensor], "Outputs": [tensor]} for layer in (product, mha if fused else alone)]
+    return json.dumps({"Layers": layers, "Bindings": ["image", "logits"]})
 
 
 class Engine:
@@ -60,8 +152,11 @@ class Engine:
 
     num_io_tensors = 2
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+    def __init__(self, shape: tuple[int, ...], seen: types.SimpleNamespace) -> None:
+        self.shape, self.seen = shape, seen
+
+    def create_engine_inspector(self) -> Any:
+        return types.SimpleNamespace(get_engine_information=lambda format: self.seen.inspection)
 
     def get_tensor_name(self, index: int) -> str:
         return ("image", "logits")[index]
@@ -79,7 +174,11 @@ class Engine:
         addresses: dict[str, Any] = {}
 
         def run(stream: int) -> bool:
-            addresses["logits"][...] = 2 * addresses["image"]
+            def double() -> None:
+                addresses["logits"][...] = 2 * addresses["image"]
+
+            self.seen.cuda.put(double)
+            self.seen.enqueued += 1
             return bool(stream)
 
         return types.SimpleNamespace(set_tensor_address=addresses.__setitem__, execute_async_v3=run)
@@ -104,6 +203,54 @@ class DeviceArray:
         DeviceArray.alive -= 1
 
 
+class Cuda:
+    """The CUDA runtime: work is done at once, or kept while a stream is being captured."""
+
+    def __init__(self) -> None:
+        self.capturing: list[Any] | None = None
+        self.captured: list[Any] = []
+        self.calls: list[str] = []
+        self.failing: dict[str, int] = {}
+        self.cudaGetErrorString = lambda status: b"operation not permitted when stream is capturing"
+
+    def put(self, work: Any) -> None:
+        if self.capturing is None:
+            work()
+        else:
+            self.capturing.append(work)
+
+    def _status(self, name: str) -> int:
+        self.calls.append(name)
+        return self.failing.get(name, 0)
+
+    def cudaStreamBeginCapture(self, stream: Any, mode: ctypes.c_int) -> int:  # noqa: N802
+        assert mode.value == 1
+        self.capturing = []
+        return self._status("begin")
+
+    def cudaStreamEndCapture(self, stream: Any, graph: Any) -> int:  # noqa: N802
+        self.captured, self.capturing = self.capturing or [], None
+        graph._obj.value = 7
+        return self._status("end")
+
+    def cudaGraphInstantiateWithFlags(self, executable: Any, graph: Any, flags: Any) -> int:  # noqa: N802
+        assert graph.value == 7
+        executable._obj.value = 8
+        return self._status("instantiate")
+
+    def cudaGraphDestroy(self, graph: Any) -> int:  # noqa: N802
+        return self._status("destroy graph")
+
+    def cudaGraphLaunch(self, executable: Any, stream: Any) -> int:  # noqa: N802
+        assert executable.value == 8
+        for work in self.captured:
+            work()
+        return self._status("launch")
+
+    def cudaGraphExecDestroy(self, executable: Any) -> int:  # noqa: N802
+        return self._status("destroy")
+
+
 def serialized(shape: tuple[int, ...]) -> bytes:
     """An "engine" for an input of that shape."""
     stream = io.BytesIO()
@@ -115,10 +262,23 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
     """Put the stand-in in place of tensorrt, and of what polygraphy does with a GPU.
 
     Returns:
-        what was seen: `network`, `config` (CreateConfig's arguments), `runtimes`; set `complaint` to refuse graphs,
-        `failure` to fail builds.
+        what was seen: `network`, `config` (what was set), `runtimes`, `saved`; set `complaint` to refuse graphs,
+        `failure` to fail builds, `inspection` for what the inspector says, `dla` cores, and `layers` of a network.
     """
-    seen = types.SimpleNamespace(network=None, config=None, runtimes=[], complaint=None, failure=None)
+    seen = types.SimpleNamespace(
+        network=None,
+        config=None,
+        runtimes=[],
+        complaint=None,
+        failure=None,
+        inspection=inspection(),
+        dla=0,
+        layers=None,
+        on_dla=lambda layer: False,
+        cuda=Cuda(),
+        enqueued=0,
+        lean=[],
+    )
     module: Any = types.ModuleType("tensorrt")
 
     class Logger:
@@ -128,9 +288,20 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
         def __init__(self, logger: Any) -> None:
             self.logger = logger
 
+        num_DLA_cores = property(lambda self: seen.dla)  # noqa: N815
+
         def create_network(self, flags: int) -> Network:
             seen.network = Network(flags)
+            seen.network.layers = seen.layers or seen.network.layers
             return seen.network
+
+        def create_builder_config(self) -> Config:
+            seen.config = Config()
+            seen.config.on_dla = seen.on_dla
+            return seen.config
+
+        def create_optimization_profile(self) -> object:
+            return object()
 
     class Parser:
         num_errors = property(lambda self: int(seen.complaint is not None))
@@ -151,33 +322,43 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
             seen.runtimes.append(self)
 
         def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
-            return Engine(np.load(io.BytesIO(data)).shape) if data[:6] == b"\x93NUMPY" else None
+            return Engine(np.load(io.BytesIO(data)).shape, seen) if data[:6] == b"\x93NUMPY" else None
+
+        def load_runtime(self, path: str) -> Any:
+            seen.lean.append(path)
+            return Runtime(None) if path.endswith(".so.8") else None
 
     flags = {"EXPLICIT_BATCH": 0} | ({"STRONGLY_TYPED": 1} if not version.startswith("8.") else {})
     module.__version__ = version
     module.ILogger, module.Builder, module.OnnxParser, module.Runtime = Logger, Builder, Parser, Runtime
     module.NetworkDefinitionCreationFlag = types.SimpleNamespace(**flags)
-    # The misleading one: FP16 is there on every version, as a decision it is worth nothing.
-    module.BuilderFlag = types.SimpleNamespace(FP16=0)
+    module.BuilderFlag = flags_of(version)
+    levels = {"NONE": 0, "AMPERE_PLUS": 1, "SAME_COMPUTE_CAPABILITY": 2}
+    module.HardwareCompatibilityLevel = types.SimpleNamespace(**levels)
+    module.LayerInformationFormat = types.SimpleNamespace(JSON="json")
+    module.DeviceType = types.SimpleNamespace(DLA="dla")
     module.MemoryPoolType = types.SimpleNamespace(WORKSPACE="workspace")
     module.ProfilingVerbosity = types.SimpleNamespace(DETAILED="detailed")
     module.TensorIOMode = types.SimpleNamespace(INPUT="input")
-    module.LayerType = types.SimpleNamespace(CONSTANT="CONSTANT")
+    kinds = ["CONSTANT", "SHUFFLE", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "MATRIX_MULTIPLY", "CONVOLUTION", "SHAPE"]
+    kinds += [] if version.startswith("8.5") else ["CAST"]
+    module.LayerType = types.SimpleNamespace(**{kind: kind for kind in kinds})
     module.DataType, module.float32, module.float16 = DataType, DataType.FLOAT, DataType.HALF
     module.init_libnvinfer_plugins = lambda logger, namespace: True
 
-    def build(parts: Any, config: Any, save_timing_cache: str | None) -> bytes:
+    def build(parts: Any, config: Any, save_timing_cache: Any) -> bytes:
+        builder, network, _ = parts
+        done = config(builder, network)
         if seen.failure:
-            parts[0].logger.log(1, seen.failure)
+            builder.logger.log(1, seen.failure)
             raise RuntimeError("Invalid Engine")
+        if save_timing_cache is not None:
+            save_file((done.loaded or b"") + b"timed ", save_timing_cache)
         return serialized(shape)
 
-    def configure(**options: Any) -> str:
-        seen.config = options
-        return "config"
-
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr("polygraphy.backend.trt.CreateConfig", configure)
+    monkeypatch.setattr(importlib.import_module("polygraphy.backend.trt.config"), "trt", module)
+    monkeypatch.setattr("polygraphy.cuda.wrapper", lambda: types.SimpleNamespace(handle=seen.cuda))
     monkeypatch.setattr("polygraphy.backend.trt.engine_bytes_from_network", build)
     monkeypatch.setattr("polygraphy.cuda.DeviceArray", DeviceArray)
     stream = types.SimpleNamespace(ptr=1, synchronize=lambda: None, free=lambda: None)
@@ -186,7 +367,9 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
 
 
 @pytest.fixture
-def fake_trt(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
-    """`install(version)` puts the stand-in in place; `DataType`, `DeviceArray` and `Engine` are its own."""
-    parts = {"DataType": DataType, "DeviceArray": DeviceArray, "Engine": Engine}
+def fake_trt(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
+    """`install(version)` puts the stand-in in place; the other names are its own."""
+    monkeypatch.setenv("VITRIM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    parts = {"DataType": DataType, "DeviceArray": DeviceArray, "Engine": Engine, "Layer": Layer}
+    parts |= {"inspection": inspection, "Cuda": Cuda}
     return types.SimpleNamespace(install=partial(install, monkeypatch), **parts)

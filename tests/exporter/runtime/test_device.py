@@ -1,4 +1,4 @@
-"""What is built and timed of a bundle, and how, with an engine that only keeps a record; what runs is not asserted."""
+"""A bundle on a device: its precision reaches the builder, its engine is proven and published, what ran it is said."""
 
 from __future__ import annotations
 
@@ -8,183 +8,116 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_graphs import doubler
 
-from vitrim.exporter.errors import EnvironmentLackError, InputError, UnsupportedError
-from vitrim.exporter.runtime import bundle, device
-
-
-class Recorder:
-    """In place of `engine`: keeps what was asked."""
-
-    def __init__(self) -> None:
-        self.builds: dict[str, tuple[str, tuple[str, ...]]] = {}
-        self.made: list[tuple[str, bool]] = []
-        self.lack: str | None = None
-        self.graphs_fail = False
-        self.calls: dict[tuple[str, bool, str], int] = {}
-
-    def why_not(self) -> str | None:
-        return self.lack
-
-    def device_identity(self) -> dict[str, Any]:
-        return {"tensorrt": "10.3.0", "gpu": "Some GPU", "compute_capability": "8.7", "driver": "540.4"}
-
-    def build_engine(
-        self, onnx: Path, plan: Path, *, precision: str, pinned: Any, workspace_mib: int = 1024
-    ) -> dict[str, Any]:
-        self.builds[onnx.name] = (precision, tuple(pinned))
-        Path(plan).write_bytes(b"engine")
-        return {}
-
-    def TrtRunner(self, plan: Path, onnx: Path, cuda_graph: bool = False) -> Any:  # noqa: N802
-        if cuda_graph and self.graphs_fail:
-            raise UnsupportedError("this engine cannot be recorded")
-        self.made.append((onnx.name, cuda_graph))
-
-        class Runner:
-            name, batch, shape, dtype = "tensorrt-10.3.0", 2, (2, 3), np.dtype(np.float32)
-
-            def _count(runner, way: str) -> None:  # noqa: N805
-                key = (onnx.name, cuda_graph, way)
-                self.calls[key] = self.calls.get(key, 0) + 1
-
-            def __call__(runner, image: np.ndarray) -> dict[str, np.ndarray]:  # noqa: N805
-                assert image.shape == (2, 3)
-                runner._count("call")
-                return {"logits": image}
-
-            def infer(runner) -> None:  # noqa: N805
-                runner._count("infer")
-
-            def __enter__(runner) -> Any:  # noqa: N805
-                return runner
-
-            def __exit__(runner, *_: object) -> None:  # noqa: N805
-                pass
-
-        return Runner()
+from vitrim import api, screen
+from vitrim.exporter.errors import InputError, UnsupportedError
+from vitrim.exporter.runtime import bundle, device, engine
+from vitrim.exporter.runtime.parity import compare, ladder
 
 
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    made = Recorder()
-    monkeypatch.setattr(device, "engine", made)
-    monkeypatch.setattr(device, "environment", lambda threads=None: {"cpu": "c", "cores": 2, "load_average": [0.0]})
-    return made
-
-
-def make(folder: Path, *extra: str, precision: dict[str, Any] | None = None, engine: bool = True) -> Path:
+def make(folder: Path, **entries: Any) -> Path:
+    """A bundle whose graph doubles, like the stand-in's engines."""
     folder.mkdir()
-    for name in (
-        "dense.onnx",
-        "model.onnx",
-        "floor.onnx",
-        "budget.json",
-        *extra,
-        *(["model.engine"] if engine else []),
-    ):
-        (folder / name).write_text(name)
-    golden = {"image": np.zeros((2, 3), np.float32), "logits": np.zeros((2, 3), np.float32)}
-    np.savez(folder / "golden.npz", **golden)  # type: ignore[arg-type]
-    parity = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 0.0, "smallest_tie": 0.0, "rungs": []}
-    (folder / "parity.json").write_text(json.dumps(parity | {"first_offender": None}))
-    told = {} if precision is None else {"precision": precision}
-    bundle.write_manifest(folder, {}, [], target="jetpack-6", batch=2, **told)
+    for name in ("model", "dense"):
+        (folder / f"{name}.onnx").write_bytes(doubler())
+    image = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    golden = {"logits": 2 * image}
+    np.savez(folder / "golden.npz", image=image, **golden)
+    rung = compare("onnx", golden, golden, atol=1e-3, tie=1e-3)
+    (folder / "parity.json").write_text(json.dumps(ladder([rung], 1e-3, 1e-3)))
+    bundle.write_manifest(folder, {"vitrim": "0"}, ["vitrim"], **entries)
     return folder
 
 
-def test_an_older_bundle_is_float32_and_timed_without_copies(recorder: Recorder, tmp_path: Path) -> None:
-    result = device.bench_bundle(make(tmp_path / "b"), runs=6, warmup=0)
-    assert recorder.builds == {"dense.onnx": ("fp32", ()), "floor.onnx": ("fp32", ())}
-    where = result["environment"]
-    assert (where["runtime"], where["cuda_graph"]) == ("tensorrt-10.3.0", False)
-    assert where["copies"] == "host-device copies are not timed"
-    assert (where["driver"], where["compute_capability"]) == ("540.4", "8.7")
-    assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies"}
-    assert recorder.made.count(("model.onnx", True)) == 1
-    assert "energy" not in result
-    hashes = bundle.read_manifest(tmp_path / "b")["files"]
-    assert result["bundle"] == {
-        "target": "jetpack-6",
-        "precision": "fp32",
-        "batch": 2,
-        "graph_sha256": hashes["model.onnx"]["sha256"],
-        "dense_sha256": hashes["dense.onnx"]["sha256"],
-        "budget_sha256": hashes["budget.json"]["sha256"],
-    }
+FP16 = {"precision": {"name": "fp16", "float32_nodes": ["/blocks.0/norm"]}, "target": "trt-8.6"}
 
 
-def test_wider_precisions_are_built_as_such_and_timed_too(recorder: Recorder, tmp_path: Path) -> None:
-    precision = {"name": "int8", "float32_nodes": ["/norm"], "float32_nodes_of": {"dense.onnx": ["/dense/norm"]}}
-    folder = make(tmp_path / "b", "model.fp16.onnx", "model.fp32.onnx", precision=precision)
-    result = device.bench_bundle(folder, runs=6, warmup=0)
-    assert recorder.builds == {
-        "dense.onnx": ("int8", ("/dense/norm",)),
-        "floor.onnx": ("int8", ("/norm",)),
-        "model.fp16.onnx": ("fp16", ("/norm",)),
-        "model.fp32.onnx": ("fp32", ()),
-    }
-    assert set(result["distributions"]) == {"dense", "pruned", "floor", "fp16", "fp32"}
-    assert {"over_fp16", "over_fp32"} <= set(result["ratios"])
-    assert result["bundle"]["precision"] == "int8"
+def test_the_manifest_s_precision_reaches_the_builder(fake_trt: Any, tmp_path: Path) -> None:
+    seen = fake_trt.install("8.6.1")
+    seen.inspection = fake_trt.inspection("Half", fused=False)
+    root = make(tmp_path / "b", **FP16)
+    result = api.build(root, workspace_mib=64, version_compatible=True, timing_cache=tmp_path / "timings")
+    assert seen.config.flags == {"FP16", "OBEY_PRECISION_CONSTRAINTS", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"}
+    assert [layer.name for layer in seen.network.layers if layer.precision is not None] == [
+        "/blocks.0/norm",
+        "/blocks.0/norm_1",
+    ]
+    assert seen.config.limits == {"workspace": 64 << 20}
+    assert len(list((tmp_path / "timings").iterdir())) == 1
+    assert (result["passed"], result["engine"]["precision"]) == (True, "fp16")
+    manifest = bundle.verify(root, needs=("model.engine", "model.engine.json"))
+    assert (manifest["engine"], manifest["precision"], manifest["target"]) == ("built", FP16["precision"], "trt-8.6")
+    assert json.loads((root / "parity.json").read_text())["engine"]["layers"]["precisions"] == {"fp16": 1}
 
 
-def test_graphs_and_copies_are_as_asked(recorder: Recorder, tmp_path: Path) -> None:
-    folder = make(tmp_path / "b")
-    result = device.bench_bundle(folder, runs=30, warmup=0, cuda_graph=True, copies=True)
-    assert (result["environment"]["cuda_graph"], result["environment"]["copies"]) == (
-        True,
-        "host-device copies are timed",
-    )
-    assert recorder.calls[("dense.onnx", True, "call")] >= 30
-    assert ("dense.onnx", True, "infer") not in recorder.calls
-    assert recorder.made.count(("model.onnx", False)) == 1  # the other way, told besides
-    assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies"}
+def test_the_screen_tells_precision_attention_and_options(fake_trt: Any, tmp_path: Path) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    seen = fake_trt.install("10.3.0")
+    seen.inspection, seen.dla = fake_trt.inspection("Half", fused=False), 1
+    seen.on_dla = lambda layer: layer.name == "/blocks.0/topk"
+    result = api.build(make(tmp_path / "b", **FP16), dla_core=0, timing_cache=False)
+    out = StringIO()
+    screen.built(result, Console(file=out, width=300))
+    said = out.getvalue()
+    assert "Engine: fp16, strongly typed because the graph holds fp16; all 1 matrix layers run in fp16" in said
+    assert "Attention: 0 fused, 1 not: no rule of NVIDIA's is broken" in said
+    assert "DLA core 0: 2 layers run on the GPU (/blocks.0/norm, /blocks.0/norm_1)" in said
 
 
-def test_an_engine_that_cannot_be_recorded_is_told_with_the_reason(recorder: Recorder, tmp_path: Path) -> None:
-    recorder.graphs_fail = True
-    folder = make(tmp_path / "b")
-    result = device.bench_bundle(folder, runs=6, warmup=0)
-    assert result["modes"]["cuda_graph"] == {"reason": "this engine cannot be recorded"}
-    assert result["modes"]["plain"]["samples"] == 50
-    with pytest.raises(UnsupportedError, match="cannot be recorded"):
-        device.bench_bundle(folder, runs=6, warmup=0, cuda_graph=True)
+def test_an_engine_in_another_precision_is_not_published(fake_trt: Any, tmp_path: Path) -> None:
+    seen = fake_trt.install("10.3.0")
+    seen.inspection = fake_trt.inspection("Float")
+    root = make(tmp_path / "b", **FP16)
+    with pytest.raises(UnsupportedError, match="not fp16: 2 of 2"):
+        device.build_bundle(root)
+    assert "model.engine" not in bundle.verify(root)["files"]
+    assert device.build_bundle(root, strict=False)["engine"]["layers"]["passed"] is False
+    assert "model.engine" in bundle.verify(root)["files"]
 
 
-def test_energy_is_measured_besides(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+def test_dense_and_floor_are_built_like_the_bundle_s_own_engine(
+    fake_trt: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = fake_trt.install("8.6.1")
+    seen.inspection = fake_trt.inspection("Half")
+    root = make(tmp_path / "b", **FP16)
+    device.build_bundle(root, hardware_compatible="ampere_plus")
+    built: list[dict[str, Any]] = []
+    real = engine.build_engine
 
-    def measured(runs: Any, batch: int, kind: str) -> dict[str, Any]:
-        asked.append((set(runs), batch, kind))
-        return {"joules_per_image": None, "reason": "no energy"}
+    def build(onnx: Path, plan: Path, **options: Any) -> Any:
+        built.append({"graph": Path(onnx).name} | options)
+        return real(onnx, plan, **options)
 
-    monkeypatch.setattr(device, "measure_energy", measured)
-    result = device.bench_bundle(make(tmp_path / "b"), runs=6, warmup=0, energy=True)
-    assert asked == [({"dense", "pruned", "floor"}, 2, "gpu")]
-    assert result["energy"]["reason"] == "no energy"
-
-
-def test_a_runtime_that_is_asked_for_is_not_replaced(recorder: Recorder, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no model\.engine: build it first"):
-        device.bench_bundle(make(tmp_path / "a", engine=False), runtime="tensorrt")
-    recorder.lack = "TensorRT finds no GPU"
-    with pytest.raises(EnvironmentLackError, match="no GPU"):
-        device.bench_bundle(make(tmp_path / "b"), runtime="tensorrt")
-
-
-def test_a_check_that_can_check_nothing_does_not_pass(recorder: Recorder, tmp_path: Path) -> None:
-    folder = make(tmp_path / "b")
-    assert device.check_bundle(folder, onnxruntime=False)["passed"]
-    recorder.lack = "TensorRT finds no GPU"
-    with pytest.raises(EnvironmentLackError, match="nothing was checked: TensorRT finds no GPU"):
-        device.check_bundle(folder, onnxruntime=False)
+    monkeypatch.setattr(engine, "build_engine", build)
+    result = device.bench_bundle(root, runs=6, warmup=0)
+    (options,) = built
+    assert options["graph"] == "dense.onnx"
+    assert (options["precision"], options["pinned"], options["pins_may_miss"]) == ("fp16", ("/blocks.0/norm",), True)
+    assert (options["hardware_compatible"], options["version_compatible"]) == ("ampere_plus", False)
+    assert result["environment"]["runtime"] == "tensorrt-8.6.1"
 
 
-def test_a_build_is_told_the_precision(recorder: Recorder, tmp_path: Path) -> None:
-    folder = make(tmp_path / "b", precision={"name": "fp16", "float32_nodes": ["/norm"]}, engine=False)
-    assert device.build_bundle(folder, workspace_mib=64)["passed"]
-    assert recorder.builds == {"model.onnx": ("fp16", ("/norm",))}
-    manifest = bundle.verify(folder)
-    assert manifest["precision"] == {"name": "fp16", "float32_nodes": ["/norm"]}
-    assert manifest["engine"] == "built"
+@pytest.mark.parametrize(("target", "said"), [("ort-cpu", None), ("trt-10.3", "the graph is for trt-10.3")])
+def test_check_and_bench_say_when_only_the_cpu_ran(target: str, said: str | None, tmp_path: Path) -> None:
+    root = make(tmp_path / "b", target=target)
+    checked = device.check_bundle(root)
+    timed = device.bench_bundle(root, runs=6, warmup=0, threads=1)["environment"]
+    assert checked["passed"]
+    assert timed["runtime"] == "onnxruntime-cpu"
+    for found in (checked.get("cpu_only"), timed["cpu_only"]):
+        assert found is None if said is None else str(found).startswith(said)
+
+
+def test_the_precision_of_a_manifest() -> None:
+    assert device.precision_of({}) == ("fp32", ())
+    assert device.precision_of(FP16) == ("fp16", ("/blocks.0/norm",))
+    assert device.precision_of({"precision": {"name": "int8"}}) == ("int8", ())
+    for broken in ({"name": "fp4"}, {}, ["fp16"], "fp16"):
+        if broken:
+            with pytest.raises(InputError, match="unknown to this vitrim"):
+                device.precision_of({"precision": broken})

@@ -120,3 +120,80 @@ def test_child_processes_report_their_last_line() -> None:
     assert (worked, said) == (False, "ValueError: broken")
     assert doctor.run_python("import time; time.sleep(9)", timeout=0.2)[0] is False
     assert doctor.run_python("import os; os._exit(3)") == (False, "ended with code 3")  # as a crash would
+
+
+def providers_said(said: str, library: str = "None", root: Path = Path("/")) -> dict[str, doctor.Check]:
+    """What doctor makes of onnxruntime's version and providers, and of TensorRT's library."""
+    run = lambda code: (True, library if "tensorrt_library" in code else said)  # noqa: E731
+    return {check.name: check for check in doctor._providers(run, root)}
+
+
+def test_providers_and_their_pairs(tmp_path: Path) -> None:
+    assert providers_said("1.31.1 CPUExecutionProvider")["onnxruntime providers"].state == "info"
+    both = "TensorrtExecutionProvider CUDAExecutionProvider CPUExecutionProvider"
+    found = providers_said(f"1.31.1 {both}", "11.4.0")
+    assert found["onnxruntime providers"].found == both
+    assert found["onnxruntime tensorrt"].found == "onnxruntime 1.31.1 with TensorRT 11.4.0"
+    old = providers_said(f"1.24.4 {both}", "11.4.0")["onnxruntime tensorrt"]
+    assert (old.state, old.remedy) == ("lack", "pip install 'onnxruntime-gpu>=1.27'")
+    none = providers_said(f"1.24.4 {both}")["onnxruntime tensorrt"]
+    assert (none.state, "LD_LIBRARY_PATH" in none.remedy) == ("lack", True)
+    assert providers_said("1.24.4 CUDAExecutionProvider")["onnxruntime tensorrt"].state == "info"
+    assert (
+        "NVIDIA's own wheel" in providers_said("1.2 x", root=jetson(tmp_path, RELEASE))["onnxruntime providers"].remedy
+    )
+
+
+def test_tensorrt_for_another_cuda_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(**versions: str) -> None:
+        monkeypatch.setattr(doctor, "_exact_version", versions.get)
+
+    def found(cuda: str | None) -> list[tuple[str, str]]:
+        device = {"cuda": cuda} if cuda else None
+        return [(check.name, check.state) for check in doctor._cuda_majors(lambda: device)]
+
+    installed()
+    assert found("12.6") == []
+    installed(tensorrt_cu13="11.4.0")
+    assert found("12.6") == [("tensorrt and cuda", "lack")]
+    assert found("13.0") == [("tensorrt and cuda", "ok")]
+    assert found(None) == [("tensorrt and cuda", "info")]
+    assert "pip install tensorrt-cu12" in doctor._cuda_majors(lambda: {"cuda": "12.6"})[0].remedy
+    installed(tensorrt_cu12="10.3.0", tensorrt_cu13="11.4.0")
+    assert found("13.0") == [("tensorrt twice", "lack")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "found"),
+    [
+        ((True, "2"), "ok", "2 cores"),
+        ((True, "0"), "info", "none that"),
+        ((False, "ImportError: x"), "info", "unknown"),
+    ],
+)
+def test_dla_cores_of_a_jetson(answer: tuple[bool, str], state: str, found: str) -> None:
+    check = doctor._dla(lambda code: answer)
+    assert (check.state, check.found.startswith(found)) == (state, True)
+
+
+def test_the_cache_folder_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VITRIM_CACHE", str(folder))
+    checks = {check.name: check for check in doctor.examine(deep=False)}
+    assert (checks["cache folder"].state, checks["cache folder"].found) == ("ok", f"{folder}: 0 files, 0 MiB")
+    assert not folder.exists()  # looked at, not made
+    folder.mkdir()
+    (folder / "a").write_bytes(b"0" * (3 << 20))
+    assert doctor._cache(folder).found == f"{folder}: 1 files, 3 MiB"
+    folder.chmod(0o777)
+    assert (doctor._cache(folder).state, "VITRIM_CACHE" in doctor._cache(folder).remedy) == ("lack", True)
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    assert doctor._cache(folder).found.endswith("cannot be written")
+
+
+def test_a_gpu_without_nvidia_smi_is_asked_of_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "cuda_device", lambda: {"gpu": "H200", "cuda": "13.0"})
+    assert doctor._gpu(tmp_path).found == "H200, but no nvidia-smi"
+    monkeypatch.setattr(doctor, "cuda_device", lambda: None)
+    assert doctor._gpu(tmp_path).found == "no nvidia-smi"

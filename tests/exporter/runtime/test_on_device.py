@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import importlib.util
 import inspect
 import json
 import os
@@ -69,6 +70,7 @@ def golden(scale: float = 3.0) -> dict[str, np.ndarray]:
 def make(folder: Path, precision: str | None = None, **changed: Any) -> Path:
     """A bundle whose graphs the stand-in computes."""
     folder.mkdir()
+    changed = {"kind": "Half" if precision == "fp16" else "Float", **changed}
     for name, wait in (("dense", 0.004), ("model", 0.002), ("floor", 0.0015)):
         graph = {"shape": SHAPE, "scale": 3.0, "wait": wait}
         (folder / f"{name}.onnx").write_text(json.dumps(graph | (changed if name == "model" else {})))
@@ -99,6 +101,7 @@ class Device:
             "STANDIN_VERSION": version,
             "STANDIN_CUDART": str(cudart),
             "STANDIN_LOG": str(self.log),
+            "VITRIM_CACHE": str(scratch / "cache"),
         }
 
     def __call__(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -122,14 +125,26 @@ def test_python_38_can_read_it_and_every_module_in_it() -> None:
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             imported += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             assert {one.partition(".")[0] for one in imported} <= allowed, name
+            operands = [node.left, node.right] if isinstance(node, ast.BinOp) else []
+            operands += [node.value] if isinstance(node, ast.AugAssign) else []
+            if isinstance(getattr(node, "op", None), ast.BitOr):  # dicts have it from 3.9 on
+                assert not any(isinstance(one, (ast.Dict, ast.DictComp)) for one in operands), (name, node.lineno)
+            if isinstance(node, ast.Attribute):
+                newer = {"removeprefix", "removesuffix", "is_relative_to", "with_stem", "pairwise"}
+                assert node.attr not in newer, (name, node.lineno)
 
 
-def test_its_engines_take_what_those_of_the_package_take() -> None:
-    ours, theirs = (inspect.signature(one.build_engine).parameters for one in (bare, engine))
-    assert set(theirs) - {"engine", "timing_cache"} == set(ours) - {"engine_file"}
-    assert {key: one.default for key, one in ours.items()}["workspace_mib"] == theirs["workspace_mib"].default
+def test_it_stands_in_for_all_that_engines_take_from_polygraphy() -> None:
     public = {name for name in dir(engine.TrtRunner) if not name.startswith("_")}
     assert public <= set(dir(bare.TrtRunner))
+    for one in ("TrtRunner", "why_not"):
+        ours, theirs = (list(inspect.signature(getattr(module, one)).parameters) for module in (bare, engine))
+        assert len(ours) == len(theirs)
+        assert ours[2:] == theirs[2:]
+    assert list(inspect.signature(bare.serialize).parameters) == list(inspect.signature(engine._serialize).parameters)
+    named = set(re.findall(r'^            "(\w+)": ', inspect.getsource(engine.build_engine), re.MULTILINE))
+    assert {"fp16", "int8", "memory_pool_limits"} <= named
+    assert all(f'"{name}"' in inspect.getsource(bare.serialize) for name in named)  # no option is lost
 
 
 def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> None:
@@ -143,6 +158,7 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     assert (built.returncode, built.stderr) == (0, "")
     assert device.builds()[0]["pools"] == {"WORKSPACE": 64 << 20}
     assert "tensorrt-8.5.2.2 = golden: ok, 4 images" in built.stdout
+    assert "engine: all 1 matrix layers run in fp32" in built.stdout
     manifest = bundle.verify(folder)  # by the package: the file is what the device published
     assert (manifest["engine"], manifest["versions"]) == ("built", {"vitrim": "0"})
     assert standalone.FILE in manifest["files"]
@@ -163,7 +179,11 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     where = result["environment"]
     assert (where["runtime"], where["cuda_graph"], where["tensorrt"]) == ("tensorrt-8.5.2.2", True, "8.5.2.2")
     assert result["bundle"]["graph_sha256"] == manifest["files"]["model.onnx"]["sha256"]
-    assert len(device.builds()) == 3  # pruned once, dense and floor for the benchmark
+    assert [built["timings"] for built in device.builds()] == ["", "", ""]  # one a graph: pruned, dense, floor
+    again = tmp_path / "b2"
+    shutil.copytree(folder, again)
+    assert device(again, "build").returncode == 0
+    assert device.builds()[3]["timings"] == "timings"
 
     told = json.loads(device(folder, "info", "--json").stdout)
     assert (told["engine"], told["engines"]) == ("built", "can be built here")
@@ -236,10 +256,36 @@ def test_networks_are_typed_as_the_package_types_them(
     assert seen["flags"] == (["FP16", "OBEY_PRECISION_CONSTRAINTS"] if typing.fp16_flag else [])
 
 
-def test_int8_on_8_sets_both_flags(cudart: Path, tmp_path: Path) -> None:
-    device = Device(sys.executable, cudart, tmp_path, "8.5.2.2")
-    assert device(make(tmp_path / "b", "int8"), "build").returncode == 0
-    assert device.builds()[0]["flags"] == ["FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"]
+def test_an_engine_in_another_precision_is_refused_unless_asked_for(cudart: Path, tmp_path: Path) -> None:
+    device, folder = Device(sys.executable, cudart, tmp_path, "10.3.0"), make(tmp_path / "b", "fp16", kind="Float")
+    done = device(folder, "build")
+    assert (done.returncode, "is not fp16: 1 of 1 matrix layers" in done.stderr) == (3, True)
+    assert "model.engine" not in bundle.verify(folder)["files"]
+    assert device(folder, "build", "--any-precision").returncode == 0
+
+
+def test_every_option_is_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STANDIN_VERSION", "8.6.1")
+    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "log"))
+    spec = importlib.util.spec_from_file_location("standin_tensorrt", STANDIN / "tensorrt.py")
+    assert spec is not None
+    assert spec.loader is not None
+    standin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(standin)
+    monkeypatch.setattr(bare, "import_tensorrt", lambda: standin)
+    network, took = standin.Builder(None).create_network(0), []
+    network.graph = {"shape": SHAPE}
+    options = dict.fromkeys(("version_compatible", "exclude_lean_runtime"))
+    options |= {"fp16": True, "int8": True, "precision_constraints": "obey", "hardware_compatibility_level": "ampere"}
+    options |= {"memory_pool_limits": {standin.MemoryPoolType.WORKSPACE: 7}, "profiling_verbosity": "detailed"}
+
+    def take(builder: Any, network: Any, config: Any) -> None:
+        took.append((config.flags, config.hardware_compatibility_level, config.profiling_verbosity))
+
+    made = bare.serialize((standin.Builder(None), network, None), options, take, None)
+    assert json.loads(made) == network.graph
+    flags = standin.BuilderFlag
+    assert took == [({flags.FP16, flags.INT8, flags.OBEY_PRECISION_CONSTRAINTS}, "ampere", "detailed")]
 
 
 def test_its_numbers_are_those_of_the_package(python: str, tmp_path: Path) -> None:

@@ -5,20 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
+from small_graphs import doubler
 
 from vitrim.exporter.errors import EnvironmentLackError, InputError
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
-
-
-def doubler(batch: int | str = 2) -> bytes:
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 3]) for name in ("image", "logits")]
-    graph = helper.make_graph([helper.make_node("Add", ["image", "image"], ["logits"])], "g", values[:1], values[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -73,9 +73,30 @@ def init_libnvinfer_plugins(logger, namespace):
     return True
 
 
+class LayerInformationFormat(IntEnum):
+    JSON = 1
+
+
+class _Timings:
+    def __init__(self, data):
+        self.data = data
+
+    def serialize(self):
+        return b"timings"
+
+
 class _Config:
     def __init__(self):
-        self.flags, self.pools = {BuilderFlag.TF32}, {}
+        self.flags, self.pools, self.timings = {BuilderFlag.TF32}, {}, None
+
+    def create_timing_cache(self, data):
+        return _Timings(data)
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        self.timings = cache
+
+    def get_timing_cache(self):
+        return self.timings
 
     def set_memory_pool_limit(self, pool, size):
         self.pools[pool.name] = size
@@ -110,6 +131,7 @@ class Builder:
             network=[flag.name for flag in NetworkDefinitionCreationFlag if network.flags >> flag & 1],
             flags=sorted(flag.name for flag in config.flags),
             pools=config.pools,
+            timings=None if config.timings is None else config.timings.data.decode(),
         )
         if network.graph.get("fails"):
             self.logger.log(ILogger.Severity.ERROR, network.graph["fails"])
@@ -176,6 +198,15 @@ class _Engine:
 
     def get_tensor_mode(self, name):
         return TensorIOMode.INPUT if name == "image" else TensorIOMode.OUTPUT
+
+    def create_engine_inspector(self):
+        return self
+
+    def get_engine_information(self, form):
+        assert form is LayerInformationFormat.JSON
+        tensor = {"Name": "x", "Dimensions": [4, 40, 64], "Format/Datatype": self.graph.get("kind", "Float")}
+        layer = {"Name": "/mlp/MatMul_myl0_1", "LayerType": "gemm", "TacticName": "sm80"}
+        return json.dumps({"Layers": [dict(layer, Inputs=[tensor], Outputs=[tensor])], "Bindings": ["image"]})
 
     def create_execution_context(self):
         return _Context(self)
