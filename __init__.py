@@ -10,7 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 # `recipes` is also a sub-package, so its function is `vitrim.api.recipes`.
-_API = ("export", "calibrate", "inspect", "check", "bench", "build", "doctor", "recipe", "new")
+_API = ("export", "calibrate", "inspect", "check", "bench", "compare", "build", "doctor", "recipe", "new")
 
 
 def __getattr__(name: str) -> Any:

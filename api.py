@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,12 +148,47 @@ def bench(
     runs: int = 50,
     warmup: float = 0.5,
     threads: int | None = None,
+    cuda_graph: bool = False,
+    copies: bool = False,
+    energy: bool = False,
+    out: str | os.PathLike[str] | None = None,
     progress: Any = None,
 ) -> dict[str, Any]:
-    """Time a bundle's dense, pruned and floor graphs, interleaved; see `vitrim.exporter.runtime.device`."""
+    """Time a bundle's dense, pruned and floor graphs, interleaved; see `vitrim.exporter.runtime.device`.
+
+    Args:
+        out: a JSON file outside the bundle to write the result to, for `compare`.
+    """
+    from .exporter.files import atomic_write
+    from .exporter.runtime.bundle import refuse_inside
     from .exporter.runtime.device import bench_bundle
 
-    return bench_bundle(bundle, runs=runs, warmup=warmup, threads=threads, progress=progress)
+    if out is not None:
+        refuse_inside(out, bundle)
+    result = bench_bundle(
+        bundle,
+        runs=runs,
+        warmup=warmup,
+        threads=threads,
+        cuda_graph=cuda_graph,
+        copies=copies,
+        energy=energy,
+        progress=progress,
+    )
+    if out is not None:
+        atomic_write(out, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def compare(results: Iterable[str | os.PathLike[str]]) -> dict[str, Any]:
+    """Lay benchmarks of several devices side by side; see `vitrim.exporter.runtime.results`.
+
+    Args:
+        results: bundles, or files that `bench` wrote.
+    """
+    from .exporter.runtime.results import compare as run
+
+    return run(list(results))
 
 
 def build(

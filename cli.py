@@ -213,6 +213,10 @@ def _fail_without_parity(result: dict[str, Any]) -> None:
     help="Least seconds of warm-up a graph.",
 )
 @click.option("--threads", type=click.IntRange(1), help="onnxruntime threads; all cores by default.")
+@click.option("--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs; the other way is told besides.")
+@click.option("--copies/--no-copies", help="Time engines with the copies to and from the GPU.")
+@click.option("--energy", is_flag=True, help="Measure joules an image besides, in loops of its own.")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here, as JSON.")
 @click.option("--allow-slower", is_flag=True, help="Do not fail when the pruned graph is not faster.")
 @common
 def bench(
@@ -220,20 +224,37 @@ def bench(
     runs: int,
     warmup: float,
     threads: int | None,
+    cuda_graph: bool,
+    copies: bool,
+    energy: bool,
+    out: Path | None,
     allow_slower: bool,
     as_json: bool,
     quiet: bool,
     print_python: bool,
 ) -> None:
     """Time the dense, pruned and floor graphs of BUNDLE, interleaved, on this machine. Needs no torch."""
-    if shows("bench", {"_bundle": str(bundle), "runs": runs, "warmup": warmup, "threads": threads}, print_python):
+    asked = {"runs": runs, "warmup": warmup, "threads": threads, "out": None if out is None else str(out)}
+    flags = {"cuda_graph": cuda_graph, "copies": copies, "energy": energy}
+    options: dict[str, Any] = asked | {key: True for key, given in flags.items() if given}
+    if shows("bench", {"_bundle": str(bundle), **options}, print_python):
         return
     with screen.listener(as_json or quiet) as listener:
         listener.stage("bench")
-        result = api.bench(bundle, runs=runs, warmup=warmup, threads=threads, progress=listener.progress)
+        result = api.bench(bundle, **options, progress=listener.progress)
     screen.show(result, screen.benched, as_json, quiet)
     if not allow_slower and result["ratios"]["speedup"]["interval"][0] <= 1:
         raise NotFasterError(f"the pruned graph is {result['verdict']}; allow it with --allow-slower")
+
+
+@cli.command(epilog="Example: vitrim compare orin.json xavier.json out/")
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@common
+def compare(results: tuple[Path, ...], as_json: bool, quiet: bool, print_python: bool) -> None:
+    """Lay benchmarks side by side: RESULTS are bundles, or what `vitrim bench -o` wrote on several devices."""
+    if shows("compare", {"_results": [str(path) for path in results]}, print_python):
+        return
+    screen.show(api.compare(results), screen.compared, as_json, quiet)
 
 
 @cli.command(epilog="Example: vitrim build out/   (on the Jetson or the machine with the GPU)")

@@ -214,8 +214,54 @@ def benched(result: dict[str, Any], console: Console) -> None:
     console.print(f"Speed: {result['verdict']}")
     if result["overhead"] is not None:
         console.print(f"Overhead over free slicing to the same tokens: {result['overhead']:.3f}")
+    for name, found in result.get("modes", {}).items():
+        console.print(f"pruned, {name}: {found.get('reason') or format(found['median'], '.3f') + ' ms'}")
+    if "energy" in result:
+        from .exporter.runtime.energy import describe
+
+        for line in describe(result["energy"]):
+            console.print(f"Energy: {line}")
+    if where.get("clock_advice"):
+        console.print(f"Clocks: {where['clocks']}; to lock them: {'; '.join(where['clock_advice'])}")
     if where.get("warning"):
         console.print(f"Warning: {where['warning']}")
+
+
+def compared(result: dict[str, Any], console: Console) -> None:
+    """Benchmarks side by side, a column each; what may be claimed of two of them, and what may not."""
+    rows = result["rows"]
+    table = Table("", *(row["name"] for row in rows))
+    for title, key, digits in (
+        ("device", "device", ""),
+        ("runtime", "runtime", ""),
+        ("precision", "precision", ""),
+        ("batch", "batch", ""),
+        ("median ms", "median", ".3f"),
+        ("95 % interval", "median_interval", ".3f"),
+        ("p95 ms", "p95", ".3f"),
+        ("p99 ms", "p99", ".3f"),
+        ("images/s", "images_per_second", ".1f"),
+        ("over dense", "speedup", ".2f"),
+        ("95 % interval", "speedup_interval", ".2f"),
+        ("claimed", "claimed", ""),
+        ("overhead", "overhead", ".3f"),
+        ("J/image", "joules_per_image", ".4g"),
+        ("clocks", "clocks", ""),
+    ):
+        table.add_row(title, *(_cell(row[key], digits) for row in rows))
+    console.print(table)
+    for pair in result["pairs"]:
+        console.print(pair["verdict"])
+    for warning in result["warnings"]:
+        console.print(f"Warning: {warning}")
+
+
+def _cell(value: Any, digits: str) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " to ".join(format(one, digits) for one in value) if isinstance(value, list) else format(value, digits)
 
 
 def inspected(result: dict[str, Any], console: Console) -> None:

@@ -1,10 +1,9 @@
-"""The stage that writes a precision into the graphs of an export, keeps it where it holds and is faster, and says so."""
+"""The stage that writes a precision into an export's graphs, keeps it where it holds and is faster, and says so."""
 
 from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,7 +94,7 @@ def write_precision(
         listener: hears progress and what the user should know.
 
     Returns:
-        `precision.json`: `asked`, `name` (what the graphs are in), `reason`, `float32_nodes` by graph file, and what was
+        `precision.json`: `asked`, `name` (what the graphs are in), `reason`, `float32_nodes` by graph, and what was
         measured on the way.
 
     Raises:
@@ -335,10 +334,3 @@ def _trial(
     samples = _samples(runners)
     ratio = paired_ratio(samples["fp32"], samples[precision])
     return {"speedup_over_fp32": ratio["median"], "interval": list(ratio["interval"])}
-
-
-def precision_fidelity(
-    float32: Path, model: Path, source: ImageSource, preprocess: Preprocess, threads: int | None, pieces: Iterator[Any]
-) -> dict[str, Any]:
-    """What a precision changes against the float32 pruned graph: answers and kept tokens."""
-    raise NotImplementedError

@@ -52,9 +52,16 @@ def bundle_readme(
 - {bench["environment"]["runtime"]}, batch {recipe.export.batch}: {bench["verdict"]}
 - engine: {"model.engine" if lack is None else f"not built ({lack})"}
 
-On the device, without PyTorch (`pip install 'vitrim[device]'`):
+On the device, without PyTorch (`pip install 'vitrim[device]'`), from the folder above; `out` is this one:
 
-    vitrim build .     # build model.engine with this machine's TensorRT and prove it
-    vitrim check .     # hold the files against their hashes and the outputs against PyTorch's
-    vitrim bench .     # time the dense and the pruned graph and the plan's floor, interleaved
+    vitrim build out/   # build model.engine with this machine's TensorRT and prove it
+    vitrim check out/   # hold the files against their hashes and the outputs against PyTorch's
+    vitrim bench out/   # time the dense and the pruned graph and the plan's floor, interleaved
+
+Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are installed, as on a Jetson:
+
+    python3 out/run_on_device.py info
+    python3 out/run_on_device.py build
+    python3 out/run_on_device.py check
+    python3 out/run_on_device.py bench --energy -o bench.json
 """

@@ -17,7 +17,7 @@ from ..exporter.budget import Budget, read_budget, write_budget
 from ..exporter.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
 from ..exporter.files import sha256
 from ..exporter.models import fingerprint, save_slimmed
-from ..exporter.runtime import bundle, engine
+from ..exporter.runtime import bundle, engine, standalone
 from ..exporter.runtime.device import bench_graphs, check_folder
 from ..exporter.runtime.parity import describe_failure
 from ..exporter.shape import describe
@@ -315,6 +315,7 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
             raise ParityError(describe_failure(parity))
     text = bundle_readme(recipe, run.model, budget, run.widths, parity, fidelity, bench, lack)
     (staging / "README.md").write_text(text)
+    standalone.write(staging)
     bundle.write_manifest(
         staging,
         versions(),

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from vitrim import api
 from vitrim.cli import cli
+from vitrim.exporter.runtime.bench import report
 
 COMMANDS = [
-    "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "build", "recipes", "models", "new",
-    "doctor",
+    "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes", "models",
+    "new", "doctor",
 ]  # fmt: skip
 
 
@@ -53,6 +55,11 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["slim", "r.yaml", "-o", "s.safetensors"], "api.slim('r.yaml', 's.safetensors')"),
         (["check", "out", "--atol", "0.1"], "api.check('out', atol=0.1)"),
         (["bench", "out"], "api.bench('out', runs=50, warmup=0.5)"),
+        (
+            ["bench", "out", "--cuda-graph", "--no-copies", "--energy", "-o", "b.json"],
+            "api.bench('out', runs=50, warmup=0.5, out='b.json', cuda_graph=True, energy=True)",
+        ),
+        (["compare", "a.json", "out"], "api.compare(['a.json', 'out'])"),
         (["build", "out"], "api.build('out', workspace_mib=1024)"),
         (
             ["build", "out", "--no-timing-cache", "--dla-core", "0", "--any-precision"],
@@ -91,6 +98,10 @@ def test_print_python_is_the_call(words: list[str], call: str) -> None:
         (["check", "none"], "there is no bundle none"),
         (["check", "empty"], "has no manifest.json"),
         (["bench", "empty"], "has no manifest.json"),
+        (["bench", "empty", "-o", "empty/bench.json"], "lies in the bundle, which stays as it was published"),
+        (["compare", "empty", "file"], "has no manifest.json"),
+        (["compare", "file", "file"], "is not valid JSON"),
+        (["compare", "file"], "name at least two benchmarks"),
         (["build", "empty"], "has no manifest.json"),
         (["inspect", "file"], "is not a whole ONNX file"),
         (["lint", "file"], "is not a whole ONNX file"),
@@ -115,6 +126,42 @@ def test_mistakes_end_in_one_line_and_status_3(tmp_path: Path, words: list[str],
     assert reason in errors[0]
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.rglob("*")) == before  # nothing half-written
+
+
+def test_what_bench_and_compare_print(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that a benchmark may hold, on the screen; and two of them side by side."""
+    pruned = np.linspace(4.9, 5.1, 60)
+    where = {"cpu": "Orin", "runtime": "tensorrt-8.5.2", "clocks": "floating", "clock_advice": ["sudo jetson_clocks"]}
+    result = report({"dense": 2 * pruned, "pruned": pruned}, 2, where)
+    result["modes"] = {"plain": {"median": 5.0}, "cuda_graph": {"reason": "it cannot be recorded"}}
+    spent = {"median": 0.25, "range": [0.24, 0.26], "above_idle": True}
+    result["energy"] = {
+        "joules_per_image": {"pruned": spent},
+        "idle_watts": 3.5,
+        "meter": "ina3221",
+        "counted": ["VDD_IN"],
+    }
+    result["bundle"] = {"precision": "fp16", "graph_sha256": "a"}
+    monkeypatch.setattr(api, "bench", lambda bundle, **options: result)
+    page = CliRunner().invoke(cli, ["bench", "out", "--energy"])
+    for line in (
+        "pruned, plain: 5.000 ms",
+        "pruned, cuda_graph: it cannot be recorded",
+        "Energy: pruned 0.25 J an image above idle (0.24 to 0.26)",
+        "Energy: idle 3.50 W, by ina3221: VDD_IN",
+        "Clocks: floating; to lock them: sudo jetson_clocks",
+    ):
+        assert line in page.output
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    page = CliRunner().invoke(cli, ["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+    assert page.exit_code == 0
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in page.output.splitlines() if "│" in line]
+    assert ["runtime", "tensorrt-8.5.2", "tensorrt-8.5.2"] in cells
+    assert ["J/image", "0.25", "0.25"] in cells
+    assert ["over dense", "2.00", "2.00"] in cells
+    assert "no difference is claimed between b.json and a.json" in page.output
+    assert "Warning: b.json: its clocks were floating: sudo jetson_clocks" in page.output
 
 
 def test_unknown_options_are_usage_errors_with_status_3() -> None:

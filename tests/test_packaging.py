@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,21 @@ def test_every_file_that_is_read_is_installed() -> None:
         for found in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
     }
     assert wanted <= installed
+
+
+def brought(extra: str) -> set[str]:
+    """Distributions that an extra names, its own extras followed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: set[str] = set()
+    for line in [*project["dependencies"], *project["optional-dependencies"][extra]]:
+        own = re.fullmatch(r"vitrim\[([\w,]+)\]", line)
+        found |= set().union(*map(brought, own[1].split(","))) if own else {re.match(r"[\w-]+", line)[0]}  # type: ignore[index]
+    return found
+
+
+def test_a_device_needs_no_torch() -> None:
+    heavy = {"torch", "timm", "onnx", "onnxscript", "onnx-graphsurgeon", "matplotlib"}
+    assert brought("device") == {"click", "numpy", "pydantic", "pyyaml", "rich", "onnxruntime", "polygraphy"}
+    assert not (brought("tensorrt") | brought("energy")) & heavy
+    assert "nvidia-ml-py" in brought("tensorrt")
+    assert heavy <= brought("export")  # the question can be answered with no

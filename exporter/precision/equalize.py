@@ -69,8 +69,10 @@ def channel_maxima(
         graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 1], dtype=np.int64), "equalize/axes"))
     for name in names:
         graph.node.append(onnx.helper.make_node("Abs", [name], [f"{name}/abs"]))
-        axes, attrs = (["equalize/axes"], {}) if opset >= 18 else ([], {"axes": [0, 1]})
-        reduced = onnx.helper.make_node("ReduceMax", [f"{name}/abs", *axes], [f"{name}/max"], keepdims=0, **attrs)
+        axes = ["equalize/axes"] if opset >= 18 else []
+        reduced = onnx.helper.make_node("ReduceMax", [f"{name}/abs", *axes], [f"{name}/max"], keepdims=0)
+        if opset < 18:
+            reduced.attribute.append(onnx.helper.make_attribute("axes", [0, 1]))
         graph.node.append(reduced)
         graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/max", TensorProto.FLOAT, None))
     runner, seen = OrtRunner(watched.SerializeToString()), dict[str, np.ndarray]()

@@ -9,9 +9,9 @@
 1. onnxruntime 1.31 would find this itself, but joins MatMul and Add into a Gemm first, for which it has no such form,
    and then computes in float32 from what it has quantized and back: slower than no int8 at all (measured: 0.67 of the
    dense graph's speed).
-2. One scale for all tokens wastes most of the 8 bits where a few tokens are large. `s` is measured while the graph runs,
-   so nothing clips and no image of a batch changes another's answer. Unsigned with 128 as zero: onnxruntime's product of
-   two signed numbers is many times slower on x86.
+2. One scale for all tokens wastes most of the 8 bits where a few tokens are large. `s` is measured while the graph
+   runs, so nothing clips and no image of a batch changes another's answer. Unsigned with 128 as zero: onnxruntime's
+   product of two signed numbers is many times slower on x86.
 """
 
 from __future__ import annotations

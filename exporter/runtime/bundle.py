@@ -31,6 +31,7 @@ __all__ = [
     "publish",
     "read_manifest",
     "refuse_foreign",
+    "refuse_inside",
     "seal",
     "staging_folder",
     "sweep",
@@ -222,6 +223,18 @@ def refuse_foreign(final: Path) -> None:
     if foreign:
         raise InputError(
             f"{final} is not replaced: {foreign[0]} in it is not vitrim's; move it, or name another folder"
+        )
+
+
+def refuse_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Refuse to write into a bundle: its files would no longer be those of its manifest.
+
+    Raises:
+        InputError: the path lies in the folder.
+    """
+    if Path(folder).resolve() in Path(path).resolve().parents:
+        raise InputError(
+            f"{os.fspath(path)} lies in the bundle, which stays as it was published; name a file outside it"
         )
 
 

@@ -6,22 +6,46 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import EnvironmentLackError, InputError
+from ..errors import EnvironmentLackError, InputError, VitrimError
 from ..targets import Target, get_target
 from . import bundle, engine
-from .bench import Watch, busy, environment, repeat, report
+from .bench import Watch, busy, environment, interleave, repeat, report
+from .energy import energy as measure_energy
 from .parity import Rung, compare, ladder
 from .runners import OrtRunner, run_all, runner_for
+from .stats import summarize
 from .trt import PRECISIONS, Compatibility, Precision
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
+    Progress = Callable[[int, int], None]
+    Runs = Mapping[str, Callable[[], object]]
 REPEATS = 3
+_MODE_ROUNDS = 50  # of what is told besides the three graphs
+_GRAPHS = {"dense": "dense.onnx", "pruned": "model.onnx", "floor": "floor.onnx"}
+# Precisions in which the pruned graph may lie besides, as model.<precision>.onnx.
+_WIDER: tuple[Precision, ...] = ("fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of a benchmark.
+
+    Attributes:
+        path: the ONNX file.
+        precision: that it is written in.
+        pinned: nodes that stay in float32 where TensorRT is weakly typed.
+    """
+
+    path: Path
+    precision: Precision = "fp32"
+    pinned: tuple[str, ...] = ()
 
 
 def random_images(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -40,23 +64,26 @@ def bench_graphs(
     progress: Progress | None = None,
     target: Target | None = None,
     precision: Precision = "fp32",
+    energy: bool = False,
 ) -> dict[str, Any]:
     """Interleaved benchmark of ONNX files through onnxruntime, in three repeats with sessions loaded anew.
 
     Args:
-        graphs: `dense`, `pruned` and, with a token plan, `floor`.
+        graphs: `dense`, `pruned` and, with a token plan, `floor`; further names as `bench.report` takes them.
         runs: rounds in all; each times every graph once.
         warmup: least seconds of warm-up a graph.
         threads: intra-op threads; None takes all cores.
         progress: called with (rounds done, rounds).
         target: whose execution providers are used where they start here; None takes the CPU's.
         precision: that the graphs hold.
+        energy: measure energy an image besides, in loops of its own.
 
     Returns:
         `bench.json`; its environment has `cpu_only`, the reason why the target's own providers were not used, or None.
     """
     before = environment(threads)
     seen: list[OrtRunner] = []
+    calls: dict[str, Callable[[], object]] = {}
     reasons: list[str | None] = []
 
     def make() -> dict[str, Callable[[], object]]:
@@ -67,21 +94,26 @@ def bench_graphs(
         first = next(iter(runners.values()))
         image = random_images(first.shape, first.dtype)
         seen[:] = runners.values()
-        return {kind: partial(runner, image) for kind, runner in runners.items()}
+        calls.update({kind: partial(runner, image) for kind, runner in runners.items()})
+        return calls
 
     with Watch() as watch:
         samples, sizes = repeat(make, runs, REPEATS, warmup, progress)
-    before |= {"runtime": seen[0].name, "cpu_only": reasons[0] if reasons else None}
-    return report(samples, seen[0].batch, _after(before, watch, threads), sizes)
+    before.update(runtime=seen[0].name, cpu_only=reasons[0] if reasons else None)
+    result = report(samples, seen[0].batch, _after(before, watch, threads), sizes)
+    if energy:
+        on = "cpu" if "cpu" in seen[0].name else "gpu"
+        result["energy"] = measure_energy(calls, seen[0].batch, on)
+    return result
 
 
 def _after(before: dict[str, Any], watch: Watch, threads: int | None = None) -> dict[str, Any]:
     """The environment of a whole benchmark: as it was before, other work while it ran, and heat after."""
     after = environment(threads)
     during = {"other_cores": watch.other_cores, "stolen_cores": watch.stolen_cores}
-    kept = ("load_average", "frequency_mhz", "temperature_c", "throttle_events", "gpu_state")
+    kept = ("load_average", "frequency_mhz", "temperature_c", "throttle_events", "gpu_state", "jetson")
     told = {f"{key}_after": after[key] for key in kept if after.get(key) is not None}
-    return before | during | told | {"warning": busy(before | during)}
+    return {**before, **during, **told, "warning": busy({**before, **during})}
 
 
 def bench_bundle(
@@ -90,62 +122,173 @@ def bench_bundle(
     runs: int = 50,
     warmup: float = 0.5,
     threads: int | None = None,
+    cuda_graph: bool = False,
+    copies: bool = False,
+    energy: bool = False,
+    runtime: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Benchmark a bundle's graphs on this machine: its engine where there is one, else onnxruntime.
 
+    Args:
+        folder: the bundle.
+        runs: rounds in all; each times every graph once.
+        warmup: least seconds of warm-up a graph.
+        threads: onnxruntime's; None takes all cores.
+        cuda_graph: launch engines as CUDA graphs; `modes` tells the other way too.
+        copies: time engines with the copies to and from the GPU; `modes` tells the copies themselves anyway.
+        energy: measure energy an image besides, in loops of its own.
+        runtime: `tensorrt`, `onnxruntime`, or `auto`: TensorRT where the bundle has an engine and this machine runs it.
+        progress: called with (rounds done, rounds).
+
+    Returns:
+        `bench.json`; `bundle` in it says which graphs these were.
+
     Raises:
-        InputError: the bundle is damaged.
+        InputError: the bundle is damaged, or has no engine where one is asked for.
+        EnvironmentLackError: TensorRT is asked for, but cannot run.
     """
     root = Path(folder)
     manifest = bundle.verify(root)
-    names = {"dense": "dense.onnx", "pruned": "model.onnx", "floor": "floor.onnx"}
-    graphs = {kind: root / name for kind, name in names.items() if name in manifest["files"]}
-    lacks = sorted(set(names) - set(graphs) - (set() if "budget.json" in manifest["files"] else {"floor"}))
-    if lacks:  # a model that was only slimmed has no token plan, and so no floor
-        raise InputError(f"{root} lacks {lacks} graphs; export it anew")
-    if "model.engine" not in manifest["files"] or engine.why_not() is not None:
+    graphs = graphs_of(root, manifest)
+    lack = None if "model.engine" in manifest["files"] else f"{root} has no model.engine: build it first"
+    if runtime == "tensorrt" and lack:
+        raise InputError(lack)
+    lack = lack or (engine.why_not() if runtime != "onnxruntime" else "onnxruntime is asked for")
+    if runtime == "tensorrt" and lack:
+        raise EnvironmentLackError(lack)
+    if lack:
+        paths = {kind: graph.path for kind, graph in graphs.items()}
         target, (precision, _) = target_of(manifest), precision_of(manifest)
-        return bench_graphs(graphs, runs, warmup, threads, progress, target, precision)
-    return _bench_engines(root, graphs, manifest, runs, warmup, progress)
+        result = bench_graphs(paths, runs, warmup, threads, progress, target, precision, energy)
+    else:
+        result = _bench_engines(root, graphs, runs, warmup, progress, cuda_graph, copies, energy)
+    return {**result, "bundle": identity_of(manifest)}
+
+
+def graphs_of(root: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
+    """The graphs of a bundle by what they are in a benchmark.
+
+    Raises:
+        InputError: the bundle lacks one.
+    """
+    precision, pinned = precision_of(manifest)
+    graphs = {
+        kind: Graph(root / name, precision, pinned) for kind, name in _GRAPHS.items() if name in manifest["files"]
+    }
+    # A model that was only slimmed has no token plan, and so no floor.
+    lacks = sorted(set(_GRAPHS) - set(graphs) - (set() if "budget.json" in manifest["files"] else {"floor"}))
+    if lacks:
+        raise InputError(f"{root} lacks {lacks} graphs; export it anew")
+    for wider in _WIDER:
+        name = f"model.{wider}.onnx"
+        if name in manifest["files"]:
+            graphs[wider] = Graph(root / name, wider, () if wider == "fp32" else pinned)
+    return graphs
+
+
+def identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Which graphs a benchmark timed: what must be the same for two benchmarks to be comparable."""
+    files = manifest["files"]
+    hashes = {
+        key: files[name]["sha256"]
+        for key, name in (
+            ("graph_sha256", "model.onnx"),
+            ("dense_sha256", "dense.onnx"),
+            ("budget_sha256", "budget.json"),
+            ("widths_sha256", "widths.json"),
+        )
+        if name in files
+    }
+    return {
+        "target": manifest.get("target"),
+        "precision": precision_of(manifest)[0],
+        "batch": manifest.get("batch"),
+        **hashes,
+    }
 
 
 def _bench_engines(
     root: Path,
-    graphs: Mapping[str, Path],
-    manifest: Mapping[str, Any],
+    graphs: Mapping[str, Graph],
     runs: int,
     warmup: float,
     progress: Progress | None,
+    cuda_graph: bool,
+    copies: bool,
+    energy: bool,
 ) -> dict[str, Any]:
-    """Engines of all three graphs, built like the bundle's own, into a temporary folder but for that."""
+    """Engines of all graphs, built like the bundle's own, into a temporary folder but for the bundle's own."""
     import tempfile
 
     before = environment()
-    precision, pinned = precision_of(manifest)
     own = engine.check_identity(root / "model.engine", root / "model.onnx", engine.device_identity())
     options = {key: own[key] for key in ("version_compatible", "hardware_compatible", "dla_core") if key in own}
     with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch, ExitStack() as stack:
-        plans = {kind: Path(scratch) / f"{kind}.engine" for kind in graphs} | {"pruned": root / "model.engine"}
-        for kind, path in graphs.items():
+        plans = {kind: Path(scratch) / f"{kind}.engine" for kind in graphs}
+        plans["pruned"] = root / "model.engine"
+        for kind, graph in graphs.items():
             if kind != "pruned":
                 engine.build_engine(
-                    path, plans[kind], precision=precision, pinned=pinned, pins_may_miss=True, strict=False, **options
+                    graph.path,
+                    plans[kind],
+                    precision=graph.precision,
+                    pinned=graph.pinned,
+                    pins_may_miss=True,
+                    strict=False,
+                    **options,
                 )
-        shared: dict[str, Any] = {}
+        runners: dict[str, Any] = {}
+        calls: dict[str, Callable[[], object]] = {}
 
         def make() -> dict[str, Callable[[], object]]:
             stack.close()
-            runners = {k: stack.enter_context(engine.TrtRunner(plans[k], path)) for k, path in graphs.items()}
-            for runner in runners.values():
-                runner(random_images(runner.shape, runner.dtype))
-            shared.update(runtime=runners["pruned"].name, batch=runners["pruned"].batch)
-            return {kind: runner.infer for kind, runner in runners.items()}
+            for kind, graph in graphs.items():
+                runners[kind] = stack.enter_context(engine.TrtRunner(plans[kind], graph.path, cuda_graph=cuda_graph))
+                image = random_images(runners[kind].shape, runners[kind].dtype)
+                runners[kind](image)
+                calls[kind] = partial(runners[kind], image) if copies else runners[kind].infer
+            return calls
 
         with Watch() as watch:
             samples, sizes = repeat(make, runs, REPEATS, warmup, progress)
-    before |= {"runtime": shared["runtime"], "copies": "host-device copies are not timed"}
-    return report(samples, shared["batch"], _after(before, watch) | engine.device_identity(), sizes)
+        pruned = runners["pruned"]
+        result = report(samples, pruned.batch, {**_after(before, watch), **engine.device_identity()}, sizes)
+        result["environment"].update(
+            runtime=pruned.name,
+            cuda_graph=cuda_graph,
+            copies="host-device copies are timed" if copies else "host-device copies are not timed",
+        )
+        other = partial(engine.TrtRunner, plans["pruned"], graphs["pruned"].path, cuda_graph=not cuda_graph)
+        result["modes"] = _modes(pruned, cuda_graph, other)
+        if energy:
+            result["energy"] = measure_energy(calls, pruned.batch, "gpu")
+    return result
+
+
+def _modes(pruned: Any, cuda_graph: bool, make_other: Callable[[], Any]) -> dict[str, Any]:
+    """The pruned engine run in every way, interleaved, in milliseconds.
+
+    `cuda_graph` and `plain` are inference alone, launched as a CUDA graph and not; `with_copies` is as benched with the
+    copies to and from the GPU. Where the runner tells them: `copy_in`, `copy_out`, and `gpu_only` by the GPU's clock.
+    """
+    image = random_images(pruned.shape, pruned.dtype)
+    mine, others = ("cuda_graph", "plain") if cuda_graph else ("plain", "cuda_graph")
+    ways: dict[str, Callable[[], object]] = {mine: pruned.infer, "with_copies": partial(pruned, image)}
+    if hasattr(pruned, "upload"):
+        ways.update(copy_in=partial(pruned.upload, image), copy_out=pruned.download)
+    told: dict[str, Any] = {}
+    with ExitStack() as stack:
+        try:
+            other = stack.enter_context(make_other())
+            other(image)
+            ways[others] = other.infer
+        except VitrimError as error:  # not every engine can be recorded
+            told[others] = {"reason": str(error)}
+        told.update({name: summarize(values) for name, values in interleave(ways, _MODE_ROUNDS, 0.1).items()})
+        if hasattr(pruned, "device_milliseconds"):
+            told["gpu_only"] = summarize(np.array([pruned.device_milliseconds() for _ in range(_MODE_ROUNDS)]))
+    return told
 
 
 def check_folder(
@@ -156,6 +299,7 @@ def check_folder(
     before: dict[str, Any] | None = None,
     target: Target | None = None,
     precision: Precision = "fp32",
+    onnxruntime: bool = True,
 ) -> dict[str, Any]:
     """Hold a bundle's graph, and its engine where one can run, against the golden outputs.
 
@@ -164,22 +308,27 @@ def check_folder(
         atol: largest absolute error of a logit.
         tie: relative score gap below which decisions may differ.
         threads: onnxruntime threads.
-        before: a ladder whose rungs come first.
+        before: a ladder whose rungs come first; the graph itself is in it.
         target: whose execution providers run the graph where they start here; None takes the CPU's.
         precision: that the graph holds.
+        onnxruntime: hold the graph against them too, by onnxruntime; else the engine alone.
 
     Returns:
         `parity.json`; with `cpu_only`, the reason why only the CPU ran a graph that is meant for something else.
+
+    Raises:
+        EnvironmentLackError: nothing can run here, so nothing could be checked.
     """
     golden = bundle.load_golden(root)
     images = golden.pop("image")
     rungs: list[Rung] = []
     extra: dict[str, Any] = {}
-    if before is None:
+    if before is None and onnxruntime:
         runner, cpu_only = runner_for(root / "model.onnx", target or get_target("ort-cpu"), threads, precision)
-        extra |= {"cpu_only": cpu_only} if cpu_only else {}
+        extra.update({"cpu_only": cpu_only} if cpu_only else {})
         outputs = run_all(runner, images, runner.batch)
         rungs.append(compare(f"{runner.name} = golden", golden, outputs, atol=atol, tie=tie))
+    skipped: str | None = f"{root} has no model.engine: build it first"
     if (root / "model.engine").exists():
         skipped = engine.why_not()
         if skipped is None:
@@ -188,6 +337,8 @@ def check_folder(
             rungs.append(compare(f"{trt.name} = golden", golden, outputs, atol=atol, tie=tie))
         else:
             extra["engine_not_checked"] = skipped
+    if not rungs and before is None:
+        raise EnvironmentLackError(f"nothing was checked: {skipped}")
     result = ladder(rungs, atol, tie, extra)
     if before is not None:
         result["rungs"] = before["rungs"] + result["rungs"]
@@ -205,22 +356,28 @@ def check_bundle(
     atol: float | None = None,
     tie: float | None = None,
     threads: int | None = None,
+    onnxruntime: bool = True,
 ) -> dict[str, Any]:
     """Verify every file of a bundle, then hold it against PyTorch's golden outputs; PyTorch is not needed.
 
     Args:
         folder: the bundle.
         atol, tie: over those of the bundle's own `parity.json`.
+        threads: onnxruntime's; None takes all cores.
+        onnxruntime: check the graph too, by onnxruntime; else the engine alone.
 
     Raises:
         InputError: a file is missing, changed, or not in the manifest.
+        EnvironmentLackError: nothing can run here.
     """
     root = Path(folder)
     manifest = bundle.verify(root, needs=("parity.json", "golden.npz", "model.onnx"))
     own = json.loads((root / "parity.json").read_text(encoding="utf-8"))
     atol, tie = own["atol"] if atol is None else atol, own["tie"] if tie is None else tie
     precision, _ = precision_of(manifest)
-    return check_folder(root, atol, tie, threads, target=target_of(manifest), precision=precision)
+    return check_folder(
+        root, atol, tie, threads, target=target_of(manifest), precision=precision, onnxruntime=onnxruntime
+    )
 
 
 def precision_of(manifest: Mapping[str, Any]) -> tuple[Precision, tuple[str, ...]]:
@@ -294,11 +451,12 @@ def build_bundle(
             strict=strict,
         )
         own = json.loads((staging / "parity.json").read_text(encoding="utf-8"))
-        result = check_folder(staging, own["atol"], own["tie"], None, own) | {"engine": identity}
+        result = {**check_folder(staging, own["atol"], own["tie"], None, own), "engine": identity}
         if result["passed"]:
             (staging / "parity.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
             kept = {k: v for k, v in manifest.items() if k not in ("files", "created", "format", "versions", "command")}
-            bundle.write_manifest(staging, manifest["versions"], manifest["command"], **(kept | {"engine": "built"}))
+            kept["engine"] = "built"
+            bundle.write_manifest(staging, manifest["versions"], manifest["command"], **kept)
             bundle.publish(staging, root)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -44,6 +44,18 @@ def cuda_device(load: Callable[[], Any] = _load) -> dict[str, str] | None:
     return found
 
 
+def pci_address(load: Callable[[], Any] = _load) -> str | None:
+    """PCI address of CUDA's device 0, which other tools know a card by; None without a driver. Unverified on a GPU."""
+    try:
+        cuda = load()
+    except OSError:
+        return None
+    device, address = ctypes.c_int(), ctypes.create_string_buffer(32)
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    return address.value.decode() if cuda.cuDeviceGetPCIBusId(address, len(address), device) == 0 else None
+
+
 def driver(root: Path = Path("/")) -> str | None:
     """Version of the kernel driver, such as 570.86; None where there is none."""
     try:
@@ -60,9 +72,9 @@ def driver(root: Path = Path("/")) -> str | None:
 def describe(root: Path = Path("/")) -> dict[str, str | None]:
     """`gpu`, `compute_capability`, `cuda` and `driver` of the GPU that an engine would run on; None where unknown."""
     found: dict[str, str | None] = {"gpu": None, "compute_capability": None, "cuda": None, "driver": driver(root)}
-    found |= cuda_device() or {}
+    found.update(cuda_device() or {})
     if found["gpu"] is None:
         asked = query_gpu(["name", "compute_cap"])
         if asked:
-            found |= {"gpu": asked[0], "compute_capability": asked[1]}
+            found.update(gpu=asked[0], compute_capability=asked[1])
     return found

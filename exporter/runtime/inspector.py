@@ -296,7 +296,7 @@ def summarize(layers: Sequence[Layer], wanted: Wanted) -> dict[str, Any]:
         "wrong_share": round(share, 4),
         "passed": share <= (0.0 if wanted.strong else TOLERATED),
     }
-    return found | {"verdict": _verdict(found, wanted, len(computing), len(wrong))}
+    return {**found, "verdict": _verdict(found, wanted, len(computing), len(wrong))}
 
 
 def untold(reason: str) -> dict[str, Any]:

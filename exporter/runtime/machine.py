@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -53,7 +54,34 @@ def environment(threads: int | None = None, root: Path = ROOT) -> dict[str, Any]
     jetson = jetson_state(root)
     if jetson:
         found["jetson"] = jetson
+    found["clocks"], found["clock_advice"] = clocks(found)
     return found
+
+
+def clocks(found: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Whether clocks are locked, and the commands that would lock them; vitrim itself changes none.
+
+    Args:
+        found: `governor`, and where there are some, `jetson` and `gpu_state`, as `environment` tells them.
+
+    Returns:
+        `locked`, `floating` or `unknown`; commands, empty when locked. An NVIDIA card does not tell whether its clocks
+        are locked, so it is `unknown` unless the processor's governor says that they float.
+    """
+    jetson, card = found.get("jetson"), found.get("gpu_state")
+    if jetson:
+        fastest = jetson.get("fastest_mode") or 0
+        commands = [f"sudo nvpmodel -m {fastest}"] if "MAXN" not in (jetson.get("power_mode") or "") else []
+        commands += ["sudo jetson_clocks"] if jetson["clocks"] != "locked" else []
+        return jetson["clocks"], commands
+    commands = []
+    floating = found.get("governor") not in (None, "performance")
+    if floating:
+        commands.append("sudo cpupower frequency-set -g performance")
+    if card and card.get("sm_clock_max_mhz", "").isdigit():
+        highest = card["sm_clock_max_mhz"]
+        commands.append(f"sudo nvidia-smi -lgc {highest},{highest}   (and after: sudo nvidia-smi -rgc)")
+    return "floating" if floating else "unknown", commands
 
 
 class Watch:
@@ -168,6 +196,8 @@ _GPU_FIELDS = {
 def nvidia_smi() -> dict[str, str] | None:
     """State of the first GPU that nvidia-smi lists; None without the tool. Values are nvidia-smi's own words."""
     line = query_gpu(list(_GPU_FIELDS.values()))
+    if line is None:  # the reasons have a new name, and nvidia-smi answers nothing when it does not know one field
+        line = query_gpu([field.replace("throttle_reasons", "event_reasons") for field in _GPU_FIELDS.values()])
     return dict(zip(_GPU_FIELDS, line, strict=True)) if line else None
 
 
@@ -202,9 +232,35 @@ def jetson_state(root: Path = ROOT) -> dict[str, Any] | None:
         "l4t": f"{l4t[0]}.{l4t[1]}",
         "jetpack": row.name if row else None,
         "power_mode": _power_mode(),
+        "fastest_mode": _fastest_mode(root),
         "gpu_clock_mhz": None if clock is None or clock["cur"] is None else clock["cur"] / 1e6,
         "clocks": {None: "unknown", True: "locked", False: "floating"}[locked],
+        "throttling": _throttling(root),
+        "overcurrent_events": _overcurrent_events(root),
     }
+
+
+def _fastest_mode(root: Path) -> int | None:
+    """Number of the power mode without limits: 0 on most boards, not so on an Orin Nano of JetPack 6.2."""
+    found = re.search(r"POWER_MODEL\s+ID=(\d+)\s+NAME=\S*MAXN", _read(root / "etc/nvpmodel.conf") or "")
+    return int(found[1]) if found else None
+
+
+def _throttling(root: Path) -> list[str]:
+    """Units that are slowed down for heat right now, as Jetsons tell it; names unverified on a board."""
+    return sorted(
+        kind
+        for folder in (root / "sys/class/thermal").glob("cooling_device*")
+        for kind in [_read(folder / "type") or ""]
+        if "throttle-alert" in kind and _number(folder / "cur_state")
+    )
+
+
+def _overcurrent_events(root: Path) -> int | None:
+    """How often an Orin was slowed down for under-voltage or over-current since the start; compare two readings."""
+    values = [_number(path) for path in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")]
+    told = [value for value in values if value is not None]
+    return int(sum(told)) if told else None
 
 
 def _power_mode() -> str | None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-Outputs = Mapping[str, np.ndarray]
+if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
+    Outputs = Mapping[str, np.ndarray]
+    Replay = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
+else:
+    Outputs = Replay = Any
 RANKING = ("probabilities", "classes")
-Replay = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,7 @@ def compare(
         return rung
     widest = max((stage.largest_gap for stage in rung.stages if stage.largest_gap is not None), default=-1.0)
     if math.isfinite(widest):
-        rung.smallest_tie = math.nextafter(widest, math.inf) if widest >= 0 else 0.0
+        rung.smallest_tie = float(np.nextafter(widest, np.inf)) if widest >= 0 else 0.0
     for stage in rung.stages:
         if stage.largest_gap is not None and stage.largest_gap >= tie:
             reason = (

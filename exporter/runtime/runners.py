@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -21,7 +21,10 @@ from .caches import graph_hash
 from .providers import CPU, named, provider_options
 from .trt import Precision
 
-Outputs = dict[str, np.ndarray]
+if TYPE_CHECKING:
+    Outputs = dict[str, np.ndarray]
+else:
+    Outputs = dict  # Python 3.8, which run_on_device.py serves, has no dict[...]
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _PROVIDER_HELP = {
@@ -110,7 +113,7 @@ class OrtRunner:
         self.shape = tuple(int(size) for size in first.shape)
         self.batch = self.shape[0]
         self.outputs = [output.name for output in self.session.get_outputs()]
-        short = providers[0].removesuffix("ExecutionProvider").lower()
+        short = providers[0].replace("ExecutionProvider", "").lower()
         self.name = name or f"onnxruntime-{short}"
 
     def __call__(self, image: np.ndarray) -> Outputs:

@@ -177,12 +177,8 @@ def import_tensorrt() -> Any:
     """The tensorrt module.
 
     Raises:
-        EnvironmentLackError: it or polygraphy is missing or too old; says how to get it on this platform.
+        EnvironmentLackError: it is missing or too old; says how to get it on this platform.
     """
-    try:
-        import polygraphy.backend.trt  # noqa: F401
-    except ImportError as error:
-        raise EnvironmentLackError("polygraphy is not installed: pip install 'vitrim[device]'") from error
     try:
         import tensorrt
     except Exception as error:  # libraries that do not load, and the registry's stub packages raise types of their own
@@ -203,7 +199,16 @@ def import_tensorrt() -> Any:
 
 
 def why_not() -> str | None:
-    """Why no engine can be built on this machine, in one line; None where one can."""
+    """Why `engine` cannot build or run on this machine, in one line; None where it can."""
+    try:
+        import polygraphy.backend.trt  # noqa: F401
+    except ImportError:
+        return "polygraphy is not installed: pip install 'vitrim[device]'"
+    return why_no_tensorrt()
+
+
+def why_no_tensorrt() -> str | None:
+    """Why TensorRT cannot build on this machine, in one line; None where it can. Asks for no polygraphy."""
     try:
         trt = import_tensorrt()
     except EnvironmentLackError as error:
@@ -315,7 +320,7 @@ def quantized_layers(trt: Any, network: Any) -> set[str]:
     makers: dict[str, Any] = {}
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     for layer in layers:
-        makers |= {layer.get_output(number).name: layer for number in range(layer.num_outputs)}
+        makers.update({layer.get_output(number).name: layer for number in range(layer.num_outputs)})
 
     def dequantized(tensor: Any) -> bool:
         maker = None if tensor is None else makers.get(tensor.name)

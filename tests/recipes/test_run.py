@@ -46,11 +46,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return out, api.export(small(), out)
 
 
+def test_a_bundle_checks_itself_without_vitrim(made: tuple[Path, Any], tmp_path: Path) -> None:
+    stripped = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, str(made[0] / "run_on_device.py"), "check", "--onnxruntime", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=stripped, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    ours, theirs = json.loads(done.stdout), api.check(made[0])
+    assert ours["passed"]
+    assert ours == json.loads(json.dumps(theirs))
+    bundle.verify(made[0])
+
+
 def test_a_bundle_holds_everything_and_verifies(made: tuple[Path, Any]) -> None:
     out, result = made
     names = {path.name for path in out.iterdir()}
     wanted = {"model.onnx", "budget.json", "recipe.yaml", "golden.npz", "parity.json", "bench.json", "manifest.json"}
-    assert wanted | {"README.md", "fidelity.json", "dense.onnx", "floor.onnx", "passes.json"} == names
+    more = {"README.md", "fidelity.json", "dense.onnx", "floor.onnx", "passes.json", "run_on_device.py"}
+    assert wanted | more == names
     manifest = bundle.verify(out)
     assert manifest["preprocess"]["input_size"] == [3, 64, 64]
     assert manifest["versions"]["torch"]

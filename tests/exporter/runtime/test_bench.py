@@ -87,6 +87,19 @@ def test_slower_and_unclear_are_said() -> None:
     assert "not measurably faster" in report(samples(10, 10, 1.0), 1, {})["verdict"]
 
 
+def test_a_wider_precision_that_is_as_fast_is_said_to_be_the_one_to_take() -> None:
+    taken = samples(10, 6, 0.1)
+    taken["fp32"], taken["fp16"] = taken["pruned"] * 1.5, taken["pruned"] * 0.9
+    result = report(taken, 1, {})
+    assert result["ratios"]["over_fp32"] == {"median": 1.5, "interval": [1.5, 1.5], "pairs": 60}
+    assert result["ratios"]["over_fp16"]["median"] == pytest.approx(0.9)
+    assert result["claimed"]
+    assert result["verdict"].startswith("1.")
+    assert "no faster than the same graph in fp16 (0.90 times its speed" in result["verdict"]
+    assert "take fp16" in result["verdict"]
+    assert "fp32" not in result["verdict"]
+
+
 def test_overlap_of_intervals() -> None:
     one, two, far = ({"median_interval": pair} for pair in ([1, 2], [2, 3], [2.5, 3]))
     assert overlap(one, two)

@@ -152,3 +152,51 @@ def test_when_to_warn() -> None:
     unknown = quiet | {"other_cores": None, "stolen_cores": None}
     assert "busy (load average 9.0 on 4 cores)" in str(machine.busy(unknown))
     assert machine.busy(unknown | {"load_average": [0.1, 0, 0]}) is None
+
+
+def test_locking_clocks_is_advised_and_never_done() -> None:
+    board = {"power_mode": "15W", "clocks": "floating"}
+    assert machine.clocks({"jetson": board}) == ("floating", ["sudo nvpmodel -m 0", "sudo jetson_clocks"])
+    assert machine.clocks({"jetson": {**board, "fastest_mode": 2}})[1][0] == "sudo nvpmodel -m 2"
+    assert machine.clocks({"jetson": {"power_mode": "NV Power Mode: MAXN", "clocks": "locked"}}) == ("locked", [])
+    state, commands = machine.clocks({"governor": "schedutil", "gpu_state": {"sm_clock_max_mhz": "1980"}})
+    assert state == "floating"
+    assert commands[0] == "sudo cpupower frequency-set -g performance"
+    assert commands[1].startswith("sudo nvidia-smi -lgc 1980,1980 ")
+    assert machine.clocks({"governor": "performance"}) == ("unknown", [])
+    assert machine.clocks({"governor": None, "gpu_state": {"sm_clock_max_mhz": "[N/A]"}}) == ("unknown", [])
+
+
+def test_what_slows_a_jetson_down_is_read(tmp_path: Path) -> None:
+    cooling, hwmon = "sys/class/thermal/cooling_device", "sys/class/hwmon/hwmon3"
+    root = tree(
+        tmp_path,
+        {
+            "etc/nv_tegra_release": "# R35 (release), REVISION: 4.1\n",
+            f"{cooling}0/type": "gpu-throttle-alert",
+            f"{cooling}0/cur_state": "1",
+            f"{cooling}1/type": "cpu-throttle-alert",
+            f"{cooling}1/cur_state": "0",
+            f"{cooling}2/type": "pwm-fan",
+            f"{cooling}2/cur_state": "3",
+            "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n",
+            f"{hwmon}/oc1_event_cnt": "2",
+            f"{hwmon}/oc3_event_cnt": "37",
+        },
+    )
+    state = machine.jetson_state(root)
+    assert state is not None
+    assert (state["l4t"], state["jetpack"]) == ("35.4", "5.1")
+    assert (state["throttling"], state["overcurrent_events"]) == (["gpu-throttle-alert"], 39)
+    assert state["fastest_mode"] == 2
+    assert machine.environment(1, root)["clocks"] == "unknown"  # no clock to read: not called locked
+
+
+def test_a_field_that_was_renamed_is_asked_by_its_new_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\ncase \"$*\" in *throttle_reasons*) exit 2;; esac\necho 'A,1,2,3,4,5,6,0x4,8'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = machine.nvidia_smi()
+    assert found is not None
+    assert found["throttle_reasons"] == "0x4"

@@ -1,0 +1,194 @@
+"""What is built and timed of a bundle, and how, with an engine that only keeps a record; what runs is not asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vitrim.exporter.errors import EnvironmentLackError, InputError, UnsupportedError
+from vitrim.exporter.runtime import bundle, device
+
+
+class Recorder:
+    """In place of `engine`: keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.builds: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self.made: list[tuple[str, bool]] = []
+        self.lack: str | None = None
+        self.graphs_fail = False
+        self.calls: dict[tuple[str, bool, str], int] = {}
+
+    def why_not(self) -> str | None:
+        return self.lack
+
+    def device_identity(self) -> dict[str, Any]:
+        return {"tensorrt": "10.3.0", "gpu": "Some GPU", "compute_capability": "8.7", "driver": "540.4"}
+
+    def check_identity(self, plan: Path, onnx: Path, here: dict[str, Any]) -> dict[str, Any]:
+        return {"dla_core": None}
+
+    def build_engine(
+        self, onnx: Path, plan: Path, *, precision: str, pinned: Any, pins_may_miss: bool = False, **options: Any
+    ) -> dict[str, Any]:
+        assert pins_may_miss is (onnx.name != "model.onnx")  # the list is that graph's
+        self.builds[onnx.name] = (precision, tuple(pinned))
+        Path(plan).write_bytes(b"engine")
+        return {}
+
+    def TrtRunner(self, plan: Path, onnx: Path, cuda_graph: bool = False) -> Any:  # noqa: N802
+        if cuda_graph and self.graphs_fail:
+            raise UnsupportedError("this engine cannot be recorded")
+        self.made.append((onnx.name, cuda_graph))
+
+        class Runner:
+            name, batch, shape, dtype = "tensorrt-10.3.0", 2, (2, 3), np.dtype(np.float32)
+
+            def _count(runner, way: str) -> None:  # noqa: N805
+                key = (onnx.name, cuda_graph, way)
+                self.calls[key] = self.calls.get(key, 0) + 1
+
+            def __call__(runner, image: np.ndarray) -> dict[str, np.ndarray]:  # noqa: N805
+                assert image.shape == (2, 3)
+                runner._count("call")
+                return {"logits": image}
+
+            def infer(runner) -> None:  # noqa: N805
+                runner._count("infer")
+
+            def __enter__(runner) -> Any:  # noqa: N805
+                return runner
+
+            def __exit__(runner, *_: object) -> None:  # noqa: N805
+                pass
+
+        return Runner()
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    made = Recorder()
+    monkeypatch.setattr(device, "engine", made)
+    monkeypatch.setattr(device, "environment", lambda threads=None: {"cpu": "c", "cores": 2, "load_average": [0.0]})
+    return made
+
+
+def make(folder: Path, *extra: str, precision: dict[str, Any] | None = None, engine: bool = True) -> Path:
+    folder.mkdir()
+    for name in (
+        "dense.onnx",
+        "model.onnx",
+        "floor.onnx",
+        "budget.json",
+        *extra,
+        *(["model.engine"] if engine else []),
+    ):
+        (folder / name).write_text(name)
+    golden = {"image": np.zeros((2, 3), np.float32), "logits": np.zeros((2, 3), np.float32)}
+    np.savez(folder / "golden.npz", **golden)  # type: ignore[arg-type]
+    parity = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 0.0, "smallest_tie": 0.0, "rungs": []}
+    (folder / "parity.json").write_text(json.dumps(parity | {"first_offender": None}))
+    told = {} if precision is None else {"precision": precision}
+    bundle.write_manifest(folder, {}, [], target="jetpack-6", batch=2, **told)
+    return folder
+
+
+def test_an_older_bundle_is_float32_and_timed_without_copies(recorder: Recorder, tmp_path: Path) -> None:
+    result = device.bench_bundle(make(tmp_path / "b"), runs=6, warmup=0)
+    assert recorder.builds == {"dense.onnx": ("fp32", ()), "floor.onnx": ("fp32", ())}
+    where = result["environment"]
+    assert (where["runtime"], where["cuda_graph"]) == ("tensorrt-10.3.0", False)
+    assert where["copies"] == "host-device copies are not timed"
+    assert (where["driver"], where["compute_capability"]) == ("540.4", "8.7")
+    assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies"}
+    assert recorder.made.count(("model.onnx", True)) == 1
+    assert "energy" not in result
+    hashes = bundle.read_manifest(tmp_path / "b")["files"]
+    assert result["bundle"] == {
+        "target": "jetpack-6",
+        "precision": "fp32",
+        "batch": 2,
+        "graph_sha256": hashes["model.onnx"]["sha256"],
+        "dense_sha256": hashes["dense.onnx"]["sha256"],
+        "budget_sha256": hashes["budget.json"]["sha256"],
+    }
+
+
+def test_wider_precisions_are_built_as_such_and_timed_too(recorder: Recorder, tmp_path: Path) -> None:
+    precision = {"name": "int8", "float32_nodes": ["/norm"]}
+    folder = make(tmp_path / "b", "model.fp16.onnx", "model.fp32.onnx", precision=precision)
+    result = device.bench_bundle(folder, runs=6, warmup=0)
+    assert recorder.builds == {
+        "dense.onnx": ("int8", ("/norm",)),
+        "floor.onnx": ("int8", ("/norm",)),
+        "model.fp16.onnx": ("fp16", ("/norm",)),
+        "model.fp32.onnx": ("fp32", ()),
+    }
+    assert set(result["distributions"]) == {"dense", "pruned", "floor", "fp16", "fp32"}
+    assert {"over_fp16", "over_fp32"} <= set(result["ratios"])
+    assert result["bundle"]["precision"] == "int8"
+
+
+def test_graphs_and_copies_are_as_asked(recorder: Recorder, tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    result = device.bench_bundle(folder, runs=30, warmup=0, cuda_graph=True, copies=True)
+    assert (result["environment"]["cuda_graph"], result["environment"]["copies"]) == (
+        True,
+        "host-device copies are timed",
+    )
+    assert recorder.calls[("dense.onnx", True, "call")] >= 30
+    assert ("dense.onnx", True, "infer") not in recorder.calls
+    assert recorder.made.count(("model.onnx", False)) == 1  # the other way, told besides
+    assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies"}
+
+
+def test_an_engine_that_cannot_be_recorded_is_told_with_the_reason(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.graphs_fail = True
+    folder = make(tmp_path / "b")
+    result = device.bench_bundle(folder, runs=6, warmup=0)
+    assert result["modes"]["cuda_graph"] == {"reason": "this engine cannot be recorded"}
+    assert result["modes"]["plain"]["samples"] == 50
+    with pytest.raises(UnsupportedError, match="cannot be recorded"):
+        device.bench_bundle(folder, runs=6, warmup=0, cuda_graph=True)
+
+
+def test_energy_is_measured_besides(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def measured(runs: Any, batch: int, kind: str) -> dict[str, Any]:
+        asked.append((set(runs), batch, kind))
+        return {"joules_per_image": None, "reason": "no energy"}
+
+    monkeypatch.setattr(device, "measure_energy", measured)
+    result = device.bench_bundle(make(tmp_path / "b"), runs=6, warmup=0, energy=True)
+    assert asked == [({"dense", "pruned", "floor"}, 2, "gpu")]
+    assert result["energy"]["reason"] == "no energy"
+
+
+def test_a_runtime_that_is_asked_for_is_not_replaced(recorder: Recorder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no model\.engine: build it first"):
+        device.bench_bundle(make(tmp_path / "a", engine=False), runtime="tensorrt")
+    recorder.lack = "TensorRT finds no GPU"
+    with pytest.raises(EnvironmentLackError, match="no GPU"):
+        device.bench_bundle(make(tmp_path / "b"), runtime="tensorrt")
+
+
+def test_a_check_that_can_check_nothing_does_not_pass(recorder: Recorder, tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    assert device.check_bundle(folder, onnxruntime=False)["passed"]
+    recorder.lack = "TensorRT finds no GPU"
+    with pytest.raises(EnvironmentLackError, match="nothing was checked: TensorRT finds no GPU"):
+        device.check_bundle(folder, onnxruntime=False)
+
+
+def test_a_build_is_told_the_precision(recorder: Recorder, tmp_path: Path) -> None:
+    folder = make(tmp_path / "b", precision={"name": "fp16", "float32_nodes": ["/norm"]}, engine=False)
+    assert device.build_bundle(folder, workspace_mib=64)["passed"]
+    assert recorder.builds == {"model.onnx": ("fp16", ("/norm",))}
+    manifest = bundle.verify(folder)
+    assert manifest["precision"] == {"name": "fp16", "float32_nodes": ["/norm"]}
+    assert manifest["engine"] == "built"
