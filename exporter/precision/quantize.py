@@ -110,13 +110,14 @@ def restored(quantized: onnx.ModelProto, model: onnx.ModelProto, nodes: Collecti
     Args:
         quantized: of `with_qdq`; it is not changed.
         model: the float32 graph that it was made from.
-        nodes: names of the products.
+        nodes: names of the products; those that are in float32 anyway stay as they are.
     """
     graph = gs.import_onnx(copy_of(quantized))
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     weight_of = {node.name: node.input[1] for node in model.graph.node if node.name in nodes}
     for node in graph.nodes:
-        if node.name in weight_of:
+        makers = node.inputs[0].inputs if node.name in weight_of else []
+        if makers and makers[0].op == "DequantizeLinear":
             values = onnx.numpy_helper.to_array(weights[weight_of[node.name]])
             activation = node.inputs[0].inputs[0].inputs[0].inputs[0].inputs[0]  # MatMul, DQ, q, Q, x
             node.inputs = [activation, gs.Constant(f"{node.name}_float32", values)]
