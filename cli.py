@@ -97,6 +97,7 @@ def export(
         "parity": done.parity,
         "fidelity": done.fidelity,
         "bench": done.bench,
+        "precision": done.precision,
         "engine": done.engine or "built",
     }
     screen.show(result, screen.exported, as_json, quiet)

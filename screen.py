@@ -124,6 +124,10 @@ def exported(result: dict[str, Any], console: Console) -> None:
         console.print("These are the calibration images themselves: give more images, or an evaluate section.")
     parity(result["parity"], console)
     benched(result["bench"], console)
+    if result["precision"] is not None:
+        from .recipes.readme import precision_words
+
+        console.print(f"Precision: {precision_words(result['precision'], seen)}")
     console.print(f"Engine: {result['engine']}")
     console.print(f"Bundle: {result['folder']}")
 

@@ -56,6 +56,14 @@ def limits_of(section: PrecisionSection) -> Limits:
     return Limits(agreement, COSINE[section.name] if section.cosine is None else section.cosine)
 
 
+def in_manifest(report: dict[str, Any] | None) -> dict[str, Any]:
+    """A bundle's precision as its manifest says it: the name, and the nodes of its graphs that stay in float32."""
+    if report is None:
+        return {"name": "fp32", "float32_nodes": []}
+    nodes = sorted({node for names in report["float32_nodes"].values() for node in names})
+    return {"name": report["name"], "float32_nodes": nodes}
+
+
 def check_precision(section: PrecisionSection, target: Target) -> None:
     """Refuse what the target does not have.
 
@@ -80,7 +88,7 @@ def write_precision(
     threads: int | None,
     folder: Path,
     listener: Listener,
-) -> dict[str, Any]:
+) -> None:
     """Write `<kind>.onnx` in another precision, or nothing where it is not worth it, and `precision.json`.
 
     Args:
@@ -93,17 +101,18 @@ def write_precision(
         folder: where the files go.
         listener: hears progress and what the user should know.
 
-    Returns:
-        `precision.json`: `asked`, `name` (what the graphs are in), `reason`, `float32_nodes` by graph, and what was
-        measured on the way.
+    `precision.json` holds `asked`, `name` (what the graphs are in), `reason`, `float32_nodes` by graph, and what was
+    measured on the way.
 
     Raises:
         UnsupportedError: the graph is not fit for the target in this precision.
     """
     models = {kind: with_shapes(onnx.load(path)) for kind, path in graphs.items()}
     images = _feeds(source, SCAN_IMAGES, models["pruned"], preprocess)
-    maker = _int8 if section.name == "int8" else _half
-    written, report = maker(section, models, target, images, threads, listener)
+    if section.name == "int8":
+        written, report = _int8(section, models, target, images, threads, listener)
+    else:
+        written, report = _half(section, models, images, listener)
     report = {"asked": section.name, "name": section.name, **report}
     trial = _trial(graphs["pruned"], written["pruned"], target, threads, section.name)
     report |= trial
@@ -120,12 +129,12 @@ def write_precision(
     elif trial["speedup_over_fp32"] is None:
         report["reason"] = f"not timed against float32: {trial['not_timed']}; `vitrim bench` does it on the device"
     for kind, model in written.items():
+        model.metadata_props.add(key="vitrim.precision", value="fp16" if kind == "fp16" else section.name)
         errors = [finding for finding in lint(model, target) if finding.severity == "error"]
         if errors:
             raise UnsupportedError(f"the {kind} graph in {section.name} is not fit for {target.name}: {errors[0]}")
         save(model, folder / f"{kind}.onnx")
     (folder / "precision.json").write_text(json.dumps(report, indent=1))
-    return report
 
 
 def _feeds(source: ImageSource, count: int, model: onnx.ModelProto, preprocess: Preprocess) -> np.ndarray:
@@ -148,12 +157,7 @@ def _named(section: PrecisionSection, model: onnx.ModelProto) -> set[str]:
 
 
 def _half(
-    section: PrecisionSection,
-    models: dict[str, onnx.ModelProto],
-    target: Target,
-    images: np.ndarray,
-    threads: int | None,
-    listener: Listener,
+    section: PrecisionSection, models: dict[str, onnx.ModelProto], images: np.ndarray, listener: Listener
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
     """fp16 or bf16: what overflows on the images stays in float32."""
     half: Any = section.name
@@ -200,7 +204,8 @@ def _int8(
     if not found.holds:
         listener.note(f"with every product in float32 only {found.agreement:.1%} of the top classes hold")
     candidates = {"static": make(found.layout)}
-    if not target.symmetric and not found.layout.floats:
+    alone = OrtRunner(candidates["static"].SerializeToString()).batch == 1
+    if not target.symmetric and alone:  # in a batch, an image's answer would depend on the others
         dynamic = with_dynamic(equalized, [name for name in wanted if name not in found.layout.floats])
         agreement = fidelity(reference, _logits(dynamic, images, threads), None)["agreement"]
         if agreement >= limit:
@@ -220,6 +225,8 @@ def _int8(
     }
     if target.symmetric:
         written, report["float32_nodes"] = _typed_around(written, target)
+        half, more = _half(section.model_copy(update={"name": "fp16"}), {"pruned": pruned}, images, listener)
+        written["fp16"], report["float32_nodes"]["fp16"] = half["pruned"], more["float32_nodes"]["pruned"]
     _tell(found, len(products), listener)
     return written, report
 

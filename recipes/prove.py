@@ -19,7 +19,17 @@ from ..exporter.models import Preprocess
 from ..exporter.passes.pipeline import rewrite
 from ..exporter.pruned import PrunedViT, TorchRunner, deployable, replay_of
 from ..exporter.reference import drop_tokens
-from ..exporter.runtime.parity import Replay, Rung, compare, exact, ladder, stage_names
+from ..exporter.runtime.parity import (
+    Replay,
+    Rung,
+    StageAgreement,
+    close,
+    compare,
+    compare_decisions,
+    exact,
+    ladder,
+    stage_names,
+)
 from ..exporter.runtime.runners import OrtRunner, Outputs, run_all, runner_for
 from ..exporter.slim import blocks_of, hard_gates, slim
 from ..exporter.targets import Target
@@ -27,6 +37,7 @@ from ..exporter.trace import trace
 from ..exporter.widths import Widths
 from .ends import on_images
 from .graphs import without_stages
+from .precise import Limits
 from .schema import ParitySection
 from .stages import Listener
 
@@ -112,6 +123,7 @@ def climb(
     listener: Listener,
     preprocess: Preprocess,
     slimmed_from: tuple[Any, Widths] | None = None,
+    precise: tuple[str, Path, Limits] | None = None,
 ) -> tuple[dict[str, Any], Outputs]:
     """The ladder up to the rewritten graph.
 
@@ -128,6 +140,7 @@ def climb(
         listener: hears progress.
         preprocess: of the images, for a graph that takes their pixels.
         slimmed_from: the wider model that it was cut from, and how.
+        precise: rung name, graph and limits of another precision, held to answers instead of an absolute error.
 
     Returns:
         `parity.json`, and PyTorch's outputs on the images.
@@ -144,7 +157,14 @@ def climb(
         if budget is not None and not rung.passed and rung.first_offender == "logits":
             rung.first_offender = first_offending_layer(model, budget, images[:batch], section.atol, target) or "logits"
         rungs.append(rung)
-    return ladder(rungs, section.atol, section.tie, {"cpu_only": cpu_only} if cpu_only else None), reference
+    extra: dict[str, Any] = {"cpu_only": cpu_only} if cpu_only else {}
+    if precise is not None:
+        name, path, limits = precise
+        extra["close"] = {"cosine": limits.cosine, "agreement": limits.agreement}
+        runner, _ = runner_for(path, target, threads)
+        outputs = run_all(on_images(runner, preprocess), images, runner.batch, listener.progress)
+        rungs.append(close(name, reference, outputs, replay=replay, **extra["close"]))
+    return ladder(rungs, section.atol, section.tie, extra), reference
 
 
 def first_offending_layer(model: Any, budget: Budget, image: np.ndarray, atol: float, target: Target) -> str | None:
@@ -168,17 +188,44 @@ def measure_fidelity(
     threads: int | None,
     progress: Callable[[int, int], None],
     preprocess: Preprocess,
+    float32: Path | None = None,
 ) -> dict[str, Any]:
-    """Agreement, divergence and accuracy of the pruned graph against the dense one, image by image, streamed."""
-    runners = [OrtRunner(str(path), threads=threads) for path in (dense, pruned)]
-    logits: list[list[np.ndarray]] = [[], []]
+    """Agreement, divergence and accuracy of the pruned graph against the dense one, image by image, streamed.
+
+    Args:
+        dense, pruned: graphs.
+        source: images, perhaps with labels.
+        threads: onnxruntime threads.
+        progress: called with (images done, images).
+        preprocess: of the images, for graphs that take their pixels.
+        float32: the pruned graph in float32, where `pruned` is in another precision: `precision` then says what that
+            changed, answers and kept tokens.
+    """
+    paths = [path for path in (dense, pruned, float32) if path is not None]
+    runners = [OrtRunner(str(path), threads=threads) for path in paths]
+    logits: list[list[np.ndarray]] = [[] for _ in paths]
+    kept: list[tuple[int, list[StageAgreement]]] = []
     done = 0
     for images in batches(source, max(8, runners[0].batch)):
-        for kind, runner in enumerate(runners):
-            logits[kind].append(run_all(on_images(runner, preprocess), images, runner.batch)["logits"])
+        outputs = [run_all(on_images(runner, preprocess), images, runner.batch) for runner in runners]
+        for kind, seen in enumerate(outputs):
+            logits[kind].append(seen["logits"])
+        if float32 is not None:
+            kept.append((len(images), compare_decisions(outputs[2], outputs[1], stage_names(outputs[2]))[0]))
         done += len(images)
         progress(done, len(source))
-    return fidelity(np.concatenate(logits[0]), np.concatenate(logits[1]), source.labels)
+    whole = [np.concatenate(parts) for parts in logits]
+    result = fidelity(whole[0], whole[1], source.labels)
+    if float32 is not None:
+        changed = {
+            stage.output: 1 - sum(count * stages[index].same_tokens for count, stages in kept) / done
+            for index, stage in enumerate(kept[0][1])
+        }
+        own = fidelity(whole[2], whole[1], source.labels)
+        result["precision"] = {"agreement": own["agreement"], "kl": own["kl"], "tokens_changed": changed}
+        if "accuracy_dense" in own:
+            result["precision"]["accuracy_float32"] = own["accuracy_dense"]
+    return result
 
 
 def metadata_of(path: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ def bundle_readme(
     fidelity: dict[str, Any],
     bench: dict[str, Any],
     lack: str | None,
+    precision: dict[str, Any] | None,
 ) -> str:
     """Markdown for a person who finds the folder."""
     plans = []
@@ -41,6 +42,7 @@ def bundle_readme(
     ranked = ""
     if recipe.export.top_k is not None:
         ranked = f", and of the {recipe.export.top_k} best classes, best first, `probabilities` and `classes`"
+    precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
     return f"""# {model_name(model)}, pruned by vitrim
 
 {" ".join(plans)}
@@ -48,7 +50,7 @@ def bundle_readme(
 - input `image` {input_words(input_facts(recipe, model))};
   outputs `logits`{kept}{merged}{ranked}
 - agreement with the dense model on {fidelity["images"]} images{seen}: {fidelity["agreement"]:.1%}{accuracy}
-- parity with PyTorch: {"passed" if parity["passed"] else "FAILED"}, largest error {worst:.2g} where decisions agree
+- parity with PyTorch: {"passed" if parity["passed"] else "FAILED"}, largest error {worst:.2g} where decisions agree{precise}
 - {bench["environment"]["runtime"]}, batch {recipe.export.batch}: {bench["verdict"]}
 - engine: {"model.engine" if lack is None else f"not built ({lack})"}
 
@@ -65,3 +67,17 @@ Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are insta
     python3 out/run_on_device.py check
     python3 out/run_on_device.py bench --energy -o bench.json
 """
+
+
+def precision_words(precision: dict[str, Any], fidelity: dict[str, Any]) -> str:
+    """One line on what the graph is in, and what that changed."""
+    name = precision["name"]
+    if name == "fp32":
+        return precision["reason"]
+    seen = fidelity["precision"]
+    worst = max(seen["tokens_changed"].values(), default=0.0)
+    tokens = f", at most {worst:.1%} of a stage's tokens changed" if seen["tokens_changed"] else ""
+    words = f"{name}: the top class of float32 on {seen['agreement']:.1%} of the images{tokens}"
+    speed = precision["speedup_over_fp32"]
+    timed = precision["reason"] if speed is None else f"{speed:.2f} times as fast as float32 here"
+    return f"{words}; {timed}"

@@ -28,6 +28,7 @@ from .graphs import choose_forms, rewrite_all, trace_all
 from .inputs import Sources, first_images, open_model, open_sources, preprocess_of
 from .load import dump_recipe
 from .plan import make_plan
+from .precise import check_precision, in_manifest, limits_of, write_precision
 from .prove import climb, measure_fidelity, steadiest
 from .provenance import versions
 from .readme import bundle_readme
@@ -47,6 +48,7 @@ class Exported:
         parity: `parity.json`.
         fidelity: `fidelity.json`.
         bench: `bench.json`.
+        precision: `precision.json`; None where float32 was asked for.
         engine: why no engine was built, or None when there is one.
     """
 
@@ -56,6 +58,7 @@ class Exported:
     parity: dict[str, Any]
     fidelity: dict[str, Any]
     bench: dict[str, Any]
+    precision: dict[str, Any] | None
     engine: str | None
 
 
@@ -173,7 +176,7 @@ def export(
         bundle.publish(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    done = Exported(final, budget, run.widths, result["parity"], result["fidelity"], result["bench"], lack)
+    done = Exported(final, budget, run.widths, **result, engine=lack)
     works = run.widths is not None or (budget is not None and budget.stages)
     if not recipe.bench.allow_slower and works and result["bench"]["ratios"]["speedup"]["interval"][0] <= 1:
         error = NotFasterError(
@@ -192,6 +195,7 @@ def _open(recipe: Recipe, cache: Path, listener: Listener) -> _Run:
     if recipe.prune is not None:
         describe(dense)  # tokens of some models that can be slimmed cannot be pruned
     ends_of(recipe, dense)  # refuses early what does not fit the model
+    check_precision(recipe.precision, target)
     sources, stages, weights = open_sources(recipe, dense), StageCache(cache), fingerprint(dense)
     stages.sweep()
     if recipe.slim is None:
@@ -271,20 +275,26 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
         ),
         listener,
     )
-    bench_key = {"passes": rewritten.name, "bench": recipe.bench.model_dump(mode="json")}
-    timed = cache.run("bench", bench_key, lambda folder: _bench(run, rewritten, folder), listener)
-    forms = json.loads((timed / "forms.json").read_text())
+    forms_key = {"passes": rewritten.name, "threads": recipe.bench.threads}
+    tried = cache.run("forms", forms_key, lambda folder: _forms(run, rewritten, folder), listener)
+    forms = json.loads((tried / "forms.json").read_text())
     chosen = {kind: rewritten / f"{kind}.{forms[kind]['form']}.onnx" for kind in forms}
+    precision, graphs = _precision(run, chosen, rewritten.name)
+    bench_key = {"passes": rewritten.name, "forms": forms, "bench": recipe.bench.model_dump(mode="json")}
+    bench_key |= {"precision": {kind: f"{path.parent.name}/{path.name}" for kind, path in graphs.items()}}
+    timed = cache.run("bench", bench_key, lambda folder: _bench(run, forms, graphs, precision, folder), listener)
     parity_key = {
         "passes": rewritten.name,
         "form": forms["pruned"]["form"],
+        "precision": f"{graphs['pruned'].parent.name}/{graphs['pruned'].name}",
+        "limits": recipe.precision.model_dump(mode="json"),
         "parity": recipe.parity.model_dump(mode="json"),
         "images": run.sources.evaluation.fingerprint(),
     }
     proven = cache.run(
         "parity",
         parity_key,
-        lambda folder: _prove(run, budget, images, traced / "pruned.onnx", chosen["pruned"], folder),
+        lambda folder: _prove(run, budget, images, traced / "pruned.onnx", chosen["pruned"], graphs, folder),
         listener,
     )
     parity = json.loads((proven / "parity.json").read_text())
@@ -294,26 +304,37 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
     answered = cache.run(
         "fidelity",
         fidelity_key,
-        lambda folder: _fidelity(run, chosen["dense"], chosen["pruned"], folder),
+        lambda folder: _fidelity(run, graphs, folder),
         listener,
     )
     listener.stage("bundle")
     fidelity = json.loads((answered / "fidelity.json").read_text())
     bench = json.loads((timed / "bench.json").read_text())
-    _fill(staging, chosen, proven, timed, answered, rewritten)
+    _fill(staging, graphs, proven, timed, answered, rewritten)
+    if precision:
+        (staging / "precision.json").write_text(json.dumps(precision, indent=1))
     if budget is not None:
         write_budget(budget, staging / "budget.json")
     if run.widths is not None:
         write_widths(run.widths, staging / "widths.json")
     (staging / "recipe.yaml").write_text(dump_recipe(recipe))
+    manifest_precision = in_manifest(precision)
     if lack is None:
         listener.stage("engine")
-        engine.build_engine(staging / "model.onnx", staging / "model.engine", workspace_mib=recipe.engine.workspace_mib)
+        pinned = manifest_precision["float32_nodes"]
+        engine.build_engine(
+            staging / "model.onnx",
+            staging / "model.engine",
+            precision=manifest_precision["name"],
+            pinned=pinned,
+            pins_may_miss=True,
+            workspace_mib=recipe.engine.workspace_mib,
+        )
         parity = check_folder(staging, recipe.parity.atol, recipe.parity.tie, run.recipe.bench.threads, parity)
         (staging / "parity.json").write_text(json.dumps(parity, indent=2))
         if not parity["passed"]:
             raise ParityError(describe_failure(parity))
-    text = bundle_readme(recipe, run.model, budget, run.widths, parity, fidelity, bench, lack)
+    text = bundle_readme(recipe, run.model, budget, run.widths, parity, fidelity, bench, lack, precision)
     (staging / "README.md").write_text(text)
     standalone.write(staging)
     bundle.write_manifest(
@@ -324,28 +345,90 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
         target=run.target.name,
         batch=batch,
         input=input_facts(recipe, run.model),
+        precision=manifest_precision,
         engine=lack or "built",
     )
-    return {"parity": parity, "fidelity": fidelity, "bench": bench}
+    return {"parity": parity, "fidelity": fidelity, "bench": bench, "precision": precision}
 
 
-def _bench(run: _Run, rewritten: Path, folder: Path) -> None:
-    section = run.recipe.bench
-    forms = choose_forms(rewritten, run.target, run.recipe.export.attention, section.threads)
-    graphs = {kind: rewritten / f"{kind}.{chosen['form']}.onnx" for kind, chosen in forms.items()}
-    result = bench_graphs(graphs, section.runs, section.warmup, section.threads, run.listener.progress)
-    result["attention"] = forms
+def _forms(run: _Run, rewritten: Path, folder: Path) -> None:
+    forms = choose_forms(rewritten, run.target, run.recipe.export.attention, run.recipe.bench.threads)
     (folder / "forms.json").write_text(json.dumps(forms))
+
+
+def _precision(run: _Run, chosen: dict[str, Path], passes: str) -> tuple[dict[str, Any] | None, dict[str, Path]]:
+    """What writing the precision found, and the graphs by kind: those in it, and the pruned one in wider ones."""
+    section = run.recipe.precision
+    if section.name == "fp32":
+        return None, chosen
+    images, threads = run.sources.calibration, run.recipe.bench.threads
+    preprocess = preprocess_of(run.recipe, run.model)
+    key = {
+        "passes": passes,
+        "graphs": {kind: str(path.name) for kind, path in chosen.items()},
+        "precision": section.model_dump(mode="json"),
+        "images": images.fingerprint(),
+        "threads": threads,
+    }
+    float32 = {kind: path for kind, path in chosen.items() if kind != "dense"}
+    folder = run.cache.run(
+        "precision",
+        key,
+        lambda folder: write_precision(section, float32, run.target, images, preprocess, threads, folder, run.listener),
+        run.listener,
+    )
+    written = {path.stem: path for path in folder.glob("*.onnx")}
+    wider = {"fp32": chosen["pruned"]} if written else {}
+    return json.loads((folder / "precision.json").read_text()), chosen | written | wider
+
+
+def _bench(
+    run: _Run, forms: dict[str, Any], graphs: dict[str, Path], precision: dict[str, Any] | None, folder: Path
+) -> None:
+    section = run.recipe.bench
+    result = bench_graphs(
+        graphs,
+        section.runs,
+        section.warmup,
+        section.threads,
+        run.listener.progress,
+        run.target,
+        in_manifest(precision)["name"],
+    )
+    result["attention"] = forms
     (folder / "bench.json").write_text(json.dumps(result, indent=2))
 
 
-def _prove(run: _Run, budget: Budget | None, images: np.ndarray, traced: Path, chosen: Path, folder: Path) -> None:
+def _prove(
+    run: _Run,
+    budget: Budget | None,
+    images: np.ndarray,
+    traced: Path,
+    float32: Path,
+    graphs: dict[str, Path],
+    folder: Path,
+) -> None:
     section, batch, ends = run.recipe.parity, run.recipe.export.batch, ends_of(run.recipe, run.model)
-    graphs = {"onnx: as traced": traced, f"onnx: rewritten for {run.target.name}": chosen}
+    strict = {"onnx: as traced": traced, f"onnx: rewritten for {run.target.name}": float32}
+    precise = None
+    if graphs["pruned"] != float32:
+        name = run.recipe.precision.name
+        precise = (f"onnx: in {name}", graphs["pruned"], limits_of(run.recipe.precision))
     threads = run.recipe.bench.threads
     cut = None if run.widths is None else (run.dense, run.widths)
     result, reference = climb(
-        run.model, budget, images, batch, graphs, section, run.target, threads, run.listener, ends.preprocess, cut
+        run.model,
+        budget,
+        images,
+        batch,
+        strict,
+        section,
+        run.target,
+        threads,
+        run.listener,
+        ends.preprocess,
+        cut,
+        precise,
     )
     (folder / "parity.json").write_text(json.dumps(result, indent=2))
     count = -(-max(section.golden, 1) // batch) * batch
@@ -354,21 +437,23 @@ def _prove(run: _Run, budget: Budget | None, images: np.ndarray, traced: Path, c
     np.savez(folder / "golden.npz", **golden)
 
 
-def _fidelity(run: _Run, dense: Path, pruned: Path, folder: Path) -> None:
+def _fidelity(run: _Run, graphs: dict[str, Path], folder: Path) -> None:
     source, threads = run.sources.evaluation, run.recipe.bench.threads
     preprocess = preprocess_of(run.recipe, run.model)
-    result = measure_fidelity(dense, pruned, source, threads, run.listener.progress, preprocess)
+    dense, pruned, float32 = graphs["dense"], graphs["pruned"], graphs.get("fp32")
+    result = measure_fidelity(dense, pruned, source, threads, run.listener.progress, preprocess, float32)
     result["on_calibration_images"] = not run.sources.disjoint
     (folder / "fidelity.json").write_text(json.dumps(result, indent=2))
 
 
-def _fill(staging: Path, chosen: dict[str, Path], proven: Path, timed: Path, answered: Path, rewritten: Path) -> None:
+_NAMES = {"pruned": "model", "dense": "dense", "floor": "floor", "fp32": "model.fp32", "fp16": "model.fp16"}
+
+
+def _fill(staging: Path, graphs: dict[str, Path], proven: Path, timed: Path, answered: Path, rewritten: Path) -> None:
     """Copy finished files into the staging folder."""
-    for kind, name in (("pruned", "model.onnx"), ("dense", "dense.onnx"), ("floor", "floor.onnx")):
-        if kind not in chosen:
-            continue
-        shutil.copyfile(chosen[kind], staging / name)
-        data = chosen[kind].with_name(chosen[kind].name + ".data")
+    for kind, path in graphs.items():
+        shutil.copyfile(path, staging / f"{_NAMES[kind]}.onnx")
+        data = path.with_name(path.name + ".data")
         if data.exists():
             shutil.copyfile(data, staging / data.name)
     for source in (

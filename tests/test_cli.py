@@ -17,8 +17,8 @@ from vitrim.cli import cli
 from vitrim.exporter.runtime.bench import report
 
 COMMANDS = [
-    "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes", "models",
-    "new", "doctor",
+    "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes",
+    "models", "new", "doctor",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ mean of 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,7 +31,7 @@ _LEAST = 1e-5  # below it a channel says nothing
 
 def affine_of(tensor: gs.Tensor) -> list[gs.Constant] | None:
     """Factors and shifts of the normalization that writes a tensor, if they are constants that nothing else reads."""
-    norm = producer(tensor, "LayerNormalization", "Add")
+    norm: Any = producer(tensor, "LayerNormalization", "Add")
     if norm is None:
         return None
     if norm.op == "LayerNormalization":

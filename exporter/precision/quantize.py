@@ -24,6 +24,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ..passes.pipeline import copy_of, export_graph, with_shapes
+from .wide import is_projection
 
 Scheme = Literal["onnxruntime", "tensorrt"]
 
@@ -36,15 +37,15 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
 
     The first product (the patch embedding) and the last one (the classifier) are not among them.
     """
-    weights = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    graph = gs.import_onnx(model)
+    projections = {node.name for node in graph.nodes if node.op == "MatMul" and is_projection(node)}
     makers = {name: node for node in model.graph.node for name in node.output}
     ends = {value.name for value in model.graph.input}
     last = _above(makers, model.graph.output[0].name, (*_MOVES, "Add"))
     return [
         node.name
         for node in model.graph.node
-        if node.op_type == "MatMul" and node.input[1] in weights
-        if node is not last and _source(makers, node.input[0]) not in ends
+        if node.name in projections and node is not last and _source(makers, node.input[0]) not in ends
     ]
 
 
@@ -110,13 +111,14 @@ def restored(quantized: onnx.ModelProto, model: onnx.ModelProto, nodes: Collecti
     Args:
         quantized: of `with_qdq`; it is not changed.
         model: the float32 graph that it was made from.
-        nodes: names of the products.
+        nodes: names of the products; those that are in float32 anyway stay as they are.
     """
     graph = gs.import_onnx(copy_of(quantized))
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     weight_of = {node.name: node.input[1] for node in model.graph.node if node.name in nodes}
     for node in graph.nodes:
-        if node.name in weight_of:
+        makers = node.inputs[0].inputs if node.name in weight_of else []
+        if makers and makers[0].op == "DequantizeLinear":
             values = onnx.numpy_helper.to_array(weights[weight_of[node.name]])
             activation = node.inputs[0].inputs[0].inputs[0].inputs[0].inputs[0]  # MatMul, DQ, q, Q, x
             node.inputs = [activation, gs.Constant(f"{node.name}_float32", values)]

@@ -108,12 +108,12 @@ def quantization_ranges(
             calibrate_method=method,
             extra_options=options,
         )
-        for chunk in _chunks(_batches(images, shape), max(1, _CHUNK // shape[0])):
+        for chunk in _chunks(whole_batches(images, shape), max(1, _CHUNK // shape[0])):
             made.collect_data(_Images(source.name, chunk))
         return made.compute_data()
 
 
-def _batches(images: Iterable[np.ndarray], shape: list[int]) -> Iterator[np.ndarray]:
+def whole_batches(images: Iterable[np.ndarray], shape: list[int]) -> Iterator[np.ndarray]:
     """Whole batches; the last one is filled up by repeating its images."""
     for piece in images:
         for start in range(0, len(piece), shape[0]):

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..passes.lower import NORM
+from ..passes.lower import NORM, RUNNING_SUM
 
 NORMALIZATIONS = frozenset(
     {"LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization", "Softmax", "LogSoftmax"}
@@ -30,12 +30,13 @@ _WIDE = frozenset({"Exp", "Log", "CumSum", "Pow", "Sqrt", "Reciprocal", "TopK", 
 
 
 def is_projection(node: gs.Node) -> bool:
-    """A product with a weight: where the way up from a score ends."""
+    """A product with a trained weight: where the way up from a score ends; sums written as products are none."""
     if node.op in ("Gemm", "Conv"):
         return True
-    return node.op == "MatMul" and any(
-        isinstance(tensor, gs.Constant) and tensor.values.ndim > 1 for tensor in node.inputs
-    )
+    if node.op != "MatMul" or node.name.startswith(f"{RUNNING_SUM}_"):
+        return False
+    shapes = (tensor.values.shape for tensor in node.inputs if isinstance(tensor, gs.Constant))
+    return any(len(shape) == 2 and min(shape) > 1 for shape in shapes)
 
 
 def wide_nodes(graph: gs.Graph) -> set[str]:
