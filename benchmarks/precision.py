@@ -53,7 +53,7 @@ def recipe_for(
     photos = {"path": str(data / "imagenet_sample"), "every": 2}
     return {
         "model": model,
-        "images": photos | {"count": 128},
+        "images": photos | {"count": 256},
         "evaluate": photos | {"offset": 1, "count": None},
         "prune": {"method": method, "target": {"flops_ratio": ratio}},
         "export": {"batch": batch},

@@ -73,12 +73,13 @@ def scan(
     wanted: float,
     *,
     per_token: bool,
-    few: int = 16,
+    few: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
     """Find the cheapest forms that keep the answers.
 
-    Half of the disagreement that is allowed is aimed at, because forms are chosen on the very images that judge them.
+    A quarter of the disagreement that is allowed is kept back, because forms are chosen on the very images that judge
+    them.
 
     Args:
         products: names of all that may be quantized.
@@ -90,7 +91,7 @@ def scan(
         few: images that single products are judged on.
         progress: called with (layouts tried, a guess at how many there will be).
     """
-    aim = wanted + (1 - wanted) / 2
+    aim = wanted + (1 - wanted) / 4
     every = frozenset(products)
     seen: dict[Layout, Mapping[str, float]] = {}
     total = 1

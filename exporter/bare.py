@@ -13,7 +13,8 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the type and shape, but not the data, of its large initializers.
 
     Shape inference reads only small ones, and takes the model serialized: weights are most of its time. Data that is
-    still in its file stays out, small or not.
+    still in its file stays out, small or not. Of the shapes that are written down, only those that nothing can infer
+    are kept: what operators of other domains write.
     """
     bare = onnx.ModelProto(ir_version=model.ir_version)
     bare.opset_import.extend(model.opset_import)
@@ -22,6 +23,8 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     bare.graph.node.extend(model.graph.node)
     bare.graph.input.extend(model.graph.input)
     bare.graph.output.extend(model.graph.output)
+    foreign = {name for node in model.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
+    bare.graph.value_info.extend(value for value in model.graph.value_info if value.name in foreign)
     for tensor in model.graph.initializer:
         if np.prod(tensor.dims) <= LARGEST_READ and tensor.data_location != TensorProto.EXTERNAL:
             bare.graph.initializer.append(tensor)

@@ -36,7 +36,7 @@ from ..exporter.trace import save
 from .schema import PrecisionSection
 from .stages import Listener
 
-SCAN_IMAGES = 128
+SCAN_IMAGES = 256
 TRIAL_ROUNDS = 25
 AGREEMENT = {"fp16": 0.99, "bf16": 0.95, "int8": 0.98}
 COSINE = {"fp16": 0.9995, "bf16": 0.99, "int8": 0.99}

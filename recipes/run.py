@@ -386,14 +386,10 @@ def _bench(
     run: _Run, forms: dict[str, Any], graphs: dict[str, Path], precision: dict[str, Any] | None, folder: Path
 ) -> None:
     section = run.recipe.bench
+    name = in_manifest(precision)["name"]
+    held = {"pruned": name, "floor": name, "fp16": "fp16"}
     result = bench_graphs(
-        graphs,
-        section.runs,
-        section.warmup,
-        section.threads,
-        run.listener.progress,
-        run.target,
-        in_manifest(precision)["name"],
+        graphs, section.runs, section.warmup, section.threads, run.listener.progress, run.target, held
     )
     result["attention"] = forms
     (folder / "bench.json").write_text(json.dumps(result, indent=2))

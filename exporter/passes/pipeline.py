@@ -59,14 +59,13 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         UnsupportedError: the shapes contradict each other.
     """
-    del model.graph.value_info[:]
+    bare = without_weights(model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(
-            without_weights(model), check_type=True, strict_mode=True, data_prop=True
-        )
+        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         reason = " ".join(str(error).split())[:300]
         raise UnsupportedError(f"the graph's shapes do not fit together: {reason}") from error
+    del model.graph.value_info[:]
     model.graph.value_info.extend(inferred.graph.value_info)
     del model.graph.output[:]
     model.graph.output.extend(inferred.graph.output)

@@ -37,7 +37,7 @@ def affine_of(tensor: gs.Tensor) -> list[gs.Constant] | None:
     if norm.op == "LayerNormalization":
         found = list(norm.inputs[1:3])
     else:  # the last two nodes of a normalization in primitives
-        scaled = next((value.inputs[0] for value in norm.inputs if value.inputs and value.inputs[0].op == "Mul"), None)
+        scaled: Any = next((producer(value, "Mul") for value in norm.inputs if producer(value, "Mul")), None)
         if scaled is None or only_consumer(scaled.outputs[0]) is not norm:
             return None
         found = [value for node in (scaled, norm) for value in node.inputs if isinstance(value, gs.Constant)]

@@ -47,7 +47,7 @@ def make(folder: Path, name: str, target: str = "ort-cpu", **precision: Any) -> 
 @pytest.mark.parametrize("target", ["jetpack-5", "jetpack-6.0", "jetpack-6", "jetpack-7", "trt-11"])
 @pytest.mark.parametrize("name", ["fp16", "int8"])
 def test_every_tensorrt_takes_the_graph(name: str, target: str, tmp_path: Path) -> None:
-    done, out, notes = make(tmp_path, name, target)
+    done, out, _ = make(tmp_path, name, target)
     where = get_target(target)
     model = onnx.load(out / "model.onnx")
     assert [finding for finding in lint(model, where) if finding.severity == "error"] == []
