@@ -37,8 +37,8 @@ from .ranges import Calibrator, whole_batches
 _METHODS: Mapping[str, str] = {"minmax": "max", "entropy": "entropy"}
 _LARGEST = 127  # of symmetric int8
 _LACK = (
-    "precision.tool: ModelOpt cannot be imported ({reason}): pip install 'vitrim[modelopt]' in an environment of its own "
-    "(it replaces onnxruntime), or take precision.tool=onnxruntime"
+    "precision.tool: ModelOpt cannot be imported ({reason}): pip install 'vitrim[modelopt]' in an environment of its "
+    "own, because it replaces onnxruntime, or take precision.tool=onnxruntime"
 )
 _CHILD = """
 import json, sys
@@ -119,8 +119,8 @@ def _scales(
 def _numbered(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
     """A copy whose nodes have names of one length, and those names by the old ones.
 
-    ModelOpt takes the names that it leaves out for patterns of how a name begins: without `node_MatMul_1` there would be
-    no `node_MatMul_12` either.
+    ModelOpt takes the names that it leaves out for patterns of how a name begins: without `node_MatMul_1` there would
+    be no `node_MatMul_12` either.
     """
     copied = copy_of(model)
     names = {}
