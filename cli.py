@@ -182,7 +182,7 @@ def targets(as_json: bool, quiet: bool, print_python: bool) -> None:
 
 @cli.command(epilog="Example: vitrim check out/")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--atol", type=float, help="Largest absolute error of a logit; the bundle's own by default.")
+@click.option("--atol", type=float, help="Largest absolute error of a logit; the bundle's own limits by default.")
 @click.option("--threads", type=click.IntRange(1), help="onnxruntime threads; all cores by default.")
 @common
 def check(

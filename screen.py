@@ -161,6 +161,8 @@ def widths(data: dict[str, Any], console: Console) -> None:
 
 def parity(result: dict[str, Any], console: Console) -> None:
     """The ladder, a line a rung."""
+    from .exporter.runtime.parity import describe_error
+
     table = Table(
         title=f"Parity: {'passed' if result['passed'] else 'FAILED'} (atol {result['atol']:g})",
         title_justify="left",
@@ -169,18 +171,19 @@ def parity(result: dict[str, Any], console: Console) -> None:
         table.add_column(column, justify="left" if column in ("rung", "") else "right")
     for rung in result["rungs"]:
         same = min((stage["same_images"] for stage in rung["stages"]), default=None)
-        error = rung["smallest_atol"]
         table.add_row(
             rung["name"],
             str(rung["images"]),
             "-" if same is None else _percent(same),
-            "-" if error is None else f"{error:.2g}",
+            describe_error(rung),
             _percent(rung["top1"]),
             "ok" if rung["passed"] else f"FAILED at {rung['first_offender']}",
         )
     console.print(table)
-    if result.get("cpu_only"):
-        console.print(f"Note: {result['cpu_only']}")
+    skipped = [result.get(f"{what}_not_checked") for what in ("graph", "engine")]
+    for reason in (result.get("cpu_only"), *skipped):
+        if reason:
+            console.print(f"Note: {reason}")
 
 
 def built(result: dict[str, Any], console: Console) -> None:

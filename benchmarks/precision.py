@@ -2,10 +2,11 @@
 
     python benchmarks/precision.py --data DATA
 
-DATA is as for benchmarks/photos.py. Whole exports are run on photos: calibration on even classes, answers on the odd ones.
-`agrees` is the share of photos with the top class of the pruned graph in float32, `tokens` the largest share of a stage's
-tokens that changed. fp16 graphs are run by onnxruntime, which computes them through casts (so no speed is told), on the
-photos and on the photos scaled by 10 and by 100. Written to benchmarks/results/precision.md with the command, row by row.
+DATA is as for benchmarks/photos.py. Whole exports are run on photos: calibration on even classes, answers on the odd
+ones. `agrees` is the share of photos with the top class of the pruned graph in float32, `tokens` the largest share of a
+stage's tokens that changed. fp16 graphs are run by onnxruntime, which computes them through casts (so no speed is told),
+on the photos and on the photos scaled by 10 and by 100. Written to benchmarks/results/precision.md with the command, row
+by row.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def main(
                 if scaled:
                     text += [
                         "fp16 graphs on scaled photos, against the pruned graph in float32:", "",
-                        "| model | method | photos | images | finite | mean cosine | smallest | smallest, tokens being equal "
+                        "| model | method | photos | images | finite | mean cosine | smallest | smallest, tokens equal "
                         "| images with equal tokens | tokens in common, worst stage | same top class |",
                         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |", *scaled, "",
                     ]  # fmt: skip

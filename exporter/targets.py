@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import InputError
 
-Capability = tuple[int, int]
+if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
+    Capability = tuple[int, int]
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 

@@ -42,6 +42,7 @@ def bundle_readme(
     ranked = ""
     if recipe.export.top_k is not None:
         ranked = f", and of the {recipe.export.top_k} best classes, best first, `probabilities` and `classes`"
+    verdict = "passed" if parity["passed"] else "FAILED"
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
     return f"""# {model_name(model)}, pruned by vitrim
 
@@ -50,7 +51,7 @@ def bundle_readme(
 - input `image` {input_words(input_facts(recipe, model))};
   outputs `logits`{kept}{merged}{ranked}
 - agreement with the dense model on {fidelity["images"]} images{seen}: {fidelity["agreement"]:.1%}{accuracy}
-- parity with PyTorch: {"passed" if parity["passed"] else "FAILED"}, largest error {worst:.2g} where decisions agree{precise}
+- parity with PyTorch: {verdict}, largest error {worst:.2g} where decisions agree{precise}
 - {bench["environment"]["runtime"]}, batch {recipe.export.batch}: {bench["verdict"]}
 - engine: {"model.engine" if lack is None else f"not built ({lack})"}
 

@@ -1,7 +1,8 @@
-"""Graphs of one node."""
+"""Graphs of one node, and one that decides."""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -13,3 +14,23 @@ def doubler(batch: int | str = 2) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def chooser(batch: int = 2) -> onnx.ModelProto:
+    """`logits` is `image`, [batch, 8] float32, times a matrix; `kept_1` are the places of its two greatest values."""
+    weights = np.random.default_rng(1).standard_normal((8, 5)).astype(np.float32)
+    kinds = {"image": [batch, 8], "logits": [batch, 5], "kept_1": [batch, 2]}
+    types = {"kept_1": TensorProto.INT64}
+    values = {
+        name: helper.make_tensor_value_info(name, types.get(name, TensorProto.FLOAT), shape)
+        for name, shape in kinds.items()
+    }
+    constants = [onnx.numpy_helper.from_array(weights, "w"), onnx.numpy_helper.from_array(np.array([2]), "k")]
+    nodes = [
+        helper.make_node("MatMul", ["image", "w"], ["logits"], name="/head"),
+        helper.make_node("TopK", ["image", "k"], ["scores", "kept_1"], name="/topk"),
+    ]
+    graph = helper.make_graph(nodes, "g", [values["image"]], [values["logits"], values["kept_1"]], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return onnx.shape_inference.infer_shapes(model)

@@ -18,10 +18,10 @@ from ..targets import Target, get_target
 from . import bundle, engine
 from .bench import Watch, busy, environment, interleave, repeat, report
 from .energy import energy as measure_energy
-from .parity import Rung, compare, ladder
+from .parity import Outputs, Rung, close, compare, ladder
 from .runners import OrtRunner, run_all, runner_for
 from .stats import summarize
-from .trt import PRECISIONS, Compatibility, Precision
+from .trt import DLA_PRECISIONS, PRECISIONS, Compatibility, Precision
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
     Progress = Callable[[int, int], None]
@@ -31,6 +31,7 @@ _MODE_ROUNDS = 50  # of what is told besides the three graphs
 _GRAPHS = {"dense": "dense.onnx", "pruned": "model.onnx", "floor": "floor.onnx"}
 # Precisions in which the pruned graph may lie besides, as model.<precision>.onnx.
 _WIDER: tuple[Precision, ...] = ("fp16", "fp32")
+_NO_BF16 = "onnxruntime runs no bf16 graphs"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def bench_graphs(
     threads: int | None,
     progress: Progress | None = None,
     target: Target | None = None,
-    precision: Precision = "fp32",
+    precisions: Mapping[str, Precision] | None = None,
     energy: bool = False,
 ) -> dict[str, Any]:
     """Interleaved benchmark of ONNX files through onnxruntime, in three repeats with sessions loaded anew.
@@ -75,7 +76,7 @@ def bench_graphs(
         threads: intra-op threads; None takes all cores.
         progress: called with (rounds done, rounds).
         target: whose execution providers are used where they start here; None takes the CPU's.
-        precision: that the graphs hold.
+        precisions: that the graphs hold, by the same names; fp32 where a name is not in it.
         energy: measure energy an image besides, in loops of its own.
 
     Returns:
@@ -88,13 +89,12 @@ def bench_graphs(
 
     def make() -> dict[str, Callable[[], object]]:
         chosen = target or get_target("ort-cpu")
-        opened = {kind: runner_for(path, chosen, threads, precision) for kind, path in graphs.items()}
+        held = precisions or {}
+        opened = {kind: runner_for(path, chosen, threads, held.get(kind, "fp32")) for kind, path in graphs.items()}
         runners = {kind: runner for kind, (runner, _) in opened.items()}
         reasons[:] = [why for _, why in opened.values() if why]
-        first = next(iter(runners.values()))
-        image = random_images(first.shape, first.dtype)
         seen[:] = runners.values()
-        calls.update({kind: partial(runner, image) for kind, runner in runners.items()})
+        calls.update({kind: partial(one, random_images(one.shape, one.dtype)) for kind, one in runners.items()})
         return calls
 
     with Watch() as watch:
@@ -159,15 +159,17 @@ def bench_bundle(
         raise EnvironmentLackError(lack)
     if lack:
         paths = {kind: graph.path for kind, graph in graphs.items()}
-        target, (precision, _) = target_of(manifest), precision_of(manifest)
-        result = bench_graphs(paths, runs, warmup, threads, progress, target, precision, energy)
+        precisions = {kind: graph.precision for kind, graph in graphs.items()}
+        if "bf16" in precisions.values():
+            raise EnvironmentLackError(f"{_NO_BF16}, and no engine is timed: {lack}")
+        result = bench_graphs(paths, runs, warmup, threads, progress, target_of(manifest), precisions, energy)
     else:
         result = _bench_engines(root, graphs, runs, warmup, progress, cuda_graph, copies, energy)
     return {**result, "bundle": identity_of(manifest)}
 
 
 def graphs_of(root: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
-    """The graphs of a bundle by what they are in a benchmark.
+    """The graphs of a bundle by what they are in a benchmark: the dense one is float32, whatever the bundle is.
 
     Raises:
         InputError: the bundle lacks one.
@@ -177,6 +179,8 @@ def graphs_of(root: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
         kind: Graph(root / name, precision, pinned) for kind, name in _GRAPHS.items() if name in manifest["files"]
     }
     # A model that was only slimmed has no token plan, and so no floor.
+    if "dense" in graphs:
+        graphs["dense"] = Graph(root / _GRAPHS["dense"])
     lacks = sorted(set(_GRAPHS) - set(graphs) - (set() if "budget.json" in manifest["files"] else {"floor"}))
     if lacks:
         raise InputError(f"{root} lacks {lacks} graphs; export it anew")
@@ -218,12 +222,15 @@ def _bench_engines(
     copies: bool,
     energy: bool,
 ) -> dict[str, Any]:
-    """Engines of all graphs, built like the bundle's own, into a temporary folder but for the bundle's own."""
+    """Engines of all graphs, each in its precision and else built like the bundle's own; the others are temporary.
+
+    A DLA takes fp16 and int8 alone, so wider graphs run on the GPU where the bundle's own engine is for a DLA.
+    """
     import tempfile
 
     before = environment()
     own = engine.check_identity(root / "model.engine", root / "model.onnx", engine.device_identity())
-    options = {key: own[key] for key in ("version_compatible", "hardware_compatible", "dla_core") if key in own}
+    options = {key: own[key] for key in ("version_compatible", "hardware_compatible") if key in own}
     with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch, ExitStack() as stack:
         plans = {kind: Path(scratch) / f"{kind}.engine" for kind in graphs}
         plans["pruned"] = root / "model.engine"
@@ -236,6 +243,7 @@ def _bench_engines(
                     pinned=graph.pinned,
                     pins_may_miss=True,
                     strict=False,
+                    dla_core=own.get("dla_core") if graph.precision in DLA_PRECISIONS else None,
                     **options,
                 )
         runners: dict[str, Any] = {}
@@ -300,6 +308,7 @@ def check_folder(
     target: Target | None = None,
     precision: Precision = "fp32",
     onnxruntime: bool = True,
+    limits: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Hold a bundle's graph, and its engine where one can run, against the golden outputs.
 
@@ -308,13 +317,16 @@ def check_folder(
         atol: largest absolute error of a logit.
         tie: relative score gap below which decisions may differ.
         threads: onnxruntime threads.
-        before: a ladder whose rungs come first; the graph itself is in it.
+        before: a ladder whose rungs come first; the graph itself is in it. Its `close`, where it has one, is kept.
         target: whose execution providers run the graph where they start here; None takes the CPU's.
         precision: that the graph holds.
         onnxruntime: hold the graph against them too, by onnxruntime; else the engine alone.
+        limits: `cosine` and `agreement` that judge by `parity.close` instead of `atol` and `tie`, for a graph of
+            another precision than float32; None takes those that `before` has.
 
     Returns:
-        `parity.json`; with `cpu_only`, the reason why only the CPU ran a graph that is meant for something else.
+        `parity.json`; with `cpu_only`, the reason why only the CPU ran a graph that is meant for something else;
+        `close`, the limits where they judged; `graph_not_checked` and `engine_not_checked`, reasons.
 
     Raises:
         EnvironmentLackError: nothing can run here, so nothing could be checked.
@@ -322,32 +334,34 @@ def check_folder(
     golden = bundle.load_golden(root)
     images = golden.pop("image")
     rungs: list[Rung] = []
-    extra: dict[str, Any] = {}
-    if before is None and onnxruntime:
+    limits = (before or {}).get("close") if limits is None else limits
+    extra: dict[str, Any] = {"close": dict(limits)} if limits else {}
+
+    def hold(name: str, outputs: Outputs) -> None:
+        if limits:
+            found = close(name, golden, outputs, cosine=limits["cosine"], agreement=limits["agreement"])
+        else:
+            found = compare(name, golden, outputs, atol=atol, tie=tie)
+        rungs.append(found)
+
+    if before is None and onnxruntime and precision == "bf16":
+        extra["graph_not_checked"] = _NO_BF16
+    elif before is None and onnxruntime:
         runner, cpu_only = runner_for(root / "model.onnx", target or get_target("ort-cpu"), threads, precision)
         extra.update({"cpu_only": cpu_only} if cpu_only else {})
-        outputs = run_all(runner, images, runner.batch)
-        rungs.append(compare(f"{runner.name} = golden", golden, outputs, atol=atol, tie=tie))
+        hold(f"{runner.name} = golden", run_all(runner, images, runner.batch))
     skipped: str | None = f"{root} has no model.engine: build it first"
     if (root / "model.engine").exists():
         skipped = engine.why_not()
         if skipped is None:
             with engine.TrtRunner(root / "model.engine", root / "model.onnx") as trt:
-                outputs = run_all(trt, images, trt.batch)
-            rungs.append(compare(f"{trt.name} = golden", golden, outputs, atol=atol, tie=tie))
+                hold(f"{trt.name} = golden", run_all(trt, images, trt.batch))
         else:
             extra["engine_not_checked"] = skipped
     if not rungs and before is None:
-        raise EnvironmentLackError(f"nothing was checked: {skipped}")
-    result = ladder(rungs, atol, tie, extra)
-    if before is not None:
-        result["rungs"] = before["rungs"] + result["rungs"]
-        result["passed"] = before["passed"] and result["passed"]
-        result["first_offender"] = before["first_offender"] or result["first_offender"]
-        for key in ("smallest_atol", "smallest_tie"):
-            needs = (before[key], result[key])
-            result[key] = None if None in needs else max(needs)
-    return result
+        reasons = [extra.get("graph_not_checked"), skipped]
+        raise EnvironmentLackError(f"nothing was checked: {'; '.join(filter(None, reasons))}")
+    return ladder(rungs, atol, tie, extra, (before or {}).get("rungs", ()))
 
 
 def check_bundle(
@@ -362,7 +376,8 @@ def check_bundle(
 
     Args:
         folder: the bundle.
-        atol, tie: over those of the bundle's own `parity.json`.
+        atol, tie: over those of the bundle's own `parity.json`; either makes the check strict where that one's
+            `close` would judge a bundle of another precision by cosine and answers.
         threads: onnxruntime's; None takes all cores.
         onnxruntime: check the graph too, by onnxruntime; else the engine alone.
 
@@ -373,10 +388,18 @@ def check_bundle(
     root = Path(folder)
     manifest = bundle.verify(root, needs=("parity.json", "golden.npz", "model.onnx"))
     own = json.loads((root / "parity.json").read_text(encoding="utf-8"))
+    limits = own.get("close") if atol is None and tie is None else None
     atol, tie = own["atol"] if atol is None else atol, own["tie"] if tie is None else tie
     precision, _ = precision_of(manifest)
     return check_folder(
-        root, atol, tie, threads, target=target_of(manifest), precision=precision, onnxruntime=onnxruntime
+        root,
+        atol,
+        tie,
+        threads,
+        target=target_of(manifest),
+        precision=precision,
+        onnxruntime=onnxruntime,
+        limits=limits,
     )
 
 

@@ -18,7 +18,7 @@ from ..files import atomic_write, explain_os_error
 from . import bare, bundle, device, gpu
 from .energy import describe
 from .machine import environment
-from .parity import describe_failure
+from .parity import describe_error, describe_failure
 
 
 def main(arguments: Sequence[str], here: Path) -> int:
@@ -85,7 +85,9 @@ def _parser(here: Path) -> argparse.ArgumentParser:
             )
             command.add_argument("--threads", type=int, help="of onnxruntime; all cores by default")
         if name == "check":
-            command.add_argument("--atol", type=float, help="largest error of a logit; the bundle's own by default")
+            command.add_argument(
+                "--atol", type=float, help="largest error of a logit; the bundle's own limits by default"
+            )
         if name == "build":
             command.add_argument("--workspace", type=int, default=1024, help="scratch memory of the builder, MiB")
             command.add_argument("--any-precision", action="store_true", help="keep an engine in another precision")
@@ -166,13 +168,13 @@ def _lines(command: str, result: dict[str, Any]) -> list[str]:
         return _bench_lines(result)
     lines = [
         f"{rung['name']}: {'ok' if rung['passed'] else 'FAILED'}, {rung['images']} images, "
-        f"top-1 {rung['top1']:.1%}, needs atol {rung['smallest_atol']}"
+        f"top-1 {rung['top1']:.1%}, error {describe_error(rung)}"
         for rung in result["rungs"]
     ]
     if command == "build":
         lines.append(f"engine: {result['engine']['layers']['verdict']}")
-    skipped = result.get("engine_not_checked")
-    return [*lines, f"the engine was not checked: {skipped}"] if skipped else lines
+    skipped = {what: result.get(f"{what}_not_checked") for what in ("graph", "engine")}
+    return [*lines, *(f"the {what} was not checked: {why}" for what, why in skipped.items() if why)]
 
 
 def _bench_lines(result: dict[str, Any]) -> list[str]:

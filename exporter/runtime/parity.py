@@ -252,21 +252,53 @@ def close(
 
     Args:
         name, reference, candidate, replay: as in `compare`.
-        cosine: least mean cosine of an image's logits, decisions being equal or replayed.
-        agreement: least share of images with the same top class, decisions being what they are.
+        cosine: least mean cosine of an image's logits, decisions being equal or replayed. Where no image's are, as
+            without a replay may be, all images' logits must have it as they are, which is harder.
+        agreement: least share of images with the same top class, decisions being what they are. What so few images
+            cannot tell is allowed: two standard errors of such a share, and one image; at 1 nothing is.
     """
     rung = _measured(name, reference, candidate, replay)
     rung.strict = False
     if not rung.passed:
         return rung
-    parts = [part for part in (rung.equal, rung.replayed) if part]
-    mean = sum(part.cosine_mean * part.images for part in parts) / max(sum(part.images for part in parts), 1)
-    if parts and not mean >= cosine:
-        return _fail(rung, "logits", f"their mean cosine is {mean:.5f}, below {cosine:g}", keep=True)
-    if not rung.top1 >= agreement:
+    if rung.ranked is not None and not math.isfinite(rung.ranked):
+        return _fail(rung, "classes", "a class does not exist or comes twice, or a probability is no number")
+    mean = mean_cosine(rung.to_dict())
+    assert mean is not None
+    if not mean >= cosine:
+        whose = "their mean cosine" if rung.equal or rung.replayed else "no image decides alike, and the mean cosine"
+        return _fail(rung, "logits", f"{whose} is {mean:.5f}, below {cosine:g}", keep=True)
+    noise = max(2 * math.sqrt(agreement * (1 - agreement) / rung.images), 1 / rung.images) if agreement < 1 else 0.0
+    if not rung.top1 >= agreement - noise - 1e-9:
         reason = f"the top class agrees on {rung.top1:.1%} of {rung.images} images, below {agreement:.1%}"
-        return _fail(rung, "logits", reason, keep=True)
+        return _fail(rung, "logits", f"{reason} by more than so few can tell" if noise else reason, keep=True)
     return rung
+
+
+def mean_cosine(rung: Mapping[str, Any]) -> float | None:
+    """What `close` judges of a rung as plain data: of the images whose decisions are held, or of all without any."""
+    parts = [part for part in (rung.get("equal"), rung.get("replayed")) if part]
+    parts = parts or [part for part in (rung.get("end"),) if part]
+    if not parts:
+        return None
+    return float(sum(part["cosine_mean"] * part["images"] for part in parts) / sum(part["images"] for part in parts))
+
+
+def _unheld(rung: Mapping[str, Any]) -> bool:
+    """Whether no image's numbers could be held under equal decisions, so that all are judged as they are."""
+    return not rung.get("equal") and not rung.get("replayed")
+
+
+def describe_error(rung: Mapping[str, Any]) -> str:
+    """How far off a rung's numbers are, for a table: the tolerance that they need, or of another precision the cosine.
+
+    Args:
+        rung: plain data; of an older vitrim, too.
+    """
+    if rung.get("strict", True):
+        return "-" if rung["smallest_atol"] is None else f"{rung['smallest_atol']:.2g}"
+    found = mean_cosine(rung)
+    return "-" if found is None else f"cosine {found:.5f}" + (", no decisions alike" if _unheld(rung) else "")
 
 
 def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay | None) -> Rung:
@@ -339,21 +371,34 @@ def exact(name: str, reference: np.ndarray, candidate: np.ndarray) -> Rung:
     return rung
 
 
-def ladder(rungs: Sequence[Rung], atol: float, tie: float, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def ladder(
+    rungs: Sequence[Rung],
+    atol: float,
+    tie: float,
+    extra: Mapping[str, Any] | None = None,
+    before: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """`parity.json`: all rungs, and the first one that failed.
 
-    `smallest_atol` and `smallest_tie` are what the strict rungs need; None where some rung fails at any.
+    `smallest_atol` and `smallest_tie` are what the strict rungs need; None where some rung fails at any, or none is.
+
+    Args:
+        rungs: in order.
+        atol, tie: that the strict ones were held to.
+        extra: more entries.
+        before: rungs of an earlier `parity.json`, which come first.
     """
-    failed = next((rung for rung in rungs if not rung.passed), None)
-    strict = [rung for rung in rungs if rung.strict]
-    needs = {key: [getattr(rung, key) for rung in strict] for key in ("smallest_atol", "smallest_tie")}
+    told = [*before, *(rung.to_dict() for rung in rungs)]
+    failed = next((rung for rung in told if not rung["passed"]), None)
+    strict = [rung for rung in told if rung.get("strict", True)]
+    needs = {key: [rung[key] for rung in strict if key in rung] for key in ("smallest_atol", "smallest_tie")}
     return {
         "passed": failed is None,
         "atol": atol,
         "tie": tie,
-        "first_offender": f"{failed.name}: {failed.first_offender}" if failed else None,
+        "first_offender": f"{failed['name']}: {failed['first_offender']}" if failed else None,
         **{key: None if None in values else max(values, default=None) for key, values in needs.items()},
-        "rungs": [rung.to_dict() for rung in rungs],
+        "rungs": told,
         **(extra or {}),
     }
 

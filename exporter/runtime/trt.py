@@ -18,6 +18,7 @@ from .jetpack import tensorrt_remedy
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Compatibility = Literal["ampere_plus", "same_compute_capability"]
+DLA_PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 OLDEST = (8, 5)
 STRONGLY_TYPED_FROM = (10, 12)  # NVIDIA recommends it fully from here on; weak typing is deprecated
 TYPED_ON_DEMAND_FROM = (10, 0)
@@ -141,7 +142,7 @@ def refuse_options(
             )
     if dla_core is None:
         return
-    if precision not in ("fp16", "int8"):
+    if precision not in DLA_PRECISIONS:
         raise UnsupportedError(f"a DLA computes in fp16 and int8 only, but the graph is {precision}")
     if not dla_cores:
         raise UnsupportedError(

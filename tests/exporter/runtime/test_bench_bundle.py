@@ -18,6 +18,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.builds: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self.dla: dict[str, int | None] = {}
+        self.own: dict[str, Any] = {"dla_core": None}
         self.made: list[tuple[str, bool]] = []
         self.lack: str | None = None
         self.graphs_fail = False
@@ -30,13 +32,15 @@ class Recorder:
         return {"tensorrt": "10.3.0", "gpu": "Some GPU", "compute_capability": "8.7", "driver": "540.4"}
 
     def check_identity(self, plan: Path, onnx: Path, here: dict[str, Any]) -> dict[str, Any]:
-        return {"dla_core": None}
+        return self.own
 
     def build_engine(
         self, onnx: Path, plan: Path, *, precision: str, pinned: Any, pins_may_miss: bool = False, **options: Any
     ) -> dict[str, Any]:
         assert pins_may_miss is (onnx.name != "model.onnx")  # the list is that graph's
-        self.builds[onnx.name] = (precision, tuple(pinned))
+        self.builds[onnx.name], self.dla[onnx.name] = (precision, tuple(pinned)), options.pop("dla_core")
+        if onnx.name != "model.onnx":
+            assert options == {"strict": False} | {key: self.own[key] for key in self.own if key != "dla_core"}
         Path(plan).write_bytes(b"engine")
         return {}
 
@@ -123,7 +127,7 @@ def test_wider_precisions_are_built_as_such_and_timed_too(recorder: Recorder, tm
     folder = make(tmp_path / "b", "model.fp16.onnx", "model.fp32.onnx", precision=precision)
     result = device.bench_bundle(folder, runs=6, warmup=0)
     assert recorder.builds == {
-        "dense.onnx": ("int8", ("/norm",)),
+        "dense.onnx": ("fp32", ()),
         "floor.onnx": ("int8", ("/norm",)),
         "model.fp16.onnx": ("fp16", ("/norm",)),
         "model.fp32.onnx": ("fp32", ()),
@@ -131,6 +135,13 @@ def test_wider_precisions_are_built_as_such_and_timed_too(recorder: Recorder, tm
     assert set(result["distributions"]) == {"dense", "pruned", "floor", "fp16", "fp32"}
     assert {"over_fp16", "over_fp32"} <= set(result["ratios"])
     assert result["bundle"]["precision"] == "int8"
+
+
+def test_only_what_a_dla_can_compute_is_built_for_the_bundle_s_dla(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.own = {"dla_core": 1, "version_compatible": True}
+    folder = make(tmp_path / "b", "model.fp16.onnx", "model.fp32.onnx", precision={"name": "int8"})
+    device.bench_bundle(folder, runs=6, warmup=0)
+    assert recorder.dla == {"dense.onnx": None, "floor.onnx": 1, "model.fp16.onnx": 1, "model.fp32.onnx": None}
 
 
 def test_graphs_and_copies_are_as_asked(recorder: Recorder, tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def make(folder: Path, precision: str | None = None, **changed: Any) -> Path:
         (folder / f"{name}.onnx").write_text(json.dumps(graph | (changed if name == "model" else {})))
     (folder / "budget.json").write_text("{}")
     rung = {"name": "onnx", "passed": True, "images": 4, "top1": 1.0, "stages": [], "smallest_atol": 1e-6}
-    told = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 1e-6, "smallest_tie": None}
+    told: dict[str, Any] = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 1e-6, "smallest_tie": None}
+    told.update({} if precision is None else {"close": {"cosine": 0.9995, "agreement": 0.99}})
     (folder / "parity.json").write_text(
         json.dumps(told | {"first_offender": None, "rungs": [rung], "smallest_tie": 0.0})
     )
@@ -232,6 +233,22 @@ def test_a_wrong_engine_is_not_published(cudart: Path, tmp_path: Path) -> None:
     assert swapped.returncode == 1
     assert "first at kept_1: 4 images keep other tokens, with a score gap of 0.5" in swapped.stderr
     assert "model.engine" not in bundle.verify(wrong)["files"]
+
+
+def test_another_precision_is_judged_by_cosine_and_answers(python: str, cudart: Path, tmp_path: Path) -> None:
+    device = Device(python, cudart, tmp_path, "10.3.0")
+    folder = make(tmp_path / "b", "fp16", scale=3.01)
+    built = device(folder, "build")
+    assert (built.returncode, built.stderr) == (0, "")
+    assert "tensorrt-10.3.0 = golden: ok, 4 images, top-1 100.0%, error cosine 1.00000\n" in built.stdout
+    assert json.loads((folder / "parity.json").read_text())["close"] == {"cosine": 0.9995, "agreement": 0.99}
+    assert device(folder, "check").returncode == 0
+    strict = device(folder, "check", "--atol", "1e-4")
+    assert (strict.returncode, "largest error" in strict.stderr) == (1, True)
+    swapped = device(make(tmp_path / "swapped", "fp16", swap=True), "build")
+    assert (swapped.returncode, "cosine 1.00000, no decisions alike" in swapped.stdout) == (0, True)
+    wrong = device(make(tmp_path / "wrong", "fp16", swap=True, scale=-3.0), "build")
+    assert (wrong.returncode, "no image decides alike, and the mean cosine is -1" in wrong.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

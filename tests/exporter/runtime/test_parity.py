@@ -7,7 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from vitrim.exporter.runtime.parity import compare, cosine, describe_failure, exact, ladder
+from vitrim.exporter.runtime.parity import (
+    close,
+    compare,
+    cosine,
+    describe_error,
+    describe_failure,
+    exact,
+    ladder,
+)
 
 
 def outputs(count: int = 4, gap: float = 0.5) -> dict[str, np.ndarray]:
@@ -207,3 +215,69 @@ def test_cosine_of_zero_rows_is_one_only_for_both() -> None:
     assert cosine(zero, zero)[0] == 1
     assert cosine(zero, one)[0] == 0
     assert cosine(one, 5 * one)[0] == pytest.approx(1)
+
+
+LIMITS = {"cosine": 0.9995, "agreement": 0.99}
+
+
+def test_another_precision_is_judged_by_cosine_and_answers() -> None:
+    reference, candidate = outputs(16), outputs(16)
+    candidate["logits"] = candidate["logits"] * np.float32(1.01) + np.float32(1e-3)
+    rung = close("half", reference, candidate, **LIMITS)
+    assert (rung.passed, rung.strict, rung.unproven) == (True, False, 0)
+    assert not compare("half", reference, candidate, atol=1e-4, tie=1e-5).passed
+    candidate["logits"] = candidate["logits"] + np.float32(0.5)
+    rung = close("half", reference, candidate, **LIMITS)
+    assert (rung.passed, rung.first_offender) == (False, "logits")
+    assert rung.reason.startswith("their mean cosine is 0.")
+    assert describe_error(rung.to_dict()).startswith("cosine 0.")
+
+
+@pytest.mark.parametrize(
+    ("images", "agreement", "noise"), [(4, 0.99, 1), (8, 0.99, 1), (64, 0.99, 2), (1000, 0.99, 16), (8, 1.0, 0)]
+)
+def test_agreement_allows_what_so_few_images_cannot_tell(images: int, agreement: float, noise: int) -> None:
+    """Two standard errors of a share, and one image: of 1000 images at 0.99 those are 10 and 6 more."""
+    reference = {"logits": np.tile(np.array([[2.0, 1.999, 0, 0]], np.float32), (images, 1))}
+    for others, passed in ((noise, True), (noise + 1, False)):
+        candidate = {"logits": reference["logits"].copy()}
+        candidate["logits"][:others, 1] = 2.001
+        rung = close("half", reference, candidate, cosine=0.999, agreement=agreement)
+        assert rung.passed is passed, rung.reason
+    assert rung.reason.endswith("below 100.0%" if agreement == 1 else "by more than so few can tell")
+
+
+def test_without_an_image_that_decides_alike_all_are_judged_as_they_are() -> None:
+    reference, candidate = outputs(8, gap=1e-7), outputs(8)
+    candidate["kept_2"] = candidate["kept_2"] + 1
+    rung = close("half", reference, candidate, **LIMITS)
+    assert (rung.passed, rung.unproven, rung.equal) == (True, 8, None)
+    assert describe_error(rung.to_dict()) == "cosine 1.00000, no decisions alike"
+    candidate["logits"] = candidate["logits"] + np.float32(0.3)
+    rung = close("half", reference, candidate, **LIMITS)
+    assert not rung.passed
+    assert rung.reason.startswith("no image decides alike, and the mean cosine is 0.9")
+    # ... but where their decisions can be replayed, the numbers are held under those.
+    replayed = close("half", reference, candidate, **LIMITS, replay=lambda images, _: candidate["logits"][images])
+    assert (replayed.passed, replayed.unproven) == (True, 0)
+
+
+def test_classes_that_do_not_exist_are_refused_in_any_precision() -> None:
+    reference = outputs()
+    order = np.argsort(-reference["logits"], axis=1)[:, :2]
+    shares = np.exp(reference["logits"]) / np.exp(reference["logits"]).sum(1, keepdims=True)
+    ranking = {"probabilities": np.take_along_axis(shares, order, 1), "classes": order}
+    assert close("half", reference | ranking, reference | ranking, **LIMITS).passed
+    wrong = close("half", reference | ranking, reference | ranking | {"classes": order + 4}, **LIMITS)
+    assert (wrong.passed, wrong.first_offender) == (False, "classes")
+
+
+def test_a_ladder_goes_on_from_an_earlier_one() -> None:
+    reference, candidate = outputs(), outputs()
+    candidate["logits"] = candidate["logits"] + np.float32(1e-3)
+    first = ladder([compare("onnx", reference, candidate, atol=1e-2, tie=0)], 1e-2, 0)
+    second = ladder([close("engine", reference, candidate, **LIMITS)], 1e-2, 0, before=first["rungs"])
+    assert [rung["name"] for rung in second["rungs"]] == ["onnx", "engine"]
+    assert (second["passed"], second["smallest_atol"]) == (True, first["smallest_atol"])
+    third = ladder([compare("engine", reference, candidate, atol=1e-9, tie=0)], 1e-9, 0, before=second["rungs"])
+    assert (third["passed"], third["first_offender"]) == (False, "engine: logits")
