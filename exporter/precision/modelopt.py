@@ -5,9 +5,9 @@
     float32 graph + images  --ModelOpt, in a process of its own-->  its graph of opset 19 or later, thrown away but for
     float32 graph + the scales of its activations  --`quantize.with_qdq`-->  the graph that is returned
 
-ModelOpt measures, and leaves products in float32 that are too small for int8 to pay in TensorRT (fewer than 16 rows or
-columns of the weight, or one row). The pairs are written here: ModelOpt raises the opset, also where TensorRT 8.x takes
-none above 17, and drops the metadata. For the same scale both write the same numbers.
+ModelOpt measures, and leaves products in float32 that are too small for int8 to pay in TensorRT (a side of the weight
+under 16). The pairs are written here: ModelOpt raises the opset, also where TensorRT 8.x takes none above 17. Its graph
+and this one answer alike to the last bit (DeiT-Ti on 120 photos, ModelOpt 0.47).
 
 It runs in a process of its own because importing it replaces parts of onnxruntime's quantizer, which later calls in
 this one would meet, and because it prints.
