@@ -56,3 +56,8 @@ def test_a_device_needs_no_torch() -> None:
     assert not (brought("tensorrt") | brought("energy")) & heavy
     assert "nvidia-ml-py" in brought("tensorrt")
     assert heavy <= brought("export")  # the question can be answered with no
+
+
+def test_modelopt_comes_with_its_own_onnxruntime() -> None:
+    assert not {"onnxruntime", "onnxruntime-gpu"} & brought("modelopt")  # two in one folder overwrite each other
+    assert {"torch", "timm", "nvidia-modelopt"} <= brought("modelopt")
