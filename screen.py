@@ -163,10 +163,9 @@ def parity(result: dict[str, Any], console: Console) -> None:
     """The ladder, a line a rung."""
     from .exporter.runtime.parity import describe_error
 
-    table = Table(
-        title=f"Parity: {'passed' if result['passed'] else 'FAILED'} (atol {result['atol']:g})",
-        title_justify="left",
-    )
+    limits = result.get("close")
+    held = f"cosine {limits['cosine']:g}, agreement {limits['agreement']:.0%}" if limits else f"atol {result['atol']:g}"
+    table = Table(title=f"Parity: {'passed' if result['passed'] else 'FAILED'} ({held})", title_justify="left")
     for column in ("rung", "images", "same tokens", "largest error", "top-1", ""):
         table.add_column(column, justify="left" if column in ("rung", "") else "right")
     for rung in result["rungs"]:

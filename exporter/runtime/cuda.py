@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
-from ctypes import byref, c_float, c_int, c_size_t, c_ulonglong, c_void_p
+from ctypes import byref, c_char_p, c_float, c_int, c_size_t, c_ulonglong, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaEventDestroy": (c_void_p,),
     "cudaEventRecord": (c_void_p, c_void_p),
     "cudaEventElapsedTime": (c_void_p, c_void_p, c_void_p),
+    "cudaGetErrorString": (c_int,),
 }
 
 
@@ -64,9 +65,7 @@ def load(names: Callable[[], list[str]] = candidates, opening: Callable[[str], A
     refused = ""
     for name in names():
         try:
-            library = opening(name)
-            for call, arguments in SIGNATURES.items():
-                getattr(library, call).argtypes = arguments
+            library = declare(opening(name))
         except (OSError, AttributeError):  # not there, or older than graphs
             continue
         if library.cudaFree(None) == 0:  # makes the context; a runtime newer than the driver fails here
@@ -77,24 +76,41 @@ def load(names: Callable[[], list[str]] = candidates, opening: Callable[[str], A
     )
 
 
+def declare(library: Any) -> Any:
+    """The library with the arguments of its calls declared.
+
+    Raises:
+        AttributeError: it lacks one.
+    """
+    for call, arguments in SIGNATURES.items():
+        getattr(library, call).argtypes = arguments
+    library.cudaGetErrorString.restype = c_char_p
+    return library
+
+
 class Cuda:
     """One stream and the memory beside it; give it back with `close`.
 
     Args:
         library: from `load`.
+
+    Raises:
+        UnsupportedError: CUDA refuses a call, here or later; its reason.
     """
 
     def __init__(self, library: Any) -> None:
         self._library = library
         self._memory: list[int] = []
-        self._graphs: list[tuple[int, int]] = []
+        self._graphs: list[int] = []
         self._events: list[int] = []
         self.stream = self._make("cudaStreamCreate")
 
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)
         if code:
-            raise UnsupportedError(f"CUDA's {name} failed with error {code}: https://docs.nvidia.com/cuda names them")
+            said = (self._library.cudaGetErrorString(code) or b"").decode(errors="replace")
+            hint = "; run without a CUDA graph" if "Graph" in name or "Capture" in name else ""
+            raise UnsupportedError(f"{name} failed with CUDA error {code} ({said}){hint}")
 
     def _make(self, name: str, *arguments: Any) -> int:
         made = c_void_p()
@@ -119,24 +135,30 @@ class Cuda:
         self._call("cudaStreamSynchronize", self.stream)
 
     def capture(self, enqueue: Callable[[], object]) -> Callable[[], None]:
-        """Record what `enqueue` puts on the stream.
+        """Record what `enqueue` puts on the stream as one graph.
+
+        Args:
+            enqueue: neither allocates nor waits.
 
         Returns:
             launches the recording; does not wait.
         """
+        graph = c_void_p()
         self._call("cudaStreamBeginCapture", self.stream, _THREAD_LOCAL)
         try:
             enqueue()
-        finally:  # else the stream would stay in capture
-            graph = self._make_graph()
-        executable = self._make("cudaGraphInstantiateWithFlags", graph, 0)
-        self._graphs.append((graph, executable))
+        except BaseException:  # the capture must end, or the stream stays unusable; what `enqueue` says matters more
+            self._library.cudaStreamEndCapture(self.stream, byref(graph))
+            if graph:
+                self._library.cudaGraphDestroy(graph.value)
+            raise
+        self._call("cudaStreamEndCapture", self.stream, byref(graph))
+        try:
+            executable = self._make("cudaGraphInstantiateWithFlags", graph.value, 0)
+        finally:
+            self._library.cudaGraphDestroy(graph.value)
+        self._graphs.append(executable)
         return lambda: self._call("cudaGraphLaunch", executable, self.stream)
-
-    def _make_graph(self) -> int:
-        made = c_void_p()
-        self._call("cudaStreamEndCapture", self.stream, byref(made))
-        return int(made.value or 0)
 
     def device_milliseconds(self, enqueue: Callable[[], object]) -> float:
         """Time of what `enqueue` puts on the stream, by the GPU's own clock; waits."""
@@ -153,9 +175,8 @@ class Cuda:
 
     def close(self) -> None:
         """Give everything back."""
-        for graph, executable in self._graphs:
+        for executable in self._graphs:
             self._library.cudaGraphExecDestroy(executable)
-            self._library.cudaGraphDestroy(graph)
         for event in self._events:
             self._library.cudaEventDestroy(event)
         for address in self._memory:

@@ -246,7 +246,7 @@ def _bench_engines(
                     dla_core=own.get("dla_core") if graph.precision in DLA_PRECISIONS else None,
                     **options,
                 )
-        runners: dict[str, Any] = {}
+        runners: dict[str, engine.TrtRunner] = {}
         calls: dict[str, Callable[[], object]] = {}
 
         def make() -> dict[str, Callable[[], object]]:
@@ -274,17 +274,20 @@ def _bench_engines(
     return result
 
 
-def _modes(pruned: Any, cuda_graph: bool, make_other: Callable[[], Any]) -> dict[str, Any]:
+def _modes(pruned: engine.TrtRunner, cuda_graph: bool, make_other: Callable[[], engine.TrtRunner]) -> dict[str, Any]:
     """The pruned engine run in every way, interleaved, in milliseconds.
 
     `cuda_graph` and `plain` are inference alone, launched as a CUDA graph and not; `with_copies` is as benched with the
-    copies to and from the GPU. Where the runner tells them: `copy_in`, `copy_out`, and `gpu_only` by the GPU's clock.
+    copies to and from the GPU, `copy_in` and `copy_out` those alone, and `gpu_only` is inference by the GPU's clock.
     """
     image = random_images(pruned.shape, pruned.dtype)
     mine, others = ("cuda_graph", "plain") if cuda_graph else ("plain", "cuda_graph")
-    ways: dict[str, Callable[[], object]] = {mine: pruned.infer, "with_copies": partial(pruned, image)}
-    if hasattr(pruned, "upload"):
-        ways.update(copy_in=partial(pruned.upload, image), copy_out=pruned.download)
+    ways: dict[str, Callable[[], object]] = {
+        mine: pruned.infer,
+        "with_copies": partial(pruned, image),
+        "copy_in": partial(pruned.upload, image),
+        "copy_out": pruned.download,
+    }
     told: dict[str, Any] = {}
     with ExitStack() as stack:
         try:
@@ -294,8 +297,7 @@ def _modes(pruned: Any, cuda_graph: bool, make_other: Callable[[], Any]) -> dict
         except VitrimError as error:  # not every engine can be recorded
             told[others] = {"reason": str(error)}
         told.update({name: summarize(values) for name, values in interleave(ways, _MODE_ROUNDS, 0.1).items()})
-        if hasattr(pruned, "device_milliseconds"):
-            told["gpu_only"] = summarize(np.array([pruned.device_milliseconds() for _ in range(_MODE_ROUNDS)]))
+        told["gpu_only"] = summarize(np.array([pruned.device_milliseconds() for _ in range(_MODE_ROUNDS)]))
     return told
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from .caches import VARIABLE, cache_root, describe_cache, refuse_foreign_folder
 from .gpu import cuda_device
 from .jetpack import TABLE, jetpack_of, read_l4t, tensorrt_remedy
 from .machine import cpu_name, usable_cores
+from .machine import version as exact_version
 from .providers import TENSORRT, pair_problem
 
 
@@ -118,7 +119,7 @@ def _is_there(package: str) -> bool:
 
 def _version(package: str) -> str | None:
     names = (package, package.replace("_", "-"), f"{package}-gpu")
-    return next((version for version in map(_exact_version, names) if version), None)
+    return next((version for version in map(exact_version, names) if version), None)
 
 
 def _package(name: str, cost: str, remedy: str, root: Path) -> Check:
@@ -130,20 +131,13 @@ def _package(name: str, cost: str, remedy: str, root: Path) -> Check:
 
 def _two_onnxruntimes() -> list[Check]:
     """Both distributions hold the same files: the one that was installed last has overwritten the other."""
-    found = {name: _exact_version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
+    found = {name: exact_version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
     if None in found.values():
         return []
     both = " and ".join(f"{name} {version}" for name, version in found.items())
     cost = "whichever was installed last runs, or neither does"
     remedy = "pip uninstall -y onnxruntime onnxruntime-gpu, then install the one you want"
     return [Check("onnxruntime twice", "lack", both, cost, remedy)]
-
-
-def _exact_version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _timm_imports(run: Callable[[str], tuple[bool, str]]) -> Check:
@@ -187,7 +181,7 @@ def _dla(run: Callable[[str], tuple[bool, str]]) -> Check:
 
 def _cuda_majors(ask: Callable[[], dict[str, str] | None]) -> list[Check]:
     """TensorRT's wheels are built for one CUDA major each, which the driver must know."""
-    found = {major: _exact_version(f"tensorrt_cu{major}") for major in (11, 12, 13)}
+    found = {major: exact_version(f"tensorrt_cu{major}") for major in (11, 12, 13)}
     found = {major: version for major, version in found.items() if version}
     if not found:
         return []

@@ -30,9 +30,8 @@ import numpy as np
 
 from ..errors import EnvironmentLackError, InputError, UnsupportedError, VitrimError
 from ..files import atomic_path, atomic_write, sha256
-from . import gpu
+from . import cuda, gpu
 from .caches import cache_root, graph_hash, timing_cache_path
-from .cudagraph import CudaGraph, cuda_runtime
 from .inspector import Wanted, read_layers, summarize, untold
 from .jetpack import read_l4t
 from .runners import Outputs
@@ -45,7 +44,6 @@ from .trt import (
     capability_of,
     create_network,
     import_tensorrt,
-    is_strongly_typed,
     listen,
     pin_float32,
     quantized_layers,
@@ -53,6 +51,7 @@ from .trt import (
     runs_on,
     typing_for,
     version_of,
+    why_no_tensorrt,
     why_not,
 )
 
@@ -64,7 +63,6 @@ __all__ = [
     "check_identity",
     "device_identity",
     "import_tensorrt",
-    "is_strongly_typed",
     "load_engine",
     "sidecar",
     "version_of",
@@ -405,39 +403,34 @@ class TrtRunner:
     Args:
         engine: as written by `build_engine`.
         onnx: the graph it was built from.
-        cuda_graph: replay a captured CUDA graph instead of launching kernel by kernel; the first run captures it.
+        cuda_graph: launch inference as one recorded CUDA graph.
 
     Raises:
         InputError: the engine is not from here, or not of one input and static shapes.
-        EnvironmentLackError: no TensorRT, no GPU or no CUDA runtime library.
+        EnvironmentLackError: no TensorRT, no GPU or no libcudart.
+        UnsupportedError: CUDA or TensorRT refuses; a graph cannot be recorded.
     """
 
     def __init__(self, engine: str | os.PathLike[str], onnx: str | os.PathLike[str], cuda_graph: bool = False) -> None:
-        lack = why_not()
+        lack = why_no_tensorrt()
         if lack:
             raise EnvironmentLackError(lack)
         trt = import_tensorrt()
-        self._cuda = cuda_runtime()
-        self._buffers: dict[str, Any] = {}
-        self._host: dict[str, np.ndarray] = {}
-        self._stream: Any = None
-        self._graph: CudaGraph | None = None
-        self.cuda_graph = cuda_graph
-        self.name = f"tensorrt-{trt.__version__}" + (" with a CUDA graph" if cuda_graph else "")
+        self.name = f"tensorrt-{trt.__version__}"
         self._messages, self._runtimes, self._engine = load_engine(trt, Path(engine), Path(onnx))
+        self._context = self._engine.create_execution_context()
+        self._cuda = cuda.Cuda(cuda.load())
+        self._host: dict[str, np.ndarray] = {}
+        self._address: dict[str, int] = {}
         try:
             self._bind(trt, os.fspath(engine))
+            self._launch = self._record() if cuda_graph else self._enqueue
         except BaseException:
             self.close()
             raise
 
     def _bind(self, trt: Any, where: str) -> None:
-        """Memory for every input and output, bound to a context."""
-        from polygraphy.cuda import DeviceArray, Stream
-        from polygraphy.datatype import DataType
-
-        self._context = self._engine.create_execution_context()
-        self._stream = Stream()
+        """Memory for every input and output."""
         inputs: list[str] = []
         self.outputs: list[str] = []
         for index in range(self._engine.num_io_tensors):
@@ -448,9 +441,9 @@ class TrtRunner:
                 raise InputError(f"{where}: {name} is {kind}, which numpy lacks; inputs and outputs are float32")
             if any(size < 1 for size in shape):
                 raise InputError(f"{where}: {name} is {kind} {list(shape)}; shapes must be static")
-            self._host[name] = np.empty(shape, _NUMPY[kind])
-            self._buffers[name] = DeviceArray(shape=shape, dtype=DataType.from_dtype(self._host[name].dtype))
-            self._context.set_tensor_address(name, self._buffers[name].ptr)
+            self._host[name] = np.zeros(shape, _NUMPY[kind])
+            self._address[name] = self._cuda.malloc(max(self._host[name].nbytes, 1))
+            self._context.set_tensor_address(name, self._address[name])
             is_input = self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             (inputs if is_input else self.outputs).append(name)
         if len(inputs) != 1:
@@ -459,56 +452,57 @@ class TrtRunner:
         self.shape, self.dtype = self._host[self.input].shape, self._host[self.input].dtype
         self.batch = int(self.shape[0])
 
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._cuda.stream):
+            reason = self._messages.last() or "no reason given"
+            raise UnsupportedError(f"{self.name}: the engine failed to run ({reason})")
+
+    def _record(self) -> Any:
+        self.upload(self._host[self.input])
+        self._enqueue()  # TensorRT wants one run before a capture, for what it does only once
+        self._cuda.synchronize()
+        return self._cuda.capture(self._enqueue)
+
     def __call__(self, image: np.ndarray) -> Outputs:
         """Run one batch, copies to and from the GPU included.
 
         Raises:
             InputError: the image has another shape or type.
-            UnsupportedError: the engine fails to run, or cannot be captured as a CUDA graph.
         """
         if image.shape != self.shape or image.dtype != self.dtype:
             wanted = f"{self.dtype} {list(self.shape)}"
             raise InputError(f"{self.name} takes {wanted}, but got {image.dtype} {list(image.shape)}")
-        np.copyto(self._host[self.input], image)  # our own memory: it must live until the copy is through
-        self._buffers[self.input].copy_from(self._host[self.input], self._stream)
-        self.infer()
-        for name in self.outputs:
-            self._buffers[name].copy_to(self._host[name], self._stream)
-        self._stream.synchronize()
-        return {name: self._host[name].copy() for name in self.outputs}
+        np.copyto(self._host[self.input], image)
+        self._cuda.copy_in(self._address[self.input], self._host[self.input])
+        self._launch()
+        return self.download()
 
     def infer(self) -> None:
-        """Run on what the input buffer holds and wait; for benchmarks without copies.
+        """Run on what the input buffer holds and wait; for benchmarks without copies."""
+        self._launch()
+        self._cuda.synchronize()
 
-        Raises:
-            UnsupportedError: the engine fails to run, or cannot be captured as a CUDA graph.
-        """
-        if self._graph is not None:
-            self._graph.launch()
-        else:
-            self._enqueue()
-        self._stream.synchronize()
-        if self.cuda_graph and self._graph is None:  # TensorRT wants one plain run before it is captured
-            self._graph = CudaGraph(self._cuda, self._stream.ptr, self._enqueue)
+    def device_milliseconds(self) -> float:
+        """One run without copies, timed by the GPU's own events, which see no launch and no waiting."""
+        return self._cuda.device_milliseconds(self._launch)
 
-    def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._stream.ptr):
-            raise UnsupportedError(
-                f"{self.name}: the engine failed to run ({self._messages.last() or 'no reason given'})"
-            )
+    def upload(self, image: np.ndarray) -> None:
+        """Copy a batch to the GPU and wait."""
+        np.copyto(self._host[self.input], image)
+        self._cuda.copy_in(self._address[self.input], self._host[self.input])
+        self._cuda.synchronize()
+
+    def download(self) -> Outputs:
+        """Wait, and copy the outputs from the GPU."""
+        for name in self.outputs:
+            self._cuda.copy_out(self._host[name], self._address[name])
+        self._cuda.synchronize()
+        return {name: self._host[name].copy() for name in self.outputs}
 
     def close(self) -> None:
         """Give the GPU's memory back; the runner cannot be used after."""
-        if self._graph is not None:
-            self._graph.close()
-            self._graph = None
+        self._cuda.close()  # its graph goes before the context whose kernels it holds
         self._context = self._engine = self._runtimes = None
-        for buffer in self._buffers.values():
-            buffer.free()
-        self._buffers.clear()
-        if self._stream is not None:
-            self._stream.free()
-            self._stream = None
 
     def __enter__(self) -> TrtRunner:
         return self

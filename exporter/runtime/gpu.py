@@ -17,19 +17,25 @@ def _load() -> Any:
     return ctypes.CDLL("libcuda.so.1")
 
 
+def _first(load: Callable[[], Any]) -> tuple[Any, ctypes.c_int] | None:
+    """The driver's library and its device 0; None without a driver or a device."""
+    try:
+        cuda = load()
+    except OSError:
+        return None
+    device = ctypes.c_int()
+    return None if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0) else (cuda, device)
+
+
 def cuda_device(load: Callable[[], Any] = _load) -> dict[str, str] | None:
     """Name, compute capability and CUDA version of device 0, CUDA_VISIBLE_DEVICES respected; None without a driver.
 
     Unverified on a GPU; the calls are those of CUDA's driver API.
     """
-    try:
-        cuda = load()
-    except OSError:
+    first = _first(load)
+    if first is None:
         return None
-    device, value = ctypes.c_int(), ctypes.c_int()
-    name = ctypes.create_string_buffer(256)
-    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
-        return None
+    (cuda, device), value, name = first, ctypes.c_int(), ctypes.create_string_buffer(256)
     found: dict[str, str] = {}
     if cuda.cuDeviceGetName(name, len(name), device) == 0:
         found["gpu"] = name.value.decode(errors="replace")
@@ -46,13 +52,10 @@ def cuda_device(load: Callable[[], Any] = _load) -> dict[str, str] | None:
 
 def pci_address(load: Callable[[], Any] = _load) -> str | None:
     """PCI address of CUDA's device 0, which other tools know a card by; None without a driver. Unverified on a GPU."""
-    try:
-        cuda = load()
-    except OSError:
+    first = _first(load)
+    if first is None:
         return None
-    device, address = ctypes.c_int(), ctypes.create_string_buffer(32)
-    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
-        return None
+    (cuda, device), address = first, ctypes.create_string_buffer(32)
     return address.value.decode() if cuda.cuDeviceGetPCIBusId(address, len(address), device) == 0 else None
 
 

@@ -1,6 +1,7 @@
 """Models that can be called with numpy arrays. Torch-free.
 
-A runner has a `name`, a fixed `batch`, and takes exactly one batch of images; `run_all` takes any number.
+A runner has a `name`, a fixed `batch`, and takes exactly one batch of images, [batch, channels, height, width] float32
+or [batch, height, width, channels] uint8; `run_all` takes any number.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,16 +32,6 @@ _PROVIDER_HELP = {
     "CUDAExecutionProvider": "pip install 'vitrim[gpu]' in an environment without plain onnxruntime",
     "TensorrtExecutionProvider": "install onnxruntime-gpu and TensorRT's libraries; `vitrim doctor` names their pair",
 }
-
-
-class Runner(Protocol):
-    """Anything that maps one batch of images to named outputs."""
-
-    name: str
-    batch: int
-
-    def __call__(self, image: np.ndarray) -> Outputs:
-        """Run [batch, channels, height, width] float32 images, or [batch, height, width, channels] uint8 pixels."""
 
 
 class OrtRunner:

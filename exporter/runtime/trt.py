@@ -85,11 +85,6 @@ def typing_for(version: tuple[int, int], precision: Precision) -> Typing:
     return Typing(False, True, True, "weakly typed with the flags INT8 and FP16; pinned layers stay float32")
 
 
-def is_strongly_typed(version: tuple[int, int], precision: Precision = "fp32") -> bool:
-    """Whether networks are created strongly typed: the graph's own types are the engine's."""
-    return typing_for(version, precision).strong
-
-
 def capability_of(text: str | None) -> tuple[int, int] | None:
     """Compute capability such as (8, 7) of `8.7`; None where it is unknown."""
     found = re.fullmatch(r"(\d+)\.(\d+)", text or "")
@@ -200,7 +195,7 @@ def import_tensorrt() -> Any:
 
 
 def why_not() -> str | None:
-    """Why `engine` cannot build or run on this machine, in one line; None where it can."""
+    """Why `engine` cannot build and run on this machine, in one line; None where it can."""
     try:
         import polygraphy.backend.trt  # noqa: F401
     except ImportError:

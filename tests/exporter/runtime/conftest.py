@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from polygraphy.util import save_file
 
+from vitrim.exporter.runtime import cuda
+
 
 class DataType(IntEnum):
     FLOAT, HALF, INT32, INT64 = range(4)
@@ -171,11 +173,15 @@ class Engine:
         return "input" if name == "image" else "output"
 
     def create_execution_context(self) -> Any:
-        addresses: dict[str, Any] = {}
+        addresses: dict[str, int] = {}
+
+        def at(name: str) -> np.ndarray:
+            size = int(np.prod(self.shape))
+            return np.ctypeslib.as_array((ctypes.c_float * size).from_address(addresses[name]))
 
         def run(stream: int) -> bool:
             def double() -> None:
-                addresses["logits"][...] = 2 * addresses["image"]
+                at("logits")[...] = 2 * at("image")
 
             self.seen.cuda.put(double)
             self.seen.enqueued += 1
@@ -184,34 +190,20 @@ class Engine:
         return types.SimpleNamespace(set_tensor_address=addresses.__setitem__, execute_async_v3=run)
 
 
-class DeviceArray:
-    """GPU memory, as polygraphy wraps it."""
-
-    alive = 0
-
-    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
-        self.ptr = np.zeros(shape, np.float32)
-        DeviceArray.alive += 1
-
-    def copy_from(self, host: np.ndarray, stream: Any) -> None:
-        self.ptr[...] = host
-
-    def copy_to(self, host: np.ndarray, stream: Any) -> None:
-        host[...] = self.ptr
-
-    def free(self) -> None:
-        DeviceArray.alive -= 1
-
-
 class Cuda:
-    """The CUDA runtime: work is done at once, or kept while a stream is being captured."""
+    """libcudart: memory is the host's, and work is done at once, or kept while a stream is being captured."""
 
     def __init__(self) -> None:
+        self.memory: dict[int, Any] = {}
         self.capturing: list[Any] | None = None
         self.captured: list[Any] = []
         self.calls: list[str] = []
         self.failing: dict[str, int] = {}
         self.cudaGetErrorString = lambda status: b"operation not permitted when stream is capturing"
+        self.cudaStreamCreate = self.cudaEventCreate = self._make
+        self.cudaStreamDestroy = self.cudaStreamSynchronize = self.cudaEventDestroy = lambda made: 0
+        self.cudaEventRecord = lambda event, stream: 0
+        self.cudaEventElapsedTime = lambda elapsed, begin, end: 0
 
     def put(self, work: Any) -> None:
         if self.capturing is None:
@@ -219,35 +211,54 @@ class Cuda:
         else:
             self.capturing.append(work)
 
+    def _make(self, made: Any) -> int:
+        made._obj.value = 1
+        return 0
+
     def _status(self, name: str) -> int:
         self.calls.append(name)
         return self.failing.get(name, 0)
 
-    def cudaStreamBeginCapture(self, stream: Any, mode: ctypes.c_int) -> int:  # noqa: N802
-        assert mode.value == 1
+    def cudaMalloc(self, made: Any, size: int) -> int:  # noqa: N802
+        memory = ctypes.create_string_buffer(size)
+        made._obj.value = ctypes.addressof(memory)
+        self.memory[made._obj.value] = memory
+        return 0
+
+    def cudaFree(self, address: int) -> int:  # noqa: N802
+        del self.memory[address]
+        return 0
+
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int) -> int:  # noqa: N802
+        assert (to if kind == 1 else source) in self.memory
+        ctypes.memmove(to, source, size)
+        return 0
+
+    def cudaStreamBeginCapture(self, stream: int, mode: int) -> int:  # noqa: N802
+        assert mode == 1
         self.capturing = []
         return self._status("begin")
 
-    def cudaStreamEndCapture(self, stream: Any, graph: Any) -> int:  # noqa: N802
+    def cudaStreamEndCapture(self, stream: int, graph: Any) -> int:  # noqa: N802
         self.captured, self.capturing = self.capturing or [], None
         graph._obj.value = 7
         return self._status("end")
 
-    def cudaGraphInstantiateWithFlags(self, executable: Any, graph: Any, flags: Any) -> int:  # noqa: N802
-        assert graph.value == 7
+    def cudaGraphInstantiateWithFlags(self, executable: Any, graph: int, flags: int) -> int:  # noqa: N802
+        assert (graph, flags) == (7, 0)
         executable._obj.value = 8
         return self._status("instantiate")
 
-    def cudaGraphDestroy(self, graph: Any) -> int:  # noqa: N802
+    def cudaGraphDestroy(self, graph: int) -> int:  # noqa: N802
         return self._status("destroy graph")
 
-    def cudaGraphLaunch(self, executable: Any, stream: Any) -> int:  # noqa: N802
-        assert executable.value == 8
+    def cudaGraphLaunch(self, executable: int, stream: int) -> int:  # noqa: N802
+        assert executable == 8
         for work in self.captured:
             work()
         return self._status("launch")
 
-    def cudaGraphExecDestroy(self, executable: Any) -> int:  # noqa: N802
+    def cudaGraphExecDestroy(self, executable: int) -> int:  # noqa: N802
         return self._status("destroy")
 
 
@@ -259,7 +270,7 @@ def serialized(shape: tuple[int, ...]) -> bytes:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...] = (2, 3)) -> types.SimpleNamespace:
-    """Put the stand-in in place of tensorrt, and of what polygraphy does with a GPU.
+    """Put the stand-in in place of tensorrt and libcudart.
 
     Returns:
         what was seen: `network`, `config` (what was set), `runtimes`, `saved`; set `complaint` to refuse graphs,
@@ -358,11 +369,8 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
 
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.setattr(importlib.import_module("polygraphy.backend.trt.config"), "trt", module)
-    monkeypatch.setattr("polygraphy.cuda.wrapper", lambda: types.SimpleNamespace(handle=seen.cuda))
+    monkeypatch.setattr(cuda, "load", lambda: seen.cuda)
     monkeypatch.setattr("polygraphy.backend.trt.engine_bytes_from_network", build)
-    monkeypatch.setattr("polygraphy.cuda.DeviceArray", DeviceArray)
-    stream = types.SimpleNamespace(ptr=1, synchronize=lambda: None, free=lambda: None)
-    monkeypatch.setattr("polygraphy.cuda.Stream", lambda: stream)
     return seen
 
 
@@ -370,6 +378,6 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
 def fake_trt(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     """`install(version)` puts the stand-in in place; the other names are its own."""
     monkeypatch.setenv("VITRIM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    parts = {"DataType": DataType, "DeviceArray": DeviceArray, "Engine": Engine, "Layer": Layer}
-    parts |= {"inspection": inspection, "Cuda": Cuda}
+    parts = {"DataType": DataType, "Engine": Engine, "Layer": Layer, "Cuda": Cuda, "load": cuda.load}
+    parts |= {"inspection": inspection}
     return types.SimpleNamespace(install=partial(install, monkeypatch), **parts)

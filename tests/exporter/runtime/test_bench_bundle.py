@@ -12,6 +12,8 @@ import pytest
 from vitrim.exporter.errors import EnvironmentLackError, InputError, UnsupportedError
 from vitrim.exporter.runtime import bundle, device
 
+MODES = {"plain", "cuda_graph", "with_copies", "copy_in", "copy_out", "gpu_only"}
+
 
 class Recorder:
     """In place of `engine`: keeps what was asked."""
@@ -64,6 +66,15 @@ class Recorder:
             def infer(runner) -> None:  # noqa: N805
                 runner._count("infer")
 
+            def upload(runner, image: np.ndarray) -> None:  # noqa: N805
+                runner._count("upload")
+
+            def download(runner) -> dict[str, np.ndarray]:  # noqa: N805
+                return {}
+
+            def device_milliseconds(runner) -> float:  # noqa: N805
+                return 1.0
+
             def __enter__(runner) -> Any:  # noqa: N805
                 return runner
 
@@ -108,7 +119,7 @@ def test_an_older_bundle_is_float32_and_timed_without_copies(recorder: Recorder,
     assert (where["runtime"], where["cuda_graph"]) == ("tensorrt-10.3.0", False)
     assert where["copies"] == "host-device copies are not timed"
     assert (where["driver"], where["compute_capability"]) == ("540.4", "8.7")
-    assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies"}
+    assert set(result["modes"]) == MODES
     assert recorder.made.count(("model.onnx", True)) == 1
     assert "energy" not in result
     hashes = bundle.read_manifest(tmp_path / "b")["files"]
@@ -154,7 +165,7 @@ def test_graphs_and_copies_are_as_asked(recorder: Recorder, tmp_path: Path) -> N
     assert recorder.calls[("dense.onnx", True, "call")] >= 30
     assert ("dense.onnx", True, "infer") not in recorder.calls
     assert recorder.made.count(("model.onnx", False)) == 1  # the other way, told besides
-    assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies"}
+    assert set(result["modes"]) == MODES
 
 
 def test_an_engine_that_cannot_be_recorded_is_told_with_the_reason(recorder: Recorder, tmp_path: Path) -> None:

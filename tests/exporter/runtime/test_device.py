@@ -129,7 +129,7 @@ CLOSE = {"cosine": 0.9995, "agreement": 0.99}
 
 
 def make_half(folder: Path, *, ties: int = 1, half_io: bool = False, **golden: np.ndarray) -> Path:
-    """A bundle in fp16 held by `close`, whose golden outputs are float32's; the first images choose otherwise in them."""
+    """A bundle in fp16 held by `close`, whose golden outputs are float32's, but for the first images' choices."""
     folder.mkdir()
     model, image = chooser(), np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
     image[:, :2] = [4, 3]

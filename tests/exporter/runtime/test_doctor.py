@@ -66,7 +66,7 @@ def test_a_timm_that_fails_otherwise_is_not_blamed_on_torchvision(monkeypatch: p
 
 def test_two_onnxruntimes_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "onnxruntime twice" not in {check.name for check in doctor.examine(deep=False)}
-    monkeypatch.setattr(doctor, "_exact_version", lambda name: "1.24.4" if name.startswith("onnxruntime") else None)
+    monkeypatch.setattr(doctor, "exact_version", lambda name: "1.24.4" if name.startswith("onnxruntime") else None)
     found = next(check for check in doctor.examine(deep=False) if check.name == "onnxruntime twice")
     assert found.found == "onnxruntime 1.24.4 and onnxruntime-gpu 1.24.4"
 
@@ -146,7 +146,7 @@ def test_providers_and_their_pairs(tmp_path: Path) -> None:
 
 def test_tensorrt_for_another_cuda_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def installed(**versions: str) -> None:
-        monkeypatch.setattr(doctor, "_exact_version", versions.get)
+        monkeypatch.setattr(doctor, "exact_version", versions.get)
 
     def found(cuda: str | None) -> list[tuple[str, str]]:
         device = {"cuda": cuda} if cuda else None

