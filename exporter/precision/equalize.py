@@ -14,7 +14,6 @@ mean of 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +21,7 @@ import onnx.helper
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from ..passes.base import only_consumer, producer
+from ..passes.base import producer
 from ..passes.pipeline import copy_of, export_graph
 from ..runtime.runners import OrtRunner
 
@@ -31,16 +30,16 @@ _LEAST = 1e-5  # below it a channel says nothing
 
 def affine_of(tensor: gs.Tensor) -> list[gs.Constant] | None:
     """Factors and shifts of the normalization that writes a tensor, if they are constants that nothing else reads."""
-    norm: Any = producer(tensor, "LayerNormalization", "Add")
+    norm = producer(tensor, "LayerNormalization", "Add")
     if norm is None:
         return None
     if norm.op == "LayerNormalization":
         found = list(norm.inputs[1:3])
     else:  # the last two nodes of a normalization in primitives
-        scaled: Any = next((producer(value, "Mul") for value in norm.inputs if producer(value, "Mul")), None)
-        if scaled is None or only_consumer(scaled.outputs[0]) is not norm:
+        scaled = next((producer(value, "Mul") for value in norm.inputs if producer(value, "Mul")), None)
+        if scaled is None or len(scaled.outputs[0].outputs) != 1:
             return None
-        found = [value for node in (scaled, norm) for value in node.inputs if isinstance(value, gs.Constant)]
+        found = [value for last in (scaled, norm) for value in last.inputs if isinstance(value, gs.Constant)]
     whole = len(found) == 2 and all(isinstance(value, gs.Constant) and value.values.ndim == 1 for value in found)
     return found if whole and all(len(value.outputs) == 1 for value in found) else None
 
@@ -53,7 +52,7 @@ def normalized_products(graph: gs.Graph) -> list[gs.Node]:
         if node.op == "MatMul"
         and isinstance(node.inputs[1], gs.Constant)
         and len(node.inputs[1].outputs) == 1
-        and only_consumer(node.inputs[0]) is node
+        and len(node.inputs[0].outputs) == 1
         and affine_of(node.inputs[0]) is not None
     ]
 
