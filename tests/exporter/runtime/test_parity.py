@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from vitrim.exporter.runtime.parity import compare, cosine, describe_failure, exact, ladder
+from vitrim.exporter.runtime.parity import close, compare, cosine, describe_failure, exact, ladder
 
 
 def outputs(count: int = 4, gap: float = 0.5) -> dict[str, np.ndarray]:
@@ -207,3 +207,107 @@ def test_cosine_of_zero_rows_is_one_only_for_both() -> None:
     assert cosine(zero, zero)[0] == 1
     assert cosine(zero, one)[0] == 0
     assert cosine(one, 5 * one)[0] == pytest.approx(1)
+
+
+def rounded(seed: int = 1, spread: float = 0.05) -> dict[str, np.ndarray]:
+    """A candidate of another precision: it rounds, and keeps other tokens of every second image."""
+    candidate = outputs()
+    noise = np.random.default_rng(seed).standard_normal(candidate["logits"].shape).astype(np.float32)
+    candidate["logits"] = candidate["logits"] + spread * noise
+    candidate["kept_2"] = candidate["kept_2"].copy()
+    candidate["kept_2"][::2, 5] = 9
+    return candidate
+
+
+def test_close_is_judged_by_cosine_and_answers() -> None:
+    reference, candidate = outputs(gap=0.5), rounded()
+    assert not compare("strict", reference, candidate, atol=1e-4, tie=1e-3).passed
+    rung = close("int8", reference, candidate, cosine=0.99, agreement=1)
+    assert (rung.passed, rung.strict, rung.unproven) == (True, False, 2)
+    assert rung.equal is not None
+    assert rung.equal.images == 2
+    mean = rung.equal.cosine_mean
+    assert 0.99 < mean < 1
+    assert close("at it", reference, candidate, cosine=mean, agreement=1).passed
+    above = close("above it", reference, candidate, cosine=float(np.nextafter(mean, 2)), agreement=1)
+    assert (above.passed, above.first_offender) == (False, "logits")
+    assert "their mean cosine is 0.99" in above.reason
+
+
+def test_close_counts_answers_as_they_are() -> None:
+    reference, candidate = outputs(), outputs()
+    candidate["logits"] = candidate["logits"].copy()
+    candidate["logits"][0] = np.roll(candidate["logits"][0], 1)
+    for agreement, passed in ((0.75, True), (0.76, False)):
+        rung = close("one differs", reference, candidate, cosine=-1, agreement=agreement)
+        assert (rung.top1, rung.passed) == (0.75, passed)
+    assert rung.reason == "the top class agrees on 75.0% of 4 images, below 76.0%"
+
+
+def test_close_replays_decisions() -> None:
+    reference, candidate = outputs(), rounded()
+    candidate["logits"][::2] = np.roll(candidate["logits"][::2], 2, axis=1)  # other tokens, another answer
+    asked = []
+
+    def replay(images: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
+        asked.append((images.tolist(), kept["kept_2"][:, 5].tolist()))
+        return candidate["logits"][images] + np.float32(1e-3)
+
+    rung = close("replayed", reference, candidate, cosine=0.99, agreement=0.5, replay=replay)
+    assert rung.passed, rung.reason
+    assert asked == [([0, 2], [9, 9])]
+    assert rung.unproven == 0
+    assert rung.equal is not None
+    assert rung.replayed is not None
+    assert rung.replayed.cosine_min > 0.999
+    assert (rung.equal.images, rung.replayed.images) == (2, 2)
+    assert rung.end is not None
+    assert rung.end.cosine_min < 0.9
+    bad = close("bad", reference, candidate, cosine=0.99, agreement=0, replay=lambda i, k: -candidate["logits"][i])
+    assert (bad.passed, bad.first_offender) == (False, "logits")
+    both = (rung.equal.cosine_mean - 1) / 2  # each half of the images counts for what it is
+    assert float(bad.reason.split()[4].rstrip(",")) == pytest.approx(both, abs=1e-5)
+    nan = close("nan", reference, candidate, cosine=0, agreement=0, replay=lambda i, k: np.full((2, 5), np.nan))
+    assert "NaN or Inf under the candidate's decisions" in nan.reason
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_close_never_passes_nan(bad: float) -> None:
+    reference, candidate = outputs(), outputs()
+    candidate["logits"] = candidate["logits"].copy()
+    candidate["logits"][1, 2] = bad
+    rung = close("nan", reference, candidate, cosine=-1, agreement=0)
+    assert (rung.passed, rung.strict) == (False, False)
+    assert "the candidate's logits hold NaN or Inf" in rung.reason
+    assert not close("nan cosine", reference, outputs(), cosine=np.nan, agreement=0).passed
+    assert not close("nan share", reference, outputs(), cosine=0, agreement=np.nan).passed
+
+
+def test_close_refuses_classes_that_do_not_exist() -> None:
+    ranking = {"probabilities": np.full((4, 1), 0.5, np.float32), "classes": np.zeros((4, 1), np.int32)}
+    reference = outputs() | ranking
+    assert close("off by much", reference, outputs() | ranking, cosine=0, agreement=0).passed
+    wrong = ranking | {"classes": np.full((4, 1), 5, np.int32)}
+    rung = close("no such class", reference, outputs() | wrong, cosine=0, agreement=0)
+    assert (rung.passed, rung.first_offender, rung.smallest_atol) == (False, "classes", None)
+    strict = compare("no such class", reference, outputs() | wrong, atol=1e9, tie=1)
+    assert (strict.passed, strict.first_offender, strict.smallest_atol) == (False, "classes", None)
+    json.dumps([rung.to_dict(), strict.to_dict()], allow_nan=False)
+
+
+def test_a_ladder_s_tolerance_is_that_of_its_strict_rungs() -> None:
+    reference, candidate = outputs(), outputs()
+    candidate["logits"] = candidate["logits"] + np.float32(1e-6)
+    strict = compare("strict", reference, candidate, atol=1e-4, tie=1e-5)
+    loose = close("int8", reference, rounded(), cosine=0.99, agreement=1)
+    assert loose.smallest_atol is not None
+    assert loose.smallest_atol > 0.01
+    result = ladder([strict, loose], 1e-4, 1e-5)
+    assert result["passed"]
+    assert result["smallest_atol"] == strict.smallest_atol < 1e-5
+    assert result["smallest_tie"] == 0
+    assert [rung["strict"] for rung in result["rungs"]] == [True, False]
+    failed = close("int8", reference, rounded(), cosine=0.999999, agreement=1)
+    line = describe_failure(ladder([strict, failed], 1e-4, 1e-5))
+    assert line.startswith("parity failed at 'int8', first at logits: their mean cosine is 0.99")
+    assert "would pass" not in line  # no tolerance is asked of it
