@@ -10,6 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from vitrim.exporter.lint import lint
+from vitrim.exporter.passes.hold import with_outputs
 from vitrim.exporter.passes.pipeline import run_once, with_shapes
 from vitrim.exporter.precision.integer import to_integer
 from vitrim.exporter.precision.quantize import quantizable, restored, with_qdq
@@ -108,6 +109,8 @@ def test_rows_of_zeros_and_tiny_rows_are_finite_and_right() -> None:
     result = to_integer(pairs(model, images, ["product"]), {"product"})
     given = images.copy()
     given[0, 0], given[1, 1] = 0, np.abs(given[1, 1]) * 1e-8
+    quotient = next(node.output[0] for node in result.graph.node if node.op_type == "Div")
+    assert np.isfinite(run_once(with_outputs(result, [quotient]), {"image": given})[quotient]).all()
     old, new = (run_once(m, {"image": given})["logits"] for m in (model, result))
     np.testing.assert_allclose(new[0, 0], old[0, 0], atol=1e-9)
     np.testing.assert_allclose(new, old, atol=0.1)
