@@ -126,8 +126,12 @@ def scan(
         finest = Layout(every) if per_token else Layout(floats=every)
         if per_token and not judge(finest):
             worst_token = rank("token")
-            floats = _fewest(len(products), lambda n: judge(Layout(every, frozenset(worst_token[:n]))))
-            gone = frozenset(worst_token[:floats])
+
+            def without(n: int) -> Layout:
+                floats = frozenset(worst_token[:n])
+                return Layout(every - floats, floats)
+
+            gone = without(_fewest(len(products), lambda n: judge(without(n)))).floats
             left = [name for name in worst if name not in gone]
             tokens = _fewest(len(left), lambda n: judge(Layout(frozenset(left[:n]), gone)))
             layout = Layout(frozenset(left[:tokens]), gone)
@@ -136,7 +140,8 @@ def scan(
         else:
             count = _fewest(len(worst), lambda n: judge(Layout(floats=frozenset(worst[:n]))))
             layout = Layout(floats=frozenset(worst[:count]))
-    state.layout, state.holds = layout, judge(layout)
+    judge(layout)
+    state.layout, state.holds = layout, seen[layout]["agreement"] >= wanted
     state.agreement, state.kl = float(seen[layout]["agreement"]), float(seen[layout]["kl"])
     total = state.tried
     told()

@@ -24,7 +24,7 @@ import onnx_graphsurgeon as gs
 
 from .base import Builder, Context, Found, Match, Pass, numpy_dtype, onnx_type, scalar, static_shape
 
-NORM, RUNNING_SUM = "norm", "cumsum"  # begin the names of what is left of them
+NORM = "norm"  # begins the names of what is left of a normalization
 
 
 def match_norm(node: gs.Node, context: Context) -> Found:
@@ -116,7 +116,7 @@ def match_running_sum(node: gs.Node, context: Context) -> Found:
 
 def apply_running_sum(graph: gs.Graph, found: Match, context: Context) -> None:
     """Write one CumSum as a product."""
-    build, node, size = Builder(graph, RUNNING_SUM), found["node"], found["shape"][-1]
+    build, node, size = Builder(graph, "cumsum"), found["node"], found["shape"][-1]
     x, out = node.inputs[0], node.outputs[0]
     node.outputs.clear()
     triangle = build.const(np.triu(np.ones((size, size))), found["dtype"], "triangle")

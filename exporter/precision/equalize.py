@@ -21,67 +21,81 @@ import onnx.helper
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from ..passes.base import producer
+from ..passes.base import Names, producer
+from ..passes.opset import declared
 from ..passes.pipeline import copy_of, export_graph
 from ..runtime.runners import OrtRunner
+from .ranges import batches_of
 
 _LEAST = 1e-5  # below it a channel says nothing
 
 
-def affine_of(tensor: gs.Tensor) -> list[gs.Constant] | None:
-    """Factors and shifts of the normalization that writes a tensor, if they are constants that nothing else reads."""
+def affine_of(tensor: gs.Tensor) -> list[tuple[gs.Node, int]] | None:
+    """Where factors and shifts of the normalization that writes a tensor are read, (node, input), if constant."""
     norm = producer(tensor, "LayerNormalization", "Add")
     if norm is None:
         return None
     if norm.op == "LayerNormalization":
-        found = list(norm.inputs[1:3])
+        places = [(norm, index) for index in range(1, len(norm.inputs))]
     else:  # the last two nodes of a normalization in primitives
-        scaled = next((producer(value, "Mul") for value in norm.inputs if producer(value, "Mul")), None)
+        scaled = next((node for value in norm.inputs if (node := producer(value, "Mul"))), None)
         if scaled is None or len(scaled.outputs[0].outputs) != 1:
             return None
-        found = [value for last in (scaled, norm) for value in last.inputs if isinstance(value, gs.Constant)]
-    whole = len(found) == 2 and all(isinstance(value, gs.Constant) and value.values.ndim == 1 for value in found)
-    return found if whole and all(len(value.outputs) == 1 for value in found) else None
+        places = [(node, index) for node in (scaled, norm) for index in (0, 1) if _is_row(node.inputs[index])]
+    return places if len(places) == 2 and all(_is_row(node.inputs[index]) for node, index in places) else None
+
+
+def _is_row(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Constant) and len(tensor.shape) == 1
 
 
 def normalized_products(graph: gs.Graph) -> list[gs.Node]:
     """Products with a weight that alone read a normalization whose factors are constant."""
+    given = {tensor.name for tensor in graph.outputs}
     return [
         node
         for node in graph.nodes
         if node.op == "MatMul"
         and isinstance(node.inputs[1], gs.Constant)
-        and len(node.inputs[1].outputs) == 1
+        and len(node.inputs[1].shape) == 2
         and len(node.inputs[0].outputs) == 1
-        and affine_of(node.inputs[0]) is not None
+        and node.inputs[0].name not in given
+        and affine_of(node.inputs[0])
     ]
 
 
 def channel_maxima(
     model: onnx.ModelProto, tensors: Iterable[str], images: Iterable[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Largest absolute value of every channel (the last axis) of some activations [batch, tokens, channels]."""
+    """Largest absolute value of every channel (the last axis) of some activations.
+
+    Args:
+        model: float32, with inferred shapes; it is not changed.
+        tensors: names of activations [..., channels].
+        images: pieces of [n, ...] as the graph takes them.
+    """
     watched, names = copy_of(model), list(dict.fromkeys(tensors))
     graph = watched.graph
     del graph.output[:]
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset >= 18:
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 1], dtype=np.int64), "equalize/axes"))
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in model.graph.value_info}
+    opset = declared(model).version
     for name in names:
         graph.node.append(onnx.helper.make_node("Abs", [name], [f"{name}/abs"]))
-        axes = ["equalize/axes"] if opset >= 18 else []
-        reduced = onnx.helper.make_node("ReduceMax", [f"{name}/abs", *axes], [f"{name}/max"], keepdims=0)
+        axes = list(range(ranks[name] - 1))
+        reduced = onnx.helper.make_node("ReduceMax", [f"{name}/abs"], [f"{name}/max"], keepdims=0)
         if opset < 18:
-            reduced.attribute.append(onnx.helper.make_attribute("axes", [0, 1]))
+            reduced.attribute.append(onnx.helper.make_attribute("axes", axes))
+        else:
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, dtype=np.int64), f"{name}/axes"))
+            reduced.input.append(f"{name}/axes")
         graph.node.append(reduced)
         graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/max", TensorProto.FLOAT, None))
     runner, seen = OrtRunner(watched.SerializeToString()), dict[str, np.ndarray]()
-    for piece in images:
-        for start in range(0, len(piece), runner.batch):
-            outputs = runner(np.resize(piece[start : start + runner.batch], runner.shape))
-            for name in names:
-                value = outputs[f"{name}/max"]
-                seen[name] = np.maximum(seen.get(name, value), value)
+    for batch in batches_of(images, runner.shape):
+        outputs = runner(batch)
+        for name in names:
+            value = outputs[f"{name}/max"]
+            seen[name] = np.maximum(seen.get(name, value), value)
     return seen
 
 
@@ -96,14 +110,20 @@ def equalize(model: onnx.ModelProto, maxima: Mapping[str, np.ndarray]) -> tuple[
         the model and how many products were evened out.
     """
     graph = gs.import_onnx(copy_of(model))
+    names = Names(graph, "even")
+
+    def put(node: gs.Node, index: int, values: np.ndarray) -> None:
+        """A constant of its own: the old one may have other readers."""
+        node.inputs[index] = gs.Constant(names(node.inputs[index].name), values.astype(np.float32))
+
     products = [node for node in normalized_products(graph) if node.inputs[0].name in maxima]
     for node in products:
-        weight = node.inputs[1]
+        weight = node.inputs[1].values
         largest = np.maximum(maxima[node.inputs[0].name], _LEAST).astype(np.float64)
-        rows = np.maximum(np.abs(weight.values).max(axis=1), _LEAST).astype(np.float64)
+        rows = np.maximum(np.abs(weight).max(axis=1), _LEAST).astype(np.float64)
         factors = np.sqrt(largest / rows)
         factors /= np.exp(np.log(factors).mean())
-        for tensor in affine_of(node.inputs[0]) or []:
-            tensor.values = (tensor.values / factors).astype(np.float32)
-        weight.values = (weight.values * factors[:, None]).astype(np.float32)
-    return export_graph(graph, model), len(products)
+        for reader, index in affine_of(node.inputs[0]) or []:
+            put(reader, index, reader.inputs[index].values / factors)
+        put(node, 1, weight * factors[:, None])
+    return export_graph(graph.cleanup(), model), len(products)

@@ -7,6 +7,8 @@
 
 Every node is in one of two types. A value that both kinds of nodes read is cast once. Values that go from one float32
 node to another stay float32: scores are never rounded on their way. Inputs and outputs stay float32 unless asked.
+The opset stays: an operator that may not have the type in it (bfloat16 in a Conv before 22, either in a Q/DQ pair
+before 19, any of onnxruntime's own) stays in float32.
 """
 
 from __future__ import annotations
@@ -18,19 +20,19 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx.defs
 import onnx_graphsurgeon as gs
 
 from ..errors import UnsupportedError
 from ..passes.base import Names, numpy_dtype
-from ..passes.opset import declared, raise_to
+from ..passes.opset import declared
 from ..passes.pipeline import export_graph, with_shapes
 
 Half = Literal["fp16", "bf16"]
 LARGEST = {"fp16": 65504.0, "bf16": 3.38e38}
 OLDEST_QDQ = 19  # QuantizeLinear and DequantizeLinear of half precision
-OLDEST_BF16 = 22  # the other operators of a ViT take bfloat16 by then
 _TYPES = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
-_QDQ = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_TYPE_NAMES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 
 
 @dataclass(frozen=True)
@@ -53,24 +55,16 @@ def to_half(model: onnx.ModelProto, half: Half, wide: Collection[str], *, half_i
 
     Args:
         model: with inferred shapes; it is not changed.
-        half: `fp16` or `bf16`; the latter raises the opset to 22.
+        half: `fp16` or `bf16`.
         wide: names of the nodes that stay in float32, see `wide.wide_nodes`.
         half_io: whether float inputs and outputs take the type, too.
 
     Raises:
-        UnsupportedError: a node cannot have the type in the graph's opset.
+        UnsupportedError: a weight is too large for the type; it is named.
     """
-    if half == "bf16":
-        copied = onnx.ModelProto()
-        copied.CopyFrom(model)
-        raise_to(copied, OLDEST_BF16)
-        model = copied
     opset = declared(model).version
     graph = gs.import_onnx(model)
-    wide = set(wide)
-    for node in graph.nodes:
-        if node.op in _QDQ and (opset < OLDEST_QDQ or node.op == "DynamicQuantizeLinear"):
-            wide.add(node.name)
+    stay = {node.name for node in graph.nodes if node.name in wide or not _may_be(node, half, opset)}
     typing = _Typing(graph, half)
     if half_io:
         for tensor in graph.inputs:
@@ -79,23 +73,36 @@ def to_half(model: onnx.ModelProto, half: Half, wide: Collection[str], *, half_i
     ends = {tensor.name for tensor in graph.outputs}
     float32_nodes = []
     for node in list(graph.nodes):
-        low = node.name not in wide
+        low = node.name not in stay
         floats = [tensor for tensor in node.outputs if numpy_dtype(tensor) == np.float32]
         if not low and floats:
             float32_nodes.append(node.name)
         node.inputs = [typing.as_type(tensor, low) for tensor in node.inputs]
-        if not low:
-            continue
-        if node.op == "Cast" and node.attrs.get("to") == onnx.TensorProto.FLOAT:
+        if low and node.op == "Cast" and node.attrs.get("to") == onnx.TensorProto.FLOAT:
             node.attrs["to"] = int(_TYPES[half])
         for tensor in floats:
-            if tensor.name in ends and not half_io:
-                typing.cast_back(node, tensor)
-            else:
+            if tensor.name in ends and low != half_io:
+                typing.cast_end(node, tensor, low)
+            elif low:
                 tensor.dtype = typing.low
     graph.cleanup().toposort()
     typed = export_graph(graph, model)
     return Typed(with_shapes(typed), tuple(float32_nodes), typing.casts)
+
+
+def _may_be(node: gs.Node, half: Half, opset: int) -> bool:
+    """Whether an operator lets every float that it reads and makes be of the type, and takes its type from them."""
+    if node.domain not in (None, "", "ai.onnx"):
+        return False
+    if node.op != "Cast" and not any(numpy_dtype(tensor) == np.float32 for tensor in node.inputs):
+        return False
+    schema = onnx.defs.get_schema(node.op, opset, "")
+    return all(
+        _TYPE_NAMES[half] in formal[min(position, len(formal) - 1)].types  # the last one may be variadic
+        for formal, given in ((schema.inputs, node.inputs), (schema.outputs, node.outputs))
+        for position, tensor in enumerate(given)
+        if numpy_dtype(tensor) == np.float32
+    )
 
 
 class _Typing:
@@ -125,7 +132,7 @@ class _Typing:
         if key not in self.made:
             values = tensor.values
             largest = float(np.abs(values).max(initial=0))
-            if largest > LARGEST[self.half]:
+            if not largest <= LARGEST[self.half]:
                 raise UnsupportedError(f"the weight {tensor.name} holds {largest:.3g}, which {self.half} cannot")
             dtype = np.float16 if self.half == "fp16" else ml_dtypes.bfloat16
             self.made[key] = gs.Constant(self.names(tensor.name), values.astype(dtype))
@@ -137,14 +144,16 @@ class _Typing:
         self._node(tensor, out, low)
         return out
 
-    def cast_back(self, node: gs.Node, tensor: gs.Tensor) -> None:
-        """An output of the graph stays float32: the node writes a new value, which is cast to it and read by others."""
-        own = gs.Variable(self.names(f"{tensor.name}_{self.half}"), dtype=self.low, shape=tensor.shape)
+    def cast_end(self, node: gs.Node, tensor: gs.Tensor, low: bool) -> None:
+        """An output of the graph has another type than its node, which writes a new value that all others read."""
+        dtype, name = (self.low, self.half) if low else (np.float32, "fp32")
+        own = gs.Variable(self.names(f"{tensor.name}_{name}"), dtype=dtype, shape=tensor.shape)
         readers = list(tensor.outputs)
         node.outputs[node.outputs.index(tensor)] = own
         for reader in readers:
             reader.inputs = [own if value is tensor else value for value in reader.inputs]
-        self._node(own, tensor, False)
+        tensor.dtype = np.float32 if low else self.low
+        self._node(own, tensor, not low)
 
     def _node(self, source: gs.Tensor, out: gs.Tensor, low: bool) -> None:
         self.casts += 1

@@ -32,7 +32,7 @@ import onnx_graphsurgeon as gs
 from ..errors import EnvironmentLackError, InputError, UnsupportedError
 from ..passes.pipeline import copy_of, with_shapes
 from .quantize import with_qdq
-from .ranges import Calibrator, whole_batches
+from .ranges import Calibrator, batches_of
 
 _METHODS: Mapping[str, str] = {"minmax": "max", "entropy": "entropy"}
 _LARGEST = 127  # of symmetric int8
@@ -93,7 +93,7 @@ def _scales(
     with tempfile.TemporaryDirectory(prefix="vitrim-") as made:
         folder = Path(made).resolve()
         onnx.save(plain, folder / "float.onnx")
-        np.save(folder / "images.npy", np.concatenate(list(whole_batches(pieces, shape))))
+        np.save(folder / "images.npy", np.concatenate(list(batches_of(pieces, shape))))
         options = {
             "onnx_path": str(folder / "float.onnx"),
             "output_path": str(folder / "int8.onnx"),

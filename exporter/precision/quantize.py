@@ -16,52 +16,41 @@ import contextlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 import onnx_graphsurgeon as gs
 
+from ..passes.base import producer, through
 from ..passes.pipeline import copy_of, export_graph, with_shapes
-from .wide import is_projection
+from .wide import carrying_nodes
 
 Scheme = Literal["onnxruntime", "tensorrt"]
-
-
 _MOVES = ("Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
 
 
 def quantizable(model: onnx.ModelProto) -> list[str]:
     """Names of the products with a weight inside the blocks, in the order of the graph.
 
-    The first product (the patch embedding) and the last one (the classifier) are not among them.
+    The first product (the patch embedding), the last one (the classifier) and those of scores with constants (sums,
+    running sums) are not among them.
+
+    Args:
+        model: float32, with inferred shapes; its first output are the logits.
     """
     graph = gs.import_onnx(model)
-    projections = {node.name for node in graph.nodes if node.op == "MatMul" and is_projection(node)}
-    makers = {name: node for node in model.graph.node for name in node.output}
-    ends = {value.name for value in model.graph.input}
-    last = _above(makers, model.graph.output[0].name, (*_MOVES, "Add"))
+    carrying = carrying_nodes(graph)
+    last = producer(through(graph.outputs[0], *_MOVES, "Add"))
+    ends = {tensor.name for tensor in graph.inputs}
     return [
         node.name
-        for node in model.graph.node
-        if node.name in projections and node is not last and _source(makers, node.input[0]) not in ends
+        for node in graph.nodes
+        if node.op == "MatMul" and node.name in carrying and node is not last
+        if isinstance(node.inputs[1], gs.Constant) and len(node.inputs[1].shape) == 2
+        if through(node.inputs[0], *_MOVES).name not in ends
     ]
-
-
-def _above(makers: Mapping[str, onnx.NodeProto], tensor: str, through: tuple[str, ...]) -> onnx.NodeProto | None:
-    """The first node above a tensor that is none of `through`."""
-    node = makers.get(tensor)
-    while node is not None and node.op_type in through:
-        node = next((makers[name] for name in node.input if name in makers), None)
-    return node
-
-
-def _source(makers: Mapping[str, onnx.NodeProto], tensor: str) -> str:
-    """What a tensor was before it was moved around."""
-    while tensor in makers and makers[tensor].op_type in _MOVES:
-        tensor = makers[tensor].input[0]
-    return tensor
 
 
 def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme: Scheme) -> onnx.ModelProto:

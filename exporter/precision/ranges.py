@@ -6,9 +6,11 @@ histogram, so they are given a few images at a time.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ import onnx.helper
 from onnx import TensorProto
 
 from ..errors import InputError
+from ..passes.pipeline import copy_of
 from ..runtime.runners import OrtRunner
 
 Calibrator = Literal["minmax", "percentile", "entropy"]
@@ -34,28 +37,47 @@ def largest_activations(model: onnx.ModelProto, images: Iterable[np.ndarray]) ->
     Raises:
         InputError: an activation is NaN or infinite already in float32; it is named.
     """
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    graph = watched.graph
-    del graph.output[:]
-    types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)}
-    names = [name for node in graph.node for name in node.output if types.get(name) == TensorProto.FLOAT]
-    for name in names:
-        graph.node.append(onnx.helper.make_node("Abs", [name], [f"{name}/abs"]))
-        graph.node.append(onnx.helper.make_node("ReduceMax", [f"{name}/abs"], [f"{name}/largest"], keepdims=0))
-        graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/largest", TensorProto.FLOAT, []))
-    runner = OrtRunner(watched.SerializeToString())
-    largest = dict.fromkeys(names, 0.0)
-    for piece in images:
-        for start in range(0, len(piece), runner.batch):
-            batch = np.resize(piece[start : start + runner.batch], runner.shape)
-            seen = runner(batch)
-            for name in names:
-                value = float(seen[f"{name}/largest"])
-                if not np.isfinite(value):
-                    raise InputError(f"the activation {name} is {value} on the calibration images, already in float32")
-                largest[name] = max(largest[name], value)
+    watched = _Watched(model)
+    largest: dict[str, float] = {}
+    for batch in batches_of(images, watched.runner.shape):
+        for name, value in watched(batch).items():
+            largest[name] = max(largest.get(name, 0.0), value)
     return largest
+
+
+class _Watched:
+    """A float32 graph that gives out the largest absolute value of each of its activations."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        watched = copy_of(model)
+        graph, node = watched.graph, onnx.helper.make_node
+        del graph.output[:]
+        types = {
+            value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)
+        }
+        written = [name for each in graph.node for name in each.output]
+        self.names = [name for name in written if types.get(name) == TensorProto.FLOAT]
+        for name in self.names:
+            graph.node.append(node("Abs", [name], [f"{name}/abs"]))
+            graph.node.append(node("ReduceMax", [f"{name}/abs"], [f"{name}/largest"], keepdims=0))
+            # onnxruntime's ReduceMax passes over a NaN; x - x is one where x is NaN or infinite, and a sum keeps it.
+            graph.node.append(node("Sub", [name, name], [f"{name}/nothing"]))
+            graph.node.append(node("ReduceSum", [f"{name}/nothing"], [f"{name}/finite"], keepdims=0))
+            for end in ("largest", "finite"):
+                graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/{end}", TensorProto.FLOAT, []))
+        self.runner = OrtRunner(watched.SerializeToString())
+
+    def __call__(self, batch: np.ndarray) -> dict[str, float]:
+        """By activation, on one batch.
+
+        Raises:
+            InputError: one is NaN or infinite.
+        """
+        seen = self.runner(batch)
+        for name in self.names:
+            if not np.isfinite(seen[f"{name}/finite"]):
+                raise InputError(f"the activation {name} holds NaN or Inf on the calibration images, in float32")
+        return {name: float(seen[f"{name}/largest"]) for name in self.names}
 
 
 class _Images:
@@ -85,6 +107,9 @@ def quantization_ranges(
         calibrator: smallest and largest value; the range of a share of the values; the range of least divergence.
         percentile: share of the values in percent, for `percentile`.
         symmetric: the same range on both sides of zero.
+
+    Raises:
+        InputError: an activation is NaN or infinite, which the calibrators pass over; it is named.
     """
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
@@ -97,8 +122,17 @@ def quantization_ranges(
     if calibrator == "percentile":
         options["percentile"] = percentile
     source = model.graph.input[0]
-    shape = [dim.dim_value for dim in source.type.tensor_type.shape.dim]
-    with tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
+    watched = _Watched(model)
+
+    def finite(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for batch in batches:
+            watched(batch)
+            yield batch
+
+    with (
+        tempfile.TemporaryDirectory(prefix="vitrim-") as folder,
+        contextlib.redirect_stdout(io.StringIO()),  # the calibrators print there
+    ):
         file = Path(folder) / "float.onnx"
         onnx.save(model, file)
         made = create_calibrator(
@@ -108,16 +142,16 @@ def quantization_ranges(
             calibrate_method=method,
             extra_options=options,
         )
-        for chunk in _chunks(whole_batches(images, shape), max(1, _CHUNK // shape[0])):
+        for chunk in _chunks(finite(batches_of(images, watched.runner.shape)), max(1, _CHUNK // watched.runner.batch)):
             made.collect_data(_Images(source.name, chunk))
         return made.compute_data()
 
 
-def whole_batches(images: Iterable[np.ndarray], shape: list[int]) -> Iterator[np.ndarray]:
+def batches_of(images: Iterable[np.ndarray], shape: Sequence[int]) -> Iterator[np.ndarray]:
     """Whole batches; the last one is filled up by repeating its images."""
     for piece in images:
         for start in range(0, len(piece), shape[0]):
-            yield np.resize(piece[start : start + shape[0]], shape)
+            yield np.resize(piece[start : start + shape[0]], tuple(shape))
 
 
 def _chunks(batches: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

@@ -233,7 +233,7 @@ def compare(
         return _fail(rung, "logits", reason)
     if rung.ranked is not None and not rung.ranked <= atol:
         reason = f"a class or its probability is {rung.ranked:.3g} off, more than {atol:g}"
-        return _fail(rung, "classes", reason, keep=math.isfinite(rung.ranked))
+        return _fail(rung, "classes", reason, keep=True)
     if not rung.smallest_atol <= atol:
         return _fail(rung, "logits", f"largest error {rung.smallest_atol:.3g} is above {atol:g}", keep=True)
     return rung
@@ -261,8 +261,6 @@ def close(
     rung.strict = False
     if not rung.passed:
         return rung
-    if rung.ranked is not None and not math.isfinite(rung.ranked):
-        return _fail(rung, "classes", "a class does not exist or comes twice, or a probability is no number")
     mean = mean_cosine(rung.to_dict())
     assert mean is not None
     if not mean >= cosine:
@@ -325,7 +323,10 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
         held, proven = logits.copy(), np.ones_like(agreeing)
         held[differing] = replayed
     if all(name in candidate for name in RANKING) and proven.any():
-        rung.ranked = ranking_error(held[proven], *(candidate[name][proven] for name in RANKING))
+        ranked = ranking_error(held[proven], *(candidate[name][proven] for name in RANKING))
+        if not math.isfinite(ranked):
+            return _fail(rung, "classes", "a class does not exist or comes twice, or a probability is no number")
+        rung.ranked = ranked
     compared = [part.max_abs for part in (rung.equal, rung.replayed) if part]
     if rung.ranked is not None:
         compared.append(rung.ranked)

@@ -281,3 +281,70 @@ def test_a_ladder_goes_on_from_an_earlier_one() -> None:
     assert (second["passed"], second["smallest_atol"]) == (True, first["smallest_atol"])
     third = ladder([compare("engine", reference, candidate, atol=1e-9, tie=0)], 1e-9, 0, before=second["rungs"])
     assert (third["passed"], third["first_offender"]) == (False, "engine: logits")
+
+
+def rounded(seed: int = 1, spread: float = 0.05) -> dict[str, np.ndarray]:
+    """A candidate of another precision: it rounds, and keeps other tokens of every second image."""
+    candidate = outputs()
+    noise = np.random.default_rng(seed).standard_normal(candidate["logits"].shape).astype(np.float32)
+    candidate["logits"] = candidate["logits"] + spread * noise
+    candidate["kept_2"] = candidate["kept_2"].copy()
+    candidate["kept_2"][::2, 5] = 9
+    return candidate
+
+
+def test_close_replays_decisions() -> None:
+    reference, candidate = outputs(), rounded()
+    candidate["logits"][::2] = np.roll(candidate["logits"][::2], 2, axis=1)  # other tokens, another answer
+    asked = []
+
+    def replay(images: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
+        asked.append((images.tolist(), kept["kept_2"][:, 5].tolist()))
+        return candidate["logits"][images] + np.float32(1e-3)
+
+    rung = close("replayed", reference, candidate, cosine=0.99, agreement=0.5, replay=replay)
+    assert rung.passed, rung.reason
+    assert asked == [([0, 2], [9, 9])]
+    assert rung.unproven == 0
+    assert rung.equal is not None
+    assert rung.replayed is not None
+    assert rung.replayed.cosine_min > 0.999
+    assert (rung.equal.images, rung.replayed.images) == (2, 2)
+    assert rung.end is not None
+    assert rung.end.cosine_min < 0.9
+    bad = close("bad", reference, candidate, cosine=0.99, agreement=0, replay=lambda i, k: -candidate["logits"][i])
+    assert (bad.passed, bad.first_offender) == (False, "logits")
+    both = (rung.equal.cosine_mean - 1) / 2  # each half of the images counts for what it is
+    assert float(bad.reason.split()[4].rstrip(",")) == pytest.approx(both, abs=1e-5)
+    nan = close("nan", reference, candidate, cosine=0, agreement=0, replay=lambda i, k: np.full((2, 5), np.nan))
+    assert "NaN or Inf under the candidate's decisions" in nan.reason
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_close_never_passes_nan(bad: float) -> None:
+    reference, candidate = outputs(), outputs()
+    candidate["logits"] = candidate["logits"].copy()
+    candidate["logits"][1, 2] = bad
+    rung = close("nan", reference, candidate, cosine=-1, agreement=0)
+    assert (rung.passed, rung.strict) == (False, False)
+    assert "the candidate's logits hold NaN or Inf" in rung.reason
+    assert not close("nan cosine", reference, outputs(), cosine=np.nan, agreement=0).passed
+    assert not close("nan share", reference, outputs(), cosine=0, agreement=np.nan).passed
+
+
+def test_a_ladder_s_tolerance_is_that_of_its_strict_rungs() -> None:
+    reference, candidate = outputs(), outputs()
+    candidate["logits"] = candidate["logits"] + np.float32(1e-6)
+    strict = compare("strict", reference, candidate, atol=1e-4, tie=1e-5)
+    loose = close("int8", reference, rounded(), cosine=0.99, agreement=1)
+    assert loose.smallest_atol is not None
+    assert loose.smallest_atol > 0.01
+    result = ladder([strict, loose], 1e-4, 1e-5)
+    assert result["passed"]
+    assert result["smallest_atol"] == strict.smallest_atol < 1e-5
+    assert result["smallest_tie"] == 0
+    assert [rung["strict"] for rung in result["rungs"]] == [True, False]
+    failed = close("int8", reference, rounded(), cosine=0.999999, agreement=1)
+    line = describe_failure(ladder([strict, failed], 1e-4, 1e-5))
+    assert line.startswith("parity failed at 'int8', first at logits: their mean cosine is 0.99")
+    assert "would pass" not in line  # no tolerance is asked of it
