@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..exporter.fidelity import fidelity
+from ..exporter.fidelity import expected_agreement, fidelity
 
 Run = Callable[["Layout", np.ndarray], np.ndarray]
 
@@ -37,7 +37,8 @@ class Found:
 
     Attributes:
         layout: the forms.
-        agreement: share of the images with the float32 graph's top class.
+        expected: share of images like these with the float32 graph's top class, see `expected_agreement`.
+        agreement: share of these images with it.
         kl: mean divergence of the outputs from the float32 graph's.
         holds: whether the wanted agreement was reached.
         alone: by form and product, divergence with only this one quantized; empty where nothing had to be ranked.
@@ -45,6 +46,7 @@ class Found:
     """
 
     layout: Layout
+    expected: float
     agreement: float
     kl: float
     holds: bool
@@ -57,6 +59,7 @@ class Found:
         return {
             "float32": sorted(self.layout.floats),
             "scale_a_token": sorted(self.layout.token),
+            "expected_agreement": self.expected,
             "agreement": self.agreement,
             "kl": self.kl,
             "holds": self.holds,
@@ -78,8 +81,8 @@ def scan(
 ) -> Found:
     """Find the cheapest forms that keep the answers.
 
-    A quarter of the disagreement that is allowed is kept back, because forms are chosen on the very images that judge
-    them.
+    Layouts are judged by the agreement that is expected of images like these: what is counted on them would depend on
+    the few that turn, and forms that were chosen by it would not do as well on others.
 
     Args:
         products: names of all that may be quantized.
@@ -91,7 +94,6 @@ def scan(
         few: images that single products are judged on.
         progress: called with (layouts tried, a guess at how many there will be).
     """
-    aim = wanted + (1 - wanted) / 4
     every = frozenset(products)
     seen: dict[Layout, Mapping[str, float]] = {}
     total = 1
@@ -102,10 +104,11 @@ def scan(
 
     def judge(layout: Layout) -> bool:
         if layout not in seen:
-            seen[layout] = fidelity(reference, run(layout, images), None)
+            logits = run(layout, images)
+            seen[layout] = fidelity(reference, logits, None) | {"expected": expected_agreement(reference, logits)}
             state.tried += 1
             told()
-        return seen[layout]["agreement"] >= aim
+        return bool(seen[layout]["expected"] >= wanted)
 
     def rank(form: str) -> list[str]:
         kls = {}
@@ -118,7 +121,7 @@ def scan(
         state.alone[form] = kls
         return sorted(products, key=lambda name: -kls[name])
 
-    state = Found(Layout(), 0.0, 0.0, False)
+    state = Found(Layout(), 0.0, 0.0, 0.0, False)
     layout = Layout()
     if not judge(layout):
         total += len(products) * (2 if per_token else 1) + 12
@@ -140,9 +143,8 @@ def scan(
         else:
             count = _fewest(len(worst), lambda n: judge(Layout(floats=frozenset(worst[:n]))))
             layout = Layout(floats=frozenset(worst[:count]))
-    judge(layout)
-    state.layout, state.holds = layout, seen[layout]["agreement"] >= wanted
-    state.agreement, state.kl = float(seen[layout]["agreement"]), float(seen[layout]["kl"])
+    state.layout, state.holds = layout, judge(layout)
+    state.expected, state.agreement, state.kl = (seen[layout][key] for key in ("expected", "agreement", "kl"))
     total = state.tried
     told()
     return state

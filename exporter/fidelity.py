@@ -41,3 +41,19 @@ def fidelity(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None) -
             "won": int((~right & still).sum()),
         }
     return result
+
+
+def expected_agreement(reference: np.ndarray, logits: np.ndarray) -> float:
+    """Share of images whose top class stays, expected of images like these: steadier than the share that is counted.
+
+    An image turns when the change of the gap between its two best classes exceeds the gap. Few do, so a count says
+    little; here every image's change is tried on every image's gap, as if the one did not depend on the other.
+
+    Args:
+        reference: [n, classes] logits.
+        logits: [n, classes] of another graph.
+    """
+    rows = np.arange(len(reference))
+    second, first = np.argsort(reference, axis=1)[:, -2:].T
+    gaps, others = (values[rows, first].astype(np.float64) - values[rows, second] for values in (reference, logits))
+    return float((gaps[:, None] + (others - gaps)[None, :] >= 0).mean())

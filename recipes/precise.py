@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import onnx_graphsurgeon as gs
 from ..calibration.images import ImageSource, choose, read_some
 from ..calibration.sensitivity import Found, Layout, scan
 from ..exporter.errors import InputError, UnsupportedError
-from ..exporter.fidelity import fidelity
+from ..exporter.fidelity import expected_agreement
 from ..exporter.lint import lint
 from ..exporter.models import Preprocess
 from ..exporter.passes.pipeline import with_shapes
 from ..exporter.pixels import to_pixels
+from ..exporter.precision.emulate import emulated
 from ..exporter.precision.equalize import channel_maxima, equalize, normalized_products
 from ..exporter.precision.half import LARGEST, OLDEST_QDQ, to_half
 from ..exporter.precision.integer import to_integer
@@ -36,8 +37,10 @@ from ..exporter.trace import save
 from .schema import PrecisionSection
 from .stages import Listener
 
+PROOF = "proof.onnx"  # the pruned graph as onnxruntime's CPU provider can hold it, rounding like the real one
 SCAN_IMAGES = 256
 TRIAL_ROUNDS = 25
+HARDLY_NEGATIVE = 0.25  # of the largest value, how far below zero an activation may go to count as one-sided
 AGREEMENT = {"fp16": 0.99, "bf16": 0.95, "int8": 0.98}
 COSINE = {"fp16": 0.9995, "bf16": 0.99, "int8": 0.99}
 
@@ -134,6 +137,8 @@ def write_precision(
         if errors:
             raise UnsupportedError(f"the {kind} graph in {section.name} is not fit for {target.name}: {errors[0]}")
         save(model, folder / f"{kind}.onnx")
+    if written and target.runtime == "tensorrt":
+        save(emulated(written["pruned"]), folder / PROOF)
     (folder / "precision.json").write_text(json.dumps(report, indent=1))
 
 
@@ -202,13 +207,12 @@ def _int8(
     )
     limit = limits_of(section).agreement
     if not found.holds:
-        listener.note(f"with every product in float32 only {found.agreement:.1%} of the top classes hold")
+        listener.note(f"with every product in float32 only {found.expected:.1%} of the top classes hold")
     candidates = {"static": make(found.layout)}
     alone = OrtRunner(candidates["static"].SerializeToString()).batch == 1
     if not target.symmetric and alone:  # in a batch, an image's answer would depend on the others
         dynamic = with_dynamic(equalized, [name for name in wanted if name not in found.layout.floats])
-        agreement = fidelity(reference, _logits(dynamic, images, threads), None)["agreement"]
-        if agreement >= limit:
+        if expected_agreement(reference, _logits(dynamic, images, threads)) >= limit:
             candidates["dynamic"] = dynamic
     form, timed = _fastest(candidates, threads) if len(candidates) > 1 else ("static", {})
     written = {"pruned": candidates[form]}
@@ -246,6 +250,7 @@ class _Maker:
     model: onnx.ModelProto
     products: list[str]
     images: np.ndarray
+    lowest: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         section, symmetric = self.section, self.target.symmetric
@@ -260,10 +265,15 @@ class _Maker:
         )
         scheme: Any = "tensorrt" if symmetric else "onnxruntime"
         self.quantized = with_qdq(self.model, ranges, self.products, scheme)
+        reads = {node.name: node.input[0] for node in self.model.graph.node if node.name in set(self.products)}
+        for name, tensor in reads.items():
+            low, high = (float(np.min(value)) for value in ranges[tensor].range_value)
+            if -low <= HARDLY_NEGATIVE * high:
+                self.lowest[name] = low
 
     def __call__(self, layout: Layout) -> onnx.ModelProto:
         graph = restored(self.quantized, self.model, layout.floats) if layout.floats else self.quantized
-        return with_shapes(graph) if self.target.symmetric else to_integer(graph, layout.token)
+        return with_shapes(graph) if self.target.symmetric else to_integer(graph, layout.token, self.lowest)
 
 
 def _equalized(model: onnx.ModelProto, images: np.ndarray) -> tuple[onnx.ModelProto, int]:

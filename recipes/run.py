@@ -28,7 +28,7 @@ from .graphs import choose_forms, rewrite_all, trace_all
 from .inputs import Sources, first_images, open_model, open_sources, preprocess_of
 from .load import dump_recipe
 from .plan import make_plan
-from .precise import check_precision, in_manifest, limits_of, write_precision
+from .precise import PROOF, check_precision, in_manifest, limits_of, write_precision
 from .prove import climb, measure_fidelity, steadiest
 from .provenance import versions
 from .readme import bundle_readme
@@ -279,10 +279,12 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
     tried = cache.run("forms", forms_key, lambda folder: _forms(run, rewritten, folder), listener)
     forms = json.loads((tried / "forms.json").read_text())
     chosen = {kind: rewritten / f"{kind}.{forms[kind]['form']}.onnx" for kind in forms}
-    precision, graphs = _precision(run, chosen, rewritten.name)
+    precision, graphs, proof = _precision(run, chosen, rewritten.name)
     bench_key = {"passes": rewritten.name, "forms": forms, "bench": recipe.bench.model_dump(mode="json")}
     bench_key |= {"precision": {kind: f"{path.parent.name}/{path.name}" for kind, path in graphs.items()}}
-    timed = cache.run("bench", bench_key, lambda folder: _bench(run, forms, graphs, precision, folder), listener)
+    timed = cache.run(
+        "bench", bench_key, lambda folder: _bench(run, forms, graphs, chosen, precision, folder), listener
+    )
     parity_key = {
         "passes": rewritten.name,
         "form": forms["pruned"]["form"],
@@ -294,7 +296,7 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
     proven = cache.run(
         "parity",
         parity_key,
-        lambda folder: _prove(run, budget, images, traced / "pruned.onnx", chosen["pruned"], graphs, folder),
+        lambda folder: _prove(run, budget, images, traced / "pruned.onnx", chosen["pruned"], proof, folder),
         listener,
     )
     parity = json.loads((proven / "parity.json").read_text())
@@ -304,7 +306,7 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
     answered = cache.run(
         "fidelity",
         fidelity_key,
-        lambda folder: _fidelity(run, graphs, folder),
+        lambda folder: _fidelity(run, graphs | {"pruned": proof}, folder),
         listener,
     )
     listener.stage("bundle")
@@ -356,11 +358,11 @@ def _forms(run: _Run, rewritten: Path, folder: Path) -> None:
     (folder / "forms.json").write_text(json.dumps(forms))
 
 
-def _precision(run: _Run, chosen: dict[str, Path], passes: str) -> tuple[dict[str, Any] | None, dict[str, Path]]:
-    """What writing the precision found, and the graphs by kind: those in it, and the pruned one in wider ones."""
+def _precision(run: _Run, chosen: dict[str, Path], passes: str) -> tuple[dict[str, Any] | None, dict[str, Path], Path]:
+    """What writing it found, the graphs by kind (in it, and the pruned one in wider ones), and what proves it."""
     section = run.recipe.precision
     if section.name == "fp32":
-        return None, chosen
+        return None, chosen, chosen["pruned"]
     images, threads = run.sources.calibration, run.recipe.bench.threads
     preprocess = preprocess_of(run.recipe, run.model)
     key = {
@@ -377,17 +379,25 @@ def _precision(run: _Run, chosen: dict[str, Path], passes: str) -> tuple[dict[st
         lambda folder: write_precision(section, float32, run.target, images, preprocess, threads, folder, run.listener),
         run.listener,
     )
-    written = {path.stem: path for path in folder.glob("*.onnx")}
-    wider = {"fp32": chosen["pruned"]} if written else {}
-    return json.loads((folder / "precision.json").read_text()), chosen | written | wider
+    written = {path.stem: path for path in folder.glob("*.onnx") if path.name != PROOF}
+    graphs = chosen | written | ({"fp32": chosen["pruned"]} if written else {})
+    proof = folder / PROOF if (folder / PROOF).exists() else graphs["pruned"]
+    return json.loads((folder / "precision.json").read_text()), graphs, proof
 
 
 def _bench(
-    run: _Run, forms: dict[str, Any], graphs: dict[str, Path], precision: dict[str, Any] | None, folder: Path
+    run: _Run,
+    forms: dict[str, Any],
+    graphs: dict[str, Path],
+    float32: dict[str, Path],
+    precision: dict[str, Any] | None,
+    folder: Path,
 ) -> None:
     section = run.recipe.bench
     name = in_manifest(precision)["name"]
     held = {"pruned": name, "floor": name, "fp16": "fp16"}
+    if name == "bf16":  # onnxruntime has no kernels: the tokens are timed in float32, the precision on the device
+        graphs, held = float32, {}
     result = bench_graphs(
         graphs, section.runs, section.warmup, section.threads, run.listener.progress, run.target, held
     )
@@ -401,15 +411,14 @@ def _prove(
     images: np.ndarray,
     traced: Path,
     float32: Path,
-    graphs: dict[str, Path],
+    proof: Path,
     folder: Path,
 ) -> None:
     section, batch, ends = run.recipe.parity, run.recipe.export.batch, ends_of(run.recipe, run.model)
     strict = {"onnx: as traced": traced, f"onnx: rewritten for {run.target.name}": float32}
     precise = None
-    if graphs["pruned"] != float32:
-        name = run.recipe.precision.name
-        precise = (f"onnx: in {name}", graphs["pruned"], limits_of(run.recipe.precision))
+    if proof != float32:
+        precise = (f"onnx: in {run.recipe.precision.name}", proof, limits_of(run.recipe.precision))
     threads = run.recipe.bench.threads
     cut = None if run.widths is None else (run.dense, run.widths)
     result, reference = climb(
