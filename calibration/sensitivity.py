@@ -2,7 +2,7 @@
 
 A product can have one scale a tensor (`tensor`, the fastest), one a token (`token`), or stay in float32 (`float`). All
 start with one a tensor. Where that does not hold, each product's part of the damage is measured (the divergence of the
-outputs with only this one quantized), and the worst get the finer form: as few as do, found by bisection.
+outputs with only this one quantized), and the worst for their cost get the finer form: as few as do, by bisection.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def scan(
     wanted: float,
     *,
     per_token: bool,
+    costs: Mapping[str, float] | None = None,
     few: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
@@ -91,6 +92,7 @@ def scan(
         reference: [n, classes] logits of the float32 graph on them.
         wanted: least share of images with the same top class.
         per_token: whether the runtime has the form with a scale a token.
+        costs: multiply-accumulates of every product: the most damage for the least cost goes first. None: all alike.
         few: images that single products are judged on.
         progress: called with (layouts tried, a guess at how many there will be).
     """
@@ -119,7 +121,7 @@ def scan(
             state.tried += 1
             told()
         state.alone[form] = kls
-        return sorted(products, key=lambda name: -kls[name])
+        return sorted(products, key=lambda name: -kls[name] / (costs or {}).get(name, 1.0))
 
     state = Found(Layout(), 0.0, 0.0, 0.0, False)
     layout = Layout()

@@ -27,6 +27,9 @@ export:
   # input: uint8              # pixels [batch, height, width, 3] in, the normalization folded in
   # top_k: 5                  # probabilities and classes of the best beside the logits
 
+precision:
+  name: fp32                  # fp16, bf16 or int8, where the target has them; see docs/precision.md
+
 parity: {{atol: 1.0e-4}}
 bench: {{runs: 50}}
 """

@@ -25,7 +25,7 @@ from ..exporter.precision.emulate import emulated
 from ..exporter.precision.equalize import channel_maxima, equalize, normalized_products
 from ..exporter.precision.half import LARGEST, OLDEST_QDQ, to_half
 from ..exporter.precision.integer import to_integer
-from ..exporter.precision.quantize import quantizable, restored, with_dynamic, with_qdq
+from ..exporter.precision.quantize import product_costs, quantizable, restored, with_dynamic, with_qdq
 from ..exporter.precision.ranges import largest_activations, overflowing, quantization_ranges
 from ..exporter.precision.wide import wide_nodes
 from ..exporter.runtime.bench import interleave
@@ -203,6 +203,7 @@ def _int8(
         reference,
         limits_of(section).agreement,
         per_token=not target.symmetric,
+        costs=product_costs(equalized, wanted),
         progress=listener.progress,
     )
     limit = limits_of(section).agreement

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator
@@ -51,6 +52,17 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
         if isinstance(node.inputs[1], gs.Constant) and len(node.inputs[1].shape) == 2
         if through(node.inputs[0], *_MOVES).name not in ends
     ]
+
+
+def product_costs(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, float]:
+    """Multiply-accumulates of some products of a graph with inferred shapes, by name."""
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    sizes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.value_info, *model.graph.output)
+    }
+    wanted = (node for node in model.graph.node if node.name in nodes)
+    return {node.name: float(math.prod(sizes[node.output[0]]) * weights[node.input[1]][0]) for node in wanted}
 
 
 def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme: Scheme) -> onnx.ModelProto:

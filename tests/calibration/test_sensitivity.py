@@ -190,3 +190,10 @@ def test_a_real_model() -> None:
     assert found.holds
     assert found.agreement == fidelity(reference, run(found.layout, images), None)["agreement"] >= 0.9
     assert fidelity(reference, run(Layout(), images), None)["agreement"] < 0.9
+
+
+def test_the_most_damage_for_the_least_cost_goes_first() -> None:
+    run = Fake({"p1": 3, "p2": 2})
+    assert find(run).layout.floats == {"p1"}
+    costs = dict.fromkeys(PRODUCTS, 1.0) | {"p1": 10.0}
+    assert find(run, costs=costs).layout.floats == {"p2"}
