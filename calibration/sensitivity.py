@@ -15,6 +15,8 @@ import numpy as np
 
 from ..exporter.fidelity import expected_agreement, fidelity
 
+_WORTH = 0.8  # of the damage that one scale a tensor does: what a scale a token must leave less than, to be used
+
 Run = Callable[["Layout", np.ndarray], np.ndarray]
 
 
@@ -128,8 +130,11 @@ def scan(
     if not judge(layout):
         total += len(products) * (2 if per_token else 1) + 12
         worst = rank("tensor")
-        finest = Layout(every) if per_token else Layout(floats=every)
-        if per_token and not judge(finest):
+        finest = Layout(every)
+        holds = per_token and judge(finest)
+        if holds:
+            layout = Layout(frozenset(worst[: _fewest(len(worst), lambda n: judge(Layout(frozenset(worst[:n]))))]))
+        elif per_token and seen[finest]["kl"] < _WORTH * seen[layout]["kl"]:
             worst_token = rank("token")
 
             def without(n: int) -> Layout:
@@ -140,8 +145,6 @@ def scan(
             left = [name for name in worst if name not in gone]
             tokens = _fewest(len(left), lambda n: judge(Layout(frozenset(left[:n]), gone)))
             layout = Layout(frozenset(left[:tokens]), gone)
-        elif per_token:
-            layout = Layout(frozenset(worst[: _fewest(len(worst), lambda n: judge(Layout(frozenset(worst[:n]))))]))
         else:
             count = _fewest(len(worst), lambda n: judge(Layout(floats=frozenset(worst[:n]))))
             layout = Layout(floats=frozenset(worst[:count]))
