@@ -1,8 +1,9 @@
-"""Which products of a graph bear int8, found by running it: the worst go back to a finer form until answers hold.
+"""Which products of a graph bear int8, found by running it: the worst get a finer form until answers hold.
 
 A product can have one scale a tensor (`tensor`, the fastest), one a token (`token`), or stay in float32 (`float`). All
-start with one a tensor. Where that does not hold, each product's part of the damage is measured (the divergence of the
-outputs with only this one quantized), and the worst for their cost get the finer form: as few as do, by bisection.
+start with one a tensor. Where that does not hold, each product's part of the damage is measured in every form (the
+divergence of the outputs with only this one quantized). Every refinement then saves so much damage for so much time;
+the ones that save most for their time are made, as few as do, found by bisection.
 """
 
 from __future__ import annotations
@@ -15,9 +16,23 @@ import numpy as np
 
 from ..exporter.fidelity import expected_agreement, fidelity
 
-_WORTH = 0.8  # of the damage that one scale a tensor does: what a scale a token must leave less than, to be used
-
 Run = Callable[["Layout", np.ndarray], np.ndarray]
+
+
+_LEAST = 1e-9  # of a cost
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the finer forms of a product take over one scale a tensor, in any unit of time.
+
+    Attributes:
+        token: a scale a token.
+        floats: float32.
+    """
+
+    token: float = 0.5
+    floats: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ def scan(
     wanted: float,
     *,
     per_token: bool,
-    costs: Mapping[str, float] | None = None,
+    costs: Mapping[str, Costs] | None = None,
     few: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
@@ -94,7 +109,7 @@ def scan(
         reference: [n, classes] logits of the float32 graph on them.
         wanted: least share of images with the same top class.
         per_token: whether the runtime has the form with a scale a token.
-        costs: multiply-accumulates of every product: the most damage for the least cost goes first. None: all alike.
+        costs: what the finer forms of every product cost; None: alike, and a scale a token half of float32.
         few: images that single products are judged on.
         progress: called with (layouts tried, a guess at how many there will be).
     """
@@ -114,7 +129,7 @@ def scan(
             told()
         return bool(seen[layout]["expected"] >= wanted)
 
-    def rank(form: str) -> list[str]:
+    def damage(form: str) -> dict[str, float]:
         kls = {}
         for name in products:
             rest = every - {name}
@@ -123,36 +138,50 @@ def scan(
             state.tried += 1
             told()
         state.alone[form] = kls
-        return sorted(products, key=lambda name: -kls[name] / (costs or {}).get(name, 1.0))
+        return kls
 
     state = Found(Layout(), 0.0, 0.0, 0.0, False)
     layout = Layout()
     if not judge(layout):
-        total += len(products) * (2 if per_token else 1) + 12
-        worst = rank("tensor")
-        finest = Layout(every)
-        holds = per_token and judge(finest)
-        if holds:
-            layout = Layout(frozenset(worst[: _fewest(len(worst), lambda n: judge(Layout(frozenset(worst[:n]))))]))
-        elif per_token and seen[finest]["kl"] < _WORTH * seen[layout]["kl"]:
-            worst_token = rank("token")
-
-            def without(n: int) -> Layout:
-                floats = frozenset(worst_token[:n])
-                return Layout(every - floats, floats)
-
-            gone = without(_fewest(len(products), lambda n: judge(without(n)))).floats
-            left = [name for name in worst if name not in gone]
-            tokens = _fewest(len(left), lambda n: judge(Layout(frozenset(left[:n]), gone)))
-            layout = Layout(frozenset(left[:tokens]), gone)
-        else:
-            count = _fewest(len(worst), lambda n: judge(Layout(floats=frozenset(worst[:n]))))
-            layout = Layout(floats=frozenset(worst[:count]))
+        total += len(products) * (2 if per_token else 1) + 8
+        tensor = damage("tensor")
+        token = damage("token") if per_token else tensor
+        known = costs or {}
+        steps = refinements({name: (tensor[name], token[name], known.get(name, Costs())) for name in products})
+        layout = after(steps, _fewest(len(steps), lambda n: judge(after(steps, n))))
     state.layout, state.holds = layout, judge(layout)
     state.expected, state.agreement, state.kl = (seen[layout][key] for key in ("expected", "agreement", "kl"))
     total = state.tried
     told()
     return state
+
+
+def refinements(products: Mapping[str, tuple[float, float, Costs]]) -> list[tuple[str, str]]:
+    """(product, finer form) in the order in which they save most damage for their time.
+
+    Args:
+        products: by name, damage with one scale a tensor, damage with one a token, and costs.
+
+    Returns:
+        up to two steps a product, `token` before `float`; the first is left out where float32 at once saves more for
+        its time.
+    """
+    steps: list[tuple[float, str, str]] = []
+    for name, (tensor, token, cost) in products.items():
+        saved, whole = (tensor - token) / cost.token, tensor / cost.floats
+        if token < tensor and saved > whole:
+            steps.append((saved, name, "token"))
+            whole = token / max(cost.floats - cost.token, _LEAST)
+            whole = min(whole, saved)  # never before the step that it follows
+        steps.append((whole, name, "float"))
+    return [(name, form) for _, name, form in sorted(steps, key=lambda step: -step[0])]
+
+
+def after(steps: Sequence[tuple[str, str]], count: int) -> Layout:
+    """The forms after the first refinements."""
+    form = dict(steps[:count])
+    token = frozenset(name for name, last in form.items() if last == "token")
+    return Layout(token, frozenset(form) - token)
 
 
 def _fewest(most: int, holds: Callable[[int], bool]) -> int:

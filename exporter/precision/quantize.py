@@ -54,15 +54,19 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def product_costs(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, float]:
-    """Multiply-accumulates of some products of a graph with inferred shapes, by name."""
+def product_sizes(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, tuple[int, int, int]]:
+    """Rows, inner size and columns of some products of a graph with inferred shapes, by name."""
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     sizes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*model.graph.value_info, *model.graph.output)
     }
-    wanted = (node for node in model.graph.node if node.name in nodes)
-    return {node.name: float(math.prod(sizes[node.output[0]]) * weights[node.input[1]][0]) for node in wanted}
+    found = {}
+    for node in model.graph.node:
+        if node.name in nodes:
+            inner, columns = weights[node.input[1]]
+            found[node.name] = (math.prod(sizes[node.output[0]][:-1]), int(inner), int(columns))
+    return found
 
 
 def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme: Scheme) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrim.calibration.sensitivity import Layout, scan
+from vitrim.calibration.sensitivity import Costs, Layout, after, refinements, scan
 from vitrim.exporter.fidelity import fidelity
 
 PRODUCTS = [f"p{index}" for index in range(12)]
@@ -90,7 +90,7 @@ def test_a_scale_a_token_before_float() -> None:
     found = find(run, per_token=True)
     assert found.layout == Layout(token=frozenset({"p3", "p7", "p8"}))
     assert found.holds
-    assert set(found.alone) == {"tensor"}  # the finer form holds for all, so only the coarse one is ranked
+    assert set(found.alone) == {"tensor", "token"}
     assert found.to_dict()["scale_a_token"] == ["p3", "p7", "p8"]
 
 
@@ -101,7 +101,7 @@ def test_float_where_a_scale_a_token_is_not_enough() -> None:
     assert (found.holds, found.agreement) == (True, 1.0)
     assert set(found.alone) == {"tensor", "token"}
     whole = [layout for layout, images in run.layouts if images == COUNT]
-    assert len(whole) == len(set(whole)) <= 2 + 2 * ceil(log2(len(PRODUCTS) + 1)) + 1
+    assert len(whole) == len(set(whole)) <= 2 + ceil(log2(2 * len(PRODUCTS) + 1))
     assert not any(layout.token & layout.floats for layout in whole)
 
 
@@ -195,5 +195,26 @@ def test_a_real_model() -> None:
 def test_the_most_damage_for_the_least_cost_goes_first() -> None:
     run = Fake({"p1": 3, "p2": 2})
     assert find(run).layout.floats == {"p1"}
-    costs = dict.fromkeys(PRODUCTS, 1.0) | {"p1": 10.0}
+    costs = dict.fromkeys(PRODUCTS, Costs()) | {"p1": Costs(5, 10)}
     assert find(run, costs=costs).layout.floats == {"p2"}
+
+
+def test_refinements_go_by_what_they_save_for_their_time() -> None:
+    steps = refinements(
+        {
+            "much for little": (10, 1, Costs(1, 3)),  # 9 by a scale a token, then 1 / 2
+            "float at once": (6, 5, Costs(1, 2)),  # 1 by a scale a token, but 3 by float32
+            "no better a token": (4, 4, Costs(1, 2)),
+            "harmless": (0, 0, Costs()),
+        }
+    )
+    assert steps == [
+        ("much for little", "token"),
+        ("float at once", "float"),
+        ("no better a token", "float"),
+        ("much for little", "float"),
+        ("harmless", "float"),
+    ]
+    assert after(steps, 0) == Layout()
+    assert after(steps, 2) == Layout(frozenset({"much for little"}), frozenset({"float at once"}))
+    assert after(steps, 5).floats == {"much for little", "float at once", "no better a token", "harmless"}
