@@ -156,7 +156,7 @@ def test_unchanged_stages_are_skipped_and_changed_ones_are_not(tmp_path: Path) -
     heard = Heard()
     api.export(small(), tmp_path / "out", listener=heard)
     assert [name for name, cached in heard.stages.items() if cached] == [
-        "calibrate", "trace", "passes", "bench", "parity", "fidelity"
+        "calibrate", "trace", "passes", "forms", "bench", "parity", "fidelity"
     ]  # fmt: skip
     heard = Heard()
     api.export(small(bench={"runs": 6}), tmp_path / "out", listener=heard)
