@@ -34,10 +34,10 @@ from vitrim.exporter.runtime.runners import OrtRunner, run_all
 VIT = {"name": "vit_tiny_patch16_224", "checkpoint": "vit_tiny_patch16_224.augreg.safetensors"}
 DEIT = {"name": "deit_small_patch16_224", "random": 0}
 ROWS: tuple[tuple[str, dict[str, Any], str, float, float], ...] = (  # ... GMACs left, agreement to be expected
-    ("ViT-Ti", VIT, "evit", 0.652, 0.983),
+    ("ViT-Ti", VIT, "evit", 0.652, 0.988),
     ("ViT-Ti, any answer", VIT, "evit", 0.652, 0.0),
     ("DeiT-S, random weights, any answer", DEIT, "evit", 0.652, 0.0),
-    ("DeiT-S, random weights", DEIT, "evit", 0.652, 0.983),
+    ("DeiT-S, random weights", DEIT, "evit", 0.652, 0.988),
 )
 SCALES = (1, 10, 100)
 _HEAD = (
