@@ -12,6 +12,7 @@ import onnx.shape_inference
 from onnx import TensorProto
 
 from .bare import without_weights
+from .errors import UnsupportedError
 from .findings import DEFAULT_DOMAINS, Finding, Known, all_nodes, attribute, damage, has_data, name_of, opset_of
 from .lint_types import check_model_types, check_types
 from .targets import INTEGER_OPERATORS, Target
@@ -76,6 +77,17 @@ def lint(model: onnx.ModelProto, target: Target) -> list[Finding]:
         findings, errors first; an empty list means that nothing is known against it.
     """
     return lint_all(model, [target])[target.name]
+
+
+def require_fit(model: onnx.ModelProto, target: Target, what: str) -> None:
+    """Refuse a graph that a target does not take.
+
+    Raises:
+        UnsupportedError: the first error; `what` begins the message.
+    """
+    errors = [finding for finding in lint(model, target) if finding.severity == "error"]
+    if errors:
+        raise UnsupportedError(f"{what} is not fit for {target.name}: {errors[0]}")
 
 
 def lint_all(model: onnx.ModelProto, targets: Iterable[Target]) -> dict[str, list[Finding]]:

@@ -15,7 +15,7 @@ import onnx
 from ..exporter.budget import Budget
 from ..exporter.ends import Ends, rewrite_ends
 from ..exporter.errors import UnsupportedError
-from ..exporter.lint import lint, operator_table
+from ..exporter.lint import operator_table, require_fit
 from ..exporter.passes.base import PassReport
 from ..exporter.passes.pipeline import rewrite
 from ..exporter.pruned import Output, deployable
@@ -108,9 +108,7 @@ def rewrite_all(
             if not any(prop.key == "vitrim.target" for prop in rewritten.metadata_props):
                 rewritten.metadata_props.add(key="vitrim.target", value=target.name)
             finished, ended = rewrite_ends(rewritten, ends, image)
-            findings = [finding for finding in lint(finished, target) if finding.severity == "error"]
-            if findings:
-                raise UnsupportedError(f"the {kind} graph is not fit for {target.name}: {findings[0]}")
+            require_fit(finished, target, f"the {kind} graph")
             save(finished, folder / f"{kind}.{form}.onnx")
             gc.collect()  # so do graphs of nodes and tensors
             reports[f"{kind}.{form}"] = {

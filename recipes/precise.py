@@ -17,7 +17,7 @@ from ..calibration.images import ImageSource, choose, read_some
 from ..calibration.sensitivity import Costs, Found, Layout, scan
 from ..exporter.errors import InputError, UnsupportedError
 from ..exporter.fidelity import expected_agreement
-from ..exporter.lint import lint
+from ..exporter.lint import require_fit
 from ..exporter.models import Preprocess
 from ..exporter.passes.pipeline import with_shapes
 from ..exporter.pixels import to_pixels
@@ -136,9 +136,7 @@ def write_precision(
         report["reason"] = f"not timed against float32: {trial['not_timed']}; `vitrim bench` does it on the device"
     for kind, model in written.items():
         model.metadata_props.add(key="vitrim.precision", value="fp16" if kind == "fp16" else section.name)
-        errors = [finding for finding in lint(model, target) if finding.severity == "error"]
-        if errors:
-            raise UnsupportedError(f"the {kind} graph in {section.name} is not fit for {target.name}: {errors[0]}")
+        require_fit(model, target, f"the {kind} graph in {section.name}")
         save(model, folder / f"{kind}.onnx")
     if written and target.runtime == "tensorrt":
         save(emulated(written["pruned"]), folder / PROOF)
@@ -196,7 +194,8 @@ def _int8(
     pruned = models["pruned"]
     equalized, count = _equalized(pruned, images[: section.images]) if section.equalize else (pruned, 0)
     products = quantizable(equalized)
-    wanted = [name for name in products if name not in _named(section, pruned)]
+    named, limit = _named(section, pruned), limits_of(section).agreement
+    wanted = [name for name in products if name not in named]
     make = _Maker(section, target, equalized, wanted, images)
     reference = _logits(pruned, images, threads)
     found = scan(
@@ -204,16 +203,15 @@ def _int8(
         lambda layout, some: _logits(make(layout), some, threads),
         images,
         reference,
-        limits_of(section).agreement,
+        limit,
         per_token=not target.symmetric,
         costs=costs_of(equalized, wanted),
         progress=listener.progress,
     )
-    limit = limits_of(section).agreement
     if not found.holds:
         listener.note(f"with every product in float32 only {found.expected:.1%} of the top classes hold")
     candidates = {"static": make(found.layout)}
-    alone = OrtRunner(candidates["static"].SerializeToString()).batch == 1
+    alone = pruned.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
     if not target.symmetric and alone:  # in a batch, an image's answer would depend on the others
         dynamic = with_dynamic(equalized, [name for name in wanted if name not in found.layout.floats])
         if expected_agreement(reference, _logits(dynamic, images, threads)) >= limit:
@@ -278,9 +276,9 @@ class _Maker:
         )
         scheme: Any = "tensorrt" if symmetric else "onnxruntime"
         self.quantized = with_qdq(self.model, ranges, self.products, scheme)
-        reads = {node.name: node.input[0] for node in self.model.graph.node if node.name in set(self.products)}
-        for name, tensor in reads.items():
-            low, high = (float(np.min(value)) for value in ranges[tensor].range_value)
+        reads = {node.name: node.input[0] for node in self.model.graph.node}
+        for name in self.products:
+            low, high = (float(np.min(value)) for value in ranges[reads[name]].range_value)
             if -low <= HARDLY_NEGATIVE * high:
                 self.lowest[name] = low
 

@@ -150,9 +150,13 @@ def climb(
     if budget is not None:
         rungs += eager_rungs(model, budget, images, reference, section)
     cpu_only = None
+
+    def run(path: Path) -> tuple[Outputs, str | None]:
+        runner, why = runner_for(path, target, threads)
+        return run_all(on_images(runner, preprocess), images, runner.batch, listener.progress), why
+
     for name, path in graphs.items():
-        runner, cpu_only = runner_for(path, target, threads)
-        outputs = run_all(on_images(runner, preprocess), images, runner.batch, listener.progress)
+        outputs, cpu_only = run(path)
         rung = compare(name, reference, outputs, atol=section.atol, tie=section.tie, replay=replay)
         if budget is not None and not rung.passed and rung.first_offender == "logits":
             rung.first_offender = first_offending_layer(model, budget, images[:batch], section.atol, target) or "logits"
@@ -161,9 +165,7 @@ def climb(
     if precise is not None:
         name, path, limits = precise
         extra["close"] = {"cosine": limits.cosine, "agreement": limits.agreement}
-        runner, _ = runner_for(path, target, threads)
-        outputs = run_all(on_images(runner, preprocess), images, runner.batch, listener.progress)
-        rungs.append(close(name, reference, outputs, replay=replay, **extra["close"]))
+        rungs.append(close(name, reference, run(path)[0], replay=replay, **extra["close"]))
     return ladder(rungs, section.atol, section.tie, extra), reference
 
 

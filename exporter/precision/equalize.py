@@ -109,7 +109,7 @@ def equalize(model: onnx.ModelProto, maxima: Mapping[str, np.ndarray]) -> tuple[
     Returns:
         the model and how many products were evened out.
     """
-    graph = gs.import_onnx(copy_of(model))
+    graph = gs.import_onnx(model)
     names = Names(graph, "even")
 
     def put(node: gs.Node, index: int, values: np.ndarray) -> None:

@@ -118,7 +118,7 @@ def restored(quantized: onnx.ModelProto, model: onnx.ModelProto, nodes: Collecti
         model: the float32 graph that it was made from.
         nodes: names of the products; those that are in float32 anyway stay as they are.
     """
-    graph = gs.import_onnx(copy_of(quantized))
+    graph = gs.import_onnx(quantized)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     weight_of = {node.name: node.input[1] for node in model.graph.node if node.name in nodes}
     for node in graph.nodes:
