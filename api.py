@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from .exporter.budget import Budget
-    from .exporter.families import Family
+    from .exporter.pruning.budget import Budget
+    from .exporter.pruning.supported import Family
+    from .exporter.pruning.widths import Widths
     from .exporter.runtime.doctor import Check
-    from .exporter.runtime.trt import Compatibility
-    from .exporter.widths import Widths
-    from .recipes.run import Exported
-    from .recipes.schema import Recipe
-    from .recipes.stages import Listener
+    from .exporter.runtime.tensorrt.versions import Compatibility
+    from .recipes.pipeline.recipe import Recipe
+    from .recipes.pipeline.run import Exported
+    from .recipes.pipeline.stage import Listener
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -30,7 +30,7 @@ def recipe(source: RecipeLike, settings: Iterable[str] = ()) -> Recipe:
     Raises:
         InputError: with the YAML path, what was found and what is allowed.
     """
-    from .recipes.load import load_recipe, override, recipe_from
+    from .recipes.pipeline.load import load_recipe, override, recipe_from
 
     if isinstance(source, Mapping):
         return recipe_from(override(dict(source), settings))
@@ -46,10 +46,10 @@ def export(
     listener: Listener | None = None,
     command: list[str] | None = None,
 ) -> Exported:
-    """Take a recipe all the way to a bundle; see `vitrim.recipes.run.export`."""
+    """Take a recipe all the way to a bundle; see `vitrim.recipes.pipeline.run.export`."""
     chosen = recipe(source, settings)
     need_export()
-    from .recipes.run import export as run
+    from .recipes.pipeline.run import export as run
 
     return run(chosen, out, engine_mode=engine, listener=listener, command=command)
 
@@ -61,10 +61,10 @@ def calibrate(
     settings: Iterable[str] = (),
     listener: Listener | None = None,
 ) -> Budget:
-    """Decide a budget and write it as JSON; see `vitrim.recipes.run.calibrate`."""
+    """Decide a budget and write it as JSON; see `vitrim.recipes.pipeline.run.calibrate`."""
     chosen = recipe(source, settings)
     need_export()
-    from .recipes.run import calibrate as run
+    from .recipes.pipeline.run import calibrate as run
 
     return run(chosen, out, listener)
 
@@ -76,10 +76,10 @@ def slim(
     settings: Iterable[str] = (),
     listener: Listener | None = None,
 ) -> Widths:
-    """Make a model narrower and write its checkpoint; see `vitrim.recipes.run.slim`."""
+    """Make a model narrower and write its checkpoint; see `vitrim.recipes.pipeline.run.slim`."""
     chosen = recipe(source, settings)
     need_export()
-    from .recipes.run import slim as run
+    from .recipes.pipeline.run import slim as run
 
     return run(chosen, out, listener)
 
@@ -98,7 +98,7 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
         InputError: no such file, or not ONNX.
     """
     need_export()
-    from .recipes.inspect import inspect as run
+    from .recipes.pipeline.inspect import inspect as run
 
     return run(path, target)
 
@@ -117,14 +117,14 @@ def lint(path: str | os.PathLike[str], target: str | Iterable[str] | None = None
         InputError: no such file, not ONNX, weights missing, or no such target.
     """
     need_export()
-    from .recipes.inspect import lint_file
+    from .recipes.pipeline.inspect import lint_file
 
     return lint_file(path, [target] if isinstance(target, str) else target or ())
 
 
 def targets() -> list[dict[str, Any]]:
     """Every target that there is, as plain data: opset, precisions, missing operators, Jetsons, known faults."""
-    from .exporter.targets import TARGETS
+    from .exporter.core.targets import TARGETS
 
     return [target.to_dict() for target in TARGETS.values()]
 
@@ -136,8 +136,8 @@ def check(
     tie: float | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Verify a bundle and hold it against PyTorch's golden outputs; see `vitrim.exporter.runtime.device`."""
-    from .exporter.runtime.device import check_bundle
+    """Verify a bundle and hold it against PyTorch's golden outputs; see `vitrim.exporter.runtime.commands`."""
+    from .exporter.runtime.commands import check_bundle
 
     return check_bundle(bundle, atol=atol, tie=tie, threads=threads)
 
@@ -154,14 +154,14 @@ def bench(
     out: str | os.PathLike[str] | None = None,
     progress: Any = None,
 ) -> dict[str, Any]:
-    """Time a bundle's dense, pruned and floor graphs, interleaved; see `vitrim.exporter.runtime.device`.
+    """Time a bundle's dense, pruned and floor graphs, interleaved; see `vitrim.exporter.runtime.commands`.
 
     Args:
         out: a JSON file outside the bundle to write the result to, for `compare`.
     """
-    from .exporter.files import atomic_write
+    from .exporter.core.files import atomic_write
     from .exporter.runtime.bundle import refuse_inside
-    from .exporter.runtime.device import bench_bundle
+    from .exporter.runtime.commands import bench_bundle
 
     if out is not None:
         refuse_inside(out, bundle)
@@ -181,12 +181,12 @@ def bench(
 
 
 def compare(results: Iterable[str | os.PathLike[str]]) -> dict[str, Any]:
-    """Lay benchmarks of several devices side by side; see `vitrim.exporter.runtime.results`.
+    """Lay benchmarks of several devices side by side; see `vitrim.exporter.runtime.bench.compare`.
 
     Args:
         results: bundles, or files that `bench` wrote.
     """
-    from .exporter.runtime.results import compare as run
+    from .exporter.runtime.bench.compare import compare as run
 
     return run(list(results))
 
@@ -201,8 +201,8 @@ def build(
     dla_core: int | None = None,
     strict: bool = True,
 ) -> dict[str, Any]:
-    """Build a bundle's engine with this machine's TensorRT and prove it; see `vitrim.exporter.runtime.device`."""
-    from .exporter.runtime.device import build_bundle
+    """Build a bundle's engine with this machine's TensorRT and prove it; see `vitrim.exporter.runtime.commands`."""
+    from .exporter.runtime.commands import build_bundle
 
     return build_bundle(
         bundle,
@@ -224,20 +224,20 @@ def doctor(deep: bool = True) -> list[Check]:
 
 def recipes() -> dict[str, str]:
     """Recipes that ship, by name, with the first line of each."""
-    from .recipes.load import shipped
+    from .recipes.pipeline.load import shipped
 
     return {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped().items()}
 
 
 def models(wanted: str = "", progress: Any = None) -> list[Family]:
-    """Which of timm's models vitrim takes, by family; see `vitrim.exporter.families`.
+    """Which of timm's models vitrim takes, by family; see `vitrim.exporter.pruning.supported`.
 
     Args:
         wanted: part of a family's or a model's name; empty asks all of timm, which takes minutes.
         progress: called with (models done, models).
     """
     need_export()
-    from .exporter.families import survey
+    from .exporter.pruning.supported import survey
 
     return survey(wanted, progress)
 
@@ -250,7 +250,7 @@ def new(model: str) -> str:
         UnsupportedError: vitrim does not take it.
     """
     need_export()
-    from .recipes.new import new_recipe
+    from .recipes.pipeline.new import new_recipe
 
     return new_recipe(model)
 
@@ -263,7 +263,7 @@ def need_export() -> None:
     """
     from importlib.util import find_spec
 
-    from .exporter.errors import EnvironmentLackError
+    from .exporter.core.errors import EnvironmentLackError
 
     missing = [name for name in ("torch", "timm", "onnx", "onnxscript", "onnx_graphsurgeon") if find_spec(name) is None]
     if missing:

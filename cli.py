@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
-from . import __version__, api, screen
-from .exporter.errors import NotFasterError, ParityError, VitrimError
-from .exporter.files import atomic_write
+from . import __version__, api
+from . import cli_output as screen
+from .exporter.core.errors import NotFasterError, ParityError, VitrimError
+from .exporter.core.files import atomic_write
 
 EPILOG = "Exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here."
 
@@ -318,7 +319,7 @@ def recipes(schema: bool, as_json: bool, quiet: bool, print_python: bool) -> Non
     if shows("recipes", {}, print_python):
         return
     if schema:
-        from .recipes.schema import json_schema
+        from .recipes.pipeline.recipe import json_schema
 
         click.echo(json.dumps(json_schema(), indent=2))
         return
@@ -393,7 +394,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        from .exporter.files import explain_os_error
+        from .exporter.core.files import explain_os_error
 
         _end(str(explain_os_error(error, error.filename or "the output")), VitrimError.exit_code)
     except MemoryError:

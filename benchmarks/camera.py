@@ -20,17 +20,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from vitrim.exporter.ends import Ends, rewrite_ends
-from vitrim.exporter.files import atomic_write
-from vitrim.exporter.models import create_model, preprocessing
-from vitrim.exporter.passes.pipeline import rewrite
-from vitrim.exporter.pixels import from_pixels
-from vitrim.exporter.pruned import deployable
-from vitrim.exporter.runtime.bench import environment, repeat
+from vitrim.exporter.core.files import atomic_write
+from vitrim.exporter.core.preprocess import from_pixels
+from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.graph.io import Ends, rewrite_ends
+from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.trace import trace
+from vitrim.exporter.pruning.load import create_model, preprocessing
+from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.runtime.bench.interleave import environment, repeat
+from vitrim.exporter.runtime.bench.stats import paired_ratio
 from vitrim.exporter.runtime.runners import OrtRunner
-from vitrim.exporter.runtime.stats import paired_ratio
-from vitrim.exporter.targets import get_target
-from vitrim.exporter.trace import trace
 
 SIDE, PATCH = 224, 16
 STEMS = {

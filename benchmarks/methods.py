@@ -81,10 +81,10 @@ ROWS = (
 
 def load(label: str, data: Path | None) -> tuple[Any, Any]:
     """A model and the source of its test images."""
-    from vitrim.calibration.images import open_images
-    from vitrim.exporter.models import create_model, preprocessing
-    from vitrim.recipes.inputs import open_model, open_sources
-    from vitrim.recipes.load import load_recipe
+    from vitrim.calibration.images.sources import open_images
+    from vitrim.exporter.pruning.load import create_model, preprocessing
+    from vitrim.recipes.pipeline.load import load_recipe
+    from vitrim.recipes.pipeline.open import open_model, open_sources
 
     if label == QUICKSTART:
         recipe = load_recipe(QUICKSTART)
@@ -99,12 +99,12 @@ def load(label: str, data: Path | None) -> tuple[Any, Any]:
 
 def make_budget(model: Any, row: Row, ratio: float) -> Any:
     """The row's budget at a share of the dense GMACs; blocks are scaled from twelve."""
-    from vitrim.calibration.cost import dense_plan, model_macs
-    from vitrim.calibration.rules import default_rule
-    from vitrim.calibration.solve import from_target
-    from vitrim.exporter.methods import get_method
-    from vitrim.exporter.methods.stage import parse_parameters
-    from vitrim.exporter.shape import describe
+    from vitrim.calibration.tokens.cost import dense_plan, model_macs
+    from vitrim.calibration.tokens.rules import default_rule
+    from vitrim.calibration.tokens.solve import from_target
+    from vitrim.exporter.pruning.methods import get_method
+    from vitrim.exporter.pruning.methods.base import parse_parameters
+    from vitrim.exporter.pruning.shape import describe
 
     shape = describe(model)
     parameters = parse_parameters(dict(row.parameters), get_method(row.method).Parameters, "parameters")
@@ -118,8 +118,8 @@ def answers(label: str, data: Path | None, row: Row | None, ratio: float, thread
     """Logits of the dense model (no row) or of a pruned one, and its tokens and cost."""
     import torch
 
-    from vitrim.calibration.images import read_all
-    from vitrim.exporter.pruned import PrunedViT
+    from vitrim.calibration.images.sources import read_all
+    from vitrim.exporter.pruning.vit import PrunedViT
 
     torch.set_num_threads(threads)
     model, source = load(label, data)
@@ -137,14 +137,14 @@ def answers(label: str, data: Path | None, row: Row | None, ratio: float, thread
 
 def latency(label: str, data: Path | None, row: Row, ratio: float, rounds: int, folder: Path) -> dict[str, Any]:
     """Speed-up over dense and overhead over free slicing at batch 1, fused attention everywhere; graphs in `folder`."""
-    from vitrim.exporter.passes.pipeline import rewrite
-    from vitrim.exporter.pruned import PrunedViT
-    from vitrim.exporter.runtime.bench import interleave
+    from vitrim.exporter.core.targets import get_target
+    from vitrim.exporter.graph.passes.table import rewrite
+    from vitrim.exporter.graph.trace import save, trace
+    from vitrim.exporter.pruning.vit import PrunedViT
+    from vitrim.exporter.runtime.bench.interleave import interleave
+    from vitrim.exporter.runtime.bench.stats import paired_ratio
     from vitrim.exporter.runtime.runners import OrtRunner
-    from vitrim.exporter.runtime.stats import paired_ratio
-    from vitrim.exporter.targets import get_target
-    from vitrim.exporter.trace import save, trace
-    from vitrim.recipes.graphs import KINDS, budget_of
+    from vitrim.recipes.pipeline.graphs import KINDS, budget_of
 
     model, _ = load(label, data)
     budget = make_budget(model, row, ratio)
@@ -213,7 +213,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 def table(label: str, dense: dict[str, Any], rows: list[tuple[Row, dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
     """The lines of one model's table, best agreement first; paired against the best."""
-    from vitrim.exporter.fidelity import fidelity
+    from vitrim.exporter.core.answers import fidelity
 
     reference = np.array(dense["logits"])
     labels = None if dense["labels"] is None else np.array(dense["labels"])
@@ -316,8 +316,8 @@ def main(
     """Measure what is not measured yet, and write table and plot."""
     import tempfile
 
-    from vitrim.exporter.files import atomic_write
-    from vitrim.exporter.runtime.machine import environment
+    from vitrim.exporter.core.files import atomic_write
+    from vitrim.exporter.runtime.machine.environment import environment
 
     labels = [label for label in (QUICKSTART, *(MODELS if data else ())) if only in (None, label)]
     chosen = [row for row in ROWS if not wanted or any(re.search(part, row.title) for part in wanted)]

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from vitrim import api
-from vitrim.exporter.files import atomic_write
+from vitrim.exporter.core.files import atomic_write
 
 ALL = ("zero_tprune", "ppt", "frugal", "tome", "tofu", "evit", "evit+fuse", "ats", "uniform", "random")
 

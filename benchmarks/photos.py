@@ -18,18 +18,18 @@ import click
 import numpy as np
 import torch
 
-from vitrim.calibration.cost import dense_plan, gmacs, model_macs
-from vitrim.calibration.images import open_images, read_all
-from vitrim.calibration.presets import get_preset
-from vitrim.calibration.rules import default_rule
-from vitrim.calibration.search import search
-from vitrim.calibration.solve import Rule, Stage, from_preset, from_target, make_budget
-from vitrim.exporter.budget import Budget
-from vitrim.exporter.fidelity import fidelity
-from vitrim.exporter.files import atomic_write
-from vitrim.exporter.models import create_model, preprocessing
-from vitrim.exporter.pruned import PrunedViT
-from vitrim.exporter.shape import ViTShape, describe
+from vitrim.calibration.images.sources import open_images, read_all
+from vitrim.calibration.tokens.cost import dense_plan, gmacs, model_macs
+from vitrim.calibration.tokens.presets import get_preset
+from vitrim.calibration.tokens.rules import default_rule
+from vitrim.calibration.tokens.search import search
+from vitrim.calibration.tokens.solve import Rule, Stage, from_preset, from_target, make_budget
+from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.files import atomic_write
+from vitrim.exporter.pruning.budget import Budget
+from vitrim.exporter.pruning.load import create_model, preprocessing
+from vitrim.exporter.pruning.shape import ViTShape, describe
+from vitrim.exporter.pruning.vit import PrunedViT
 
 MODELS = {
     "DeiT-Ti": ("deit_tiny_patch16_224", "deit_tiny_patch16_224.fb_in1k.safetensors"),

@@ -19,8 +19,8 @@ from typing import Any
 import click
 
 from vitrim import api
-from vitrim.exporter.files import atomic_write
-from vitrim.recipes.load import load_recipe
+from vitrim.exporter.core.files import atomic_write
+from vitrim.recipes.pipeline.load import load_recipe
 
 XPRUNER = {"method": "xpruner"}
 HEADER = """| model | how | million parameters | ONNX MB | GMACs | ms, batch 1 | speed-up (95 %) | top-1 | agreement | narrower = masked |

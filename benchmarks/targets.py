@@ -23,17 +23,17 @@ import onnxruntime
 import torch
 
 from vitrim import api
-from vitrim.exporter.files import atomic_write
-from vitrim.exporter.lint import lint, operator_table
-from vitrim.exporter.passes.hold import run_once
-from vitrim.exporter.passes.pipeline import rewrite
-from vitrim.exporter.pruned import deployable
-from vitrim.exporter.targets import TARGETS
-from vitrim.exporter.trace import trace
-from vitrim.recipes.inputs import first_images, open_model, open_sources
-from vitrim.recipes.plan import make_plan
-from vitrim.recipes.prove import steadiest
-from vitrim.recipes.stages import Silence
+from vitrim.exporter.core.files import atomic_write
+from vitrim.exporter.core.targets import TARGETS
+from vitrim.exporter.graph.lint.check import lint, operator_table
+from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.trace import trace
+from vitrim.exporter.graph.verify import run_once
+from vitrim.exporter.pruning.vit import deployable
+from vitrim.recipes.pipeline.calibrate import make_plan
+from vitrim.recipes.pipeline.open import first_images, open_model, open_sources
+from vitrim.recipes.pipeline.parity import steadiest
+from vitrim.recipes.pipeline.stage import Silence
 
 
 @click.command()

@@ -12,7 +12,7 @@ SMALL = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_hea
 
 def small_vit(name: str = "vit_tiny_patch16_224", seed: int = 0, sharp: float = 4.0, **args: Any) -> Any:
     """A small random ViT whose attention is not near-uniform, so that decisions are no near-ties."""
-    from vitrim.exporter.models import create_model
+    from vitrim.exporter.pruning.load import create_model
 
     model: Any = create_model(name, args={**SMALL, **args}, random=seed)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -42,8 +42,8 @@ def budget_for(
     model: Any, stages: dict[int, int], method: str = "zero_tprune", parameters: Any = None, **options: Any
 ) -> Any:
     """A budget for a model: `stages` maps a block to the tokens after it."""
-    from vitrim.exporter.budget import parse_budget
-    from vitrim.exporter.shape import describe
+    from vitrim.exporter.pruning.budget import parse_budget
+    from vitrim.exporter.pruning.shape import describe
 
     shape = describe(model)
     return parse_budget(
@@ -59,7 +59,7 @@ def budget_for(
 
 def export_module(module: torch.nn.Module, x: torch.Tensor) -> Any:
     """A module as the pipeline traces one: dynamo, opset 20, input `x`, output `y`."""
-    from vitrim.exporter.trace import quiet, strip_exporter_notes
+    from vitrim.exporter.graph.trace import quiet, strip_exporter_notes
 
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -78,7 +78,7 @@ SMALL_SWIN = {
 
 def small_swin(seed: int = 0) -> Any:
     """A small random Swin of four blocks, the second and fourth shifted, with biases that are not zero."""
-    from vitrim.exporter.models import create_model
+    from vitrim.exporter.pruning.load import create_model
 
     model: Any = create_model("swin_tiny_patch4_window7_224", args=SMALL_SWIN, random=seed)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -91,8 +91,8 @@ def small_swin(seed: int = 0) -> Any:
 
 def random_widths(model: Any, seed: int = 0) -> Any:
     """Random heads and neurons of every block, at least one of each."""
-    from vitrim.exporter.slim import parts_of
-    from vitrim.exporter.widths import Widths
+    from vitrim.exporter.pruning.slim import parts_of
+    from vitrim.exporter.pruning.widths import Widths
 
     draw = np.random.default_rng(seed)
 
@@ -114,8 +114,8 @@ def random_widths(model: Any, seed: int = 0) -> Any:
 
 def source_for(model: Any, count: int = 6, labelled: bool = True, seed: int = 0) -> Any:
     """Noise images of a model's size, with random labels or none."""
-    from vitrim.calibration.images import ArrayImages
-    from vitrim.exporter.models import preprocessing
+    from vitrim.calibration.images.sources import ArrayImages
+    from vitrim.exporter.pruning.load import preprocessing
 
     preprocess = preprocessing(model)
     draw = np.random.default_rng(seed)
@@ -142,7 +142,7 @@ def small_recipe(**sections: Any) -> dict[str, Any]:
 
 def make_evidence(seed: int, heads: int, patches: int, prefix: int, block: tuple[int, int] = (0, 1)) -> Any:
     """Random evidence of two images in float64."""
-    from vitrim.exporter.methods.stage import Evidence
+    from vitrim.exporter.pruning.methods.base import Evidence
 
     generator = torch.Generator().manual_seed(seed)
     tokens = patches + prefix

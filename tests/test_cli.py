@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from vitrim import api
 from vitrim.cli import cli
-from vitrim.exporter.runtime.bench import report
+from vitrim.exporter.runtime.bench.interleave import report
 
 COMMANDS = [
     "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes",
@@ -31,7 +31,7 @@ def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
 def test_importing_the_cli_imports_nothing_heavy() -> None:
     heavy = ("torch", "timm", "onnx", "onnxruntime", "onnx_graphsurgeon", "matplotlib")
     code = (
-        "import sys, vitrim.cli, vitrim.api, vitrim.exporter.runtime.device;"
+        "import sys, vitrim.cli, vitrim.api, vitrim.exporter.runtime.commands;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from vitrim.calibration.images import open_images, read_all
-from vitrim.calibration.rules import default_rule
-from vitrim.calibration.solve import from_target, make_budget
-from vitrim.exporter.fidelity import fidelity
-from vitrim.exporter.models import create_model, preprocessing
-from vitrim.exporter.passes.pipeline import rewrite
-from vitrim.exporter.pruned import PrunedViT, TorchRunner
+from vitrim.calibration.images.sources import open_images, read_all
+from vitrim.calibration.tokens.rules import default_rule
+from vitrim.calibration.tokens.solve import from_target, make_budget
+from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.trace import trace
+from vitrim.exporter.pruning.load import create_model, preprocessing
+from vitrim.exporter.pruning.shape import describe
+from vitrim.exporter.pruning.vit import PrunedViT, TorchRunner
 from vitrim.exporter.runtime.parity import compare
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
-from vitrim.exporter.shape import describe
-from vitrim.exporter.targets import get_target
-from vitrim.exporter.trace import trace
 
 COUNT = 60
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..files import atomic_write, explain_os_error, sha256
+from ..core.errors import InputError
+from ..core.files import atomic_write, explain_os_error, sha256
 from .publish import replace_folder, staging_folder, sweep
 
 MANIFEST = "manifest.json"

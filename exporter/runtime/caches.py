@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..files import explain_os_error, sha256
+from ..core.errors import InputError
+from ..core.files import explain_os_error, sha256
 
 VARIABLE = "VITRIM_CACHE"
 

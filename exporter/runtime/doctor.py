@@ -13,12 +13,12 @@ from importlib import util
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .caches import VARIABLE, cache_root, describe_cache, refuse_foreign_folder
-from .gpu import cuda_device
-from .jetpack import TABLE, jetpack_of, read_l4t, tensorrt_remedy
-from .machine import cpu_name, usable_cores
-from .machine import version as exact_version
+from .machine.environment import cpu_name, usable_cores
+from .machine.environment import version as exact_version
+from .machine.gpu import cuda_device
+from .machine.jetpack import TABLE, jetpack_of, read_l4t, tensorrt_remedy
 from .providers import TENSORRT, pair_problem
 
 
@@ -161,7 +161,7 @@ def _timm_imports(run: Callable[[str], tuple[bool, str]]) -> Check:
 
 def _engines(run: Callable[[str], tuple[bool, str]], root: Path) -> Check:
     """Whether the TensorRT that is installed can build here; in a child, because it may take the process with it."""
-    worked, said = run("from vitrim.exporter.runtime.engine import why_not; print(why_not() or 'works')")
+    worked, said = run("from vitrim.exporter.runtime.tensorrt.engine import why_not; print(why_not() or 'works')")
     if worked and said == "works":
         return Check("tensorrt engines", "ok", "can be built here")
     remedy = "check nvidia-smi" if "no GPU" in said else tensorrt_remedy(said, root)

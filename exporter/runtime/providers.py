@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import gpu
 from .caches import cache_key, cache_root, private_folder
-from .machine import version
-from .trt import Precision, version_of
+from .machine import gpu
+from .machine.environment import version
+from .tensorrt.versions import Precision, version_of
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..files import explain_os_error
+from ..core.files import explain_os_error
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # What systems and file systems answer that cannot exchange names: old kernels, overlays, network mounts, sandboxes.

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import EnvironmentLackError, InputError
-from ..targets import Target
+from ..core.errors import EnvironmentLackError, InputError
+from ..core.targets import Target
 from .caches import graph_hash
 from .providers import CPU, named, provider_options
-from .trt import Precision
+from .tensorrt.versions import Precision
 
 if TYPE_CHECKING:
     Outputs = dict[str, np.ndarray]

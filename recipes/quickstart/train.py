@@ -21,8 +21,8 @@ import torch
 from timm.layers import build_sincos2d_pos_embed
 from torch.nn import functional as F
 
-from ...calibration.synthetic import CLASSES, make_images
-from ...exporter.files import atomic_path
+from ...calibration.images.generated import CLASSES, make_images
+from ...exporter.core.files import atomic_path
 from . import HELD_OUT_SEED, MODEL_ARGS, MODEL_NAME, TRAIN_SEED
 
 POOL = 12_000

@@ -9,9 +9,9 @@ import yaml
 from safetensors import safe_open
 
 from vitrim import api
-from vitrim.calibration.synthetic import CLASSES, make_images
-from vitrim.exporter.models import create_model
-from vitrim.recipes.load import shipped
+from vitrim.calibration.images.generated import CLASSES, make_images
+from vitrim.exporter.pruning.load import create_model
+from vitrim.recipes.pipeline.load import shipped
 from vitrim.recipes.quickstart import HELD_OUT_SEED, MODEL_ARGS, MODEL_NAME, TRAIN_SEED, WEIGHTS
 from vitrim.recipes.quickstart.train import accuracy
 
@@ -57,9 +57,9 @@ def test_other_sizes(size: int) -> None:
 
 def test_importance_matters_on_it() -> None:
     """Few patches decide: of 196, the 12 best by score hurt less than 12 random ones do on average."""
-    from vitrim.calibration.solve import Stage, make_budget
-    from vitrim.exporter.pruned import PrunedViT
-    from vitrim.exporter.shape import describe
+    from vitrim.calibration.tokens.solve import Stage, make_budget
+    from vitrim.exporter.pruning.shape import describe
+    from vitrim.exporter.pruning.vit import PrunedViT
     from vitrim.recipes.quickstart.train import as_input
 
     model = create_model(MODEL_NAME, args=MODEL_ARGS, checkpoint=WEIGHTS)

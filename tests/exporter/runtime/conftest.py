@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from polygraphy.util import save_file
 
-from vitrim.exporter.runtime import cuda
+from vitrim.exporter.runtime.tensorrt import cuda
 
 
 class DataType(IntEnum):

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitrim.exporter.errors import EnvironmentLackError, InputError, UnsupportedError
-from vitrim.exporter.runtime import bundle, device
+from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
+from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime import commands as device
 
 MODES = {"plain", "cuda_graph", "with_copies", "copy_in", "copy_out", "gpu_only"}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitrim.exporter.errors import InputError
+from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.runtime import bundle, publish
 
 

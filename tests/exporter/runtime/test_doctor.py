@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime import doctor
-from vitrim.exporter.runtime.jetpack import jetpack_of, read_l4t
-from vitrim.exporter.targets import get_target
+from vitrim.exporter.runtime.machine.jetpack import jetpack_of, read_l4t
 
 RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8\n"
 

@@ -7,15 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from vitrim.exporter.runtime.parity import (
-    close,
-    compare,
-    cosine,
-    describe_error,
-    describe_failure,
-    exact,
-    ladder,
-)
+from vitrim.exporter.runtime.parity import close, compare, cosine, describe_error, describe_failure, exact, ladder
 
 
 def outputs(count: int = 4, gap: float = 0.5) -> dict[str, np.ndarray]:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from small_graphs import doubler
 
-from vitrim.exporter.errors import EnvironmentLackError, InputError
-from vitrim.exporter.runtime import gpu, providers
+from vitrim.exporter.core.errors import EnvironmentLackError, InputError
+from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.runtime import providers
+from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.runners import OrtRunner, runner_for
-from vitrim.exporter.targets import get_target
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 from small_graphs import doubler
 
-from vitrim.exporter.errors import EnvironmentLackError, InputError
+from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 
 

@@ -1,0 +1,1 @@
+"""Images as sources: photos, arrays, generated ones."""

@@ -1,0 +1,192 @@
+"""Monte-Carlo search of a budget on the calibration images.
+
+Nothing is trained, so a random configuration can simply be tried: the Zero-TPrune paper tunes its own this way. Here
+mutations of the best few plans are drawn, brought to the same cost, and judged by the divergence of their outputs from
+the dense model's (KL), which moves long before any top class does.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ...exporter.core.answers import fidelity
+from ...exporter.core.errors import InputError
+from ...exporter.pruning.budget import BlockTokens, Budget
+from ...exporter.pruning.shape import ViTShape, describe
+from ...exporter.pruning.vit import PrunedViT
+from ..images.sources import ImageSource, read_all
+from .cost import model_macs
+from .rules import BY_COUNT
+from .solve import Rule, fill_to_target, make_budget, removable, step_sizes
+
+LARGEST = 256  # images that a trial looks at; more would slow it without ranking plans better
+_ELITE = 6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan before it is brought to its cost.
+
+    Attributes:
+        blocks: of the stages, ascending.
+        weights: how strongly each stage prunes, relative to the others.
+        similar: share of each stage's removal that goes by similarity.
+    """
+
+    blocks: tuple[int, ...]
+    weights: tuple[float, ...]
+    similar: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best plan and how it was found."""
+
+    budget: Budget
+    trials: int
+    kl_of_rule: float
+    kl_of_best: float
+    images: int
+
+    def summary(self) -> dict[str, Any]:
+        """Figures for `budget.json`."""
+        return {
+            "trials": self.trials,
+            "images": self.images,
+            "kl_of_rule": round(self.kl_of_rule, 6),
+            "kl_of_best": round(self.kl_of_best, 6),
+        }
+
+
+def from_budget(budget: Budget) -> Candidate:
+    """The candidate that a budget came from."""
+    prefix = budget.prefix_tokens
+    stages = choosing(budget)
+    if budget.method in BY_COUNT:
+        weights = [float(row.before - row.after) for row in stages]
+    else:
+        weights = [float(np.log((row.before - prefix) / (row.after - prefix))) for row in stages]
+    mean = sum(weights) / len(weights)
+    shares = [int(row.options.get("similar", 0)) / (row.before - row.after) for row in stages]
+    return Candidate(tuple(row.block for row in stages), tuple(w / mean for w in weights), tuple(shares))
+
+
+def choosing(budget: Budget) -> list[BlockTokens]:
+    """The stages that choose patches; one that keeps prefix tokens only has nothing to choose."""
+    return [row for row in budget.stages if row.after > budget.prefix_tokens]
+
+
+def mutate(candidate: Candidate, depth: int, generator: random.Random, with_similar: bool) -> Candidate:
+    """Change one or two things: a block, a weight, a similarity share, or the number of stages (2 to 4)."""
+    stages = list(zip(candidate.blocks, candidate.weights, candidate.similar, strict=True))
+    kinds = ["block", "block", "weight", "weight", "weight", "add", "drop"] + ["similar"] * (2 * with_similar)
+    for _ in range(generator.choice((1, 1, 2))):
+        kind, index = generator.choice(kinds), generator.randrange(len(stages))
+        block, weight, share = stages[index]
+        used = {stage[0] for stage in stages}
+        if kind == "block":
+            block = block + generator.choice((-1, 1))
+            if 0 <= block < depth and block not in used:
+                stages[index] = (block, weight, share)
+        elif kind == "weight":
+            stages[index] = (block, max(0.1, weight * generator.choice((0.6, 0.8, 1.25, 1.6))), share)
+        elif kind == "similar":
+            share = min(1.0, max(0.0, share + generator.choice((-0.3, -0.15, 0.15, 0.3))))
+            stages[index] = (block, weight, share)
+        elif kind == "add" and len(stages) < 4:
+            free = [number for number in range(depth) if number not in used]
+            if free:
+                stages.append((generator.choice(free), generator.choice((0.5, 1.0)), share))
+        elif kind == "drop" and len(stages) > 2:
+            stages.pop(index)
+        stages.sort()
+    blocks, weights, shares = zip(*stages, strict=True)
+    return Candidate(blocks, weights, shares)
+
+
+def to_budget(candidate: Candidate, shape: ViTShape, like: Budget, macs: float) -> Budget | None:
+    """The candidate's largest budget within a cost; None where its stages cannot reach it."""
+    whole = shape.tokens - shape.prefix_tokens
+
+    final = like.stages[-1].after == like.prefix_tokens
+    iterations = next((row.options["iterations"] for row in choosing(like) if "iterations" in row.options), None)
+    steps: Literal["rates", "counts"] = "counts" if like.method in BY_COUNT else "rates"
+    rule = Rule(candidate.blocks, candidate.weights, candidate.similar, iterations, final, steps)
+
+    def build(kept: list[int]) -> Budget:
+        return make_budget(shape, like.method, like.parameters, rule.stages(like.method, shape.depth, whole, kept))
+
+    def cost(kept: list[int]) -> int:
+        return model_macs(shape, build(kept).plan())
+
+    kept = fill_to_target(
+        step_sizes(whole, shape.prefix_tokens, rule), whole, cost, macs, removable(shape.prefix_tokens, rule)
+    )
+    return None if kept is None else build(kept)
+
+
+@torch.inference_mode()
+def search(
+    model: Any,
+    source: ImageSource,
+    start: Budget,
+    macs: float,
+    trials: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    batch: int = 32,
+) -> SearchResult:
+    """Look for a better budget at the same cost.
+
+    Args:
+        model: the dense model.
+        source: calibration images, of which at most `LARGEST` are used.
+        start: the rule's budget.
+        macs: cost that no trial may pass.
+        trials: plans to run.
+        seed: of the draws; the same seed, model and images give the same budget.
+        progress: called with (trials done, trials).
+        batch: images per forward pass.
+
+    Returns:
+        the plan with the smallest divergence from the dense outputs; the rule's own if none is better.
+    """
+    if not choosing(start):
+        raise InputError("prune.search needs a budget that prunes; lower the target")
+    shape = describe(model)
+    depth = shape.depth - (1 if start.stages[-1].after == start.prefix_tokens else 0)
+    images = torch.from_numpy(read_all(source)[:LARGEST])
+    dense = torch.cat([model(piece) for piece in images.split(batch)]).numpy()
+
+    def judge(budget: Budget) -> float:
+        pruned = PrunedViT(model, budget)
+        outputs = [pruned.trace(piece).logits for piece in images.split(batch)]
+        logits = torch.cat([output for output in outputs if output is not None])
+        return float(fidelity(dense, logits.numpy(), None)["kl"])
+
+    generator = random.Random(seed)
+    first = from_budget(start)
+    pool: list[tuple[float, int, Candidate, Budget]] = [(judge(start), 0, first, start)]
+    tried, attempts = {first}, 0
+    of_rule = pool[0][0]
+    while len(tried) <= trials and attempts < 50 * trials:
+        attempts += 1
+        parent = generator.choice(pool[:_ELITE])[2]
+        child = mutate(parent, depth, generator, start.method == "zero_tprune")
+        if child in tried:
+            continue
+        budget = to_budget(child, shape, start, macs)
+        if budget is None or not choosing(budget):
+            continue
+        tried.add(child)
+        pool.append((judge(budget), len(tried), child, budget))
+        pool.sort(key=lambda entry: entry[:2])
+        if progress:
+            progress(len(tried) - 1, trials)
+    return SearchResult(pool[0][3], len(tried) - 1, of_rule, pool[0][0], len(images))

@@ -1,0 +1,1 @@
+"""From images to widths: which heads and neurons stay."""

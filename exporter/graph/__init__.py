@@ -1,0 +1,1 @@
+"""Graphs in ONNX: traced, rewritten, checked, linted, brought to a precision."""

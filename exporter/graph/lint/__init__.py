@@ -1,0 +1,1 @@
+"""What a target refuses of a graph, or takes and computes wrongly."""

@@ -1,0 +1,131 @@
+"""Which nodes stay in float32 when a graph goes to half precision.
+
+::
+
+    keys --Mul--ReduceSum--...--TopK        scores: everything between a projection and a TopK
+    sizes --Log--+
+    q @ k' ------Add--Softmax               softmax, and what is added to its logits, but not the product
+    x --ReduceMean--Sub--...--Div--Mul      normalization, whole or in primitives
+
+1. normalizations and softmaxes by operator, those in primitives by the names that the lowering pass gives;
+2. reductions (sums, means, norms), operators with a wide range such as Exp, integers that become floats (ids above
+   2048 are no fp16 numbers), and scalars that fp16 cannot hold, such as the 1e-12 that keeps a division finite;
+3. the way from a projection to every TopK and comparison (token scores, variances, similarities, power iterations),
+   and whatever else reaches the logits as a decision only;
+4. the way from pixels to the embedded tokens: their weights are too small, and their sums too large, for fp16;
+5. the way from a projection to what is added to a softmax's logits: log(size) of merged tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..passes.base import numpy_dtype, through
+from ..passes.lower_operators import NORM
+
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+NORMALIZATIONS = frozenset(
+    {"LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization", "Softmax", "LogSoftmax"}
+)
+_WIDE = frozenset({"Exp", "Log", "CumSum", "Pow", "Sqrt", "Reciprocal", "TopK", "ArgMax", "ArgMin"})
+_DECISIONS = frozenset({"TopK", "ArgMax", "ArgMin", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+
+
+def is_projection(node: gs.Node) -> bool:
+    """A product with a weight, quantized or not: where the way up from a score ends.
+
+    Scores have products with constants, too (sums, running sums): those carry nothing, see `carrying_nodes`.
+    """
+    if node.op in ("Gemm", "Conv"):
+        return True
+    if node.op != "MatMul":
+        return False
+    weight = through(node.inputs[1], *QDQ)
+    return isinstance(weight, gs.Constant) and weight.values.ndim > 1
+
+
+def carrying_nodes(graph: gs.Graph) -> set[str]:
+    """Names of the nodes whose numbers reach the first output (the logits) as numbers; the others only decide."""
+    stack, found = [graph.outputs[0]], set()
+    while stack:
+        for node in stack.pop().inputs:
+            if node.name not in found:
+                found.add(node.name)
+                stack += [tensor for tensor in node.inputs if node.op in QDQ or _is_float(tensor)]
+    return found
+
+
+def wide_nodes(graph: gs.Graph) -> set[str]:
+    """Names of the nodes that stay in float32, whatever their activations.
+
+    Args:
+        graph: with known types, quantized or not; its first output are the logits.
+    """
+    carrying = carrying_nodes(graph)
+    wide = {node.name for node in graph.nodes if node.name not in carrying or _by_itself(node)}
+    for image in graph.inputs:
+        if image.dtype == np.uint8:
+            wide |= {node.name for node in _embedding(image)}
+    for node in graph.nodes:
+        if node.op in _DECISIONS:
+            wide |= {above.name for above in _way_up(node.inputs, carrying)}
+        if node.op == "Softmax":
+            added = node.inputs[0].inputs[0] if node.inputs[0].inputs else None
+            if added is not None and added.op == "Add":
+                wide.add(added.name)
+                products = [t for t in added.inputs if t.inputs and t.inputs[0].op == "MatMul"]
+                biases = [tensor for tensor in added.inputs if tensor not in products[:1]]
+                wide |= {above.name for above in _way_up(biases, carrying)}
+    return wide
+
+
+def _is_float(tensor: gs.Tensor) -> bool:
+    dtype = numpy_dtype(tensor)
+    return dtype is None or dtype.kind == "f"  # bfloat16 has no numpy equal
+
+
+def _by_itself(node: gs.Node) -> bool:
+    """Cases 1 and 2."""
+    if node.op == "Cast":
+        dtype = numpy_dtype(node.inputs[0])
+        return dtype is not None and dtype.kind in "iu"
+    return _is_normalization(node) or node.op in _WIDE or node.op.startswith("Reduce") or _has_extreme_scalar(node)
+
+
+def _is_normalization(node: gs.Node) -> bool:
+    return node.op in NORMALIZATIONS or node.name.startswith(f"{NORM}_")
+
+
+def _has_extreme_scalar(node: gs.Node) -> bool:
+    least, most = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
+    scalars = [t.values for t in node.inputs if isinstance(t, gs.Constant) and t.values.dtype == np.float32]
+    sizes = [abs(float(value.reshape(-1)[0])) for value in scalars if value.size == 1]
+    return node.op not in QDQ and any(size and not least <= size <= most for size in sizes)
+
+
+def _embedding(image: gs.Tensor) -> Iterator[gs.Node]:
+    """Every node from an image to the first sum behind the product that embeds it."""
+    tensor, embedded = image, False
+    while len(tensor.outputs) == 1:
+        node = tensor.outputs[0]
+        yield node
+        embedded = embedded or is_projection(node)
+        if embedded and node.op == "Add":
+            return
+        tensor = node.outputs[0]
+
+
+def _way_up(tensors: Iterable[gs.Tensor], carrying: set[str]) -> Iterator[gs.Node]:
+    """Every node above some tensors up to the projections, softmaxes and normalizations, which are left out."""
+    stack, seen = list(tensors), set()
+    while stack:
+        for node in stack.pop().inputs:
+            ends = is_projection(node) and node.name in carrying
+            if id(node) in seen or ends or _is_normalization(node) or node.op == "Attention":
+                continue
+            seen.add(id(node))
+            yield node
+            stack += [tensor for tensor in node.inputs if not isinstance(tensor, gs.Constant)]

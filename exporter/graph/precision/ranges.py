@@ -1,0 +1,178 @@
+"""What activations a float graph has on real images: for int8 scales, and to see what half precision would overflow.
+
+Images are streamed: onnxruntime's calibrators keep every activation that they are given until they have made their
+histogram, so they are given a few images at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx.helper
+from onnx import TensorProto
+
+from ...core.errors import InputError
+from ...runtime.runners import OrtRunner
+from ..passes.table import copy_of
+
+Calibrator = Literal["minmax", "percentile", "entropy"]
+_CHUNK = 8  # images between two updates of a histogram
+
+
+def largest_activations(model: onnx.ModelProto, images: Iterable[np.ndarray]) -> dict[str, float]:
+    """Largest absolute value of every float32 activation, measured inside the graph.
+
+    Args:
+        model: float32, with inferred shapes; it is not changed.
+        images: pieces of [n, ...] as the graph takes them.
+
+    Raises:
+        InputError: an activation is NaN or infinite already in float32; it is named.
+    """
+    watched = _Watched(model)
+    largest: dict[str, float] = {}
+    for batch in batches_of(images, watched.runner.shape):
+        for name, value in watched(batch).items():
+            largest[name] = max(largest.get(name, 0.0), value)
+    return largest
+
+
+class _Watched:
+    """A float32 graph that gives out the largest absolute value of each of its activations."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        watched = copy_of(model)
+        graph, node = watched.graph, onnx.helper.make_node
+        del graph.output[:]
+        types = {
+            value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)
+        }
+        written = [name for each in graph.node for name in each.output]
+        self.names = [name for name in written if types.get(name) == TensorProto.FLOAT]
+        for name in self.names:
+            graph.node.append(node("Abs", [name], [f"{name}/abs"]))
+            graph.node.append(node("ReduceMax", [f"{name}/abs"], [f"{name}/largest"], keepdims=0))
+            # onnxruntime's ReduceMax passes over a NaN; x - x is one where x is NaN or infinite, and a sum keeps it.
+            graph.node.append(node("Sub", [name, name], [f"{name}/nothing"]))
+            graph.node.append(node("ReduceSum", [f"{name}/nothing"], [f"{name}/finite"], keepdims=0))
+            for end in ("largest", "finite"):
+                graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/{end}", TensorProto.FLOAT, []))
+        self.runner = OrtRunner(watched.SerializeToString())
+
+    def __call__(self, batch: np.ndarray) -> dict[str, float]:
+        """By activation, on one batch.
+
+        Raises:
+            InputError: one is NaN or infinite.
+        """
+        seen = self.runner(batch)
+        for name in self.names:
+            if not np.isfinite(seen[f"{name}/finite"]):
+                raise InputError(f"the activation {name} holds NaN or Inf on the calibration images, in float32")
+        return {name: float(seen[f"{name}/largest"]) for name in self.names}
+
+
+class _Images:
+    """onnxruntime's reader over a few batches."""
+
+    def __init__(self, name: str, batches: list[np.ndarray]) -> None:
+        self.feeds = iter([{name: batch} for batch in batches])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """One feed, or None at the end."""
+        return next(self.feeds, None)
+
+
+def quantization_ranges(
+    model: onnx.ModelProto,
+    images: Iterable[np.ndarray],
+    calibrator: Calibrator,
+    *,
+    percentile: float = 99.999,
+    symmetric: bool = False,
+) -> Any:
+    """onnxruntime's `TensorsData`: lowest and highest value of what every MatMul reads and writes.
+
+    Args:
+        model: float32, of one input.
+        images: pieces of [n, ...] as the graph takes them.
+        calibrator: smallest and largest value; the range of a share of the values; the range of least divergence.
+        percentile: share of the values in percent, for `percentile`.
+        symmetric: the same range on both sides of zero.
+
+    Raises:
+        InputError: an activation is NaN or infinite, which the calibrators pass over; it is named.
+    """
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+    method = {
+        "minmax": CalibrationMethod.MinMax,
+        "percentile": CalibrationMethod.Percentile,
+        "entropy": CalibrationMethod.Entropy,
+    }[calibrator]
+    options: dict[str, Any] = {"symmetric": symmetric}
+    if calibrator == "percentile":
+        options["percentile"] = percentile
+    source = model.graph.input[0]
+    watched = _Watched(model)
+
+    def finite(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for batch in batches:
+            watched(batch)
+            yield batch
+
+    with (
+        tempfile.TemporaryDirectory(prefix="vitrim-") as folder,
+        contextlib.redirect_stdout(io.StringIO()),  # the calibrators print there
+    ):
+        file = Path(folder) / "float.onnx"
+        onnx.save(model, file)
+        made = create_calibrator(
+            file,
+            ["MatMul", "Gemm"],
+            str(Path(folder) / "augmented.onnx"),
+            calibrate_method=method,
+            extra_options=options,
+        )
+        for chunk in _chunks(finite(batches_of(images, watched.runner.shape)), max(1, _CHUNK // watched.runner.batch)):
+            made.collect_data(_Images(source.name, chunk))
+        return made.compute_data()
+
+
+def batches_of(images: Iterable[np.ndarray], shape: Sequence[int]) -> Iterator[np.ndarray]:
+    """Whole batches; the last one is filled up by repeating its images."""
+    for piece in images:
+        for start in range(0, len(piece), shape[0]):
+            yield np.resize(piece[start : start + shape[0]], tuple(shape))
+
+
+def _chunks(batches: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    while chunk := list(itertools.islice(batches, size)):
+        yield chunk
+
+
+def overflowing(
+    largest: dict[str, float], writers: dict[str, str], limit: float, wide: Collection[str]
+) -> dict[str, float]:
+    """Nodes whose activations come too near to what half precision holds, with their largest value.
+
+    Args:
+        largest: as `largest_activations` returns it.
+        writers: by activation, the name of the node that writes it.
+        limit: largest absolute value that may be.
+        wide: nodes that stay in float32 anyway.
+    """
+    found: dict[str, float] = {}
+    for tensor, value in largest.items():
+        node = writers[tensor]
+        if value > limit and node not in wide:
+            found[node] = max(value, found.get(node, 0.0))
+    return found

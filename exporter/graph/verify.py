@@ -1,0 +1,147 @@
+"""A graph held against the graph before it, on real inputs, as DESIGN asks: numbers and decisions apart.
+
+::
+
+    before --run--> outputs, TopK indices ---replayed---\\
+    after  --------------------------run-----------------+--> outputs, TopK values: equal?
+
+1. plain: floats within 1e-5 of the output's scale, integers equal;
+2. a TopK may rightly order near-ties differently after a pass that rounds differently, and everything behind it then
+   differs. Where 1 fails, the decisions of the graph before are replayed in the graph after: its own scores must
+   agree in sorted order, and its outputs as in 1. A pass that spoils scores or outputs fails either way.
+
+onnxruntime's own rewrites are off: they fuse both graphs into the same one, and so would hide what a pass did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx.helper
+
+from ..core.errors import ParityError, UnsupportedError
+
+RELATIVE = 1e-5  # a pass changes the order of a few float32 operations, nothing more
+_SCORES = 1e-4  # of the largest score: far above rounding, far below what a wrong score differs by
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def run_once(model: onnx.ModelProto, feeds: Arrays) -> dict[str, np.ndarray]:
+    """Outputs by name from onnxruntime on the CPU, of the graph as it is written.
+
+    Raises:
+        UnsupportedError: onnxruntime refuses the graph or the inputs.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except Exception as error:  # onnxruntime's own errors share no public base
+        reason = " ".join(str(error).split())[:300]
+        raise UnsupportedError(f"onnxruntime {onnxruntime.__version__} cannot run the graph: {reason}") from error
+
+
+def hold_against(name: str, before: Arrays, after: Arrays) -> float:
+    """Largest absolute error over float outputs; integer outputs must be equal.
+
+    Raises:
+        ParityError: naming the pass, the output and the error.
+    """
+    worst = 0.0
+    for output, old in before.items():
+        new = after.get(output)
+        if new is None or new.shape != old.shape or new.dtype != old.dtype:
+            raise ParityError(f"pass '{name}' changed the output {output}: its shape, type or name differ")
+        if old.dtype.kind != "f":
+            if not np.array_equal(old, new):
+                raise ParityError(f"pass '{name}' changed the decisions in {output}")
+            continue
+        error = _largest(old, new)
+        limit = RELATIVE * max(1.0, float(np.abs(old).max(initial=0)))
+        if not error <= limit:
+            raise ParityError(f"pass '{name}' changed the output {output} by {error:.3g}, more than {limit:.3g}")
+        worst = max(worst, error)
+    return worst
+
+
+def hold_with_decisions(
+    name: str, before: onnx.ModelProto, after: onnx.ModelProto, feeds: Arrays
+) -> tuple[float, int] | None:
+    """Case 2: the same with every TopK of `after` deciding as the one in `before`.
+
+    Returns:
+        the largest absolute error and how many TopK ordered near-ties differently; None where no decision differs,
+        the two graphs rank different things, or their scores differ by more than rounding.
+
+    Raises:
+        ParityError: the outputs differ with equal decisions too; the pass, the output and the error are named.
+    """
+    old, new = _rankings(before), _rankings(after)
+    if not old or set(old) != set(new):
+        return None
+    watched = [*old, *old.values()]
+    seen = run_once(with_outputs(before, watched), feeds)
+    own = run_once(with_outputs(after, list(new)), feeds)
+    sizes = {index: own[index].shape for index in new}
+    replayed = {index: seen[index][tuple(map(slice, size))] for index, size in sizes.items()}
+    flips = sum(not np.array_equal(own[index], replayed[index]) for index in replayed)
+    if not flips:
+        return None
+    outputs = {output.name for output in before.graph.output}
+    pinned = with_outputs(_pinned(after, replayed), list(new.values()))
+    result = run_once(pinned, {**feeds, **replayed})
+    for index, values in new.items():
+        expected = seen[old[index]][tuple(map(slice, sizes[index]))].astype(np.float64)
+        if not _largest(expected, result[values]) <= _SCORES * max(float(np.abs(expected).max(initial=0)), 1e-30):
+            return None
+    result |= {output: replayed[output] for output in outputs & set(replayed)}
+    return hold_against(name, {output: seen[output] for output in outputs}, result), flips
+
+
+def _largest(old: np.ndarray, new: np.ndarray) -> float:
+    """Largest absolute difference; equal infinities do not differ."""
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(old.astype(np.float64) - new.astype(np.float64))
+    return float(np.where(old == new, 0.0, difference).max(initial=0))
+
+
+def _rankings(model: onnx.ModelProto) -> dict[str, str]:
+    """By name of a TopK's indices, the name of its values."""
+    return {node.output[1]: node.output[0] for node in model.graph.node if node.op_type == "TopK" and node.output[0]}
+
+
+def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """A copy that gives out more of its values."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    graph = copied.graph
+    shown = {output.name for output in graph.output}
+    known = {value.name: value for value in graph.value_info}
+    graph.output.extend(known[name] for name in dict.fromkeys(names) if name not in shown and name in known)
+    return copied
+
+
+def _pinned(model: onnx.ModelProto, decisions: Arrays) -> onnx.ModelProto:
+    """A copy that reads TopK's indices from its inputs."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    graph = copied.graph
+    for node in graph.node:
+        if node.op_type == "TopK" and node.output[1] in decisions:
+            node.output[1] = f"{node.output[1]}_own"
+    kept = [output for output in graph.output if output.name not in decisions]
+    del graph.output[:]
+    graph.output.extend(kept)
+    for name, value in decisions.items():
+        kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+        graph.input.append(onnx.helper.make_tensor_value_info(name, kind, value.shape))
+    return copied

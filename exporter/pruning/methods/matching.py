@@ -1,0 +1,69 @@
+"""Bipartite soft matching (ToMe, arXiv 2210.09461, section 3): which tokens merge into which, with fixed counts.
+
+Written from the specification. Patches at even positions (group A) look for their nearest one at an odd position
+(group B); prefix tokens take no part.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...core.errors import InputError
+from .base import Merge, ascending, relative_gap
+
+
+def largest_reduction(tokens: int, prefix: int) -> int:
+    """How many tokens one matching can remove: every patch of group A, as long as group B has one."""
+    patches_of_a = (tokens - prefix + (1 if prefix % 2 == 0 else 0)) // 2
+    return patches_of_a if tokens - prefix > patches_of_a else max(patches_of_a - 1, 0)
+
+
+def check_reduction(before: int, keep: int, prefix: int, where: str) -> None:
+    """Refuse a stage that one matching cannot fill.
+
+    Raises:
+        InputError: naming the row, the value and the limit.
+    """
+    limit = largest_reduction(before, prefix)
+    if before - keep > limit:
+        raise InputError(
+            f"{where} removes {before - keep} of {before} tokens, but one matching merges at most {limit}; "
+            f"keep at least {before - limit}"
+        )
+
+
+def match_tokens(
+    keys: Tensor, prefix: int, reduction: int, weights: Tensor | None = None
+) -> tuple[Tensor, Merge, Tensor]:
+    """Pair the `reduction` most similar patches of A with their best match in B.
+
+    Args:
+        keys: [batch, tokens, dim], averaged over heads.
+        prefix: leading tokens that never merge.
+        reduction: patches of A that merge.
+        weights: [batch, patches], what a patch is worth; given, those of the smallest `(1 - cosine) * weight` merge.
+
+    Returns:
+        kept positions [batch, tokens - reduction]: the prefix, what is left of A in ascending order, all of B; the
+        merge; and the smallest relative gap [batch], at the cut between merged and left or between the best match of a
+        merged patch and the next.
+    """
+    batch, tokens, _ = keys.shape
+    first, odd = prefix + prefix % 2, prefix + 1 - prefix % 2
+    unit = keys / keys.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    similarity = torch.matmul(unit[:, first::2], unit[:, odd::2].transpose(1, 2))
+    best, where = similarity.max(dim=-1)
+    if weights is not None:
+        best = (best - 1) * weights[:, first - prefix :: 2]
+    ranked = best.topk(best.shape[1], dim=1)
+    merged, left = ranked.indices[:, :reduction], ranked.indices[:, reduction:]
+    front = torch.arange(prefix, device=keys.device).expand(batch, -1)
+    group_b = torch.arange(odd, tokens, 2, device=keys.device).expand(batch, -1)
+    kept = torch.cat([front, ascending(left) * 2 + first, group_b], dim=1)
+    target = where.gather(1, merged) + (prefix + best.shape[1] - reduction)
+    gap = relative_gap(ranked.values, reduction)
+    if similarity.shape[2] > 1:
+        first_two = similarity.sort(dim=-1, descending=True).values[..., :2].flatten(0, 1)
+        gap = torch.minimum(gap, relative_gap(first_two, 1).view(batch, -1).gather(1, merged).amin(1))
+    return kept, Merge(merged * 2 + first, target), gap

@@ -1,0 +1,127 @@
+"""What a timm model is: its dimensions, its name, its input, and whether its tokens can be pruned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from timm.layers import Attention, AttentionRope, PatchEmbed
+from timm.models import beit, eva
+from timm.models import vision_transformer as timm_vit
+from timm.models.deit import VisionTransformerDistilled
+from torch import nn
+
+from ..core.errors import UnsupportedError
+
+NO_CLASSIFIER = "it has no classifier (num_classes is 0); give args: {num_classes: N} with a trained head"
+SUPPORTED = "timm's ViT family (ViT, AugReg, DeiT, DeiT-III, MAE, DINOv2, CLIP), EVA, DINOv3, RoPE ViTs and BEiT"
+_BLOCKS: dict[type, tuple[type, tuple[type, ...]]] = {
+    timm_vit.VisionTransformer: (timm_vit.Block, (Attention,)),
+    VisionTransformerDistilled: (timm_vit.Block, (Attention,)),
+    eva.Eva: (eva.EvaBlock, (eva.EvaAttention, AttentionRope)),
+    beit.Beit: (beit.Block, (beit.Attention,)),
+}
+
+
+@dataclass(frozen=True)
+class ViTShape:
+    """The numbers of a supported model that budgets and costs need.
+
+    Attributes:
+        tokens: tokens entering the first block, prefix tokens included.
+        prefix_tokens: class, distillation and register tokens.
+        class_token: whether token 0 is a class token.
+        prefix_pooled: whether the classifier reads prefix tokens only, so that the last block's patches are of no
+            use after its attention.
+        linear_macs: by block, multiply-accumulates per token of all linear layers of (attention, MLP).
+        attention_width: by block, heads * head_dim, which the two attention products cost.
+        stem_macs: of the patch embedding, for the whole image.
+        head_macs: of the classifier.
+    """
+
+    name: str
+    depth: int
+    width: int
+    heads: int
+    head_dim: int
+    tokens: int
+    prefix_tokens: int
+    class_token: bool
+    prefix_pooled: bool
+    classes: int
+    image_size: tuple[int, int, int]
+    linear_macs: tuple[tuple[int, int], ...]
+    attention_width: tuple[int, ...]
+    stem_macs: int
+    head_macs: int
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))
+
+
+def _attention_width(attn: Any) -> int:
+    return int(attn.proj.in_features)
+
+
+def model_name(model: nn.Module) -> str:
+    """timm's name of a model's architecture."""
+    return str((getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__)
+
+
+def describe(model: nn.Module) -> ViTShape:
+    """Read a model's dimensions, or say why vitrim does not take it.
+
+    Raises:
+        UnsupportedError: naming the model, the part in the way, and what is supported.
+    """
+    name = model_name(model)
+
+    def refuse(reason: str) -> UnsupportedError:
+        return UnsupportedError(f"{name} is not supported: {reason}; vitrim prunes tokens of {SUPPORTED}")
+
+    if type(model) not in _BLOCKS:
+        raise refuse(f"it is a {type(model).__name__}, not a plain VisionTransformer, EVA or BEiT")
+    wanted, attentions = _BLOCKS[type(model)]
+    vit: Any = model
+    for index, block in enumerate(vit.blocks):
+        found = type(block)
+        if found is not wanted:
+            raise refuse(f"blocks.{index} is a {found.__name__}, not timm's pre-norm {wanted.__name__}")
+        if type(block.attn) not in attentions:
+            raise refuse(f"blocks.{index}.attn is a {type(block.attn).__name__}, not timm's plain Attention")
+    if vit.num_classes == 0:
+        raise refuse(NO_CLASSIFIER)
+    if not vit.global_pool:
+        raise refuse("it has no pooling (global_pool is empty), so it returns tokens instead of logits")
+    if type(vit.patch_embed) is not PatchEmbed:
+        raise refuse(f"its stem is a {type(vit.patch_embed).__name__}, not timm's PatchEmbed")
+    grid = vit.patch_embed.grid_size
+    prefix = vit.num_prefix_tokens
+    first = vit.blocks[0].attn
+    conv = next(m for m in vit.patch_embed.modules() if isinstance(m, nn.Conv2d))
+    heads = [m for m in (vit.head, getattr(vit, "head_dist", None)) if isinstance(m, nn.Linear)]
+    return ViTShape(
+        name=name,
+        depth=len(vit.blocks),
+        width=vit.embed_dim,
+        heads=first.num_heads,
+        head_dim=_attention_width(first) // first.num_heads,
+        tokens=grid[0] * grid[1] + prefix,
+        prefix_tokens=prefix,
+        class_token=vit.cls_token is not None,
+        prefix_pooled=vit.global_pool == "token" and getattr(vit, "attn_pool", None) is None,
+        classes=vit.num_classes,
+        image_size=image_size(vit),
+        linear_macs=tuple((_weights(block.attn), _weights(block.mlp)) for block in vit.blocks),
+        attention_width=tuple(_attention_width(block.attn) for block in vit.blocks),
+        stem_macs=grid[0] * grid[1] * conv.weight.numel(),
+        head_macs=sum(head.weight.numel() for head in heads),
+    )
+
+
+def image_size(model: Any) -> tuple[int, int, int]:
+    """Channels, height and width of a model's input."""
+    height, width = model.patch_embed.img_size
+    channels = next(layer.in_channels for layer in model.patch_embed.modules() if isinstance(layer, nn.Conv2d))
+    return channels, height, width

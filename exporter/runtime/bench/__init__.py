@@ -1,0 +1,1 @@
+"""Latencies: interleaved, summed up, laid side by side."""

@@ -1,0 +1,1 @@
+"""What machine this is: processor, GPU, Jetson, and what it draws."""

@@ -1,0 +1,137 @@
+"""run_on_device.py: the torch-free runtime as one file that needs no vitrim, only Python 3.8, numpy and tensorrt.
+
+It is not written but put together from the package's own modules, as they are, so its numbers and verdicts are theirs.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from .... import __version__
+
+FILE = "run_on_device.py"
+_ROOT = Path(__file__).resolve().parents[2]  # exporter
+_ENTRY = "runtime.standalone.main"
+
+_HEAD = '''#!/usr/bin/env python3
+"""Builds, checks and times this bundle on the machine it lies on, by vitrim {version}; vitrim itself is not needed.
+
+    python3 out/run_on_device.py info      what machine this is
+    python3 out/run_on_device.py build     build model.engine with this machine's TensorRT, and prove it
+    python3 out/run_on_device.py check     the files against their hashes, the engine against PyTorch's outputs
+    python3 out/run_on_device.py bench     dense, pruned and floor, interleaved; -o bench.json keeps the result
+
+It takes Python 3.8 or newer, numpy, TensorRT 8.5 to 11 and CUDA's runtime library. It changes no clocks and goes to no
+network. Below are the modules of vitrim that do it, as they are in the package, each as text that Python imports.
+"""
+
+import builtins
+import functools
+import importlib.abc
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+_SOURCES = {{}}
+'''
+
+_TAIL = '''
+
+def _zip(*iterables, strict=False):
+    """zip with `strict`, which Python 3.8 and 3.9 lack."""
+    if not strict:
+        return builtins.zip(*iterables)
+    return _zip_strict(iterables)
+
+
+def _zip_strict(iterables):
+    nothing = object()
+    for row in itertools.zip_longest(*iterables, fillvalue=nothing):
+        if any(value is nothing for value in row):
+            raise ValueError("zip() arguments are of different lengths")
+        yield row
+
+
+class _Embedded(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Imports the modules of `_SOURCES`."""
+
+    def find_spec(self, name, path=None, target=None):
+        return importlib.util.spec_from_loader(name, self) if name in _SOURCES else None
+
+    def is_package(self, name):
+        return any(other.startswith(name + ".") for other in _SOURCES)
+
+    def get_source(self, name):
+        return _SOURCES[name]
+
+    def exec_module(self, module):
+        if sys.version_info < (3, 10):
+            module.zip = _zip
+        super().exec_module(module)
+
+
+if sys.version_info < (3, 9):
+    functools.cache = functools.lru_cache(maxsize=None)
+sys.meta_path.insert(0, _Embedded())
+
+if __name__ == "__main__":
+    from {entry} import main
+
+    sys.exit(main(sys.argv[1:], Path(__file__).resolve().parent))
+'''
+_PACKAGE = "vitrim_on_device"
+
+
+def source() -> str:
+    """The text of run_on_device.py."""
+    parts = [_HEAD.format(version=__version__)]
+    names = modules()
+    packages = {name.rpartition(".")[0] for name in names}
+    for package in sorted({"", *packages, *(name.rpartition(".")[0] for name in packages)}):
+        parts.append(f'_SOURCES["{".".join(filter(None, (_PACKAGE, package)))}"] = ""\n')
+    for name in names:
+        text = _path(name).read_text(encoding="utf-8")
+        assert "'''" not in text, f"{name} cannot be embedded: it holds three single quotes"
+        line = f"# {'-' * 12} {name} {'-' * (100 - len(name))}"
+        parts.append(f"{line}\n_SOURCES[\"{_PACKAGE}.{name}\"] = r'''{text}'''\n")
+    return "\n".join(parts) + _TAIL.replace("{entry}", f"{_PACKAGE}.{_ENTRY}")
+
+
+def modules() -> list[str]:
+    """Names below `exporter` of every module that the entry imports, itself and what those import included."""
+    found: list[str] = []
+    waiting = [_ENTRY]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.append(name)
+            waiting += _imports(name)
+    return sorted(found)
+
+
+def _path(name: str) -> Path:
+    return _ROOT.joinpath(*name.split(".")).with_suffix(".py")
+
+
+def _imports(name: str) -> list[str]:
+    """Modules of the package that one imports relatively, wherever in it."""
+    named: list[str] = []
+    for node in ast.walk(ast.parse(_path(name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = name.split(".")[: -node.level]
+            target = [*base, *(node.module.split(".") if node.module else [])]
+            named += [".".join([*target, *more]) for more in ([], *([alias.name] for alias in node.names))]
+    return [one for one in named if one and _path(one).is_file()]
+
+
+def write(folder: Path) -> Path:
+    """Write run_on_device.py into a bundle that is being made.
+
+    Returns:
+        the file.
+    """
+    path = folder / FILE
+    path.write_text(source(), encoding="utf-8")
+    return path

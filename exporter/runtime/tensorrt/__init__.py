@@ -1,0 +1,1 @@
+"""TensorRT engines: versions and typing, builds, a look inside, runs."""

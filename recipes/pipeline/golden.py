@@ -1,0 +1,87 @@
+"""What a recipe's graph takes and gives, as a run needs it: checks, proofs, golden files, words for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...exporter.core.preprocess import channel_constants, to_pixels
+from ...exporter.graph.io import Ends, check_top_k
+from ...exporter.pruning.load import Preprocess
+from ...exporter.pruning.shape import image_size
+from ...exporter.runtime.runners import OrtRunner, Outputs
+from .open import preprocess_of
+from .recipe import Recipe
+
+
+def ends_of(recipe: Recipe, model: Any) -> Ends:
+    """The ends that a recipe asks for, checked against its model.
+
+    Raises:
+        InputError: more classes than there are, or mean and deviation that do not fit the channels.
+    """
+    section = recipe.export
+    ends = Ends(preprocess_of(recipe, model), section.input == "uint8", section.top_k)
+    if ends.pixels:
+        channel_constants(ends.preprocess)
+    if ends.top_k is not None:
+        check_top_k(ends.top_k, int(model.num_classes))
+    return ends
+
+
+def on_images(runner: OrtRunner, preprocess: Preprocess) -> Callable[[np.ndarray], Outputs]:
+    """A runner that takes preprocessed images [batch, channels, height, width] float32, whatever its graph takes."""
+    if runner.dtype != np.uint8:
+        return runner
+    return lambda image: runner(to_pixels(image, preprocess))
+
+
+def golden_of(images: np.ndarray, reference: Mapping[str, np.ndarray], ends: Ends) -> dict[str, np.ndarray]:
+    """What `golden.npz` holds.
+
+    Args:
+        images: [n, channels, height, width] float32, on the 8-bit grid if the graph takes pixels.
+        reference: PyTorch's outputs on them.
+        ends: of the graph.
+
+    Returns:
+        `image` as the graph takes it, the reference, and PyTorch's own `probabilities` and `classes` where the graph
+        ranks them.
+    """
+    golden = {"image": to_pixels(images, ends.preprocess) if ends.pixels else images, **reference}
+    if ends.top_k is not None:
+        best = torch.from_numpy(reference["logits"]).softmax(-1).topk(ends.top_k)
+        golden |= {"probabilities": best.values.numpy(), "classes": best.indices.to(torch.int32).numpy()}
+    return golden
+
+
+def input_facts(recipe: Recipe, model: Any) -> dict[str, Any]:
+    """The graph's input as plain data for a manifest."""
+    channels, height, width = image_size(model)
+    batch = recipe.export.batch
+    if recipe.export.input == "uint8":
+        return {
+            "name": "image",
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "shape": [batch, height, width, channels],
+            "normalization": "in the graph: give RGB pixels 0..255, resized and cropped",
+        }
+    return {
+        "name": "image",
+        "dtype": "float32",
+        "layout": "NCHW",
+        "shape": [batch, channels, height, width],
+        "normalization": "before the graph: RGB on a 0..1 scale, less mean, over std of preprocess",
+    }
+
+
+def input_words(facts: Mapping[str, Any]) -> str:
+    """`input_facts` for a person."""
+    kind = f"[{', '.join(map(str, facts['shape']))}] {facts['dtype']} ({facts['layout']})"
+    if facts["dtype"] == "uint8":
+        return f"{kind}: RGB pixels, resized and cropped as `manifest.json` says; the graph normalizes"
+    return f"{kind}, preprocessed as `manifest.json` says"

@@ -1,0 +1,245 @@
+"""Reading a recipe: safe YAML, `--set` overrides, errors with the YAML path."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ...exporter.core.errors import InputError
+from ...exporter.pruning.budget import first_problem, ordered_problems
+from .recipe import Recipe
+
+HERE = Path(__file__).parent.parent  # where the recipes lie
+_LARGEST = 1 << 20
+_DEEPEST = 20
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """YAML without what a recipe does not need: no aliases (bombs), no repeated keys; `1e-4` is a number."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases before anything is built from them."""
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed in a recipe", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice; YAML would silently take the last."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (list, dict)) or key in seen:
+                problem = f"the key {key!r} stands twice" if not isinstance(key, (list, dict)) else "keys must be names"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+RecipeLoader.yaml_implicit_resolvers = {
+    key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def shipped() -> dict[str, Path]:
+    """Recipes that come with vitrim, by name."""
+    return {path.stem: path for path in sorted(HERE.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe's file from a path or the name of one that ships.
+
+    Raises:
+        InputError: neither; close matches are given.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = shipped()
+    if name in known:
+        return known[name]
+    if path.is_dir():
+        raise InputError(f"{name} is a folder; give the recipe's YAML file")
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise InputError(
+        f"there is no recipe file {name}, and none of that name ships{hint} (there are {', '.join(known)})"
+    )
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """Safe YAML to plain data.
+
+    Raises:
+        InputError: with line and column.
+    """
+    if len(text) > _LARGEST:
+        raise InputError(f"{where} has {len(text)} characters; a recipe has at most {_LARGEST}")
+    try:
+        data = yaml.load(text, RecipeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise InputError(f"{where}:{at} {error.problem or error.context}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise InputError(f"{where}: not valid YAML: {reason}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: must be a mapping with the keys {', '.join(Recipe.model_fields)}")
+    _check_depth(data, where)
+    return data
+
+
+def _check_depth(data: object, where: str, depth: int = 0) -> None:
+    if depth > _DEEPEST:
+        raise InputError(f"{where}: nested more than {_DEEPEST} deep")
+    values: Iterable[object] = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    for value in values:
+        _check_depth(value, where, depth + 1)
+
+
+def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Apply `a.b=c` settings, values read as YAML, to a copy of the data.
+
+    Setting a key of `prune` that says how much to prune replaces the recipe's way.
+
+    Raises:
+        InputError: a setting without `=`, or a path through something that is no mapping.
+    """
+    result = _copy(data)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise InputError(f"--set {setting!r}: write it as key.path=value, such as export.batch=8")
+        where = f"--set {path}"
+        value = parse_yaml(f"value: {text}" if text.strip() else "value: null", where)["value"]
+        here: dict[str, Any] = result
+        for depth, key in enumerate(keys[:-1]):
+            inner = here.get(key)
+            if inner is None:
+                inner = here[key] = {}
+            if not isinstance(inner, dict):
+                raise InputError(f"{where}: {'.'.join(keys[: depth + 1])} is {inner!r}, which has no keys")
+            here = inner
+        for group in _EXCLUSIVE.get(".".join(keys[:-1]), ()):
+            if keys[-1] in group and value is not None:
+                for other in group - {keys[-1]}:
+                    here.pop(other, None)
+        last: Any = int(keys[-1]) if keys[-1].isdigit() else keys[-1]
+        here[last] = value
+    return result
+
+
+_EXCLUSIVE: dict[str, tuple[frozenset[str], ...]] = {
+    "prune": (frozenset({"target", "preset", "keep_rates", "mass", "budget"}),),
+    "slim": (frozenset({"target", "widths"}),),
+    "slim.target": (frozenset({"gflops", "flops_ratio", "parameters_ratio"}),),
+    "prune.target": (frozenset({"gflops", "flops_ratio", "speedup"}),),
+    "model": (frozenset({"checkpoint", "pretrained", "random"}),),
+    "images": (frozenset({"path", "generator"}),),
+    "evaluate": (frozenset({"path", "generator"}),),
+}
+
+
+def _copy(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _copy(value) for key, value in data.items()}
+    return [_copy(value) for value in data] if isinstance(data, list) else data
+
+
+def validate(data: dict[str, Any], where: str) -> Recipe:
+    """Plain data to a recipe.
+
+    Raises:
+        InputError: with the YAML path, what was found and what is allowed.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_problem(error)}{_allowed(error)}") from error
+
+
+def _allowed(error: ValidationError) -> str:
+    """For an unknown key: the keys that its section has, the closest first."""
+    first = ordered_problems(error)[0]
+    if first["type"] != "extra_forbidden":
+        return ""
+    section: type[BaseModel] | None = Recipe
+    for part in first["loc"][:-1]:
+        annotation: Any = section.model_fields[str(part)].annotation if section else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    keys = list(section.model_fields) if section else []
+    close = difflib.get_close_matches(str(first["loc"][-1]), keys, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{hint} (allowed: {', '.join(keys)})"
+
+
+def resolve_path(text: str | None, folder: Path) -> str | None:
+    """A recipe's relative path: from the recipe's folder, or else from the working folder."""
+    if text is None or os.path.isabs(text):
+        return text
+    beside = folder / text
+    if not beside.exists() and Path(text).exists():
+        return str(Path(text).absolute())
+    return str(beside.absolute())
+
+
+def load_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
+    """Read a recipe by file or shipped name, apply `--set` overrides, resolve its paths.
+
+    Paths given by `--set` are taken from the working folder.
+
+    Raises:
+        InputError: unreadable, not YAML, or not a recipe; with the YAML path.
+    """
+    path = find_recipe(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a text file"
+        raise InputError(f"cannot read the recipe {path}: {reason.lower()}") from error
+    data = _resolve_paths(parse_yaml(text, str(path)), path.parent)
+    settings = list(settings)
+    if not settings:
+        return validate(data, str(path))
+    # What --set names is resolved from the working folder; what is absolute already stays.
+    return validate(_resolve_paths(override(data, settings), Path.cwd()), f"{path} with --set")
+
+
+def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    result = _copy(data)
+    for section, key in (
+        ("model", "checkpoint"),
+        ("images", "path"),
+        ("evaluate", "path"),
+        ("prune", "budget"),
+        ("slim", "widths"),
+    ):
+        holder = result.get(section)
+        if isinstance(holder, dict) and isinstance(holder.get(key), str):
+            holder[key] = resolve_path(holder[key], folder)
+    return result
+
+
+def recipe_from(data: dict[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from plain data; relative paths start at the working folder."""
+    return validate(_resolve_paths(data, Path.cwd()), where)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default spelled out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,120 @@
+"""What a recipe names, opened: the model, calibration images, evaluation images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ...calibration.images.generated import make_images
+from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, PhotoFiles, choose, open_images, read_some
+from ...exporter.core.errors import InputError
+from ...exporter.pruning.load import Preprocess, create_model, preprocessing
+from .recipe import ImagesSection, Recipe
+
+LARGEST_EVALUATION = 256
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Images of a run.
+
+    Attributes:
+        calibration: what decisions are made on.
+        evaluation: what agreement and accuracy are measured on.
+        disjoint: whether no image is in both.
+    """
+
+    calibration: ImageSource
+    evaluation: ImageSource
+    disjoint: bool
+
+
+def open_model(recipe: Recipe) -> Any:
+    """The recipe's timm model with its weights, in eval mode.
+
+    Raises:
+        InputError, UnsupportedError, EnvironmentLackError: see `vitrim.exporter.pruning.load.create_model`.
+    """
+    section = recipe.model
+    return create_model(
+        section.name,
+        args=section.args,
+        checkpoint=section.checkpoint,
+        pretrained=section.pretrained,
+        random=section.random,
+    )
+
+
+def preprocess_of(recipe: Recipe, model: Any) -> Preprocess:
+    """The model's own preprocessing with the recipe's overrides."""
+    return preprocessing(model, recipe.model.preprocess.model_dump())
+
+
+def open_section(section: ImagesSection, preprocess: Preprocess, classes: int) -> ImageSource:
+    """Images of one section of a recipe."""
+    if section.generator is None:
+        assert section.path is not None
+        return open_images(
+            section.path,
+            preprocess,
+            classes=classes,
+            count=section.count,
+            every=section.every,
+            offset=section.offset,
+        )
+    assert section.count is not None
+    size = preprocess.input_size[1]
+    if section.generator == "noise":
+        shape = (section.count, *preprocess.input_size)
+        noise = np.random.default_rng(section.seed).standard_normal(shape, dtype=np.float32)
+        return ArrayImages(noise, None, preprocess, f"noise(seed={section.seed})")
+    pixels, labels = make_images(section.count, section.seed, size)
+    return ArrayImages(pixels, labels if classes == 10 else None, preprocess, f"shapes(seed={section.seed})")
+
+
+def open_sources(recipe: Recipe, model: Any) -> Sources:
+    """Calibration and evaluation images; without an `evaluate` section, what `images` leaves over of its source.
+
+    A graph that takes 8-bit pixels is evaluated on images that are such pixels.
+    """
+    sources = _open_sources(recipe, model)
+    if recipe.export.input == "float32":
+        return sources
+    return replace(sources, evaluation=EightBit(sources.evaluation, preprocess_of(recipe, model)))
+
+
+def _open_sources(recipe: Recipe, model: Any) -> Sources:
+    preprocess, classes = preprocess_of(recipe, model), int(model.num_classes)
+    images = recipe.images
+    calibration = open_section(images, preprocess, classes)
+    if recipe.evaluate is not None:
+        evaluation = open_section(recipe.evaluate, preprocess, classes)
+        shared = set(calibration.names) & set(evaluation.names)
+        return Sources(calibration, evaluation, not shared)
+    if images.generator is not None:
+        other = images.model_copy(update={"seed": images.seed + 1, "count": 64})
+        return Sources(calibration, open_section(other, preprocess, classes), True)
+    everything = open_section(images.model_copy(update={"count": None, "every": 1, "offset": 0}), preprocess, classes)
+    taken = set(calibration.names)
+    if not isinstance(everything, PhotoFiles) or len(everything) == len(taken):
+        return Sources(calibration, calibration, False)
+    left = [index for index, name in enumerate(everything.names) if name not in taken]
+    picked = [left[index] for index in choose(len(left), count=LARGEST_EVALUATION)]
+    labels = None if everything.labels is None else everything.labels[picked]
+    return Sources(calibration, PhotoFiles([everything.paths[i] for i in picked], labels, preprocess), True)
+
+
+def first_images(source: ImageSource, count: int, batch: int) -> np.ndarray:
+    """At least one batch of images, in whole batches, repeating a source that is too small.
+
+    Returns:
+        [n, channels, height, width] float32 with n a multiple of `batch`, at least `count` rounded up.
+    """
+    if len(source) == 0:
+        raise InputError("there are no images")
+    wanted = -(-max(count, 1) // batch) * batch
+    chosen = choose(len(source), count=min(wanted, len(source)))
+    pixels = read_some(source, chosen)
+    return np.resize(pixels, (wanted, *pixels.shape[1:])) if len(pixels) < wanted else pixels

@@ -1,0 +1,84 @@
+"""The page that lies in a bundle: what it is, how well it does, and what to do with it on a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...exporter.pruning.budget import Budget
+from ...exporter.pruning.shape import model_name
+from ...exporter.pruning.widths import Widths
+from .golden import input_facts, input_words
+from .recipe import Recipe
+from .slim import summary
+
+
+def bundle_readme(
+    recipe: Recipe,
+    model: Any,
+    budget: Budget | None,
+    widths: Widths | None,
+    parity: dict[str, Any],
+    fidelity: dict[str, Any],
+    bench: dict[str, Any],
+    lack: str | None,
+    precision: dict[str, Any] | None,
+) -> str:
+    """Markdown for a person who finds the folder."""
+    plans = []
+    if widths is not None:
+        plans.append(f"Slimmed: {summary(widths)}.")
+    if budget is not None:
+        stages = ", ".join(f"{row.before} to {row.after} at block {row.block}" for row in budget.stages) or "none"
+        cost = f"{budget.gmacs['pruned']:.3f} GMACs instead of {budget.gmacs['dense']:.3f}"
+        plans.append(f"Method {budget.method}; tokens {stages}. {cost}.")
+    kept = " and the surviving token ids `kept_<block>`" if budget is not None else ""
+    worst = parity["smallest_atol"]
+    accuracy = ""
+    if "accuracy_dense" in fidelity:
+        accuracy = f", top-1 {fidelity['accuracy_pruned']:.1%} (dense {fidelity['accuracy_dense']:.1%})"
+    seen = " (the calibration images themselves)" if fidelity["on_calibration_images"] else ""
+    merging = any(stage["output"].startswith("merged_") for rung in parity["rungs"] for stage in rung["stages"])
+    merged = ", and what merged into what, `merged_<block>` (65536 * source id + target id, or -1)" if merging else ""
+    ranked = ""
+    if recipe.export.top_k is not None:
+        ranked = f", and of the {recipe.export.top_k} best classes, best first, `probabilities` and `classes`"
+    verdict = "passed" if parity["passed"] else "FAILED"
+    precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
+    return f"""# {model_name(model)}, pruned by vitrim
+
+{" ".join(plans)}
+
+- input `image` {input_words(input_facts(recipe, model))};
+  outputs `logits`{kept}{merged}{ranked}
+- agreement with the dense model on {fidelity["images"]} images{seen}: {fidelity["agreement"]:.1%}{accuracy}
+- parity with PyTorch: {verdict}, largest error {worst:.2g} where decisions agree{precise}
+- {bench["environment"]["runtime"]}, batch {recipe.export.batch}: {bench["verdict"]}
+- engine: {"model.engine" if lack is None else f"not built ({lack})"}
+
+On the device, without PyTorch (`pip install 'vitrim[device]'`), from the folder above; `out` is this one:
+
+    vitrim build out/   # build model.engine with this machine's TensorRT and prove it
+    vitrim check out/   # hold the files against their hashes and the outputs against PyTorch's
+    vitrim bench out/   # time the dense and the pruned graph and the plan's floor, interleaved
+
+Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are installed, as on a Jetson:
+
+    python3 out/run_on_device.py info
+    python3 out/run_on_device.py build
+    python3 out/run_on_device.py check
+    python3 out/run_on_device.py bench --energy -o bench.json
+"""
+
+
+def precision_words(precision: dict[str, Any], fidelity: dict[str, Any]) -> str:
+    """One line on what the graph is in, and what that changed."""
+    name = precision["name"]
+    if name == "fp32":
+        return precision["reason"]
+    seen = fidelity["precision"]
+    worst = max(seen["tokens_changed"].values(), default=0.0)
+    tokens = f", at most {worst:.1%} of a stage's tokens changed" if seen["tokens_changed"] else ""
+    words = f"{name}: the top class of float32 on {seen['agreement']:.1%} of the images{tokens}"
+    speed = precision["speedup_over_fp32"]
+    timed = precision["reason"] if speed is None else f"{speed:.2f} times as fast as float32 here"
+    return f"{words}; {timed}"

@@ -1,0 +1,160 @@
+"""From a recipe's `slim` section to a narrower model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...calibration.images.sources import ImageSource
+from ...calibration.units.cost import UnitCost, costs_of, unit_cost
+from ...calibration.units.finetune import finetune
+from ...calibration.units.masks import learn_masks
+from ...calibration.units.rates import learn_rates
+from ...calibration.units.repair import repair
+from ...calibration.units.scores import UnitScores, taylor
+from ...calibration.units.select import global_values, narrow, threshold_values
+from ...exporter.core.errors import InputError
+from ...exporter.pruning.load import read_state_dict, save_slimmed
+from ...exporter.pruning.shape import model_name
+from ...exporter.pruning.slim import check_fit, parts_of, slim, unfused_heads
+from ...exporter.pruning.widths import Widths, read_widths, write_widths
+from .provenance import provenance
+from .recipe import SlimSection
+from .stage import Listener
+
+
+@dataclass(frozen=True)
+class Slimmed:
+    """A narrower model and what it kept."""
+
+    model: Any
+    widths: Widths
+
+
+def target_of(section: SlimSection, model: Any) -> tuple[UnitCost, float]:
+    """The cost that a recipe limits, and its limit.
+
+    Raises:
+        InputError: the limit is no limit.
+    """
+    target = section.target
+    assert target is not None
+    if target.parameters_ratio is not None:
+        cost = unit_cost(model, "parameters")
+        return cost, target.parameters_ratio * cost.dense
+    cost = unit_cost(model, "macs")
+    limit = target.gflops * 1e9 if target.gflops is not None else (target.flops_ratio or 0.0) * cost.dense
+    if limit >= cost.dense:
+        raise InputError(
+            f"slim.target asks for {limit / 1e9:.3f} GMACs, but the dense model costs {cost.dense / 1e9:.3f}; "
+            "ask for less"
+        )
+    return cost, limit
+
+
+def judge(
+    section: SlimSection, model: Any, source: ImageSource, listener: Listener
+) -> tuple[UnitScores, dict[str, Any]]:
+    """Scores of all units as the recipe wants them, and figures for the plan."""
+    for label in section.classes or ():
+        if not 0 <= label < model.num_classes:
+            raise InputError(f"slim.classes has {label}, but the model's classes are 0 to {model.num_classes - 1}")
+    if section.classes is not None and source.labels is None:
+        raise InputError("slim.classes needs labelled images: give a folder of class folders")
+    if section.method == "taylor":
+        return taylor(model, source, classes=section.classes, progress=listener.progress), {}
+    masks = learn_masks(model, source, model.num_classes, **section.masks.model_dump(), progress=listener.progress)
+    return masks.scores(section.classes), {"mask_losses": [round(loss, 4) for loss in masks.losses]}
+
+
+def make_widths(section: SlimSection, model: Any, source: ImageSource, listener: Listener) -> Widths:
+    """Decide which units stay.
+
+    Raises:
+        InputError: the section does not fit the model or the images; naming the key.
+        UnsupportedError: the model cannot be slimmed.
+    """
+    parts = parts_of(model)
+    if section.widths is not None:
+        widths = read_widths(section.widths)
+        check_fit(parts, widths, section.widths)
+        return widths.model_copy(update={"costs": costs_of(model, widths), "model": model_name(model)})
+    cost, limit = target_of(section, model)
+    scores, statistics = judge(section, model, source, listener)
+    if section.rule == "global":
+        values = global_values(scores, cost)
+    else:
+        rates = learn_rates(
+            model,
+            scores,
+            cost,
+            limit,
+            source,
+            heads=section.heads,
+            neurons=section.neurons,
+            **section.thresholds.model_dump(),
+            progress=listener.progress,
+        )
+        values = threshold_values(scores, (rates.heads, rates.neurons))
+        statistics["rates"] = {"heads": rates.heads, "neurons": rates.neurons}
+        statistics["constraint"] = {"soft_cost": rates.cost[-1], "multiplier": rates.multiplier[-1]}
+    widths = narrow(parts, values, cost, limit, multiple=section.multiple, heads=section.heads, neurons=section.neurons)
+    return widths.model_copy(
+        update={
+            "model": model_name(model),
+            "method": section.method,
+            "costs": costs_of(model, widths),
+            "statistics": statistics,
+            "provenance": provenance(model, source, slim=section),
+        }
+    )
+
+
+def make_slim(
+    section: SlimSection, model: Any, source: ImageSource, folder: Path, checkpoint: Path, listener: Listener
+) -> None:
+    """Write `widths.json` and `slim.safetensors`.
+
+    Args:
+        section: the recipe's.
+        model: the dense model; it is not changed.
+        source: calibration images.
+        folder: where the files go.
+        checkpoint: of fine-tuning, outside of the folder, so that it outlives a run that was stopped.
+        listener: hears progress.
+    """
+    limit = unfused_heads(parts_of(model))
+    if limit:
+        listener.note(f"{limit}; slimming keeps the head size")
+    widths = make_widths(section, model, source, listener)
+    slimmed = slim(model, widths)
+    if section.repair:
+        repair(model, slimmed, widths, source, listener.progress)
+    if section.finetune.epochs:
+        losses = finetune(
+            model, slimmed, source, checkpoint, **section.finetune.model_dump(), progress=listener.progress
+        )
+        widths.statistics["finetune_losses"] = [round(loss, 5) for loss in losses]
+    write_widths(widths, folder / "widths.json")
+    save_slimmed(slimmed, widths, folder / "slim.safetensors")
+    checkpoint.unlink(missing_ok=True)
+
+
+def load_slim(model: Any, folder: Path) -> Slimmed:
+    """What `make_slim` wrote, as a model in eval mode."""
+    widths = read_widths(folder / "widths.json")
+    slimmed = slim(model, widths)
+    slimmed.load_state_dict(read_state_dict(folder / "slim.safetensors"), strict=True)
+    return Slimmed(slimmed.eval().requires_grad_(False), widths)
+
+
+def summary(widths: Widths) -> str:
+    """One line for a person."""
+    dense, narrow_macs = widths.costs["gmacs"]
+    whole, left = widths.costs["parameters"]
+    heads, neurons = sum(row.heads_before for row in widths.blocks), sum(row.neurons_before for row in widths.blocks)
+    return (
+        f"{sum(widths.heads)} of {heads} heads, {sum(widths.neurons)} of {neurons} neurons; "
+        f"{left / 1e6:.2f} of {whole / 1e6:.2f} million parameters, {narrow_macs:.3f} of {dense:.3f} GMACs"
+    )

@@ -1,0 +1,58 @@
+"""Files are whole or absent, and refusals of the system become one line."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from vitrim.exporter.core.errors import EnvironmentLackError, InputError
+from vitrim.exporter.core.files import atomic_path, atomic_write, explain_os_error, sha256
+
+
+def test_writing_replaces_and_leaves_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.txt"
+    atomic_write(path, "one")
+    atomic_write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o400
+
+
+def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    atomic_write(path, "old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_text(str(1 // 0))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    atomic_write(path, "old")
+    with pytest.raises(EnvironmentLackError, match="the disk is full"), atomic_path(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.EROFS, "read-only"), (errno.EACCES, "permission denied"), (errno.ENOTDIR, "a file, not a folder")],
+)
+def test_reasons_come_with_a_way_out(code: int, words: str) -> None:
+    assert words in str(explain_os_error(OSError(code, "x"), "out"))
+
+
+def test_a_path_through_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EnvironmentLackError, match="cannot write"):
+        atomic_write(tmp_path / "file" / "a.txt", "x")
+
+
+def test_hashes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(InputError, match="cannot read"):
+        sha256(tmp_path / "none")

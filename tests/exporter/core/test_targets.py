@@ -1,0 +1,145 @@
+"""Targets: the table, its names and aliases, and that it says what the code that builds engines does."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.targets import ALIASES, INTEGER_OPERATORS, PRECISIONS, TARGETS, get_target, precisions_of
+from vitrim.exporter.runtime.machine.jetpack import TABLE
+from vitrim.exporter.runtime.tensorrt.versions import typing_for
+
+TENSORRT = [target for target in TARGETS.values() if target.runtime == "tensorrt"]
+
+
+def test_aliases_and_names() -> None:
+    assert set(TARGETS) == {
+        "ort-cpu", "ort-cuda", "ort-trt", "trt-8.5", "trt-8.6", "trt-10.3", "trt-10.13", "trt-10.16", "trt-11"
+    }  # fmt: skip
+    assert {name: get_target(name).tensorrt for name in ALIASES} == {
+        "jetpack-5": (8, 5),
+        "jetpack-6.0": (8, 6),
+        "jetpack-6": (10, 3),
+        "jetpack-7": (10, 13),
+        "jetpack-7.2": (10, 16),
+        "trt-10": (10, 13),
+    }
+    assert {alias for target in TARGETS.values() for alias in target.aliases} == set(ALIASES)
+
+
+@pytest.mark.parametrize(
+    ("name", "opset", "lacks", "has"),
+    [
+        ("ort-cpu", 23, set(), {"LayerNormalization", "Gelu", "Attention", "DynamicQuantizeLinear", "MatMulInteger"}),
+        ("ort-trt", 22, {"Attention", "RMSNormalization"}, {"LayerNormalization", "Gelu"}),
+        ("trt-8.5", 17, {"LayerNormalization", "Gelu", "Attention", "RMSNormalization"}, {"Erf", "TopK", "Trilu"}),
+        ("trt-8.6", 17, {"Gelu", "Attention"}, {"LayerNormalization"}),
+        ("trt-10.3", 20, {"Attention"}, {"LayerNormalization", "Gelu"}),
+        ("trt-10.13", 22, {"Attention", "RMSNormalization", "RotaryEmbedding"}, {"LayerNormalization", "Gelu"}),
+        ("trt-10.16", 24, set(), {"Attention", "RMSNormalization", "RotaryEmbedding"}),
+        ("trt-11", 25, set(), {"Attention", "RMSNormalization", "RotaryEmbedding"}),
+    ],
+)
+def test_opset_and_missing_operators(name: str, opset: int, lacks: set[str], has: set[str]) -> None:
+    target = get_target(name)
+    assert target.opset == opset
+    assert target.lacks >= lacks
+    assert target.lacks.isdisjoint(has)
+    assert (target.lacks >= INTEGER_OPERATORS) == (target.runtime == "tensorrt" or name == "ort-trt")
+
+
+def test_what_a_version_lacks_the_older_ones_lack_too() -> None:
+    for older, newer in pairwise(TENSORRT):
+        assert older.tensorrt is not None
+        assert newer.tensorrt is not None
+        assert older.tensorrt < newer.tensorrt
+        assert older.opset <= newer.opset
+        assert older.lacks >= newer.lacks
+        assert older.types <= newer.types
+
+
+def test_every_tensorrt_knows_its_scatters_and_its_limit() -> None:
+    for target in TARGETS.values():
+        if target.runtime == "tensorrt":
+            assert {op for op, _ in target.wrong} == {"ScatterElements", "ScatterND"}
+            assert target.largest_k == 3840
+            assert target.silent == target.name.startswith("trt-8")
+            assert target.int64 != target.name.startswith("trt-8")
+            assert target.symmetric
+            assert not target.providers
+        else:
+            assert target.providers[-1] == "CPUExecutionProvider"
+
+
+def test_precisions_are_a_subset_in_order() -> None:
+    assert {target.name: target.precisions for target in TARGETS.values()} == {
+        "ort-cpu": ("fp32", "int8"),
+        "ort-cuda": ("fp32", "fp16", "int8"),
+        "ort-trt": ("fp32", "fp16", "int8"),
+        "trt-8.5": ("fp32", "fp16", "int8"),
+        "trt-8.6": ("fp32", "fp16", "int8"),
+        "trt-10.3": PRECISIONS,
+        "trt-10.13": PRECISIONS,
+        "trt-10.16": PRECISIONS,
+        "trt-11": PRECISIONS,
+    }
+    for target in TARGETS.values():
+        assert ("BFLOAT16" in target.types) == ("bf16" in target.precisions)
+
+
+@pytest.mark.parametrize(
+    ("capability", "precisions"),
+    [
+        ((5, 2), ("fp32",)),
+        ((5, 3), ("fp32", "fp16")),  # Jetson Nano
+        ((6, 1), ("fp32", "int8")),
+        ((7, 2), ("fp32", "fp16", "int8")),  # Xavier
+        ((7, 5), ("fp32", "fp16", "int8")),
+        ((8, 0), PRECISIONS),
+        ((8, 7), PRECISIONS),  # Orin: no fp8
+        ((8, 9), (*PRECISIONS, "fp8")),
+        ((11, 0), (*PRECISIONS, "fp8")),  # Thor
+    ],
+)
+def test_precisions_of_a_compute_capability(capability: tuple[int, int], precisions: tuple[str, ...]) -> None:
+    assert precisions_of(capability) == precisions
+
+
+def test_a_target_on_a_device_has_what_both_have() -> None:
+    assert get_target("jetpack-5").precisions_on((8, 7)) == ("fp32", "fp16", "int8")  # TensorRT 8 has no bf16
+    assert get_target("trt-11").precisions_on((7, 5)) == ("fp32", "fp16", "int8")  # nor has Turing
+    assert get_target("jetpack-6").precisions_on((8, 7)) == PRECISIONS
+
+
+@pytest.mark.parametrize("target", TENSORRT, ids=lambda target: target.name)
+def test_typing_is_what_engines_are_built_with(target: object) -> None:
+    fp32, fp16 = (typing_for(target.tensorrt, precision).strong for precision in ("fp32", "fp16"))
+    assert {"weak": (False, False), "either": (False, True), "strong": (True, True)}[target.typing] == (fp32, fp16)
+
+
+def test_every_jetpack_has_a_target_of_its_tensorrt() -> None:
+    for row in TABLE:
+        if not row.target.startswith("none"):
+            version = get_target(row.target).tensorrt
+            assert version is not None
+            least = [int(part) for part in row.tensorrt.split()[0].split(".")[:2]]
+            assert version <= tuple(least)  # JetPack 7.2 takes what 7.0 takes
+
+
+def test_the_table_is_plain_data_and_every_fault_has_a_link() -> None:
+    rows = {target.name: target.to_dict() for target in TARGETS.values()}
+    assert json.loads(json.dumps(rows)) == rows
+    assert rows["trt-10.3"]["jetsons"]["Orin"] == {"capability": "8.7", "precisions": list(PRECISIONS)}
+    assert all(fault["link"].startswith("https://") for row in rows.values() for fault in row["faults"])
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"), [("trt-8.55", "trt-8.5"), ("jetpack6", "jetpack-6"), ("ort-cdua", "ort-cuda")]
+)
+def test_a_typo_names_the_close_match_and_all_names(typo: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"did you mean {meant}") as caught:
+        get_target(typo)
+    assert all(name in str(caught.value) for name in (*TARGETS, *ALIASES))

@@ -1,0 +1,138 @@
+"""What stays in float32: scores and softmaxes, and nothing of what costs time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import pytest
+from onnx import helper
+
+from vitrim.exporter.graph.io import Ends, rewrite_ends
+from vitrim.exporter.graph.passes.table import with_shapes
+from vitrim.exporter.graph.precision.float32_nodes import carrying_nodes, is_projection, wide_nodes
+from vitrim.exporter.graph.precision.qdq import with_qdq
+from vitrim.exporter.graph.precision.ranges import quantization_ranges
+
+METHODS = ["zero_tprune", "ppt", "tome", "frugal", "ats"]
+TARGETS = ["ort-cpu", "trt-8.5", "trt-11"]
+make = helper.make_node
+
+
+def products(graph: gs.Graph) -> dict[str, gs.Node]:
+    """By name, products with a weight that answer with a row for every token, or with the classes."""
+    return {
+        node.name: node
+        for node in graph.nodes
+        if node.op in ("MatMul", "Gemm", "Conv")
+        and isinstance(node.inputs[1], gs.Constant)
+        and node.inputs[1].shape[0] in (48, 144, 192, 7)
+    }
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_stay_and_products_do_not(method: str, target: str, graphs: Any) -> None:
+    graph = gs.import_onnx(graphs(method, target))
+    wide = wide_nodes(graph)
+    assert len(products(graph)) == 2 * 4 + 2
+    assert not wide & set(products(graph))
+    heavy = [node for node in graph.nodes if node.op == "MatMul" and np.prod(node.outputs[0].shape) > 3 * 8 * 8 - 1]
+    assert sum(node.name in wide for node in heavy if not is_projection(node)) == 0  # nor q k' and attention by v
+    for node in graph.nodes:
+        alone = ("Softmax", "LayerNormalization", "TopK", "ArgMax", "Log", "Sqrt")
+        if node.op in alone or node.op.startswith("Reduce"):
+            assert node.name in wide, node.name
+
+
+@pytest.mark.parametrize(("method", "target"), [("zero_tprune", "ort-cpu"), ("ats", "trt-11")])
+def test_sums_by_products_with_constants_are_scores(method: str, target: str, graphs: Any) -> None:
+    """zero_tprune sums tokens, and a TensorRT graph of ats has running sums, as products with constants."""
+    graph = gs.import_onnx(graphs(method, target))
+    sums = [
+        node.name
+        for node in graph.nodes
+        if node.op == "MatMul" and any(isinstance(t, gs.Constant) for t in node.inputs)
+        if node.name not in products(graph)
+    ]
+    assert len(sums) == {"zero_tprune": 6, "ats": 2}[method]
+    assert set(sums) <= wide_nodes(graph)
+    assert not set(sums) & carrying_nodes(graph)
+
+
+def test_quantized_products_still_end_the_way_up(graphs: Any, noise: Any) -> None:
+    """Weights behind a pair are weights, or the whole residual stream would stay in float32."""
+    model = graphs("tome", "trt-11")
+    names = [node.name for node in gs.import_onnx(model).nodes if node.op == "MatMul" and is_projection(node)]
+    quantized = with_qdq(model, quantization_ranges(model, [noise(2)], "minmax", symmetric=True), names, "tensorrt")
+    plain, wide = wide_nodes(gs.import_onnx(model)), wide_nodes(gs.import_onnx(quantized))
+    assert {name for name in wide if "Linear" not in name} == plain
+
+
+def test_pixels_stay_until_they_are_tokens(families: Any) -> None:
+    model, preprocess = families("qk_norm")
+    model, _ = rewrite_ends(model, Ends(preprocess, pixels=True))
+    graph = gs.import_onnx(model)
+    embedding = next(node for node in graph.nodes if node.op == "MatMul" and tuple(node.inputs[1].shape) == (768, 48))
+    positions = next(node for node in graph.nodes if node.op == "Add")
+    wide = wide_nodes(graph)
+    assert {embedding.name, positions.name, graph.inputs[0].outputs[0].name} <= wide
+    sums = [node.name for node in graph.nodes if node.op == "Add" and node is not positions]
+    assert len(sums) == 12  # a bias of each of eight products, and two residuals a block
+    assert not wide & set(sums)
+
+
+@pytest.mark.parametrize(("scalar", "stays"), [(1e-12, True), (1e9, True), (1e-3, False), (0.0, False)])
+def test_scalars_that_half_cannot_hold(scalar: float, stays: bool, make_precise: Any) -> None:
+    nodes = [make("Mul", ["x", "w"], ["a"], "gain"), make("Max", ["a", "s"], ["y"], "floor")]
+    model = make_precise(nodes, w=np.ones(4, np.float32), s=np.array(scalar, np.float32))
+    assert wide_nodes(gs.import_onnx(model)) == ({"floor"} if stays else set())
+
+
+def test_ids_that_become_floats_stay(make_precise: Any) -> None:
+    """2049 is no fp16 number and 257 no bf16 one."""
+    nodes = [
+        make("Cast", ["x"], ["i"], "whole", to=onnx.TensorProto.INT64),
+        make("Cast", ["i"], ["f"], "float", to=onnx.TensorProto.FLOAT),
+        make("Add", ["f", "x"], ["y"], "sum"),
+    ]
+    assert wide_nodes(gs.import_onnx(make_precise(nodes))) == {"whole", "float"}
+
+
+def test_comparisons_decide(make_precise: Any) -> None:
+    nodes = [
+        make("MatMul", ["x", "w"], ["a"], "projection"),
+        make("Mul", ["a", "a"], ["score"], "square"),
+        make("Greater", ["score", "s"], ["b"], "compare"),
+        make("Where", ["b", "score", "x"], ["y"], "choose"),
+    ]
+    model = make_precise(nodes, w=np.eye(4, dtype=np.float32), s=np.array(0.5, np.float32))
+    assert wide_nodes(gs.import_onnx(model)) == {"square", "compare"}
+
+
+def test_the_bias_of_a_softmax_stays_but_not_its_product(make_precise: Any) -> None:
+    nodes = [
+        make("MatMul", ["x", "w"], ["k"], "projection"),
+        make("Mul", ["k", "k"], ["size"], "sizes"),
+        make("MatMul", ["k", "t"], ["qk"], "product"),
+        make("Add", ["qk", "size"], ["logit"], "add"),
+        make("Softmax", ["logit"], ["p"], "softmax"),
+        make("Mul", ["p", "x"], ["y"], "after"),
+    ]
+    model = make_precise(nodes, w=np.eye(4, dtype=np.float32), t=np.eye(4, dtype=np.float32))
+    assert wide_nodes(gs.import_onnx(model)) == {"sizes", "add", "softmax"}
+
+
+@pytest.fixture
+def make_precise() -> Any:
+    """(nodes, weights) -> a graph from x to y, both [2, 4]."""
+
+    def build(nodes: list[onnx.NodeProto], **weights: np.ndarray) -> onnx.ModelProto:
+        ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 4]) for name in "xy"]
+        held = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+        graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
+        return with_shapes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9))
+
+    return build

@@ -1,0 +1,77 @@
+"""A pass held against the graph before it: near-ties are told from wrong scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from vitrim.exporter.core.errors import ParityError
+from vitrim.exporter.graph.passes.table import with_shapes
+from vitrim.exporter.graph.verify import hold_against, hold_with_decisions, run_once
+
+X = np.array([[[5.0, 1], [3, 2], [3, 4], [1, 8]]], np.float32)  # tokens 1 and 2 tie in the first column
+
+
+def ranked(make_graph: Any, nudge: list[float], gain: float = 1.0) -> onnx.ModelProto:
+    """The two best tokens by their first column and a nudge, times a gain."""
+    make = helper.make_node
+    nodes = [
+        make("Gather", ["x", "first"], ["column"], axis=2),
+        make("Add", ["column", "nudge"], ["score"]),
+        make("TopK", ["score", "k"], ["values", "index"]),
+        make("Reshape", ["index", "flat"], ["rows"]),
+        make("Gather", ["x", "rows"], ["kept"], axis=1),
+        make("Mul", ["kept", "gain"], ["y"]),
+    ]
+    weights = {"first": np.array(0), "nudge": np.array([nudge], np.float32), "k": np.array([2])}
+    outputs = {"y": (np.float32, (1, 2, 2)), "index": (np.int64, (1, 2))}
+    model = make_graph(nodes, {"x": X}, outputs, flat=np.array([2]), gain=np.float32(gain), **weights)
+    return with_shapes(model)
+
+
+def test_a_near_tie_that_falls_the_other_way_is_no_fault(make_graph: Any) -> None:
+    before, after = ranked(make_graph, [0, 1e-6, 0, 0]), ranked(make_graph, [0, 0, 1e-6, 0])
+    outputs = [run_once(model, {"x": X}) for model in (before, after)]
+    assert outputs[0]["index"].tolist() == [[0, 1]]
+    assert outputs[1]["index"].tolist() == [[0, 2]]
+    with pytest.raises(ParityError):
+        hold_against("p", *outputs)
+    assert hold_with_decisions("p", before, after, {"x": X}) == (0.0, 1)
+
+
+def test_wrong_scores_do_not_pass_as_a_near_tie(make_graph: Any) -> None:
+    before, after = ranked(make_graph, [0, 0.1, 0, 0]), ranked(make_graph, [0, 0, 0.1, 3])
+    assert hold_with_decisions("p", before, after, {"x": X}) is None
+
+
+def test_wrong_numbers_do_not_pass_behind_a_near_tie(make_graph: Any) -> None:
+    before, after = ranked(make_graph, [0, 1e-6, 0, 0]), ranked(make_graph, [0, 0, 1e-6, 0], gain=1.1)
+    with pytest.raises(ParityError, match="changed the output y by"):
+        hold_with_decisions("p", before, after, {"x": X})
+
+
+def test_equal_decisions_leave_the_first_verdict(make_graph: Any) -> None:
+    before = ranked(make_graph, [0, 0, 1, 0])
+    assert hold_with_decisions("p", before, ranked(make_graph, [0, 0, 1, 0], gain=2), {"x": X}) is None
+
+
+def test_graphs_run_as_they_are_written(make_graph: Any) -> None:
+    """onnxruntime would fuse the scales of a product into it, and so make different graphs equal."""
+    make = helper.make_node
+    nodes = [
+        make("Mul", ["x", "s"], ["a"]),
+        make("Mul", ["w", "s"], ["b"]),
+        make("MatMul", ["a", "b"], ["split"]),
+        make("Mul", ["x", "ss"], ["c"]),
+        make("MatMul", ["c", "w"], ["once"]),
+    ]
+    x = np.random.default_rng(0).standard_normal((1, 4, 64)).astype(np.float32)
+    scale = np.float32(64**-0.25)
+    weights = {"w": x[0].T.copy(), "s": scale, "ss": scale * scale}
+    model = make_graph(nodes, {"x": x}, dict.fromkeys(("split", "once"), (np.float32, (1, 4, 4))), **weights)
+    outputs = run_once(model, {"x": x})
+    assert 0 < np.abs(outputs["split"] - outputs["once"]).max() < 1e-5

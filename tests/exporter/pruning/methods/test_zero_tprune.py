@@ -1,0 +1,226 @@
+"""Zero-TPrune against a second, plain implementation with loops, and the traps of its description."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.pruning.methods.base import Evidence
+from vitrim.exporter.pruning.methods.zero_tprune import (
+    Parameters,
+    StageOptions,
+    check_stage,
+    head_weights,
+    importance,
+    initial_scores,
+    page_rank,
+    score,
+    select,
+)
+
+
+def attention_of(seed: int, batch: int = 1, heads: int = 3, tokens: int = 17, sharp: float = 2.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(batch, heads, tokens, tokens, generator=generator, dtype=torch.float64) * sharp).softmax(-1)
+
+
+def plain_importance(
+    a: np.ndarray, alive: list[int], rounds: int, prefix: int, p: Parameters, class_token: bool
+) -> dict[int, float]:
+    """Section 2.2 to 2.4 of the specification, one token at a time, on the sub-matrix of the survivors."""
+    heads, tokens, _ = a.shape
+    per_head = []
+    for h in range(heads):
+        s = dict.fromkeys(alive, 1.0)
+        if class_token and p.start == "class_token":
+            s[0] = math.sqrt(tokens)
+        for _ in range(rounds):
+            s = {j: sum(a[h, i, j] * s[i] for i in alive) for j in alive}
+        per_head.append({j: s[j] for j in alive if j >= prefix})
+    weights = [1.0] * heads
+    if p.variance_filter:
+        for h in range(heads):
+            values = list(per_head[h].values())
+            mean = sum(values) / len(values)
+            variance = sum((v / mean - 1) ** 2 for v in values) / len(values)
+            weights[h] = float(p.variance_filter[0] <= variance <= p.variance_filter[1])
+        if not any(weights):
+            weights = [1.0] * heads
+    patches = [j for j in alive if j >= prefix]
+    if p.heads == "mean":
+        return {j: sum(w * s[j] for w, s in zip(weights, per_head, strict=True)) / sum(weights) for j in patches}
+    return {
+        j: math.sqrt(sum(w * s[j] ** 2 for w, s in zip(weights, per_head, strict=True)) / sum(weights)) for j in patches
+    }
+
+
+def plain_select(
+    a: np.ndarray, k: np.ndarray, keep: int, o: StageOptions, p: Parameters, prefix: int, class_token: bool
+) -> list[int]:
+    """I' -> S -> I with Python lists."""
+    tokens = a.shape[-1]
+    alive = list(range(tokens))
+    if o.similar:
+        rough = plain_importance(a, alive, 1, prefix, p, class_token)
+        rank = sorted(rough, key=lambda j: -rough[j])
+        half = len(rank) // 2
+        better, worse = rank[:half], rank[half:]
+        mean_keys = k.mean(axis=0)
+
+        def cosine(i: int, j: int) -> float:
+            return float(mean_keys[i] @ mean_keys[j] / np.linalg.norm(mean_keys[i]) / np.linalg.norm(mean_keys[j]))
+
+        best = {i: max(cosine(i, j) for j in better) for i in worse}
+        gone = sorted(worse, key=lambda i: -best[i])[: o.similar]
+        alive = [j for j in alive if j not in gone]
+    final = plain_importance(a, alive, o.iterations, prefix, p, class_token)
+    kept = sorted(final, key=lambda j: -final[j])[: keep - prefix]
+    return list(range(prefix)) + sorted(kept)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    heads=st.integers(1, 4),
+    patches=st.integers(4, 14),
+    prefix=st.integers(0, 3),
+    start=st.sampled_from(["class_token", "uniform"]),
+    combine=st.sampled_from(["rms", "mean"]),
+    vhf=st.sampled_from([(0.01, 0.7), None, (0.2, 0.5)]),
+    iterations=st.integers(1, 6),
+    data=st.data(),
+)
+def test_equals_the_plain_implementation(
+    seed: int,
+    heads: int,
+    patches: int,
+    prefix: int,
+    start: str,
+    combine: str,
+    vhf: object,
+    iterations: int,
+    data: st.DataObject,
+) -> None:
+    kept_patches = data.draw(st.integers(1, patches))
+    similar = data.draw(st.integers(0, min(patches - patches // 2, patches - kept_patches)))
+    tokens = patches + prefix
+    attention = attention_of(seed, 2, heads, tokens)
+    keys = torch.randn(2, heads, tokens, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    parameters = Parameters.model_validate({"start": start, "heads": combine, "variance_filter": vhf})
+    options = StageOptions(similar=similar, iterations=iterations)
+    evidence = Evidence(attention, keys, keys, prefix, prefix > 0)
+    selection = select(evidence, kept_patches + prefix, options, parameters)
+    assert selection.kept is not None
+    for image in range(2):
+        expected = plain_select(
+            attention[image].numpy(),
+            keys[image].numpy(),
+            kept_patches + prefix,
+            options,
+            parameters,
+            prefix,
+            prefix > 0,
+        )
+        assert selection.kept[image].tolist() == expected
+
+
+def test_trap_1_votes_flow_along_columns() -> None:
+    """With A s instead of A^T s a uniform start would tie for ever, as rows sum to 1."""
+    attention = attention_of(1)
+    start = initial_scores(17, False, attention)
+    once = page_rank(attention, start, 1)
+    torch.testing.assert_close(once, attention.mean(2, keepdim=True) * 17)  # one round from uniform = column means
+    assert once.std(-1).min() > 0.1
+    wrong = page_rank(attention.transpose(2, 3), start, 1)
+    assert wrong.std(-1).max() < 1e-9
+
+
+@pytest.mark.parametrize("iterations", [1, 5, 30])
+def test_votes_are_conserved_on_the_whole_graph(iterations: int) -> None:
+    attention = attention_of(2)
+    start = initial_scores(17, True, attention)
+    assert start[0, 0, 0, 0].item() == pytest.approx(math.sqrt(17))
+    total = page_rank(attention, start, iterations).sum(-1)
+    torch.testing.assert_close(total, torch.full_like(total, 16 + math.sqrt(17)))
+
+
+def test_a_masked_graph_is_the_gathered_submatrix() -> None:
+    attention = attention_of(3)
+    alive = torch.ones(17, dtype=torch.bool)
+    alive[[2, 5, 11]] = False
+    start = initial_scores(17, True, attention)
+    masked = page_rank(attention, start * alive, 7, alive.double().view(1, 1, 1, -1))
+    gathered = page_rank(attention[:, :, alive][..., alive], start[..., alive], 7)
+    torch.testing.assert_close(masked[..., alive], gathered)
+    assert masked[..., ~alive].abs().max() == 0
+
+
+def test_trap_2_the_variance_is_measured_on_the_mean_1_scale() -> None:
+    """On the sum-1 scale no variance reaches 0.01 with 197 tokens, so every head would be rejected."""
+    scores = page_rank(
+        attention_of(4, heads=6, tokens=197, sharp=1.0),
+        initial_scores(197, False, torch.ones(1, dtype=torch.float64)),
+        1,
+    )
+    sum_one = scores / scores.sum(-1, keepdim=True)
+    assert (sum_one.var(-1, unbiased=False) < 0.01).all()
+    _, variance = head_weights(sum_one, 0, 197, (0.01, 0.7))
+    expected = (scores / scores.mean(-1, keepdim=True)).var(-1, unbiased=False)
+    torch.testing.assert_close(variance.squeeze(-1), expected)
+    middle = float(expected.median())
+    weights, _ = head_weights(scores, 0, 197, (0.0, middle))
+    assert weights.round().flatten().tolist() == (expected <= middle).double().flatten().tolist()
+    assert 0 < float(weights.mean()) < 1
+
+
+def test_all_heads_count_where_none_passes() -> None:
+    scores = page_rank(attention_of(5), initial_scores(17, False, torch.ones(1, dtype=torch.float64)), 1)
+    weights, _ = head_weights(scores, 0, 17, (100.0, 200.0))
+    assert weights.flatten().unique().shape == (1,)
+    start = initial_scores(17, False, torch.ones(1, dtype=torch.float64))
+    nobody, _ = importance(attention_of(5), start, 1, 1, Parameters(variance_filter=(100.0, 200.0)))
+    everybody, _ = importance(attention_of(5), start, 1, 1, Parameters(variance_filter=None))
+    torch.testing.assert_close(nobody, everybody)
+
+
+def test_eir_favours_a_patch_that_one_head_finds_important() -> None:
+    attention = torch.full((1, 2, 4, 4), 0.25, dtype=torch.float64)
+    attention[0, 0] = torch.tensor([0.1, 0.7, 0.1, 0.1])  # head 0: patch 1 is very important
+    attention[0, 1] = torch.tensor([0.1, 0.1, 0.4, 0.4])  # head 1 spreads; means tie patch 1 with nobody
+    start = initial_scores(4, False, attention)
+    for heads, expected in (("rms", (0.7**2 + 0.1**2) / 2), ("mean", 0.4)):
+        parameters = Parameters.model_validate({"heads": heads, "variance_filter": None})
+        value = importance(attention, start, 1, 0, parameters)[0][0, 1] / 4
+        assert float(value) == pytest.approx(math.sqrt(expected) if heads == "rms" else expected)
+
+
+def test_scores_report_heads_and_similarity() -> None:
+    attention = attention_of(6, batch=2)
+    keys = torch.randn(2, 3, 17, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    result = score(Evidence(attention, keys, keys, 1, True), Parameters())
+    assert result.importance.shape == (2, 16)
+    assert float(result.importance.min()) > 0
+    assert result.notes["heads_kept"].shape == (2,)
+    assert -1 <= float(result.notes["similarity"].min()) <= float(result.notes["similarity"].max()) <= 1
+
+
+def test_near_ties_are_reported_as_a_small_gap() -> None:
+    attention = torch.full((1, 1, 5, 5), 0.2, dtype=torch.float64)
+    keys = torch.ones(1, 1, 5, 3, dtype=torch.float64)
+    selection = select(Evidence(attention, keys, keys, 1, True), 3, StageOptions(), Parameters(variance_filter=None))
+    assert selection.gap is not None
+    assert float(selection.gap[0]) < 1e-12
+
+
+def test_a_stage_that_similarity_cannot_fill_is_refused() -> None:
+    check_stage(17, 9, 1, StageOptions(similar=8), Parameters(), "blocks[2]")
+    with pytest.raises(InputError, match=r"blocks\[2\]\.similar is 9.*at most 8"):
+        check_stage(17, 3, 1, StageOptions(similar=9), Parameters(), "blocks[2]")
+    with pytest.raises(InputError, match="removes 2 of 16 patches.*at most 2"):
+        check_stage(17, 15, 1, StageOptions(similar=3), Parameters(), "blocks[2]")

@@ -1,0 +1,203 @@
+"""The pruned model: bit-identity where nothing is removed, over every supported family, and what stages do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import budget_for, small_vit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.layers import set_fused_attn
+
+from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.pruning.block import attend, embed
+from vitrim.exporter.pruning.budget import parse_budget
+from vitrim.exporter.pruning.shape import describe
+from vitrim.exporter.pruning.vit import PrunedViT, Replay, TorchRunner
+
+# Every family of the README by the timm name that carries its peculiarity.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ViT and AugReg": ("vit_tiny_patch16_224", {}),
+    "DeiT": ("deit_tiny_patch16_224", {}),
+    "distilled DeiT": ("deit_tiny_distilled_patch16_224", {}),
+    "DeiT-III (LayerScale, no class position)": ("deit3_small_patch16_224", {}),
+    "MAE-style average pooling": ("vit_base_patch16_224.mae", {"global_pool": "avg"}),
+    "no class token": ("vit_medium_patch16_gap_240", {}),
+    "DINOv2 with registers": ("vit_small_patch14_reg4_dinov2", {"patch_size": 16}),
+    "CLIP-style pre-norm": ("vit_base_patch16_clip_224", {}),
+    "QK-norm": ("vit_tiny_patch16_224", {"qk_norm": True, "init_values": 0.1}),
+    "SigLIP attention pooling": ("vit_base_patch16_siglip_224", {}),
+    "normed attention": ("vit_tiny_patch16_224", {"scale_attn_norm": True}),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("place", ["before_mlp", "after_block"])
+def test_removing_nothing_is_bit_identical(family: str, place: str) -> None:
+    name, args = FAMILIES[family]
+    model = small_vit(name, **args)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pruned = PrunedViT(model, budget_for(model, {}, parameters={"place": place}))
+    with torch.inference_mode():
+        assert torch.equal(pruned(images), model(images))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_spelled_out_attention_is_timm_s_to_the_bit(family: str) -> None:
+    name, args = FAMILIES[family]
+    set_fused_attn(False)
+    try:
+        model = small_vit(name, **args)
+    finally:
+        set_fused_attn(True)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        x = embed(model, x)
+        for index, block in enumerate(model.blocks):
+            normed = block.norm1(x)
+            out, attention, keys, values = attend(model, index, normed)
+            assert torch.equal(out, block.ls1(block.attn(normed)))
+            assert attention is not None
+            torch.testing.assert_close(attention.sum(-1), torch.ones_like(attention[..., 0]))
+            assert keys.shape == values.shape == (2, block.attn.num_heads, x.shape[1], block.attn.head_dim)
+            x = block(x)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_prunes_and_protects_its_prefix(family: str) -> None:
+    name, args = FAMILIES[family]
+    model = small_vit(name, **args)
+    shape = describe(model)
+    first, second = shape.prefix_tokens + 11, shape.prefix_tokens + 6
+    pruned = PrunedViT(model, budget_for(model, {1: first, 2: second}, similar=2))
+    with torch.inference_mode():
+        trace = pruned.trace(torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert trace.kept[1].shape == (3, first)
+    assert trace.kept[2].shape == (3, second)
+    for kept in trace.kept.values():
+        assert torch.equal(kept[:, : shape.prefix_tokens], torch.arange(shape.prefix_tokens).expand(3, -1))
+        assert (kept.diff(dim=1) > 0).all()
+    for image in range(3):
+        assert set(trace.kept[2][image].tolist()) <= set(trace.kept[1][image].tolist())
+    assert trace.logits is not None
+    assert torch.isfinite(trace.logits).all()
+
+
+def test_dropping_by_hand_gives_the_same_logits(vit: Any) -> None:
+    """An independent forward: run the blocks, cut the kept rows out with plain indexing."""
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    for place in ("before_mlp", "after_block"):
+        pruned = PrunedViT(vit, budget_for(vit, {1: 9}, "evit", {"place": place}))
+        with torch.inference_mode():
+            trace = pruned.trace(images)
+            x = embed(vit, images)
+            x = vit.blocks[0](x)
+            block = vit.blocks[1]
+            rows = torch.stack([torch.arange(2)] * 9, 1), trace.kept[1]
+            if place == "after_block":
+                x = block(x)[rows]
+            else:
+                x = (x + block.ls1(block.attn(block.norm1(x))))[rows]
+                x = x + block.ls2(block.mlp(block.norm2(x)))
+            x = vit.blocks[3](vit.blocks[2](x))
+            expected = vit.forward_head(vit.norm(x))
+        assert trace.logits is not None
+        torch.testing.assert_close(trace.logits, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_replaying_own_decisions_changes_nothing_and_other_ones_do(vit: Any) -> None:
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    pruned = PrunedViT(vit, budget_for(vit, {1: 9, 2: 5}))
+    with torch.inference_mode():
+        trace = pruned.trace(images)
+        again = pruned.trace(images, replay=Replay(trace.kept))
+        other = {1: torch.arange(9).expand(2, -1), 2: torch.arange(5).expand(2, -1)}
+        moved = pruned.trace(images, replay=Replay(other))
+    assert trace.logits is not None
+    assert again.logits is not None
+    assert moved.logits is not None
+    assert torch.equal(trace.logits, again.logits)
+    assert torch.equal(moved.kept[2], other[2])
+    assert (trace.logits - moved.logits).abs().max() > 1e-3
+
+
+def test_slice_control_keeps_the_first_tokens(vit: Any) -> None:
+    pruned = PrunedViT(vit, budget_for(vit, {1: 9, 2: 5}, "slice"))
+    with torch.inference_mode():
+        trace = pruned.trace(torch.randn(1, 3, 64, 64))
+    assert trace.kept[2].tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_uniform_and_random_controls(vit: Any) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        even = PrunedViT(vit, budget_for(vit, {1: 5}, "uniform")).trace(images).kept[1]
+        one = PrunedViT(vit, budget_for(vit, {1: 5}, "random", seed=1)).trace(images).kept[1]
+        two = PrunedViT(vit, budget_for(vit, {1: 5}, "random", seed=2)).trace(images).kept[1]
+    assert even.tolist() == [[0, 3, 7, 11, 15]] * 2
+    assert torch.equal(one[0], one[1])
+    assert not torch.equal(one, two)
+
+
+def test_runner_returns_numpy_and_int32_ids(vit: Any) -> None:
+    runner = TorchRunner(PrunedViT(vit, budget_for(vit, {1: 9})), batch=2)
+    result = runner(np.zeros((2, 3, 64, 64), dtype=np.float32))
+    assert set(result) == {"logits", "kept_1", "gap_1"}
+    assert result["kept_1"].dtype == np.int32
+    assert result["logits"].shape == (2, 7)
+
+
+def test_a_budget_for_another_model_is_refused(vit: Any) -> None:
+    other = small_vit("vit_small_patch14_reg4_dinov2", patch_size=16)
+    with pytest.raises(InputError, match="prefix_tokens is 5, but the model has 1"):
+        PrunedViT(vit, budget_for(other, {}))
+    with pytest.raises(InputError, match=r"blocks\[1\]\.colour is not a known key \(known keys: similar, iterations\)"):
+        PrunedViT(vit, budget_for(vit, {1: 9}, colour=1))
+    with pytest.raises(InputError, match=r"parameters\.heads is 'max'"):
+        PrunedViT(vit, budget_for(vit, {1: 9}, parameters={"heads": "max"}))
+    with pytest.raises(InputError, match=r"blocks\[1\]\.similar is 12"):
+        PrunedViT(vit, budget_for(vit, {1: 9}, similar=12))
+    data = budget_for(vit, {1: 9}).model_dump()
+    data["method"] = "zero_tprun"
+    with pytest.raises(InputError, match="did you mean zero_tprune"):
+        PrunedViT(vit, parse_budget(data))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    depth=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    prefix=st.sampled_from([("vit_tiny_patch16_224", {}), ("vit_medium_patch16_gap_240", {})]),
+    registers=st.integers(0, 2),
+    batch=st.integers(1, 3),
+    method=st.sampled_from(["zero_tprune", "evit", "random", "uniform", "slice"]),
+    place=st.sampled_from(["before_mlp", "after_block"]),
+    data=st.data(),
+)
+def test_any_legal_budget_runs_with_the_planned_tokens(
+    depth: int,
+    heads: int,
+    prefix: tuple[str, dict[str, Any]],
+    registers: int,
+    batch: int,
+    method: str,
+    place: str,
+    data: st.DataObject,
+) -> None:
+    name, args = prefix
+    model = small_vit(name, depth=depth, num_heads=heads, embed_dim=heads * 8, reg_tokens=registers, **args)
+    shape = describe(model)
+    after = sorted((data.draw(st.integers(shape.prefix_tokens + 1, shape.tokens)) for _ in range(depth)), reverse=True)
+    budget = budget_for(model, dict(enumerate(after)), method, {"place": place})
+    pruned = PrunedViT(model, budget, ("logits", "kept", "tokens"))
+    with torch.inference_mode():
+        trace = pruned.trace(torch.randn(batch, 3, 64, 64), tokens=True)
+        assert trace.logits is not None
+        assert trace.logits.shape == (batch, 7)
+        assert [trace.tokens[block].shape[1] for block in range(depth)] == list(budget.tokens) == after
+        if not budget.stages:
+            images = torch.randn(batch, 3, 64, 64)
+            assert torch.equal(pruned.trace(images).logits, model(images))

@@ -1,0 +1,388 @@
+"""run_on_device.py in processes of its own, Python 3.8's too, with a stand-in for TensorRT and one for libcudart.
+
+What the stand-ins cannot show is that the real ones take these calls: unverified on a GPU. That the real libcudart has
+them by these names is a test of its own, where there is one.
+"""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import importlib.util
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vitrim.exporter.core.errors import EnvironmentLackError, UnsupportedError
+from vitrim.exporter.runtime import bundle, parity
+from vitrim.exporter.runtime.bench import stats
+from vitrim.exporter.runtime.standalone import pack as standalone
+from vitrim.exporter.runtime.tensorrt import cuda, engine
+from vitrim.exporter.runtime.tensorrt import plain_build as bare
+from vitrim.exporter.runtime.tensorrt import versions as trt
+
+STANDIN = Path(__file__).parents[1] / "standin"
+SHAPE = [2, 4, 2, 2]
+
+
+def python_38() -> str:
+    """A Python 3.8 with numpy; skips where there is none."""
+    places = [os.environ.get("VITRIM_PYTHON38"), shutil.which("python3.8")]
+    places += [str(path) for path in sorted(Path.home().glob(".pyenv/versions/3.8*/bin/python"))]
+    for place in filter(None, places):
+        asked = subprocess.run(
+            [place, "-c", "import sys, numpy; assert sys.version_info[:2] == (3, 8)"], capture_output=True, check=False
+        )
+        if asked.returncode == 0:
+            return place
+    pytest.skip("no Python 3.8 with numpy here (VITRIM_PYTHON38 may name one)")
+
+
+@pytest.fixture(params=["3.8", "this"])
+def python(request: pytest.FixtureRequest) -> str:
+    return python_38() if request.param == "3.8" else sys.executable
+
+
+@pytest.fixture(scope="session")
+def cudart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in for libcudart, compiled."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler here for the stand-in of libcudart")
+    made = tmp_path_factory.mktemp("cuda") / "libcudart.so.13"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(made), str(STANDIN / "cudart.c")]
+    subprocess.run(command, check=True)
+    return made
+
+
+def golden(scale: float = 3.0) -> dict[str, np.ndarray]:
+    """Images and what the stand-in's graph makes of them; the cut is a near-tie on the first image alone."""
+    images = np.random.default_rng(0).standard_normal((4, *SHAPE[1:])).astype(np.float32)
+    logits = np.float32(scale) * images.mean(axis=(2, 3))
+    kept = np.argsort(-logits, axis=1)[:, :2]
+    return {"image": images, "logits": logits, "kept_1": kept, "gap_1": np.array([1e-7, 0.5, 0.5, 0.5])}
+
+
+def make(folder: Path, precision: str | None = None, **changed: Any) -> Path:
+    """A bundle whose graphs the stand-in computes."""
+    folder.mkdir()
+    changed = {"kind": "Half" if precision == "fp16" else "Float", **changed}
+    for name, wait in (("dense", 0.004), ("model", 0.002), ("floor", 0.0015)):
+        graph = {"shape": SHAPE, "scale": 3.0, "wait": wait}
+        (folder / f"{name}.onnx").write_text(json.dumps(graph | (changed if name == "model" else {})))
+    (folder / "budget.json").write_text("{}")
+    rung = {"name": "onnx", "passed": True, "images": 4, "top1": 1.0, "stages": [], "smallest_atol": 1e-6}
+    told: dict[str, Any] = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 1e-6, "smallest_tie": None}
+    told.update({} if precision is None else {"close": {"cosine": 0.9995, "agreement": 0.99}})
+    (folder / "parity.json").write_text(
+        json.dumps(told | {"first_offender": None, "rungs": [rung], "smallest_tie": 0.0})
+    )
+    np.savez(folder / "golden.npz", **golden())  # type: ignore[arg-type]
+    standalone.write(folder)
+    extra = {} if precision is None else {"precision": {"name": precision, "float32_nodes": []}}
+    bundle.write_manifest(folder, {"vitrim": "0"}, ["test"], target="jetpack-5", batch=2, **extra)
+    return folder
+
+
+class Device:
+    """A machine with the stand-ins."""
+
+    def __init__(self, python: str, cudart: Path, scratch: Path, version: str) -> None:
+        self.python, self.log = python, scratch / "log.jsonl"
+        stripped = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PATH")}
+        self.environment = stripped | {
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(STANDIN),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LD_LIBRARY_PATH": str(cudart.parent),
+            "STANDIN_VERSION": version,
+            "STANDIN_CUDART": str(cudart),
+            "STANDIN_LOG": str(self.log),
+            "VITRIM_CACHE": str(scratch / "cache"),
+        }
+
+    def __call__(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [self.python, "-W", "error", str(folder / standalone.FILE), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=self.environment, cwd=folder.parent, timeout=120, check=False
+        )
+
+    def builds(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def test_python_38_can_read_it_and_every_module_in_it() -> None:
+    ast.parse(standalone.source(), feature_version=(3, 8))
+    names = standalone.modules()
+    assert {"errors", "runtime.parity", "runtime.stats", "runtime.bundle", "runtime.on_device"} <= set(names)
+    allowed = {"numpy", "tensorrt", "onnxruntime", "pynvml", "polygraphy", *sys.stdlib_module_names}
+    for name in names:
+        tree = ast.parse(standalone._path(name).read_text(encoding="utf-8"), feature_version=(3, 8))
+        for node in ast.walk(tree):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert {one.partition(".")[0] for one in imported} <= allowed, name
+            operands = [node.left, node.right] if isinstance(node, ast.BinOp) else []
+            operands += [node.value] if isinstance(node, ast.AugAssign) else []
+            if isinstance(getattr(node, "op", None), ast.BitOr):  # dicts have it from 3.9 on
+                assert not any(isinstance(one, (ast.Dict, ast.DictComp)) for one in operands), (name, node.lineno)
+            if isinstance(node, ast.Attribute):
+                newer = {"removeprefix", "removesuffix", "is_relative_to", "with_stem", "pairwise"}
+                assert node.attr not in newer, (name, node.lineno)
+
+
+def test_it_stands_in_for_all_that_engines_take_from_polygraphy() -> None:
+    assert inspect.signature(bare.why_not) == inspect.signature(engine.why_not)
+    assert list(inspect.signature(bare.serialize).parameters) == list(inspect.signature(engine._serialize).parameters)
+    named = set(re.findall(r'^            "(\w+)": ', inspect.getsource(engine.build_engine), re.MULTILINE))
+    assert {"fp16", "int8", "memory_pool_limits"} <= named
+    assert all(f'"{name}"' in inspect.getsource(bare.serialize) for name in named)  # no option is lost
+
+
+def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> None:
+    folder, device = make(tmp_path / "b"), Device(python, cudart, tmp_path, "8.5.2.2")
+    lacks = device(folder, "check")
+    assert (lacks.returncode, lacks.stderr.count("\n")) == (3, 1)
+    assert "nothing was checked" in lacks.stderr
+    assert "has no model.engine: build it first" in device(folder, "bench").stderr
+
+    built = device(folder, "build", "--workspace", "64")
+    assert (built.returncode, built.stderr) == (0, "")
+    assert device.builds()[0]["pools"] == {"WORKSPACE": 64 << 20}
+    assert "tensorrt-8.5.2.2 = golden: ok, 4 images" in built.stdout
+    assert "engine: all 1 matrix layers run in fp32" in built.stdout
+    manifest = bundle.verify(folder)  # by the package: the file is what the device published
+    assert (manifest["engine"], manifest["versions"]) == ("built", {"vitrim": "0"})
+    assert standalone.FILE in manifest["files"]
+
+    checked = device(folder, "check", "--json")
+    rung = json.loads(checked.stdout)["rungs"][-1]
+    assert (checked.returncode, rung["passed"], rung["top1"], rung["unproven"]) == (0, True, 1.0, 0)
+
+    out = tmp_path / "bench.json"
+    timed = device(folder, "bench", "--runs", "12", "--warmup", "0", "--allow-slower", "--cuda-graph", "-o", str(out))
+    assert (timed.returncode, timed.stderr) == (0, "")
+    for told in ("  dense: ", "  pruned, cuda_graph: ", "  pruned, copy_in: ", "Speed: ", "Overhead over free slicing"):
+        assert f"\n{told}" in timed.stdout
+    result = json.loads(out.read_text())
+    assert set(result["distributions"]) == {"dense", "pruned", "floor"}
+    assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies", "copy_in", "copy_out", "gpu_only"}
+    assert result["modes"]["gpu_only"]["median"] >= 2.0  # the graph was launched, and its 2 ms were waited for
+    where = result["environment"]
+    assert (where["runtime"], where["cuda_graph"], where["tensorrt"]) == ("tensorrt-8.5.2.2", True, "8.5.2.2")
+    assert result["bundle"]["graph_sha256"] == manifest["files"]["model.onnx"]["sha256"]
+    assert [built["timings"] for built in device.builds()] == ["", "", ""]  # one a graph: pruned, dense, floor
+    again = tmp_path / "b2"
+    shutil.copytree(folder, again)
+    assert device(again, "build").returncode == 0
+    assert device.builds()[3]["timings"] == "timings"
+
+    told = json.loads(device(folder, "info", "--json").stdout)
+    assert (told["engine"], told["engines"]) == ("built", "can be built here")
+    inside = device(folder, "check", "-o", str(folder / "check.json"))
+    assert "lies in the bundle" in inside.stderr
+    bundle.verify(folder)
+
+
+def test_whoever_builds_from_within_the_folder_is_told_that_it_was_replaced(cudart: Path, tmp_path: Path) -> None:
+    folder, device = make(tmp_path / "b"), Device(sys.executable, cudart, tmp_path, "10.3.0")
+    assert device(folder, "build").stderr == ""
+    command = [sys.executable, standalone.FILE, "build", "."]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=device.environment | {"PWD": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, 'this folder was replaced by the one with the engine: cd "$PWD"\n')
+    bundle.verify(folder)
+
+
+def test_damage_is_found_before_anything_is_used(cudart: Path, tmp_path: Path) -> None:
+    folder, device = make(tmp_path / "b"), Device(sys.executable, cudart, tmp_path, "10.3.0")
+    with open(folder / "model.onnx", "a") as stream:
+        stream.write(" ")
+    for command in ("info", "check", "build", "bench"):
+        done = device(folder, command)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+        assert "model.onnx is not the file that was published" in done.stderr
+    assert not device.log.exists()
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace("jetpack-5", "jetpack-6"))
+    assert "manifest.json is not the file that was published" in device(folder, "build").stderr
+
+
+def test_a_wrong_engine_is_not_published(cudart: Path, tmp_path: Path) -> None:
+    device = Device(sys.executable, cudart, tmp_path, "10.3.0")
+    wrong = make(tmp_path / "wrong", scale=3.01)
+    done = device(wrong, "build")
+    assert done.returncode == 1
+    assert "parity failed at 'tensorrt-10.3.0 = golden', first at logits" in done.stderr
+    swapped = device(make(tmp_path / "swapped", swap=True), "build")
+    assert swapped.returncode == 1
+    assert "first at kept_1: 4 images keep other tokens, with a score gap of 0.5" in swapped.stderr
+    assert "model.engine" not in bundle.verify(wrong)["files"]
+
+
+def test_another_precision_is_judged_by_cosine_and_answers(python: str, cudart: Path, tmp_path: Path) -> None:
+    device = Device(python, cudart, tmp_path, "10.3.0")
+    folder = make(tmp_path / "b", "fp16", scale=3.01)
+    built = device(folder, "build")
+    assert (built.returncode, built.stderr) == (0, "")
+    assert "tensorrt-10.3.0 = golden: ok, 4 images, top-1 100.0%, error cosine 1.00000\n" in built.stdout
+    assert json.loads((folder / "parity.json").read_text())["close"] == {"cosine": 0.9995, "agreement": 0.99}
+    assert device(folder, "check").returncode == 0
+    strict = device(folder, "check", "--atol", "1e-4")
+    assert (strict.returncode, "largest error" in strict.stderr) == (1, True)
+    swapped = device(make(tmp_path / "swapped", "fp16", swap=True), "build")
+    assert (swapped.returncode, "cosine 1.00000, no decisions alike" in swapped.stdout) == (0, True)
+    wrong = device(make(tmp_path / "wrong", "fp16", swap=True, scale=-3.0), "build")
+    assert (wrong.returncode, "no image decides alike, and the mean cosine is -1" in wrong.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("refused", "refuses .* node 7: no Gelu"), ("fails", "cannot build .*: no")]
+)
+def test_refusals_are_one_line(cudart: Path, tmp_path: Path, change: str, said: str) -> None:
+    done = Device(sys.executable, cudart, tmp_path, "8.6.1")(make(tmp_path / "b", **{change: "no Gelu"}), "build")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert re.search(said, done.stderr)
+
+
+@pytest.mark.parametrize("version", ["8.5.2.2", "8.6.2.3", "10.3.0", "10.12.0", "11.4.1"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_networks_are_typed_as_the_package_types_them(
+    cudart: Path, tmp_path: Path, version: str, precision: Any
+) -> None:
+    device = Device(sys.executable, cudart, tmp_path, version)
+    assert device(make(tmp_path / "b", precision), "build").returncode == 0
+    typing, seen = trt.typing_for(trt.version_of(version), precision), device.builds()[0]
+    assert ("STRONGLY_TYPED" in seen["network"]) is typing.strong
+    assert ("EXPLICIT_BATCH" in seen["network"]) is (version[0] == "8")
+    assert seen["flags"] == (["FP16", "OBEY_PRECISION_CONSTRAINTS"] if typing.fp16_flag else [])
+
+
+def test_an_engine_in_another_precision_is_refused_unless_asked_for(cudart: Path, tmp_path: Path) -> None:
+    device, folder = Device(sys.executable, cudart, tmp_path, "10.3.0"), make(tmp_path / "b", "fp16", kind="Float")
+    done = device(folder, "build")
+    assert (done.returncode, "is not fp16: 1 of 1 matrix layers" in done.stderr) == (3, True)
+    assert "model.engine" not in bundle.verify(folder)["files"]
+    assert device(folder, "build", "--any-precision").returncode == 0
+
+
+def test_every_option_is_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STANDIN_VERSION", "8.6.1")
+    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "log"))
+    spec = importlib.util.spec_from_file_location("standin_tensorrt", STANDIN / "tensorrt.py")
+    assert spec is not None
+    assert spec.loader is not None
+    standin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(standin)
+    monkeypatch.setattr(bare, "import_tensorrt", lambda: standin)
+    network, took = standin.Builder(None).create_network(0), []
+    network.graph = {"shape": SHAPE}
+    options = dict.fromkeys(("version_compatible", "exclude_lean_runtime"))
+    options |= {"fp16": True, "int8": True, "precision_constraints": "obey", "hardware_compatibility_level": "ampere"}
+    options |= {"memory_pool_limits": {standin.MemoryPoolType.WORKSPACE: 7}, "profiling_verbosity": "detailed"}
+
+    def take(builder: Any, network: Any, config: Any) -> None:
+        took.append((config.flags, config.hardware_compatibility_level, config.profiling_verbosity))
+
+    made = bare.serialize((standin.Builder(None), network, None), options, take, None)
+    assert json.loads(made) == network.graph
+    flags = standin.BuilderFlag
+    assert took == [({flags.FP16, flags.INT8, flags.OBEY_PRECISION_CONSTRAINTS}, "ampere", "detailed")]
+
+
+def test_its_numbers_are_those_of_the_package(python: str, tmp_path: Path) -> None:
+    standalone.write(tmp_path)
+    code = """
+import json, sys
+import numpy as np
+import run_on_device
+from vitrim_on_device.runtime import stats, parity
+data = dict(np.load("data.npz"))
+golden = {key[2:]: value for key, value in data.items() if key.startswith("g_")}
+other = {key[2:]: value for key, value in data.items() if key.startswith("o_")}
+print(json.dumps([
+    stats.summarize(data["a"]), stats.paired_ratio(data["a"], data["b"]),
+    parity.compare("x", golden, other, atol=1e-2, tie=1e-5).to_dict(),
+    parity.compare("x", golden, other, atol=1e-2, tie=1e-8).to_dict(),
+]))
+"""
+    rng = np.random.default_rng(3)
+    taken = {"a": rng.lognormal(1, 0.3, 257), "b": rng.lognormal(0, 0.3, 257)}
+    reference = golden()
+    other = {"logits": reference["logits"] + 1e-3, "kept_1": reference["kept_1"].copy()}
+    other["kept_1"][0] = [2, 3] if set(reference["kept_1"][0]) != {2, 3} else [0, 1]
+    packed = {f"g_{key}": value for key, value in reference.items()} | {f"o_{k}": v for k, v in other.items()}
+    np.savez(tmp_path / "data.npz", **taken, **packed)  # type: ignore[arg-type]
+    stripped = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, env=stripped, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    here = [
+        stats.summarize(taken["a"]),
+        stats.paired_ratio(taken["a"], taken["b"]),
+        parity.compare("x", reference, other, atol=1e-2, tie=1e-5).to_dict(),
+        parity.compare("x", reference, other, atol=1e-2, tie=1e-8).to_dict(),
+    ]
+    assert [here[2]["passed"], here[2]["unproven"], here[3]["passed"]] == [True, 1, False]
+    there = json.loads(done.stdout)
+    assert json.dumps(there[2:]) == json.dumps(json.loads(json.dumps(here[2:])))
+    for ours, theirs in zip(here[:2], there[:2], strict=True):  # the sums of two versions of numpy differ in a last bit
+        assert set(ours) == set(theirs)
+        for key, value in ours.items():
+            assert theirs[key] == pytest.approx(value, rel=1e-12)
+
+
+def test_copies_graphs_and_memory(cudart: Path) -> None:
+    library = cuda.load(lambda: [str(cudart)])
+    held = library.standin_alive()
+    one = cuda.Cuda(library)
+    array, back = np.arange(6, dtype=np.float32), np.empty(6, np.float32)
+    address = one.malloc(array.nbytes)
+    one.copy_in(address, array)
+    one.copy_out(back, address)
+    one.synchronize()
+    np.testing.assert_array_equal(back, array)
+    counted: list[int] = []
+    work = ctypes.CFUNCTYPE(None)(lambda: counted.append(1))
+    launch = one.capture(lambda: library.standin_enqueue(work))
+    assert counted == []  # recorded, not run
+    launch()
+    launch()
+    assert counted == [1, 1]
+    assert 0 <= one.device_milliseconds(launch) < 1000
+    with pytest.raises(UnsupportedError, match="cudaStreamEndCapture failed with CUDA error 901 .operation failed"):
+        one.capture(lambda: None)
+    one.synchronize()  # the stream is not left in capture
+    assert library.standin_alive() == held + 3  # memory, stream, graph
+    one.close()
+    assert library.standin_alive() == held
+
+
+def test_a_missing_libcudart_is_said(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLackError, match="libcudart.* is not found: set LD_LIBRARY_PATH"):
+        cuda.load(lambda: [str(tmp_path / "none.so")])
+
+
+def test_the_real_libcudart_has_these_names() -> None:
+    for name in cuda.candidates():
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        assert [call for call in cuda.SIGNATURES if not hasattr(library, call)] == []
+        return
+    pytest.skip("no libcudart here")

@@ -1,0 +1,63 @@
+"""What an installed vitrim holds: every package, and every file that is not Python but is read."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+def tracked() -> list[Path]:
+    """Files that git knows, from the root."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [Path(line) for line in listed.stdout.splitlines()]
+
+
+def test_every_package_is_installed() -> None:
+    folders = {path.parent for path in tracked() if path.name == "__init__.py" and path.parts[0] != "tests"}
+    names = {".".join(("vitrim", *folder.parts)) for folder in folders}
+    assert names == set(SETTINGS["packages"])
+
+
+def test_every_file_that_is_read_is_installed() -> None:
+    wanted = {path for path in tracked() if path.parts[0] == "recipes" and path.suffix != ".py"}
+    assert {path.suffix for path in wanted} >= {".yaml", ".json", ".safetensors"}
+    installed = {
+        found.relative_to(ROOT)
+        for package, patterns in SETTINGS["package-data"].items()
+        for pattern in patterns
+        for found in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
+    }
+    assert wanted <= installed
+
+
+def brought(extra: str) -> set[str]:
+    """Distributions that an extra names, its own extras followed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: set[str] = set()
+    for line in [*project["dependencies"], *project["optional-dependencies"][extra]]:
+        own = re.fullmatch(r"vitrim\[([\w,]+)\]", line)
+        found |= set().union(*map(brought, own[1].split(","))) if own else {re.match(r"[\w-]+", line)[0]}  # type: ignore[index]
+    return found
+
+
+def test_a_device_needs_no_torch() -> None:
+    heavy = {"torch", "timm", "onnx", "onnxscript", "onnx-graphsurgeon", "matplotlib"}
+    assert brought("device") == {"click", "numpy", "pydantic", "pyyaml", "rich", "onnxruntime", "polygraphy"}
+    assert not (brought("tensorrt") | brought("energy")) & heavy
+    assert "nvidia-ml-py" in brought("tensorrt")
+    assert heavy <= brought("export")  # the question can be answered with no
+
+
+def test_modelopt_comes_with_its_own_onnxruntime() -> None:
+    assert not {"onnxruntime", "onnxruntime-gpu"} & brought("modelopt")  # two in one folder overwrite each other
+    assert {"torch", "timm", "nvidia-modelopt"} <= brought("modelopt")

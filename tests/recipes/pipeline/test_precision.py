@@ -1,0 +1,152 @@
+"""A precision through the whole pipeline: kept where it holds and is faster, told where not, fit for every target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from helpers import small_recipe
+
+from vitrim import api
+from vitrim.exporter.core.errors import InputError, ParityError
+from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.graph.lint.check import lint, operator_table
+from vitrim.recipes.pipeline.precision import in_manifest
+from vitrim.recipes.pipeline.recipe import Recipe
+
+
+class Ears:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def stage(self, name: str, cached: bool = False) -> None:
+        """Ignore."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Keep."""
+        self.notes.append(text)
+
+
+def make(folder: Path, name: str, target: str = "ort-cpu", **precision: Any) -> tuple[Any, Path, list[str]]:
+    """An export of the small recipe in a precision, whatever it does to random answers."""
+    free = {"name": name, "agreement": 0.0, "cosine": 0.9, "keep_slower": True, "images": 4}
+    recipe = small_recipe(export={"target": target}, precision=free | precision)
+    ears = Ears()
+    return api.export(recipe, folder / "out", engine="skip", listener=ears), folder / "out", ears.notes
+
+
+@pytest.mark.parametrize(("name", "target"), [("fp16", "jetpack-5"), ("int8", "jetpack-5"), ("int8", "trt-11")])
+def test_tensorrt_takes_the_graph(name: str, target: str, tmp_path: Path) -> None:
+    done, out, _ = make(tmp_path, name, target)
+    where = get_target(target)
+    model = onnx.load(out / "model.onnx")
+    assert [finding for finding in lint(model, where) if finding.severity == "error"] == []
+    assert done.precision["name"] == name
+    assert (
+        "only onnxruntime's CPU" in done.precision["not_timed"]
+        or "no this machine" in done.precision["not_timed"]
+        or "is not this machine's" in done.precision["not_timed"]
+    )
+    table = operator_table(model)
+    assert (table.get("QuantizeLinear", 0) > 0) == (name == "int8")
+    weights = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    assert (onnx.TensorProto.FLOAT16 in weights) == (name == "fp16" or where.opset >= 19)
+    files = {path.name for path in out.glob("*.onnx")}
+    assert files == {"model.onnx", "dense.onnx", "floor.onnx", "model.fp32.onnx"} | (
+        {"model.fp16.onnx"} if name == "int8" else set()
+    )
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["precision"]["name"] == name
+    pinned = set(manifest["precision"]["float32_nodes"])
+    assert {node.name for node in model.graph.node if node.op_type == "Softmax"} <= pinned
+    rung = done.parity["rungs"][-1]
+    assert (rung["name"], rung["passed"], rung["strict"]) == (f"onnx: in {name}", True, False)
+    assert done.fidelity["precision"]["agreement"] > 0.5
+    assert api.check(out)["passed"]
+
+
+def test_bfloat16_is_proven_by_rounding_like_it(tmp_path: Path) -> None:
+    done, out, _ = make(tmp_path, "bf16", "jetpack-6")
+    model = onnx.load(out / "model.onnx")
+    weights = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    assert onnx.TensorProto.BFLOAT16 in weights
+    rung = done.parity["rungs"][-1]
+    assert (rung["name"], rung["passed"]) == ("onnx: in bf16", True)
+    assert rung["end"]["max_abs"] > 1e-4
+    assert not {path.name for path in out.iterdir()} & {"proof.onnx"}
+
+
+def test_int8_on_the_cpu_is_integer_products(tmp_path: Path) -> None:
+    done, out, _ = make(tmp_path, "int8")
+    table = operator_table(onnx.load(out / "model.onnx"))
+    assert table.get("MatMulIntegerToFloat", 0) + table.get("MatMulInteger", 0) == done.precision["products"] == 16
+    assert set(done.bench["ratios"]) >= {"speedup", "overhead", "over_fp32"}
+    assert set(done.precision["forms_timed"]) == {"static", "dynamic"}
+
+
+def test_dynamic_scales_are_not_for_batches(tmp_path: Path) -> None:
+    recipe = small_recipe(
+        export={"batch": 2},
+        precision={"name": "int8", "agreement": 0.0, "cosine": 0.9, "keep_slower": True, "images": 4},
+    )
+    done = api.export(recipe, tmp_path / "out", engine="skip")
+    assert (done.precision["form"], done.precision["forms_timed"]) == ("static", {})
+
+
+def test_what_is_not_faster_is_not_kept_and_told(tmp_path: Path) -> None:
+    done, out, notes = make(tmp_path, "fp16", keep_slower=False)
+    assert done.precision["name"] == "fp32"
+    assert done.precision["interval"][0] <= 1
+    assert notes == [done.precision["reason"]]
+    assert "times as fast as float32 here" in notes[0]
+    assert "precision.keep_slower=true" in notes[0]
+    assert {path.name for path in out.glob("*.onnx")} == {"model.onnx", "dense.onnx", "floor.onnx"}
+    assert json.loads((out / "manifest.json").read_text())["precision"] == {"name": "fp32", "float32_nodes": []}
+    assert done.parity["rungs"][-1]["strict"]
+
+
+def test_pixels_stay_float_in_half_precision(tmp_path: Path) -> None:
+    recipe = small_recipe(
+        export={"target": "jetpack-6", "input": "uint8", "top_k": 3},
+        precision={"name": "fp16", "agreement": 0.0, "cosine": 0.99},
+    )
+    done = api.export(recipe, tmp_path / "out", engine="skip")
+    golden = np.load(tmp_path / "out" / "golden.npz")
+    assert golden["image"].dtype == np.uint8
+    assert done.parity["rungs"][-1]["equal"]["cosine_min"] > 0.999
+
+
+def test_a_target_refuses_what_it_does_not_have(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"precision\.name: trt-8\.5 takes no bf16 graph \(it takes fp32, fp16, int8\)"
+    ):
+        make(tmp_path, "bf16", "jetpack-5")
+    with pytest.raises(InputError, match=r"precision\.tool: modelopt places int8 for TensorRT targets"):
+        make(tmp_path, "int8", tool="modelopt")
+    with pytest.raises(InputError, match=r"precision\.float32: no node of the graph is called 'nothing\*'"):
+        make(tmp_path, "fp16", float32=["nothing*"])
+
+
+def test_an_answer_that_does_not_hold_publishes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match="in fp16.*mean cosine is .* below 1"):
+        make(tmp_path, "fp16", "jetpack-6", cosine=1.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_manifest_names_every_graphs_nodes_once() -> None:
+    report = {"name": "fp16", "float32_nodes": {"pruned": ["b", "a"], "floor": ["a", "c"]}}
+    assert in_manifest(report) == {"name": "fp16", "float32_nodes": ["a", "b", "c"]}
+    assert in_manifest(None)["name"] == "fp32"
+
+
+def test_float32_is_the_default() -> None:
+    assert Recipe.model_validate(small_recipe()).precision.name == "fp32"

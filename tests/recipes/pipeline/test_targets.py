@@ -1,0 +1,90 @@
+"""Every shipped recipe fits every target: clean, static, at its opset, and numerically the graph that was traced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from vitrim import api
+from vitrim.exporter.core.targets import TARGETS, get_target
+from vitrim.exporter.graph.lint.check import lint, operator_table
+from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.verify import RELATIVE, run_once
+from vitrim.recipes.pipeline.calibrate import make_plan
+from vitrim.recipes.pipeline.graphs import forms_for, kinds_of, trace_all
+from vitrim.recipes.pipeline.load import shipped
+from vitrim.recipes.pipeline.open import first_images, open_model, open_sources
+from vitrim.recipes.pipeline.parity import steadiest
+from vitrim.recipes.pipeline.slim import load_slim, make_slim
+from vitrim.recipes.pipeline.stage import Silence
+
+FEW = ("images.count=16", "evaluate.count=8", "slim.repair=false")
+
+
+@pytest.fixture(scope="module", params=sorted(shipped()))
+def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A shipped recipe's graphs as traced, by kind, with an image whose decisions are no near-ties."""
+    chosen = api.recipe(request.param)
+    recipe = api.recipe(request.param, [each for each in FEW if chosen.slim is not None or "slim." not in each])
+    folder, silence = tmp_path_factory.mktemp(request.param), Silence()
+    dense = open_model(recipe)
+    sources, model = open_sources(recipe, dense), dense
+    if recipe.slim is not None:
+        make_slim(recipe.slim, dense, sources.calibration, folder, folder / "finetune.pt", silence)
+        model = load_slim(dense, folder).model
+    budget = None if recipe.prune is None else make_plan(recipe, model, sources.calibration, folder, silence, dense)
+    trace_all(dense, model, budget, recipe.export.batch, {}, folder, silence)
+    image = steadiest(model, budget, first_images(sources.evaluation, 8, recipe.export.batch), recipe.export.batch)
+    graphs = {kind: onnx.load(folder / f"{kind}.onnx") for kind in kinds_of(budget)}
+    return {"graphs": graphs, "feeds": {"image": image}, "outputs": run_once(graphs["pruned"], {"image": image})}
+
+
+def is_static(model: onnx.ModelProto) -> bool:
+    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    return all(dim.HasField("dim_value") for value in values for dim in value.type.tensor_type.shape.dim)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_pruned_graph_fits_and_computes_what_was_traced(traced: dict[str, Any], name: str) -> None:
+    target = get_target(name)
+    for form in forms_for(target, "auto"):
+        graph, _ = rewrite(traced["graphs"]["pruned"], target, fused_attention=form == "fused")
+        assert [str(finding) for finding in lint(graph, target)] == []
+        assert graph.opset_import[0].version <= target.opset
+        assert is_static(graph)
+        table = operator_table(graph)
+        assert target.lacks.isdisjoint(table)
+        assert not [op for op in table if op.startswith("Scatter")]
+        for output, value in run_once(graph, traced["feeds"]).items():
+            old = traced["outputs"][output]
+            scale = np.abs(old).max() if old.dtype.kind == "f" else 1
+            np.testing.assert_allclose(value, old, rtol=0, atol=RELATIVE * scale if old.dtype.kind == "f" else 0)
+
+
+@pytest.mark.parametrize("kind", ["dense", "floor"])
+@pytest.mark.parametrize("name", ["trt-8.5", "trt-11"])
+def test_so_do_the_graphs_that_it_is_timed_against(traced: dict[str, Any], name: str, kind: str) -> None:
+    target, before = get_target(name), traced["graphs"][kind]
+    graph, _ = rewrite(before, target)
+    assert [str(finding) for finding in lint(graph, target)] == []
+    old, new = (run_once(each, traced["feeds"])["logits"] for each in (before, graph))
+    np.testing.assert_allclose(new, old, rtol=0, atol=RELATIVE * np.abs(old).max())
+
+
+def test_operators_by_target_are_the_expected_ones(traced: dict[str, Any]) -> None:
+    """From one traced graph: what each version adds is used, what it lacks is gone, and nothing else changes."""
+    traces = traced["graphs"]["pruned"]
+    tables = {name: operator_table(rewrite(traces, get_target(name))[0]) for name in ("trt-8.5", "trt-8.6", "trt-10.3")}
+    before = operator_table(traces)
+    norms, gelus = before["LayerNormalization"], before["Gelu"]
+    old, middle, new = tables.values()
+    assert (old.get("LayerNormalization"), old.get("Gelu"), old["Erf"]) == (None, None, gelus)
+    assert (middle["LayerNormalization"], middle.get("Gelu"), middle["Erf"]) == (norms, None, gelus)
+    assert (new["LayerNormalization"], new["Gelu"], new.get("Erf")) == (norms, gelus, None)
+    assert old["Sqrt"] - middle.get("Sqrt", 0) == norms
+    assert old["ReduceMean"] - middle.get("ReduceMean", 0) == 2 * norms
+    for op in ("Conv", "Softmax", "MatMul", "TopK", "Gather"):
+        assert old.get(op) == middle.get(op) == new.get(op)
