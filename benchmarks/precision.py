@@ -25,8 +25,8 @@ import onnx
 from vitrim import api
 from vitrim.calibration.images.sources import open_images, read_all
 from vitrim.exporter.core.files import atomic_write
-from vitrim.exporter.graph.passes.table import with_shapes
 from vitrim.exporter.graph.precision.emulate import emulated
+from vitrim.exporter.graph.shapes import with_shapes
 from vitrim.exporter.pruning.load import create_model, preprocessing
 from vitrim.exporter.runtime.parity import compare_decisions, cosine, stage_names
 from vitrim.exporter.runtime.runners import OrtRunner, run_all

@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...exporter.core.errors import InputError
-from ...exporter.core.preprocess import from_pixels, to_pixels
-from ...exporter.pruning.load import Preprocess
+from ...exporter.core.preprocess import Preprocess, from_pixels, to_pixels
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 

@@ -1,7 +1,8 @@
-"""What pruning does to the answers: agreement with the dense model, divergence, and accuracy where labels are."""
+"""What is done to answers: agreement with the dense model, divergence, accuracy where labels are, ranked classes."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -57,3 +58,28 @@ def expected_agreement(reference: np.ndarray, logits: np.ndarray) -> float:
     second, first = np.argsort(reference, axis=1)[:, -2:].T
     gaps, others = (values[rows, first].astype(np.float64) - values[rows, second] for values in (reference, logits))
     return float((gaps[:, None] + (others - gaps)[None, :] >= 0).mean())
+
+
+def ranking_error(logits: np.ndarray, probabilities: np.ndarray, classes: np.ndarray) -> float:
+    """Largest error of top-k probabilities against the softmax of logits, by rank and by class.
+
+    Classes that nearly tie may swap, at the cut too, at no more than the difference of their probabilities.
+
+    Args:
+        logits: [n, classes], of the reference.
+        probabilities: [n, k], best first.
+        classes: [n, k] integers, one a probability.
+
+    Returns:
+        the error; infinity where a class does not exist or comes twice, or a probability is no number.
+    """
+    known = ((classes >= 0) & (classes < logits.shape[1])).all() and (
+        np.diff(np.sort(classes, axis=1), axis=1) > 0
+    ).all()
+    if not known or not np.isfinite(probabilities).all():
+        return math.inf
+    shares = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    best = -np.sort(-shares, axis=1)[:, : classes.shape[1]]
+    picked = np.take_along_axis(shares, classes.astype(np.int64), axis=1)
+    return float(max(np.abs(probabilities - best).max(), np.abs(probabilities - picked).max()))

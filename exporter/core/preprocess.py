@@ -1,11 +1,29 @@
-"""Between 8-bit pixels, as a camera gives them, and what a model takes: exact both ways."""
+"""How an image becomes a model's input, and the way between 8-bit pixels and that input, exact both ways."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import numpy as np
 
-from ..pruning.load import Preprocess
 from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes the model's input; resolved from timm's data config."""
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a manifest."""
+        return asdict(self)
 
 
 def channel_constants(preprocess: Preprocess) -> tuple[np.ndarray, np.ndarray]:

@@ -30,12 +30,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from ..core.answers import ranking_error
 from ..core.errors import InputError, ParityError, UnsupportedError
-from ..core.preprocess import channel_constants, to_pixels
-from ..pruning.load import Preprocess
-from ..runtime.parity import ranking_error
+from ..core.preprocess import Preprocess, channel_constants, to_pixels
 from .passes.base import Builder, PassReport, constant, only_consumer, onnx_type, static_shape
-from .passes.table import export_graph, with_shapes
+from .shapes import with_shapes
+from .surgery import export_graph
 from .verify import hold_against, run_once, with_outputs
 
 PIXELS, RANKED = "pixels in, normalization in the patch embedding", "softmax and top-k"

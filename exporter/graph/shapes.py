@@ -1,10 +1,13 @@
-"""A model without the data of its large weights: what shapes and lint are worked out on."""
+"""Shapes of every value, inferred on a model without the data of its large weights."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 from onnx import TensorProto
+
+from ..core.errors import UnsupportedError
 
 LARGEST_READ = 1024  # elements of a constant that may tell a shape
 
@@ -31,3 +34,22 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             bare.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
     return bare
+
+
+def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, changed in place, with every value's shape inferred anew.
+
+    Raises:
+        UnsupportedError: the shapes contradict each other.
+    """
+    bare = without_weights(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UnsupportedError(f"the graph's shapes do not fit together: {reason}") from error
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(inferred.graph.value_info)
+    del model.graph.output[:]
+    model.graph.output.extend(inferred.graph.output)
+    return model

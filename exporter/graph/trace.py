@@ -10,14 +10,13 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 import torch
 
 from ..core.errors import UnsupportedError
 from ..core.files import atomic_path
-from ..pruning.vit import Deployable
 
 OPSET = 20  # the exporter's own default: Gelu and LayerNormalization are still single operators
 _SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for the graph itself
@@ -39,7 +38,25 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def trace(pruned: Deployable, batch: int, metadata: Mapping[str, Any] | None = None) -> onnx.ModelProto:
+class Traceable(Protocol):
+    """A `torch.nn.Module` that says what it takes and gives: what `vitrim.exporter.pruning.vit` makes.
+
+    Attributes:
+        name: for messages.
+        image_size: channels, height and width of its input.
+    """
+
+    name: str
+    image_size: tuple[int, int, int]
+
+    def output_names(self) -> list[str]:
+        """Names of what `forward` returns, in order."""
+
+    def eval(self) -> Any:
+        """The module in eval mode."""
+
+
+def trace(pruned: Traceable, batch: int, metadata: Mapping[str, Any] | None = None) -> onnx.ModelProto:
     """Export a pruned model with a fixed batch.
 
     A copy is exported, so the caller's model is as it was; nothing in it depends on earlier calls.

@@ -21,7 +21,8 @@ import numpy as np
 import onnx
 import onnx.helper
 
-from ..core.errors import ParityError, UnsupportedError
+from ..core.errors import ParityError
+from .session import Session
 
 RELATIVE = 1e-5  # a pass changes the order of a few float32 operations, nothing more
 _SCORES = 1e-4  # of the largest score: far above rounding, far below what a wrong score differs by
@@ -35,19 +36,7 @@ def run_once(model: onnx.ModelProto, feeds: Arrays) -> dict[str, np.ndarray]:
     Raises:
         UnsupportedError: onnxruntime refuses the graph or the inputs.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
-    except Exception as error:  # onnxruntime's own errors share no public base
-        reason = " ".join(str(error).split())[:300]
-        raise UnsupportedError(f"onnxruntime {onnxruntime.__version__} cannot run the graph: {reason}") from error
+    return Session(model, optimized=False)(feeds)
 
 
 def hold_against(name: str, before: Arrays, after: Arrays) -> float:

@@ -10,7 +10,6 @@ import os
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,13 @@ from torch import Tensor, nn
 
 from ..core.errors import EnvironmentLackError, InputError
 from ..core.files import atomic_path
+from ..core.preprocess import Preprocess
 from .shape import describe, image_size
 from .slim import refuse_slimming, slim
 from .widths import Widths, parse_widths
 
 WIDTHS_KEY = "vitrim.widths"  # in the metadata of a slimmed checkpoint
 _PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How an image becomes the model's input; resolved from timm's data config."""
-
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    crop_pct: float
-    crop_mode: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for a manifest."""
-        return asdict(self)
 
 
 def create_model(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.answers import ranking_error
+
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
     Outputs = Mapping[str, np.ndarray]
     Replay = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
@@ -125,31 +127,6 @@ def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
         float(cosines.min()),
         float(cosines.mean()),
     )
-
-
-def ranking_error(logits: np.ndarray, probabilities: np.ndarray, classes: np.ndarray) -> float:
-    """Largest error of top-k probabilities against the softmax of logits, by rank and by class.
-
-    Classes that nearly tie may swap, at the cut too, at no more than the difference of their probabilities.
-
-    Args:
-        logits: [n, classes], of the reference.
-        probabilities: [n, k], best first.
-        classes: [n, k] integers, one a probability.
-
-    Returns:
-        the error; infinity where a class does not exist or comes twice, or a probability is no number.
-    """
-    known = ((classes >= 0) & (classes < logits.shape[1])).all() and (
-        np.diff(np.sort(classes, axis=1), axis=1) > 0
-    ).all()
-    if not known or not np.isfinite(probabilities).all():
-        return math.inf
-    shares = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    best = -np.sort(-shares, axis=1)[:, : classes.shape[1]]
-    picked = np.take_along_axis(shares, classes.astype(np.int64), axis=1)
-    return float(max(np.abs(probabilities - best).max(), np.abs(probabilities - picked).max()))
 
 
 def stage_names(outputs: Outputs) -> list[str]:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...exporter.core.preprocess import channel_constants, to_pixels
+from ...exporter.core.preprocess import Preprocess, channel_constants, to_pixels
 from ...exporter.graph.io import Ends, check_top_k
-from ...exporter.pruning.load import Preprocess
 from ...exporter.pruning.shape import image_size
 from ...exporter.runtime.runners import OrtRunner, Outputs
 from .open import preprocess_of

@@ -10,7 +10,8 @@ import numpy as np
 from ...calibration.images.generated import make_images
 from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, PhotoFiles, choose, open_images, read_some
 from ...exporter.core.errors import InputError
-from ...exporter.pruning.load import Preprocess, create_model, preprocessing
+from ...exporter.core.preprocess import Preprocess
+from ...exporter.pruning.load import create_model, preprocessing
 from .recipe import ImagesSection, Recipe
 
 LARGEST_EVALUATION = 256

@@ -13,12 +13,12 @@ import torch
 
 from ...calibration.images.sources import ImageSource, batches
 from ...exporter.core.answers import fidelity
+from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target
 from ...exporter.graph.passes.table import rewrite
 from ...exporter.graph.trace import trace
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.gates import gated
-from ...exporter.pruning.load import Preprocess
 from ...exporter.pruning.reference import drop_tokens
 from ...exporter.pruning.slim import blocks_of, hard_gates, slim
 from ...exporter.pruning.vit import PrunedViT, TorchRunner, deployable, replay_of

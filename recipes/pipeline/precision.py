@@ -16,10 +16,9 @@ import onnx_graphsurgeon as gs
 from ...calibration.images.sources import ImageSource, choose, read_some
 from ...exporter.core.answers import expected_agreement
 from ...exporter.core.errors import InputError, UnsupportedError
-from ...exporter.core.preprocess import to_pixels
+from ...exporter.core.preprocess import Preprocess, to_pixels
 from ...exporter.core.targets import Target
 from ...exporter.graph.lint.check import require_fit
-from ...exporter.graph.passes.table import with_shapes
 from ...exporter.graph.precision.emulate import emulated
 from ...exporter.graph.precision.equalize import channel_maxima, equalize, normalized_products
 from ...exporter.graph.precision.float32_nodes import wide_nodes
@@ -28,8 +27,8 @@ from ...exporter.graph.precision.integer import to_integer
 from ...exporter.graph.precision.qdq import product_sizes, quantizable, restored, with_dynamic, with_qdq
 from ...exporter.graph.precision.ranges import largest_activations, overflowing, quantization_ranges
 from ...exporter.graph.precision.sensitivity import Costs, Found, Layout, scan
+from ...exporter.graph.shapes import with_shapes
 from ...exporter.graph.trace import save
-from ...exporter.pruning.load import Preprocess
 from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.stats import paired_ratio
 from ...exporter.runtime.commands import random_images

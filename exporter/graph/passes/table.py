@@ -13,7 +13,8 @@ import onnx_graphsurgeon as gs
 
 from ...core.errors import ParityError, UnsupportedError
 from ...core.targets import Target
-from ..shapes import without_weights
+from ..shapes import with_shapes
+from ..surgery import copy_of, export_graph
 from ..verify import hold_against, hold_with_decisions, run_once
 from . import lower_opset as opset
 from .attention_scale import DIRECT_TRANSPOSE, ONE_SCALE
@@ -21,7 +22,7 @@ from .attention_to_primitives import PLAIN_ATTENTION
 from .base import Context, Pass, PassReport
 from .empty_pads import NO_EMPTY_PADS
 from .fold_constants import fold
-from .fused_attention import FUSED_ATTENTION, FUSED_OPSET, MEAN_BEFORE_TRANSPOSE
+from .fused_attention import FUSED_ATTENTION, MEAN_BEFORE_TRANSPOSE
 from .lower_operators import LOWER_CUMSUM, LOWER_GELU, LOWER_LAYER_NORM, LOWER_RMS_NORM
 from .lower_qdq import OLD_QUANTIZATION
 from .plain_gather import PLAIN_GATHER, PLAIN_GATHER_ND
@@ -51,45 +52,6 @@ PASSES: tuple[Pass, ...] = (
 )
 FOLD, FOLD_AGAIN, OPSET = "constants folded", "constants folded again", "opset at most the target's"
 OLDEST_OPSET = 13  # Squeeze, Unsqueeze, Split and ReduceSum take their axes and parts as inputs from here on
-
-
-def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, changed in place, with every value's shape inferred anew.
-
-    Raises:
-        UnsupportedError: the shapes contradict each other.
-    """
-    bare = without_weights(model)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UnsupportedError(f"the graph's shapes do not fit together: {reason}") from error
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(inferred.graph.value_info)
-    del model.graph.output[:]
-    model.graph.output.extend(inferred.graph.output)
-    return model
-
-
-def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy, so that the caller's model stays as it is."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    return copied
-
-
-def export_graph(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
-    """Back to ONNX, with the metadata, opset and IR version of the model it came from."""
-    model = gs.export_onnx(graph, do_type_check=False)
-    model.ir_version = like.ir_version
-    del model.opset_import[:]
-    model.opset_import.extend(like.opset_import)
-    del model.metadata_props[:]
-    model.metadata_props.extend(like.metadata_props)
-    if any(node.op_type == "Attention" for node in model.graph.node):
-        opset.raise_to(model, FUSED_OPSET)
-    return model
 
 
 def rewrite(

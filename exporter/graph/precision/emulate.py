@@ -16,7 +16,8 @@ import onnx
 import onnx.helper
 from onnx import TensorProto, numpy_helper
 
-from ..passes.table import copy_of, with_shapes
+from ..shapes import with_shapes
+from ..surgery import copy_of
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 

@@ -21,10 +21,10 @@ import onnx.helper
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from ...runtime.runners import OrtRunner
 from ..passes.base import Names, producer
 from ..passes.lower_opset import declared
-from ..passes.table import copy_of, export_graph
+from ..session import Session
+from ..surgery import copy_of, export_graph
 from .ranges import batches_of
 
 _LEAST = 1e-5  # below it a channel says nothing
@@ -90,9 +90,9 @@ def channel_maxima(
             reduced.input.append(f"{name}/axes")
         graph.node.append(reduced)
         graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/max", TensorProto.FLOAT, None))
-    runner, seen = OrtRunner(watched.SerializeToString()), dict[str, np.ndarray]()
-    for batch in batches_of(images, runner.shape):
-        outputs = runner(batch)
+    session, seen = Session(watched), dict[str, np.ndarray]()
+    for batch in batches_of(images, session.shape):
+        outputs = session(batch)
         for name in names:
             value = outputs[f"{name}/max"]
             seen[name] = np.maximum(seen.get(name, value), value)

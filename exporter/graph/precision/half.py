@@ -26,7 +26,8 @@ import onnx_graphsurgeon as gs
 from ...core.errors import UnsupportedError
 from ..passes.base import Names, numpy_dtype
 from ..passes.lower_opset import declared
-from ..passes.table import export_graph, with_shapes
+from ..shapes import with_shapes
+from ..surgery import export_graph
 
 Half = Literal["fp16", "bf16"]
 LARGEST = {"fp16": 65504.0, "bf16": 3.38e38}

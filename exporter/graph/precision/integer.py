@@ -27,7 +27,7 @@ import onnx_graphsurgeon as gs
 
 from ...core.targets import get_target
 from ..passes.base import Builder, Context, Found, Match, Pass, constant, only_consumer, producer, static_shape
-from ..passes.table import copy_of, export_graph
+from ..surgery import copy_of, export_graph
 
 DOMAIN = "com.microsoft"
 _LARGEST, _ZERO = 127, 128

@@ -30,7 +30,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ...core.errors import EnvironmentLackError, InputError, UnsupportedError
-from ..passes.table import copy_of, with_shapes
+from ..shapes import with_shapes
+from ..surgery import copy_of
 from .qdq import with_qdq
 from .ranges import Calibrator, batches_of
 

@@ -25,7 +25,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ..passes.base import producer, through
-from ..passes.table import copy_of, export_graph, with_shapes
+from ..shapes import with_shapes
+from ..surgery import copy_of, export_graph
 from .float32_nodes import carrying_nodes
 
 Scheme = Literal["onnxruntime", "tensorrt"]

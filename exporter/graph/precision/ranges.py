@@ -20,8 +20,8 @@ import onnx.helper
 from onnx import TensorProto
 
 from ...core.errors import InputError
-from ...runtime.runners import OrtRunner
-from ..passes.table import copy_of
+from ..session import Session
+from ..surgery import copy_of
 
 Calibrator = Literal["minmax", "percentile", "entropy"]
 _CHUNK = 8  # images between two updates of a histogram
@@ -39,7 +39,7 @@ def largest_activations(model: onnx.ModelProto, images: Iterable[np.ndarray]) ->
     """
     watched = _Watched(model)
     largest: dict[str, float] = {}
-    for batch in batches_of(images, watched.runner.shape):
+    for batch in batches_of(images, watched.session.shape):
         for name, value in watched(batch).items():
             largest[name] = max(largest.get(name, 0.0), value)
     return largest
@@ -65,7 +65,7 @@ class _Watched:
             graph.node.append(node("ReduceSum", [f"{name}/nothing"], [f"{name}/finite"], keepdims=0))
             for end in ("largest", "finite"):
                 graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/{end}", TensorProto.FLOAT, []))
-        self.runner = OrtRunner(watched.SerializeToString())
+        self.session = Session(watched)
 
     def __call__(self, batch: np.ndarray) -> dict[str, float]:
         """By activation, on one batch.
@@ -73,7 +73,7 @@ class _Watched:
         Raises:
             InputError: one is NaN or infinite.
         """
-        seen = self.runner(batch)
+        seen = self.session(batch)
         for name in self.names:
             if not np.isfinite(seen[f"{name}/finite"]):
                 raise InputError(f"the activation {name} holds NaN or Inf on the calibration images, in float32")
@@ -142,7 +142,9 @@ def quantization_ranges(
             calibrate_method=method,
             extra_options=options,
         )
-        for chunk in _chunks(finite(batches_of(images, watched.runner.shape)), max(1, _CHUNK // watched.runner.batch)):
+        for chunk in _chunks(
+            finite(batches_of(images, watched.session.shape)), max(1, _CHUNK // watched.session.shape[0])
+        ):
             made.collect_data(_Images(source.name, chunk))
         return made.compute_data()
 

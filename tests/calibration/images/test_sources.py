@@ -10,7 +10,7 @@ from PIL import Image
 
 from vitrim.calibration.images.sources import batches, choose, open_images, open_photo, read_all
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.load import Preprocess
+from vitrim.exporter.core.preprocess import Preprocess
 
 PLAIN = Preprocess((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 1.0, "center")
 

@@ -16,13 +16,13 @@ from PIL import Image
 
 from vitrim.calibration.images.sources import ArrayImages, EightBit, make_transform
 from vitrim.exporter.core.errors import InputError, ParityError, UnsupportedError
-from vitrim.exporter.core.preprocess import from_pixels, to_pixels
+from vitrim.exporter.core.preprocess import Preprocess, from_pixels, to_pixels
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.io import Ends, folded, rewrite_ends
 from vitrim.exporter.graph.lint.check import lint
 from vitrim.exporter.graph.passes.table import rewrite
 from vitrim.exporter.graph.trace import trace
-from vitrim.exporter.pruning.load import Preprocess, preprocessing
+from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.vit import TorchRunner, deployable
 from vitrim.exporter.runtime.parity import compare, ranking_error
 from vitrim.exporter.runtime.runners import OrtRunner

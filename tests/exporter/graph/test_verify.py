@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from vitrim.exporter.core.errors import ParityError
-from vitrim.exporter.graph.passes.table import with_shapes
+from vitrim.exporter.graph.shapes import with_shapes
 from vitrim.exporter.graph.verify import hold_against, hold_with_decisions, run_once
 
 X = np.array([[[5.0, 1], [3, 2], [3, 4], [1, 8]]], np.float32)  # tokens 1 and 2 tie in the first column

@@ -11,10 +11,10 @@ import pytest
 from onnx import helper
 
 from vitrim.exporter.graph.io import Ends, rewrite_ends
-from vitrim.exporter.graph.passes.table import with_shapes
 from vitrim.exporter.graph.precision.float32_nodes import carrying_nodes, is_projection, wide_nodes
 from vitrim.exporter.graph.precision.qdq import with_qdq
 from vitrim.exporter.graph.precision.ranges import quantization_ranges
+from vitrim.exporter.graph.shapes import with_shapes
 
 METHODS = ["zero_tprune", "ppt", "tome", "frugal", "ats"]
 TARGETS = ["ort-cpu", "trt-8.5", "trt-11"]

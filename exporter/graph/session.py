@@ -1,0 +1,62 @@
+"""A model run by onnxruntime on the CPU, to look at its numbers: as it is written, or as fast as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from ..core.errors import UnsupportedError
+
+
+class Session:
+    """An ONNX model that can be called.
+
+    Args:
+        model: of static shapes.
+        optimized: let onnxruntime rewrite it; else it runs as it is written, which is what a pass is held against.
+
+    Attributes:
+        shape: of the first input.
+
+    Raises:
+        UnsupportedError: onnxruntime refuses the graph.
+    """
+
+    def __init__(self, model: onnx.ModelProto, *, optimized: bool = True) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._version = onnxruntime.__version__
+        try:
+            data = model.SerializeToString()
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own errors share no public base
+            raise self._refusal(error) from error
+        first = self._session.get_inputs()[0]
+        self.input, self.shape = first.name, tuple(first.shape)
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, feeds: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name.
+
+        Args:
+            feeds: the first input, or inputs by name.
+
+        Raises:
+            UnsupportedError: onnxruntime refuses the inputs.
+        """
+        given = {self.input: feeds} if isinstance(feeds, np.ndarray) else dict(feeds)
+        try:
+            return dict(zip(self.outputs, self._session.run(self.outputs, given), strict=True))
+        except Exception as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> UnsupportedError:
+        reason = " ".join(str(error).split())[:300]
+        return UnsupportedError(f"onnxruntime {self._version} cannot run the graph: {reason}")
