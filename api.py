@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from .exporter.pruning.widths import Widths
     from .exporter.runtime.doctor import Check
     from .exporter.runtime.tensorrt.versions import Compatibility
+    from .recipes.pipeline.listener import Listener
     from .recipes.pipeline.recipe import Recipe
     from .recipes.pipeline.run import Exported
-    from .recipes.pipeline.stage import Listener
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
 

@@ -75,7 +75,7 @@ class Bars:
 def listener(silent: bool) -> Iterator[Any]:
     """A listener for a pipeline: bars on a terminal, plain lines elsewhere, nothing when silent."""
     if silent:
-        from .recipes.pipeline.stage import Silence
+        from .recipes.pipeline.listener import Silence
 
         yield Silence()
         return

@@ -84,12 +84,13 @@ def load(label: str, data: Path | None) -> tuple[Any, Any]:
     from vitrim.calibration.images.sources import open_images
     from vitrim.exporter.pruning.load import create_model, preprocessing
     from vitrim.recipes.pipeline.load import load_recipe
-    from vitrim.recipes.pipeline.open import open_model, open_sources
+    from vitrim.recipes.pipeline.open import open_model, open_sources, preprocess_of
 
     if label == QUICKSTART:
         recipe = load_recipe(QUICKSTART)
         model = open_model(recipe)
-        return model, open_sources(recipe, model).evaluation
+        preprocess = preprocess_of(recipe, model)
+        return model, open_sources(recipe, preprocess, model.num_classes).evaluation
     assert data is not None
     name, file = MODELS[label]
     model = create_model(name, checkpoint=data / file)
@@ -144,13 +145,13 @@ def latency(label: str, data: Path | None, row: Row, ratio: float, rounds: int, 
     from vitrim.exporter.runtime.bench.interleave import interleave
     from vitrim.exporter.runtime.bench.stats import paired_ratio
     from vitrim.exporter.runtime.runners import OrtRunner
-    from vitrim.recipes.pipeline.graphs import KINDS, budget_of
+    from vitrim.recipes.pipeline.kinds import KINDS, budget_of_kind
 
     model, _ = load(label, data)
     budget = make_budget(model, row, ratio)
     runs = {}
     for kind in KINDS:
-        pruned = PrunedViT(model, budget_of(kind, budget))
+        pruned = PrunedViT(model, budget_of_kind(kind, budget))
         image = np.zeros((1, *pruned.shape.image_size), dtype=np.float32)
         path = folder / (f"{label}.dense.onnx" if kind == "dense" else f"{kind}.onnx")
         if kind != "dense" or not path.exists():

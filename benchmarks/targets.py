@@ -27,13 +27,14 @@ from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.core.targets import TARGETS
 from vitrim.exporter.graph.lint.check import lint, operator_table
 from vitrim.exporter.graph.passes.table import rewrite
-from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.graph.verify import run_once
-from vitrim.exporter.pruning.vit import deployable
-from vitrim.recipes.pipeline.calibrate import make_plan
-from vitrim.recipes.pipeline.open import first_images, open_model, open_sources
-from vitrim.recipes.pipeline.parity import steadiest
-from vitrim.recipes.pipeline.stage import Silence
+from vitrim.exporter.pruning.budget import read_budget
+from vitrim.recipes.pipeline.cache import StageCache
+from vitrim.recipes.pipeline.calibrate import Calibrate
+from vitrim.recipes.pipeline.listener import Silence
+from vitrim.recipes.pipeline.reference import Reference, widest_gap_batch
+from vitrim.recipes.pipeline.run import do_all, open_run
+from vitrim.recipes.pipeline.trace import Trace
 
 
 @click.command()
@@ -76,14 +77,15 @@ def make_graph(name: str, method: str, ratio: float, batch: int) -> tuple[onnx.M
             "images": {"generator": "noise", "count": 8},
             "prune": {"method": method, "target": {"flops_ratio": ratio}},
             "export": {"batch": batch},
+            "parity": {"images": 8, "golden": 1},
         }
     )
-    model = open_model(recipe)
-    images = open_sources(recipe, model).calibration
     with tempfile.TemporaryDirectory() as folder:
-        budget = make_plan(recipe, model, images, Path(folder), Silence(), model)
-    image = steadiest(model, budget, first_images(images, 8, batch), batch)
-    graph = trace(deployable(model, budget, ("logits", "kept", "merged")), batch)
+        run = open_run(recipe, StageCache(Path(folder) / "cache"), Silence())
+        do_all(run, (Calibrate, Reference, Trace))
+        budget = read_budget(run.folders["calibrate"] / "budget.json")
+        image = widest_gap_batch(run.folders["reference"], batch)
+        graph = onnx.load(run.folders["trace"] / "pruned.onnx")
     return graph, {"image": image}, [budget.gmacs["pruned"], budget.gmacs["dense"]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ def data_folder() -> Path:
     if folder is None:
         pytest.skip("no real weights and photos here: set VITRIM_DATA to a folder that has them")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Stages that many tests need alike, such as traces of the small model, are made once for all of them."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITRIM_STAGES", str(root / "stages"))
+        yield root / "stages"
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def path_of(name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def imports_of(name: str) -> tuple[str, ...]:
     """Modules of the package that one module imports relatively."""
     path = path_of(name)
@@ -67,6 +67,6 @@ def _running(node: Any) -> list[Any]:
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _hash_of(name: str) -> str:
     return hashlib.sha256(path_of(name).read_bytes()).hexdigest()

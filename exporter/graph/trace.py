@@ -8,8 +8,10 @@ import io
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import onnx
@@ -125,3 +127,19 @@ def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
                 all_tensors_to_one_file=True,
                 location=os.path.basename(path) + ".data",
             )
+
+
+def add_metadata(source: Path, target: Path, texts: Mapping[str, str]) -> None:
+    """Copy a graph file and the weights beside it, with more metadata; the weights are not parsed.
+
+    A protobuf message that follows another adds its repeated fields to it.
+    """
+    more = onnx.ModelProto()
+    for key, text in texts.items():
+        more.metadata_props.add(key=key, value=text)
+    shutil.copyfile(source, target)
+    with open(target, "ab") as stream:
+        stream.write(more.SerializeToString())
+    data = source.with_name(source.name + ".data")
+    if data.exists():
+        shutil.copyfile(data, target.with_name(data.name))

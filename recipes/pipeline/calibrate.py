@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...calibration.images.sources import ImageSource
 from ...calibration.tokens import scores as dense_decisions
@@ -14,13 +14,17 @@ from ...calibration.tokens.rules import default_rule
 from ...calibration.tokens.search import search
 from ...calibration.tokens.solve import from_counts, from_keep_rates, from_mass, from_preset, from_target, spread
 from ...exporter.core.errors import InputError
-from ...exporter.pruning.budget import Budget, check_legal, read_budget
+from ...exporter.pruning.budget import Budget, check_legal, read_budget, write_budget
 from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import check_method_options, parse_parameters
 from ...exporter.pruning.shape import describe
+from .listener import Listener
 from .provenance import provenance
 from .recipe import PruneSection, Recipe
-from .stage import Listener
+from .stage import Stage, short_hash
+
+if TYPE_CHECKING:
+    from .view import View
 
 
 def target_macs(prune: PruneSection, dense: int, batch: int, stages: int) -> float:
@@ -119,3 +123,32 @@ def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, lis
         statistics |= budget.statistics
     costs, origin = gmacs(shape, budget, dense_macs), provenance(model, source, prune=prune)
     return budget.model_copy(update={"gmacs": costs, "statistics": statistics, "provenance": origin})
+
+
+class Calibrate(Stage):
+    """A token budget: `budget.json`."""
+
+    name = "calibrate"
+    needs = ("slim",)
+    reads = ("prune", "export.batch")
+    takes = ("model", "dense", "plan", "calibration")
+
+    @staticmethod
+    def wanted(recipe: Recipe) -> bool:
+        """Where there is a prune section."""
+        return recipe.prune is not None
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Decide the budget, or take the one that is handed over."""
+        budget = view.plan
+        if budget is None:
+            budget = make_plan(view.recipe, view.model, view.calibration, folder, view.listener, view.dense)
+            (folder / "importance.npy").unlink(missing_ok=True)
+        write_budget(budget, folder / "budget.json")
+
+    @staticmethod
+    def result_key(folder: Path, key: str) -> str:
+        """What the graphs depend on: the plan, not the figures behind it."""
+        plan = read_budget(folder / "budget.json")
+        return short_hash(plan.model_dump(mode="json", include={"method", "parameters", "prefix_tokens", "blocks"}))

@@ -10,25 +10,25 @@ import torch
 
 from ...exporter.core.preprocess import Preprocess, channel_constants, to_pixels
 from ...exporter.graph.io import Ends, check_top_k
-from ...exporter.pruning.shape import image_size
 from ...exporter.runtime.runners import OrtRunner, Outputs
-from .open import preprocess_of
-from .recipe import Recipe
+from .recipe import ExportSection
 
 
-def ends_of(recipe: Recipe, model: Any) -> Ends:
-    """The ends that a recipe asks for, checked against its model.
+def ends_of(section: ExportSection, preprocess: Preprocess) -> Ends:
+    """What a recipe's graph takes and gives beside its logits."""
+    return Ends(preprocess, section.input == "uint8", section.top_k)
+
+
+def check_ends(ends: Ends, classes: int) -> None:
+    """Refuse ends that do not fit a model.
 
     Raises:
         InputError: more classes than there are, or mean and deviation that do not fit the channels.
     """
-    section = recipe.export
-    ends = Ends(preprocess_of(recipe, model), section.input == "uint8", section.top_k)
     if ends.pixels:
         channel_constants(ends.preprocess)
     if ends.top_k is not None:
-        check_top_k(ends.top_k, int(model.num_classes))
-    return ends
+        check_top_k(ends.top_k, classes)
 
 
 def on_images(runner: OrtRunner, preprocess: Preprocess) -> Callable[[np.ndarray], Outputs]:
@@ -57,11 +57,11 @@ def golden_of(images: np.ndarray, reference: Mapping[str, np.ndarray], ends: End
     return golden
 
 
-def input_facts(recipe: Recipe, model: Any) -> dict[str, Any]:
+def input_facts(section: ExportSection, preprocess: Preprocess) -> dict[str, Any]:
     """The graph's input as plain data for a manifest."""
-    channels, height, width = image_size(model)
-    batch = recipe.export.batch
-    if recipe.export.input == "uint8":
+    channels, height, width = preprocess.input_size
+    batch = section.batch
+    if section.input == "uint8":
         return {
             "name": "image",
             "dtype": "uint8",

@@ -12,11 +12,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ... import __version__
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import first_problem, ordered_problems
-from .recipe import Recipe
+from .recipe import Recipe, Section, file_keys, sections
 
 HERE = Path(__file__).parent.parent  # where the recipes lie
+SHIPPED = "shipped:"  # begins the name of a file there
 _LARGEST = 1 << 20
 _DEEPEST = 20
 
@@ -113,12 +115,13 @@ def _check_depth(data: object, where: str, depth: int = 0) -> None:
 def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """Apply `a.b=c` settings, values read as YAML, to a copy of the data.
 
-    Setting a key of `prune` that says how much to prune replaces the recipe's way.
+    A key of which a section has exactly one, such as what says how much to prune, takes the place of the others.
 
     Raises:
         InputError: a setting without `=`, or a path through something that is no mapping.
     """
     result = _copy(data)
+    known = dict(sections())
     for setting in settings:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")
@@ -127,31 +130,29 @@ def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         where = f"--set {path}"
         value = parse_yaml(f"value: {text}" if text.strip() else "value: null", where)["value"]
         here: dict[str, Any] = result
-        for depth, key in enumerate(keys[:-1]):
+        for depth, key in enumerate(keys):
+            section = known.get(".".join(keys[:depth]))
+            if section is not None and value is not None:
+                _make_way(here, section, key)
+            if depth + 1 == len(keys):
+                break
             inner = here.get(key)
             if inner is None:
                 inner = here[key] = {}
             if not isinstance(inner, dict):
                 raise InputError(f"{where}: {'.'.join(keys[: depth + 1])} is {inner!r}, which has no keys")
             here = inner
-        for group in _EXCLUSIVE.get(".".join(keys[:-1]), ()):
-            if keys[-1] in group and value is not None:
-                for other in group - {keys[-1]}:
-                    here.pop(other, None)
         last: Any = int(keys[-1]) if keys[-1].isdigit() else keys[-1]
         here[last] = value
     return result
 
 
-_EXCLUSIVE: dict[str, tuple[frozenset[str], ...]] = {
-    "prune": (frozenset({"target", "preset", "keep_rates", "mass", "budget"}),),
-    "slim": (frozenset({"target", "widths"}),),
-    "slim.target": (frozenset({"gflops", "flops_ratio", "parameters_ratio"}),),
-    "prune.target": (frozenset({"gflops", "flops_ratio", "speedup"}),),
-    "model": (frozenset({"checkpoint", "pretrained", "random"}),),
-    "images": (frozenset({"path", "generator"}),),
-    "evaluate": (frozenset({"path", "generator"}),),
-}
+def _make_way(data: dict[str, Any], section: type[Section], key: str) -> None:
+    """Take out of a section's data what a new value of a key leaves no place for."""
+    others = section.ways if key in section.ways else ()
+    for other in (*others, *section.bound.get(key, ())):
+        if other != key:
+            data.pop(other, None)
 
 
 def _copy(data: Any) -> Any:
@@ -189,9 +190,20 @@ def _allowed(error: ValidationError) -> str:
 
 
 def resolve_path(text: str | None, folder: Path) -> str | None:
-    """A recipe's relative path: from the recipe's folder, or else from the working folder."""
+    """A recipe's relative path: from the recipe's folder, or else from the working folder.
+
+    `shipped:` begins the name of a file that comes with vitrim.
+
+    Raises:
+        InputError: no such file comes with vitrim.
+    """
     if text is None or os.path.isabs(text):
         return text
+    if text.startswith(SHIPPED):
+        file = HERE / text[len(SHIPPED) :]
+        if not file.is_file() or not file.resolve().is_relative_to(HERE.resolve()):
+            raise InputError(f"{text}: no such file comes with vitrim {__version__}; give your own")
+        return str(file)
     beside = folder / text
     if not beside.exists() and Path(text).exists():
         return str(Path(text).absolute())
@@ -214,21 +226,17 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
         raise InputError(f"cannot read the recipe {path}: {reason.lower()}") from error
     data = _resolve_paths(parse_yaml(text, str(path)), path.parent)
     settings = list(settings)
-    if not settings:
-        return validate(data, str(path))
-    # What --set names is resolved from the working folder; what is absolute already stays.
-    return validate(_resolve_paths(override(data, settings), Path.cwd()), f"{path} with --set")
+    if settings:
+        # What --set names is resolved from the working folder; what is absolute already stays.
+        recipe = validate(_resolve_paths(override(data, settings), Path.cwd()), f"{path} with --set")
+    else:
+        recipe = validate(data, str(path))
+    return recipe.within(path.parent.absolute())
 
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     result = _copy(data)
-    for section, key in (
-        ("model", "checkpoint"),
-        ("images", "path"),
-        ("evaluate", "path"),
-        ("prune", "budget"),
-        ("slim", "widths"),
-    ):
+    for section, key in file_keys():
         holder = result.get(section)
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
             holder[key] = resolve_path(holder[key], folder)
@@ -238,8 +246,3 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 def recipe_from(data: dict[str, Any], where: str = "recipe") -> Recipe:
     """A recipe from plain data; relative paths start at the working folder."""
     return validate(_resolve_paths(data, Path.cwd()), where)
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every default spelled out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,7 +1,8 @@
-"""What a recipe names, opened: the model, calibration images, evaluation images."""
+"""What a recipe names, or Python hands over, opened: the model, calibration images, evaluation images."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 from ...calibration.images.generated import make_images
 from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, PhotoFiles, choose, open_images, read_some
 from ...exporter.core.errors import InputError
+from ...exporter.core.files import sha256
 from ...exporter.core.preprocess import Preprocess
+from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.load import create_model, preprocessing
 from .recipe import ImagesSection, Recipe
 
@@ -32,13 +35,45 @@ class Sources:
     disjoint: bool
 
 
-def open_model(recipe: Recipe) -> Any:
+@dataclass(frozen=True)
+class Given:
+    """What Python hands over instead of naming it in a recipe; None where the recipe says it.
+
+    Attributes:
+        model: a timm model in eval mode, as it came.
+        plan: its token budget.
+        calibration, evaluation: images.
+    """
+
+    model: Any = None
+    plan: Budget | None = None
+    calibration: ImageSource | None = None
+    evaluation: ImageSource | None = None
+
+
+NOTHING = Given()
+
+
+def open_model(recipe: Recipe, given: Given = NOTHING) -> Any:
     """The recipe's timm model with its weights, in eval mode.
 
     Raises:
         InputError, UnsupportedError, EnvironmentLackError: see `vitrim.exporter.pruning.load.create_model`.
     """
     section = recipe.model
+    if section.given:
+        if given.model is None:
+            raise InputError(
+                "model.given: this recipe's model was in memory, handed over in Python; give model.checkpoint: FILE"
+            )
+        return given.model
+    if section.sha256 is not None and section.checkpoint is not None and os.path.isfile(section.checkpoint):
+        found = sha256(section.checkpoint)
+        if found != section.sha256:
+            raise InputError(
+                f"model.checkpoint: {section.checkpoint} is not the file that this recipe was made with (SHA-256 "
+                f"{found[:12]}..., not {section.sha256[:12]}...); fetch that one, or take model.sha256 out"
+            )
     return create_model(
         section.name,
         args=section.args,
@@ -75,25 +110,32 @@ def open_section(section: ImagesSection, preprocess: Preprocess, classes: int) -
     return ArrayImages(pixels, labels if classes == 10 else None, preprocess, f"shapes(seed={section.seed})")
 
 
-def open_sources(recipe: Recipe, model: Any) -> Sources:
+def open_sources(recipe: Recipe, preprocess: Preprocess, classes: int, given: Given = NOTHING) -> Sources:
     """Calibration and evaluation images; without an `evaluate` section, what `images` leaves over of its source.
 
     A graph that takes 8-bit pixels is evaluated on images that are such pixels.
     """
-    sources = _open_sources(recipe, model)
+    sources = _open_sources(recipe, preprocess, classes, given)
     if recipe.export.input == "float32":
         return sources
-    return replace(sources, evaluation=EightBit(sources.evaluation, preprocess_of(recipe, model)))
+    return replace(sources, evaluation=EightBit(sources.evaluation, preprocess))
 
 
-def _open_sources(recipe: Recipe, model: Any) -> Sources:
-    preprocess, classes = preprocess_of(recipe, model), int(model.num_classes)
+def _open_sources(recipe: Recipe, preprocess: Preprocess, classes: int, given: Given) -> Sources:
     images = recipe.images
-    calibration = open_section(images, preprocess, classes)
-    if recipe.evaluate is not None:
-        evaluation = open_section(recipe.evaluate, preprocess, classes)
+    calibration = given.calibration if images.given else open_section(images, preprocess, classes)
+    if calibration is None:
+        raise InputError("images.given: this recipe's images were in memory, handed over in Python; give images.path")
+    if given.evaluation is not None or recipe.evaluate is not None:
+        evaluation = given.evaluation
+        if recipe.evaluate is not None and not recipe.evaluate.given:
+            evaluation = open_section(recipe.evaluate, preprocess, classes)
+        if evaluation is None:
+            raise InputError("evaluate.given: these images were in memory, handed over in Python; give evaluate.path")
         shared = set(calibration.names) & set(evaluation.names)
         return Sources(calibration, evaluation, not shared)
+    if images.given:
+        return Sources(calibration, calibration, False)
     if images.generator is not None:
         other = images.model_copy(update={"seed": images.seed + 1, "count": 64})
         return Sources(calibration, open_section(other, preprocess, classes), True)

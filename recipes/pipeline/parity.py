@@ -1,172 +1,140 @@
-"""The parity ladder of a run: identity, torch, ONNX before and after the passes; and what pruning costs in answers."""
+"""The stage that climbs the ladder: PyTorch's own rungs, graphs as traced, as rewritten, in another precision."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import torch
 
-from ...calibration.images.sources import ImageSource, batches
-from ...exporter.core.answers import fidelity
-from ...exporter.core.preprocess import Preprocess
-from ...exporter.core.targets import Target
+from ...exporter.core.errors import ParityError
+from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.passes.table import rewrite
 from ...exporter.graph.trace import trace
 from ...exporter.pruning.budget import Budget
-from ...exporter.pruning.gates import gated
-from ...exporter.pruning.reference import drop_tokens
-from ...exporter.pruning.slim import blocks_of, hard_gates, slim
-from ...exporter.pruning.vit import PrunedViT, TorchRunner, deployable, replay_of
-from ...exporter.pruning.widths import Widths
-from ...exporter.runtime.parity import (
-    Replay,
-    Rung,
-    StageAgreement,
-    close,
-    compare,
-    compare_decisions,
-    exact,
-    ladder,
-    stage_names,
-)
+from ...exporter.pruning.vit import PrunedViT, TorchRunner, deployable
+from ...exporter.runtime.parity import Replay, Rung, close, compare, describe_failure, exact, ladder, stage_names
 from ...exporter.runtime.runners import OrtRunner, Outputs, run_all, runner_for
-from .golden import on_images
-from .graphs import without_stages
-from .precision import Limits
-from .recipe import ParitySection
-from .stage import Listener
+from .golden import ends_of, golden_of, on_images
+from .graphs import final_graphs
+from .kinds import plan_of
+from .precision import limits_of
+from .stage import Stage
 
-EAGER_IMAGES = 8  # the rungs inside PyTorch are exact or nearly so; more images would only take time
+if TYPE_CHECKING:
+    from .recipe import ParitySection
+    from .view import View
+
 SLIMMED_ATOL = 1e-5
 
 
-def torch_reference(model: Any, budget: Budget | None, images: np.ndarray, batch: int) -> tuple[Outputs, Replay]:
-    """Logits, kept ids and gaps of the pruned model in PyTorch, and a replay of other decisions on it."""
-    runner = TorchRunner(deployable(model, budget), batch)
+class Parity(Stage):
+    """`parity.json`, the ladder; `golden.npz`, what travels in the bundle."""
+
+    name = "parity"
+    needs = ("calibrate", "reference", "trace", "passes", "forms", "precision")
+    reads = ("parity", "precision", "bench.threads", "export")
+    takes = ("model", "evaluation")
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Hold every graph against PyTorch's outputs."""
+        recipe, reference = view.recipe, view.folder("reference")
+        images = np.load(reference / "images.npy")
+        expected = load_arrays(reference / "outputs.npz")
+        result = climb(view, images, expected)
+        (folder / "parity.json").write_text(json.dumps(result, indent=2))
+        batch = recipe.export.batch
+        count = -(-max(recipe.parity.golden, 1) // batch) * batch
+        first = {name: value[:count] for name, value in expected.items()}
+        ends = ends_of(recipe.export, view.preprocess)
+        golden: dict[str, Any] = golden_of(images[:count], first, ends)
+        np.savez(folder / "golden.npz", **golden)
+
+    @staticmethod
+    def judge(folder: Path) -> None:
+        """A ladder that failed publishes nothing."""
+        result = json.loads((folder / "parity.json").read_text())
+        if not result["passed"]:
+            raise ParityError(describe_failure(result))
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz."""
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def climb(view: View, images: np.ndarray, expected: Outputs) -> dict[str, Any]:
+    """The ladder: PyTorch's own rungs, the graph as traced and as rewritten, and in another precision.
+
+    Args:
+        view: of the run.
+        images: [n, channels, height, width] float32, n a multiple of the batch.
+        expected: PyTorch's outputs on them.
+
+    Returns:
+        `parity.json`.
+    """
+    recipe, graphs, budget = view.recipe, final_graphs(view), plan_of(view)
+    section, target, threads = recipe.parity, get_target(recipe.export.target), recipe.bench.threads
+    replay = lazy_replay(view, budget, images)
+    rungs = eager_rungs(load_arrays(view.folder("reference") / "eager.npz"), expected, section)
+    cpu_only = None
+
+    def run(path: Path) -> tuple[Outputs, str | None]:
+        runner, why = runner_for(path, target, threads)
+        return run_all(on_images(runner, view.preprocess), images, runner.batch, view.listener.progress), why
+
+    for name, path in (
+        ("onnx: as traced", view.folder("trace") / "pruned.onnx"),
+        (f"onnx: rewritten for {target.name}", graphs.float32["pruned"]),
+    ):
+        outputs, cpu_only = run(path)
+        rung = compare(name, expected, outputs, atol=section.atol, tie=section.tie, replay=replay)
+        if budget is not None and not rung.passed and rung.first_offender == "logits":
+            batch = images[: recipe.export.batch]
+            offender = first_offending_layer(view.model, budget, batch, section.atol, target)
+            rung.first_offender = offender or "logits"
+        rungs.append(rung)
+    extra: dict[str, Any] = {"cpu_only": cpu_only} if cpu_only else {}
+    if graphs.proof != graphs.float32["pruned"]:
+        limits = limits_of(recipe.precision)
+        extra["close"] = {"cosine": limits.cosine, "agreement": limits.agreement}
+        name = f"onnx: in {recipe.precision.name}"
+        rungs.append(close(name, expected, run(graphs.proof)[0], replay=replay, **extra["close"]))
+    return ladder(rungs, section.atol, section.tie, extra)
+
+
+def eager_rungs(eager: Outputs, expected: Outputs, section: ParitySection) -> list[Rung]:
+    """What is compared inside PyTorch, see `reference.Reference`."""
+    rungs = []
+    if "masked" in eager:
+        masked, narrow = {"logits": eager["masked"]}, {"logits": eager["narrow"]}
+        rungs.append(compare("torch: narrower = masked", masked, narrow, atol=SLIMMED_ATOL, tie=0.0))
+    if "dropped" in eager:
+        rungs.append(exact("identity: nothing removed = timm", eager["dense"], eager["nothing_removed"]))
+        ours = {name: value[: len(eager["dropped"])] for name, value in expected.items()}
+        decided = {name: ours[name] for name in stage_names(ours)}
+        dropped = {"logits": eager["dropped"], **decided}
+        rungs.append(compare("torch: static = tokens dropped", ours, dropped, atol=section.atol, tie=section.tie))
+    return rungs
+
+
+def lazy_replay(view: View, budget: Budget | None, images: np.ndarray) -> Replay:
+    """PyTorch's logits under another runner's decisions; the model is only opened if there are any."""
 
     def replay(chosen: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
+        runner = TorchRunner(deployable(view.model, budget), 1)
         rows = []
         for row, index in enumerate(chosen):
             wanted = {name: ids[row : row + 1] for name, ids in kept.items()}
             rows.append(runner(images[index : index + 1], wanted)["logits"])
         return np.concatenate(rows)
 
-    return run_all(runner, images, batch), replay
-
-
-def steadiest(model: Any, budget: Budget | None, images: np.ndarray, batch: int) -> np.ndarray:
-    """The batch of images whose decisions are farthest from a near-tie.
-
-    A pass is held against the graph before it to the last decision, which a near-tie would not survive.
-    """
-    outputs = run_all(TorchRunner(deployable(model, budget), batch), images, batch)
-    gaps = [gap for name, gap in outputs.items() if name.startswith("gap_")]
-    if not gaps:
-        return images[:batch]
-    return images[np.sort(np.argsort(-np.min(gaps, axis=0))[:batch])]
-
-
-def slim_rung(dense: Any, widths: Widths, images: np.ndarray) -> Rung:
-    """A narrower model against the whole one whose other heads and neurons are multiplied by 0.
-
-    The sliced weights are held, before least squares and fine-tuning change them; in float64, so that nothing but a
-    wrong slice can differ (in float32 sums of other lengths round by 2e-5 in a logit of 15).
-    """
-    few = torch.from_numpy(images[:EAGER_IMAGES]).double()
-    whole = copy.deepcopy(dense).double()
-    with torch.inference_mode():
-        with gated(blocks_of(whole), hard_gates(widths, torch.float64)):
-            masked = whole(few).numpy()
-        narrow = slim(whole, widths)(few).numpy()
-    return compare("torch: narrower = masked", {"logits": masked}, {"logits": narrow}, atol=SLIMMED_ATOL, tie=0.0)
-
-
-def eager_rungs(
-    model: Any, budget: Budget, images: np.ndarray, reference: Outputs, section: ParitySection
-) -> list[Rung]:
-    """Identity without stages, and the static form against tokens dropped one image at a time."""
-    few = torch.from_numpy(images[:EAGER_IMAGES])
-    with torch.inference_mode():
-        dense = model(few).numpy()
-        nothing_removed = PrunedViT(model, without_stages(budget)).trace(few).logits
-    assert nothing_removed is not None
-    ours = {name: value[: len(few)] for name, value in reference.items()}
-    decided = {name: ours[name] for name in stage_names(ours)}
-    decisions = replay_of(decided)
-    dropped = drop_tokens(model, budget, few, decisions.kept, decisions.merged).numpy()
-    return [
-        exact("identity: nothing removed = timm", dense, nothing_removed.numpy()),
-        compare(
-            "torch: static = tokens dropped",
-            ours,
-            {"logits": dropped, **decided},
-            atol=section.atol,
-            tie=section.tie,
-        ),
-    ]
-
-
-def climb(
-    model: Any,
-    budget: Budget | None,
-    images: np.ndarray,
-    batch: int,
-    graphs: dict[str, Path],
-    section: ParitySection,
-    target: Target,
-    threads: int | None,
-    listener: Listener,
-    preprocess: Preprocess,
-    slimmed_from: tuple[Any, Widths] | None = None,
-    precise: tuple[str, Path, Limits] | None = None,
-) -> tuple[dict[str, Any], Outputs]:
-    """The ladder up to the rewritten graph.
-
-    Args:
-        model: the model whose tokens are pruned.
-        budget: the plan; None: its tokens are not pruned.
-        images: [n, channels, height, width] float32, n a multiple of `batch`.
-        batch: of the graphs.
-        graphs: by rung name, the ONNX file to hold against PyTorch.
-        section: tolerances.
-        target: whose execution providers run the graphs where they start here; and for a graph with all layers as
-            outputs, made only when a rung fails.
-        threads: onnxruntime threads.
-        listener: hears progress.
-        preprocess: of the images, for a graph that takes their pixels.
-        slimmed_from: the wider model that it was cut from, and how.
-        precise: rung name, graph and limits of another precision, held to answers instead of an absolute error.
-
-    Returns:
-        `parity.json`, and PyTorch's outputs on the images.
-    """
-    reference, replay = torch_reference(model, budget, images, batch)
-    rungs = [] if slimmed_from is None else [slim_rung(*slimmed_from, images)]
-    if budget is not None:
-        rungs += eager_rungs(model, budget, images, reference, section)
-    cpu_only = None
-
-    def run(path: Path) -> tuple[Outputs, str | None]:
-        runner, why = runner_for(path, target, threads)
-        return run_all(on_images(runner, preprocess), images, runner.batch, listener.progress), why
-
-    for name, path in graphs.items():
-        outputs, cpu_only = run(path)
-        rung = compare(name, reference, outputs, atol=section.atol, tie=section.tie, replay=replay)
-        if budget is not None and not rung.passed and rung.first_offender == "logits":
-            rung.first_offender = first_offending_layer(model, budget, images[:batch], section.atol, target) or "logits"
-        rungs.append(rung)
-    extra: dict[str, Any] = {"cpu_only": cpu_only} if cpu_only else {}
-    if precise is not None:
-        name, path, limits = precise
-        extra["close"] = {"cosine": limits.cosine, "agreement": limits.agreement}
-        rungs.append(close(name, reference, run(path)[0], replay=replay, **extra["close"]))
-    return ladder(rungs, section.atol, section.tie, extra), reference
+    return replay
 
 
 def first_offending_layer(model: Any, budget: Budget, image: np.ndarray, atol: float, target: Target) -> str | None:
@@ -181,56 +149,3 @@ def first_offending_layer(model: Any, budget: Budget, image: np.ndarray, atol: f
         if found.shape != tuple(expected.shape) or not np.abs(found - expected.numpy()).max() <= atol:
             return f"tokens_{block}"
     return None
-
-
-def measure_fidelity(
-    dense: Path,
-    pruned: Path,
-    source: ImageSource,
-    threads: int | None,
-    progress: Callable[[int, int], None],
-    preprocess: Preprocess,
-    float32: Path | None = None,
-) -> dict[str, Any]:
-    """Agreement, divergence and accuracy of the pruned graph against the dense one, image by image, streamed.
-
-    Args:
-        dense, pruned: graphs.
-        source: images, perhaps with labels.
-        threads: onnxruntime threads.
-        progress: called with (images done, images).
-        preprocess: of the images, for graphs that take their pixels.
-        float32: the pruned graph in float32, where `pruned` is in another precision: `precision` then says what that
-            changed, answers and kept tokens.
-    """
-    paths = [path for path in (dense, pruned, float32) if path is not None]
-    runners = [OrtRunner(str(path), threads=threads) for path in paths]
-    logits: list[list[np.ndarray]] = [[] for _ in paths]
-    kept: list[tuple[int, list[StageAgreement]]] = []
-    done = 0
-    for images in batches(source, max(8, runners[0].batch)):
-        outputs = [run_all(on_images(runner, preprocess), images, runner.batch) for runner in runners]
-        for kind, seen in enumerate(outputs):
-            logits[kind].append(seen["logits"])
-        if float32 is not None:
-            kept.append((len(images), compare_decisions(outputs[2], outputs[1], stage_names(outputs[2]))[0]))
-        done += len(images)
-        progress(done, len(source))
-    whole = [np.concatenate(parts) for parts in logits]
-    result = fidelity(whole[0], whole[1], source.labels)
-    if float32 is not None:
-        changed = {
-            stage.output: 1 - sum(count * stages[index].same_tokens for count, stages in kept) / done
-            for index, stage in enumerate(kept[0][1])
-        }
-        own = fidelity(whole[2], whole[1], source.labels)
-        result["precision"] = {"agreement": own["agreement"], "kl": own["kl"], "tokens_changed": changed}
-        if "accuracy_dense" in own:
-            result["precision"]["accuracy_float32"] = own["accuracy_dense"]
-    return result
-
-
-def metadata_of(path: Path) -> dict[str, str]:
-    """The `vitrim.*` entries of a graph's metadata."""
-    model = onnx.load(path, load_external_data=False)
-    return {entry.key.removeprefix("vitrim."): entry.value for entry in model.metadata_props}

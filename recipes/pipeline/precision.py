@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ from ...calibration.images.sources import ImageSource, choose, read_some
 from ...exporter.core.answers import expected_agreement
 from ...exporter.core.errors import InputError, UnsupportedError
 from ...exporter.core.preprocess import Preprocess, to_pixels
-from ...exporter.core.targets import Target
+from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.lint.check import require_fit
 from ...exporter.graph.precision.emulate import emulated
 from ...exporter.graph.precision.equalize import channel_maxima, equalize, normalized_products
@@ -33,10 +33,15 @@ from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.stats import paired_ratio
 from ...exporter.runtime.commands import random_images
 from ...exporter.runtime.runners import OrtRunner, run_all, runner_for
+from .graphs import PROOF, float32_graphs
+from .listener import Listener
 from .recipe import PrecisionSection
-from .stage import Listener
+from .stage import Stage
 
-PROOF = "proof.onnx"  # the pruned graph as onnxruntime's CPU provider can hold it, rounding like the real one
+if TYPE_CHECKING:
+    from .recipe import Recipe
+    from .view import View
+
 SCAN_IMAGES = 256
 TRIAL_ROUNDS = 25
 # Measured on two cores with AVX512-VNNI, on ViT-Ti and DeiT-S: a scale a token by the value, float32 by the product.
@@ -82,6 +87,36 @@ def check_precision(section: PrecisionSection, target: Target) -> None:
         raise InputError(f"precision.name: {target.name} takes no {section.name} graph (it takes {known})")
     if section.tool == "modelopt" and (section.name != "int8" or not target.symmetric):
         raise InputError("precision.tool: modelopt places int8 for TensorRT targets; take onnxruntime here")
+
+
+class Precision(Stage):
+    """`<kind>.onnx` in another precision, or none where it is not worth it, and `precision.json`."""
+
+    name = "precision"
+    needs = ("passes", "forms")
+    reads = ("precision", "export.target", "bench.threads")
+    takes = ("calibration",)
+    timed = True
+
+    @staticmethod
+    def wanted(recipe: Recipe) -> bool:
+        """Where another one than float32 is asked for."""
+        return recipe.precision.name != "fp32"
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Write the pruned graph and the floor in it."""
+        graphs = {kind: path for kind, path in float32_graphs(view).items() if kind != "dense"}
+        write_precision(
+            view.recipe.precision,
+            graphs,
+            get_target(view.recipe.export.target),
+            view.calibration,
+            view.preprocess,
+            view.recipe.bench.threads,
+            folder,
+            view.listener,
+        )
 
 
 def write_precision(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import Budget
-from ...exporter.pruning.shape import model_name
 from ...exporter.pruning.widths import Widths
 from .golden import input_facts, input_words
 from .recipe import Recipe
@@ -13,17 +13,17 @@ from .slim import summary
 
 
 def bundle_readme(
+    name: str,
     recipe: Recipe,
-    model: Any,
+    preprocess: Preprocess,
     budget: Budget | None,
     widths: Widths | None,
-    parity: dict[str, Any],
-    fidelity: dict[str, Any],
-    bench: dict[str, Any],
+    reports: dict[str, Any],
     lack: str | None,
     precision: dict[str, Any] | None,
 ) -> str:
     """Markdown for a person who finds the folder."""
+    parity, fidelity, bench = reports["parity"], reports["fidelity"], reports["bench"]
     plans = []
     if widths is not None:
         plans.append(f"Slimmed: {summary(widths)}.")
@@ -44,11 +44,11 @@ def bundle_readme(
         ranked = f", and of the {recipe.export.top_k} best classes, best first, `probabilities` and `classes`"
     verdict = "passed" if parity["passed"] else "FAILED"
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
-    return f"""# {model_name(model)}, pruned by vitrim
+    return f"""# {name}, pruned by vitrim
 
 {" ".join(plans)}
 
-- input `image` {input_words(input_facts(recipe, model))};
+- input `image` {input_words(input_facts(recipe.export, preprocess))};
   outputs `logits`{kept}{merged}{ranked}
 - agreement with the dense model on {fidelity["images"]} images{seen}: {fidelity["agreement"]:.1%}{accuracy}
 - parity with PyTorch: {verdict}, largest error {worst:.2g} where decisions agree{precise}

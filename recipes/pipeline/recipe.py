@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+IN_MEMORY = "given"  # the key of what Python hands over; a file cannot
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys and wrong types are refused."""
+    """A part of a recipe: unknown keys and wrong types are refused.
+
+    Attributes:
+        ways: keys of which exactly one is given; `--set` of one of them takes the place of the others.
+        bound: keys that say something of another key's value, by that key; they go when it changes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    ways: ClassVar[tuple[str, ...]] = ()
+    bound: ClassVar[dict[str, tuple[str, ...]]] = {}
 
-def exactly_one(section: BaseModel, keys: tuple[str, ...]) -> None:
-    """Refuse a section in which not exactly one of `keys` was given."""
-    given = [key for key in keys if getattr(section, key) is not None and getattr(section, key) is not False]
-    if len(given) != 1:
-        found = " and ".join(given) if given else "none of them"
-        raise ValueError(f"give exactly one of {', '.join(keys)}; found {found}")
+    @model_validator(mode="after")
+    def _one_way(self) -> Section:
+        found = [key for key in self.ways if getattr(self, key) is not None and getattr(self, key) is not False]
+        if self.ways and len(found) != 1:
+            offered = ", ".join(key for key in self.ways if key != IN_MEMORY)
+            raise ValueError(f"give exactly one of {offered}; found {' and '.join(found) or 'none of them'}")
+        return self
+
+
+def file_key(description: str) -> Any:
+    """A key that names a file or folder; relative ones start at the recipe's folder."""
+    return Field(default=None, description=description, json_schema_extra={"format": "path"})
 
 
 class PreprocessOverrides(Section):
@@ -33,26 +50,33 @@ class PreprocessOverrides(Section):
 class ModelSection(Section):
     """Which model, and where its weights come from."""
 
+    ways = ("checkpoint", "pretrained", "random", "given")
+    bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(ways, ("sha256",))
+
     name: str = Field(min_length=1, description="timm model name.")
     args: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the timm model.")
-    checkpoint: str | None = Field(default=None, description="Safetensors or PyTorch state dict.")
+    checkpoint: str | None = file_key("Safetensors or PyTorch state dict.")
+    sha256: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="Hash of the checkpoint, which another file must have; null: any is taken.",
+    )
     pretrained: bool = Field(default=False, description="Fetch timm's weights from the model hub.")
     random: int | None = Field(default=None, ge=0, description="Seed of random weights, for trying things out.")
+    given: bool = Field(default=False, description="A model in memory, handed over in Python.")
     preprocess: PreprocessOverrides = Field(default_factory=PreprocessOverrides)
-
-    @model_validator(mode="after")
-    def _one_source(self) -> ModelSection:
-        exactly_one(self, ("checkpoint", "pretrained", "random"))
-        return self
 
 
 class ImagesSection(Section):
     """Which images; none of them is needed to be labelled."""
 
-    path: str | None = Field(default=None, description="Folder of photos, folder of class folders, .npz or one photo.")
+    ways = ("path", "generator", "given")
+
+    path: str | None = file_key("Folder of photos, folder of class folders, .npz or one photo.")
     generator: Literal["shapes", "noise"] | None = Field(
         default=None, description="Make images instead: the quickstart's labelled shapes, or normal noise."
     )
+    given: bool = Field(default=False, description="Images in memory, handed over in Python.")
     seed: int = Field(default=0, ge=0, description="Seed of the generator.")
     count: int | None = Field(default=64, ge=1, description="How many, spread evenly over the source; null takes all.")
     every: int = Field(default=1, ge=1, description="Take every n-th image only ...")
@@ -61,8 +85,7 @@ class ImagesSection(Section):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> ImagesSection:
-        exactly_one(self, ("path", "generator"))
+    def _some(self) -> ImagesSection:
         if self.generator and self.count is None:
             raise ValueError("count must be a number when images are generated")
         return self
@@ -71,14 +94,11 @@ class ImagesSection(Section):
 class TargetSection(Section):
     """What the solver has to reach."""
 
+    ways = ("gflops", "flops_ratio", "speedup")
+
     gflops: float | None = Field(default=None, gt=0, description="Multiply-accumulates in 1e9, as papers count them.")
     flops_ratio: float | None = Field(default=None, gt=0, le=1, description="Share of the dense model's.")
     speedup: float | None = Field(default=None, ge=1, description="Dense over pruned latency, by the latency model.")
-
-    @model_validator(mode="after")
-    def _one(self) -> TargetSection:
-        exactly_one(self, ("gflops", "flops_ratio", "speedup"))
-        return self
 
 
 class SearchSection(Section):
@@ -90,6 +110,8 @@ class SearchSection(Section):
 
 class PruneSection(Section):
     """How tokens are pruned, and how much."""
+
+    ways = ("target", "preset", "keep_rates", "remove", "mass", "budget")
 
     method: str = Field(default="zero_tprune", description="Pruning method.")
     parameters: dict[str, Any] = Field(
@@ -110,7 +132,7 @@ class PruneSection(Section):
         description="With remove: how much more the last stages remove than the first; -1 starts with twice as many.",
     )
     mass: float | None = Field(default=None, gt=0, lt=1, description="Keep the tokens holding this importance mass.")
-    budget: str | None = Field(default=None, description="A budget.json, perhaps edited by hand.")
+    budget: str | None = file_key("A budget.json, perhaps edited by hand.")
     blocks: list[int] | None = Field(default=None, min_length=1, description="Blocks of the stages; null: the rule's.")
     stages: int | None = Field(
         default=None,
@@ -152,23 +174,15 @@ class PruneSection(Section):
             raise ValueError(f"{remove} removes nothing; give a number above 0, or a list of numbers from 0 up")
         return remove
 
-    @model_validator(mode="after")
-    def _one_way(self) -> PruneSection:
-        exactly_one(self, ("target", "preset", "keep_rates", "remove", "mass", "budget"))
-        return self
-
 
 class SlimTargetSection(Section):
     """How narrow the model gets."""
 
+    ways = ("gflops", "flops_ratio", "parameters_ratio")
+
     gflops: float | None = Field(default=None, gt=0, description="Multiply-accumulates in 1e9, as papers count them.")
     flops_ratio: float | None = Field(default=None, gt=0, lt=1, description="Share of the dense model's.")
     parameters_ratio: float | None = Field(default=None, gt=0, lt=1, description="Share of the dense model's weights.")
-
-    @model_validator(mode="after")
-    def _one(self) -> SlimTargetSection:
-        exactly_one(self, ("gflops", "flops_ratio", "parameters_ratio"))
-        return self
 
 
 class MasksSection(Section):
@@ -200,6 +214,8 @@ class FinetuneSection(Section):
 class SlimSection(Section):
     """Narrower blocks: fewer heads and MLP neurons, before any token is pruned."""
 
+    ways = ("target", "widths")
+
     method: Literal["taylor", "xpruner"] = Field(
         default="taylor", description="Zero-shot Taylor scores, or X-Pruner's masks learned on labelled images."
     )
@@ -207,7 +223,7 @@ class SlimSection(Section):
         default="global", description="One threshold for all units, or a learned pruning rate for every layer."
     )
     target: SlimTargetSection | None = Field(default=None, description="How narrow the model gets.")
-    widths: str | None = Field(default=None, description="A widths.json, perhaps edited by hand.")
+    widths: str | None = file_key("A widths.json, perhaps edited by hand.")
     heads: bool = Field(default=True, description="Whether heads may go.")
     neurons: bool = Field(default=True, description="Whether MLP neurons may go.")
     multiple: int = Field(
@@ -224,8 +240,7 @@ class SlimSection(Section):
     finetune: FinetuneSection = Field(default_factory=FinetuneSection)
 
     @model_validator(mode="after")
-    def _one_way(self) -> SlimSection:
-        exactly_one(self, ("target", "widths"))
+    def _some_units(self) -> SlimSection:
         if not self.heads and not self.neurons:
             raise ValueError("heads and neurons are both false, so nothing may go; allow one of them")
         return self
@@ -325,7 +340,13 @@ class EngineSection(Section):
 
 
 class Recipe(Section):
-    """Everything that one export needs. Relative paths start at the recipe's folder."""
+    """Everything that one export needs. Relative paths start at the recipe's folder.
+
+    Attributes:
+        folder: where relative paths start; those of a recipe in use are absolute.
+    """
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     model: ModelSection
     images: ImagesSection
@@ -341,6 +362,17 @@ class Recipe(Section):
     bench: BenchSection = Field(default_factory=BenchSection)
     engine: EngineSection = Field(default_factory=EngineSection)
 
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start."""
+        return self._folder
+
+    def within(self, folder: Path) -> Recipe:
+        """The recipe as one of a folder."""
+        other = self.model_copy()
+        other._folder = folder
+        return other
+
     @model_validator(mode="after")
     def _something_to_do(self) -> Recipe:
         if self.slim is None and self.prune is None:
@@ -354,3 +386,22 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "vitrim recipe"
     return schema
+
+
+def sections(section: type[Section] = Recipe, prefix: str = "") -> Iterator[tuple[str, type[Section]]]:
+    """Every section of a recipe by its path, such as `prune.target`; the recipe itself has an empty one."""
+    yield prefix, section
+    for name, field in section.model_fields.items():
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, Section):
+                yield from sections(inner, f"{prefix}.{name}" if prefix else name)
+
+
+def file_keys() -> list[tuple[str, str]]:
+    """(path of the section, key) of everything in a recipe that names a file or folder."""
+    return [
+        (path, name)
+        for path, section in sections()
+        for name, field in section.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("format") == "path"
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...calibration.images.sources import ImageSource
 from ...calibration.units.cost import UnitCost, costs_of, unit_cost
@@ -19,9 +19,14 @@ from ...exporter.pruning.load import read_state_dict, save_slimmed
 from ...exporter.pruning.shape import model_name
 from ...exporter.pruning.slim import check_fit, parts_of, slim, unfused_heads
 from ...exporter.pruning.widths import Widths, read_widths, write_widths
+from .listener import Listener
 from .provenance import provenance
 from .recipe import SlimSection
-from .stage import Listener
+from .stage import Stage
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+    from .view import View
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,26 @@ def make_slim(
     write_widths(widths, folder / "widths.json")
     save_slimmed(slimmed, widths, folder / "slim.safetensors")
     checkpoint.unlink(missing_ok=True)
+
+
+class Slim(Stage):
+    """A narrower model: `widths.json` and `slim.safetensors`."""
+
+    name = "slim"
+    reads = ("slim",)
+    takes = ("dense", "calibration")
+
+    @staticmethod
+    def wanted(recipe: Recipe) -> bool:
+        """Where there is a slim section."""
+        return recipe.slim is not None
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Decide widths, slim, repair, and perhaps fine-tune."""
+        section = view.recipe.slim
+        assert section is not None
+        make_slim(section, view.dense, view.calibration, folder, view.lasting_file("finetune", ".pt"), view.listener)
 
 
 def load_slim(model: Any, folder: Path) -> Slimmed:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import re
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ import pytest
 from helpers import small_recipe as small
 
 from vitrim import api
+from vitrim.exporter.core import sources
 from vitrim.exporter.core.errors import InputError, NotFasterError, ParityError
 from vitrim.exporter.pruning.budget import read_budget, write_budget
 from vitrim.exporter.runtime import bundle
-from vitrim.recipes.pipeline import run as pipeline
+from vitrim.recipes.pipeline import bench as timing
+from vitrim.recipes.pipeline.cache import cache_of
 
 
 class Heard:
@@ -151,19 +155,72 @@ def test_inspect_shows_before_after_and_lint(made: tuple[Path, Any]) -> None:
     assert verdicts["trt-8.5"]["findings"] == other["findings"]
 
 
-def test_unchanged_stages_are_skipped_and_changed_ones_are_not(tmp_path: Path) -> None:
+EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fidelity", "bench"]
+
+
+@pytest.mark.parametrize(
+    ("change", "done_again"),
+    [
+        ({}, []),
+        ({"bench": {"runs": 6}}, ["bench"]),
+        ({"bench": {"allow_slower": False}}, []),
+        ({"parity": {"atol": 2e-4}}, ["parity"]),
+        ({"export": {"target": "trt-10.3"}}, ["passes", "forms", "parity", "fidelity", "bench"]),
+        ({"precision": {"name": "fp16", "keep_slower": True}}, ["precision", "parity", "fidelity", "bench"]),
+        ({"evaluate": {"count": 5}}, ["reference", "passes", "forms", "parity", "fidelity", "bench"]),
+        ({"prune": {"target": {"flops_ratio": 0.8}}}, EVERY),
+    ],
+)
+def test_a_change_runs_what_reads_it_and_nothing_else(
+    tmp_path: Path, change: dict[str, Any], done_again: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     api.export(small(), tmp_path / "out")
+    monkeypatch.delenv("VITRIM_STAGES")
     heard = Heard()
-    api.export(small(), tmp_path / "out", listener=heard)
-    assert [name for name, cached in heard.stages.items() if cached] == [
-        "calibrate", "trace", "passes", "forms", "bench", "parity", "fidelity"
-    ]  # fmt: skip
-    heard = Heard()
-    api.export(small(bench={"runs": 6}), tmp_path / "out", listener=heard)
-    # The recipe travels in the graph's metadata, so a change of it traces anew; the decisions stay.
-    assert heard.stages["calibrate"]
-    assert not heard.stages["bench"]
+    try:
+        api.export(small(**change), tmp_path / "out", listener=heard)
+    except NotFasterError:
+        assert "allow_slower" in change.get("bench", {})
+    assert [name for name, cached in heard.stages.items() if not cached] == ["model and images", *done_again, "bundle"]
     bundle.verify(tmp_path / "out")
+
+
+def test_changed_code_is_run_again(tmp_path: Path) -> None:
+    """A whole copy of vitrim, in which one pass changes between two exports."""
+    package = tmp_path / "vitrim"
+    shutil.copytree(sources.ROOT, package, ignore=shutil.ignore_patterns("tests", ".*", "__pycache__", "*.egg-info"))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(json.dumps(small()))
+    keys = {key: value for key, value in os.environ.items() if key != "VITRIM_STAGES"}
+    command = [sys.executable, "-m", "vitrim.cli", "export", str(recipe), "-o", str(tmp_path / "out")]
+
+    def stages() -> list[str]:
+        environment = {**keys, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr
+        named = re.findall(r"s\] ([a-z ]+?)( \(unchanged, skipped\))?$", done.stderr, re.MULTILINE)
+        return [name for name, skipped in named if not skipped]
+
+    assert stages() == ["model and images", *EVERY, "bundle"]
+    file = package / "exporter" / "graph" / "passes" / "qkv_split.py"
+    file.write_text(file.read_text() + "# another line\n")
+    assert stages() == ["model and images", "passes", "forms", "parity", "fidelity", "bench", "bundle"]
+
+
+def test_no_path_of_this_machine_is_in_a_bundle(made: tuple[Path, Any]) -> None:
+    places = [str(made[0].parent), str(Path.home()), str(sources.ROOT), sys.prefix]
+    for path in made[0].iterdir():
+        data = path.read_bytes()
+        for place in places:
+            assert place.encode() not in data, (path.name, place)
+
+
+def test_a_bundle_s_recipe_makes_the_same_bundle_elsewhere(made: tuple[Path, Any], tmp_path: Path) -> None:
+    shutil.copy(made[0] / "recipe.yaml", tmp_path / "recipe.yaml")
+    again = api.export(tmp_path / "recipe.yaml", tmp_path / "out")
+    assert again.budget.blocks == made[1].budget.blocks
+    old, new = (bundle.load_golden(folder)["logits"] for folder in (made[0], tmp_path / "out"))
+    np.testing.assert_array_equal(old, new)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -243,7 +300,7 @@ def test_not_faster_is_published_and_fails(tmp_path: Path, monkeypatch: pytest.M
         times = {"dense": 5 + rng.random(9), "pruned": 9 + rng.random(9), "floor": 5 + rng.random(9)}
         return report(times, 1, environment() | {"runtime": "test"})
 
-    monkeypatch.setattr(pipeline, "bench_graphs", slow)
+    monkeypatch.setattr(timing, "bench_graphs", slow)
     with pytest.raises(NotFasterError, match="is published, but the pruned graph is slower than dense"):
         api.export(small(bench={"allow_slower": False}), tmp_path / "out")
     bundle.verify(tmp_path / "out")
@@ -258,17 +315,68 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_kill_9_and_interrupts_leave_the_old_bundle_or_the_new_one(tmp_path: Path) -> None:
-    out, recipe = tmp_path / "out", tmp_path / "r.yaml"
-    recipe.write_text(json.dumps(small()))
-    api.export(str(recipe), out)
-    command = [sys.executable, "-m", "vitrim.cli", "export", str(recipe), "-o", str(out), "--quiet", "--set"]
-    rng = np.random.default_rng(1)
-    for number, how in enumerate([signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM]):
-        child = subprocess.Popen([*command, f"prune.target.flops_ratio={0.6 + number / 100}"], env=dict(os.environ))
-        time.sleep(float(rng.uniform(6, 14)))
-        child.send_signal(how)
-        child.wait(timeout=60)
-        bundle.verify(out)
-    assert api.export(str(recipe), out).parity["passed"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.cache", "out", "r.yaml"]
+KILLED = """
+import json, os, signal, sys
+from vitrim import api
+from vitrim.recipes.pipeline import run  # all that is heavy, before the process is copied
+
+recipe, out, stages = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+
+class Deadly:
+    def __init__(self, stage, number): self.at, self.number = stage, number
+    def stage(self, name, cached=False):
+        if name == self.at:
+            os.kill(os.getpid(), self.number)
+    def progress(self, done, total): pass
+    def note(self, text): pass
+
+for stage, name in stages:
+    number = getattr(signal, name)
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            api.export(recipe, out, listener=Deadly(stage, number))
+        except KeyboardInterrupt:
+            os._exit(130)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == number
+    print(stage, name, "died" if died else os.WEXITSTATUS(status), flush=True)
+    api.check(out)
+"""
+
+
+def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", small(prune={"target": {"flops_ratio": 0.61}})
+    api.export(small(), out)
+    hashes = {path.name: path.read_bytes() for path in out.iterdir()}
+    deaths = [(stage, "SIGKILL") for stage in ("model and images", *EVERY, "bundle")]
+    deaths += [("trace", "SIGTERM"), ("parity", "SIGINT"), ("bundle", "SIGINT")]
+    command = [sys.executable, "-c", KILLED, json.dumps(other), str(out), json.dumps(deaths)]
+    environment = {key: value for key, value in os.environ.items() if key != "VITRIM_STAGES"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    ends = {"SIGINT": "130"}
+    assert done.stdout.splitlines() == [f"{stage} {name} {ends.get(name, 'died')}" for stage, name in deaths]
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == hashes
+    assert api.export(other, out).parity["passed"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.cache", "out"]
+    assert not list((tmp_path / ".out.cache").glob("*.making"))
+
+
+def test_two_runs_of_one_output_take_turns(tmp_path: Path) -> None:
+    """The second says who is at work, waits, and finds everything done."""
+    out, heard = tmp_path / "out", Heard()
+    with cache_of(out).locked(heard.note):
+        second = Heard()
+        thread = threading.Thread(target=api.export, args=(small(), out), kwargs={"listener": second})
+        thread.start()
+        while not second.notes and thread.is_alive():
+            time.sleep(0.05)
+        assert second.notes == [
+            f"process {os.getpid()} is at work on the same output ({tmp_path / '.out.cache'}); waiting for it"
+        ]
+        assert not out.exists()
+    thread.join()
+    bundle.verify(out)

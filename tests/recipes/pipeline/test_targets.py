@@ -13,15 +13,17 @@ from vitrim.exporter.core.targets import TARGETS, get_target
 from vitrim.exporter.graph.lint.check import lint, operator_table
 from vitrim.exporter.graph.passes.table import rewrite
 from vitrim.exporter.graph.verify import RELATIVE, run_once
-from vitrim.recipes.pipeline.calibrate import make_plan
-from vitrim.recipes.pipeline.graphs import forms_for, kinds_of, trace_all
+from vitrim.recipes.pipeline.cache import StageCache
+from vitrim.recipes.pipeline.calibrate import Calibrate
+from vitrim.recipes.pipeline.graphs import forms_for
+from vitrim.recipes.pipeline.listener import Silence
 from vitrim.recipes.pipeline.load import shipped
-from vitrim.recipes.pipeline.open import first_images, open_model, open_sources
-from vitrim.recipes.pipeline.parity import steadiest
-from vitrim.recipes.pipeline.slim import load_slim, make_slim
-from vitrim.recipes.pipeline.stage import Silence
+from vitrim.recipes.pipeline.reference import Reference, widest_gap_batch
+from vitrim.recipes.pipeline.run import do_all, open_run
+from vitrim.recipes.pipeline.slim import Slim
+from vitrim.recipes.pipeline.trace import Trace
 
-FEW = ("images.count=16", "evaluate.count=8", "slim.repair=false")
+FEW = ("images.count=16", "evaluate.count=8", "parity.images=8", "slim.repair=false")
 
 
 @pytest.fixture(scope="module", params=sorted(shipped()))
@@ -29,16 +31,10 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A shipped recipe's graphs as traced, by kind, with an image whose decisions are no near-ties."""
     chosen = api.recipe(request.param)
     recipe = api.recipe(request.param, [each for each in FEW if chosen.slim is not None or "slim." not in each])
-    folder, silence = tmp_path_factory.mktemp(request.param), Silence()
-    dense = open_model(recipe)
-    sources, model = open_sources(recipe, dense), dense
-    if recipe.slim is not None:
-        make_slim(recipe.slim, dense, sources.calibration, folder, folder / "finetune.pt", silence)
-        model = load_slim(dense, folder).model
-    budget = None if recipe.prune is None else make_plan(recipe, model, sources.calibration, folder, silence, dense)
-    trace_all(dense, model, budget, recipe.export.batch, {}, folder, silence)
-    image = steadiest(model, budget, first_images(sources.evaluation, 8, recipe.export.batch), recipe.export.batch)
-    graphs = {kind: onnx.load(folder / f"{kind}.onnx") for kind in kinds_of(budget)}
+    run = open_run(recipe, StageCache(tmp_path_factory.mktemp(request.param) / "cache"), Silence())
+    do_all(run, (Slim, Calibrate, Reference, Trace))
+    image = widest_gap_batch(run.folders["reference"], recipe.export.batch)
+    graphs = {path.stem: onnx.load(path) for path in run.folders["trace"].glob("*.onnx")}
     return {"graphs": graphs, "feeds": {"image": image}, "outputs": run_once(graphs["pruned"], {"image": image})}
 
 

@@ -1,0 +1,45 @@
+"""The stage that times the finished graphs: dense, pruned and the floor of the plan, interleaved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...exporter.core.targets import get_target
+from ...exporter.runtime.commands import bench_graphs
+from .graphs import final_graphs
+from .precision import in_manifest
+from .stage import Stage
+
+if TYPE_CHECKING:
+    from .view import View
+
+
+class Bench(Stage):
+    """`bench.json`."""
+
+    name = "bench"
+    needs = ("passes", "forms", "precision")
+    reads = ("bench.runs", "bench.warmup", "bench.threads", "export.target")
+    timed = True
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Time every graph once a round; rounds that the choice of forms has just timed count too."""
+        section, graphs = view.recipe.bench, final_graphs(view)
+        name = in_manifest(graphs.precision)["name"]
+        timed, held = graphs.final, {"pruned": name, "floor": name, "fp16": "fp16"}
+        if name == "bf16":  # onnxruntime has no kernels: the tokens are timed in float32, the precision on the device
+            timed, held = graphs.float32, {}
+        result = bench_graphs(
+            timed,
+            section.runs,
+            section.warmup,
+            section.threads,
+            view.listener.progress,
+            get_target(view.recipe.export.target),
+            held,
+        )
+        result["attention"] = json.loads((view.folder("forms") / "forms.json").read_text())
+        (folder / "bench.json").write_text(json.dumps(result, indent=2))

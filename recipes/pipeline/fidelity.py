@@ -1,0 +1,94 @@
+"""The stage that measures what pruning costs in answers: agreement with the dense model, divergence, accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...calibration.images.sources import ImageSource, batches
+from ...exporter.core.answers import fidelity
+from ...exporter.core.preprocess import Preprocess
+from ...exporter.runtime.parity import StageAgreement, compare_decisions, stage_names
+from ...exporter.runtime.runners import OrtRunner, run_all
+from .golden import on_images
+from .graphs import final_graphs
+from .stage import Stage
+
+if TYPE_CHECKING:
+    from .view import View
+
+
+class Fidelity(Stage):
+    """`fidelity.json`."""
+
+    name = "fidelity"
+    needs = ("passes", "forms", "precision")
+    reads = ("bench.threads",)
+    takes = ("calibration", "evaluation")
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Run the dense and the pruned graph over the evaluation images."""
+        graphs, threads = final_graphs(view), view.recipe.bench.threads
+        result = measure_fidelity(
+            graphs.final["dense"],
+            graphs.proof,
+            view.evaluation,
+            threads,
+            view.listener.progress,
+            view.preprocess,
+            graphs.final.get("fp32"),
+        )
+        result["on_calibration_images"] = not view.disjoint
+        (folder / "fidelity.json").write_text(json.dumps(result, indent=2))
+
+
+def measure_fidelity(
+    dense: Path,
+    pruned: Path,
+    source: ImageSource,
+    threads: int | None,
+    progress: Callable[[int, int], None],
+    preprocess: Preprocess,
+    float32: Path | None = None,
+) -> dict[str, Any]:
+    """Agreement, divergence and accuracy of the pruned graph against the dense one, image by image, streamed.
+
+    Args:
+        dense, pruned: graphs.
+        source: images, perhaps with labels.
+        threads: onnxruntime threads.
+        progress: called with (images done, images).
+        preprocess: of the images, for graphs that take their pixels.
+        float32: the pruned graph in float32, where `pruned` is in another precision: `precision` then says what that
+            changed, answers and kept tokens.
+    """
+    paths = [path for path in (dense, pruned, float32) if path is not None]
+    runners = [OrtRunner(str(path), threads=threads) for path in paths]
+    logits: list[list[np.ndarray]] = [[] for _ in paths]
+    kept: list[tuple[int, list[StageAgreement]]] = []
+    done = 0
+    for images in batches(source, max(8, runners[0].batch)):
+        outputs = [run_all(on_images(runner, preprocess), images, runner.batch) for runner in runners]
+        for kind, seen in enumerate(outputs):
+            logits[kind].append(seen["logits"])
+        if float32 is not None:
+            kept.append((len(images), compare_decisions(outputs[2], outputs[1], stage_names(outputs[2]))[0]))
+        done += len(images)
+        progress(done, len(source))
+    whole = [np.concatenate(parts) for parts in logits]
+    result = fidelity(whole[0], whole[1], source.labels)
+    if float32 is not None:
+        changed = {
+            stage.output: 1 - sum(count * stages[index].same_tokens for count, stages in kept) / done
+            for index, stage in enumerate(kept[0][1])
+        }
+        own = fidelity(whole[2], whole[1], source.labels)
+        result["precision"] = {"agreement": own["agreement"], "kl": own["kl"], "tokens_changed": changed}
+        if "accuracy_dense" in own:
+            result["precision"]["accuracy_float32"] = own["accuracy_dense"]
+    return result

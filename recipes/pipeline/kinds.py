@@ -1,0 +1,43 @@
+"""The graphs of an export: the dense model, the pruned one, and the floor of its plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...exporter.pruning.budget import Budget, read_budget
+
+if TYPE_CHECKING:
+    from .view import View
+
+KINDS = ("dense", "pruned", "floor")
+
+
+def kinds_of(budget: Budget | None) -> tuple[str, ...]:
+    """The graphs of an export: without a token plan there is no floor to it."""
+    return KINDS if budget is not None else KINDS[:2]
+
+
+def without_stages(budget: Budget) -> Budget:
+    """The same budget with nothing removed: the dense model."""
+    first = budget.blocks[0].before
+    rows = [type(row)(block=row.block, before=first, after=first) for row in budget.blocks]
+    return budget.model_copy(update={"blocks": tuple(rows)})
+
+
+def sliced(budget: Budget) -> Budget:
+    """The same token counts by slicing the first tokens: the least time that the plan can take."""
+    rows = [type(row)(block=row.block, before=row.before, after=row.after) for row in budget.blocks]
+    return budget.model_copy(update={"method": "slice", "parameters": {"place": budget.place}, "blocks": tuple(rows)})
+
+
+def budget_of_kind(kind: str, budget: Budget | None) -> Budget | None:
+    """The budget that makes the dense, pruned or floor graph; None: the model as it is."""
+    if budget is None:
+        return None
+    return {"dense": without_stages, "pruned": lambda b: b, "floor": sliced}[kind](budget)
+
+
+def plan_of(view: View) -> Budget | None:
+    """The budget of a run; None where its tokens are not pruned."""
+    folder = view.folder_if_any("calibrate")
+    return None if folder is None else read_budget(folder / "budget.json")

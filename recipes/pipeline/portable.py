@@ -1,0 +1,63 @@
+"""What a bundle may say of the machine that made it: nothing. Recipes and commands without its paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...exporter.core.files import sha256
+from .load import HERE, SHIPPED
+from .recipe import Recipe, file_keys
+
+# What a recipe names and a bundle carries, under the bundle's own names.
+_CARRIED = {("prune", "budget"): "budget.json", ("slim", "widths"): "widths.json"}
+
+
+def portable_path(path: str, folder: Path) -> str:
+    """A path that means the same on another machine.
+
+    Args:
+        path: absolute, or relative to the folder.
+        folder: of the recipe.
+
+    Returns:
+        `shipped:NAME` of what comes with vitrim, the path from the folder of what lies in it, else the bare name: a
+        file of that name then has to lie beside the recipe.
+    """
+    whole, own = Path(os.path.abspath(folder / path)), Path(os.path.abspath(folder))
+    if whole.is_relative_to(HERE) and whole.is_file():
+        return SHIPPED + whole.relative_to(HERE).as_posix()
+    return whole.relative_to(own).as_posix() if whole.is_relative_to(own) and whole != own else whole.name
+
+
+def portable(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain data for another machine: portable paths, and the hash of the checkpoint beside its name."""
+    data = recipe.model_dump(mode="json")
+    for section, key in file_keys():
+        holder = data.get(section)
+        if not holder or not holder.get(key):
+            continue
+        path = holder[key]
+        holder[key] = _CARRIED.get((section, key)) or portable_path(path, recipe.folder)
+        if (section, key) == ("model", "checkpoint") and not holder["sha256"] and os.path.isfile(path):
+            holder["sha256"] = sha256(path)
+    return data
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML that runs on another machine, every default spelled out."""
+    return yaml.safe_dump(portable(recipe), sort_keys=False, allow_unicode=True)
+
+
+def portable_command(command: Sequence[str]) -> list[str]:
+    """A command line whose absolute paths are cut to their last part, also behind `=`."""
+    return [_cut(word) for word in command]
+
+
+def _cut(word: str) -> str:
+    head, equals, tail = word.rpartition("=")
+    return head + equals + (Path(tail).name if os.path.isabs(tail) else tail)

@@ -1,0 +1,98 @@
+"""The stage that runs PyTorch once: what graphs are held against, and what proves the pruned model itself."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ...exporter.pruning.budget import Budget
+from ...exporter.pruning.gates import gated
+from ...exporter.pruning.reference import drop_tokens
+from ...exporter.pruning.slim import blocks_of, hard_gates, slim
+from ...exporter.pruning.vit import PrunedViT, TorchRunner, deployable, replay_of
+from ...exporter.pruning.widths import Widths, read_widths
+from ...exporter.runtime.parity import stage_names
+from ...exporter.runtime.runners import Outputs, run_all
+from .kinds import plan_of, without_stages
+from .open import first_images
+from .stage import Stage
+
+if TYPE_CHECKING:
+    from .view import View
+
+EAGER_IMAGES = 8  # what is compared inside PyTorch is equal or nearly so; more images would only take time
+
+
+class Reference(Stage):
+    """PyTorch's side of the ladder.
+
+    `images.npy` [n, channels, height, width] float32; `outputs.npz`, by output [n, ...]; `eager.npz`, logits of the
+    first few images: `dense` and `nothing_removed`, `dropped` (tokens really removed, one image at a time), and of a
+    slimmed model `masked` and `narrow`.
+    """
+
+    name = "reference"
+    needs = ("slim", "calibrate")
+    reads = ("export.batch", "parity.images", "parity.golden")
+    takes = ("model", "dense", "evaluation")
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Run the pruned model, and the few images in all other ways."""
+        recipe, budget, model = view.recipe, plan_of(view), view.model
+        batch = recipe.export.batch
+        images = first_images(view.evaluation, max(recipe.parity.images, recipe.parity.golden), batch)
+        outputs = run_all(TorchRunner(deployable(model, budget), batch), images, batch, view.listener.progress)
+        few = torch.from_numpy(images[:EAGER_IMAGES])
+        eager = {} if budget is None else eager_outputs(model, budget, few, outputs)
+        slimmed = view.folder_if_any("slim")
+        if slimmed is not None:
+            eager |= slimmed_outputs(view.dense, read_widths(slimmed / "widths.json"), few)
+        np.save(folder / "images.npy", images)
+        np.savez(folder / "outputs.npz", **outputs)  # type: ignore[arg-type]
+        np.savez(folder / "eager.npz", **eager)  # type: ignore[arg-type]
+
+
+def eager_outputs(model: Any, budget: Budget, few: torch.Tensor, outputs: Outputs) -> dict[str, np.ndarray]:
+    """Logits of timm's own model, of the pruned one with nothing removed, and of tokens dropped one image at a time."""
+    with torch.inference_mode():
+        dense = model(few).numpy()
+        nothing_removed = PrunedViT(model, without_stages(budget)).trace(few).logits
+    assert nothing_removed is not None
+    decisions = replay_of({name: outputs[name][: len(few)] for name in stage_names(outputs)})
+    dropped = drop_tokens(model, budget, few, decisions.kept, decisions.merged)
+    return {"dense": dense, "nothing_removed": nothing_removed.numpy(), "dropped": dropped.numpy()}
+
+
+def slimmed_outputs(dense: Any, widths: Widths, few: torch.Tensor) -> dict[str, np.ndarray]:
+    """Logits of the narrower model, and of the whole one whose other heads and neurons are multiplied by 0.
+
+    The sliced weights are compared, before least squares and fine-tuning change them; in float64, so that nothing but a
+    wrong slice can differ (in float32 sums of other lengths round by 2e-5 in a logit of 15).
+    """
+    whole, images = copy.deepcopy(dense).double(), few.double()
+    with torch.inference_mode():
+        with gated(blocks_of(whole), hard_gates(widths, torch.float64)):
+            masked = whole(images).numpy()
+        narrow = slim(whole, widths)(images).numpy()
+    return {"masked": masked, "narrow": narrow}
+
+
+def widest_gap_batch(folder: Path, batch: int) -> np.ndarray:
+    """The batch of a reference's images whose decisions are farthest from a near-tie.
+
+    A pass is held against the graph before it to the last decision, which a near-tie would not survive.
+
+    Returns:
+        [batch, channels, height, width] float32.
+    """
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    with np.load(folder / "outputs.npz") as outputs:
+        gaps = [outputs[name] for name in outputs.files if name.startswith("gap_")]
+    if not gaps:
+        return np.array(images[:batch])
+    return np.array(images[np.sort(np.argsort(-np.min(gaps, axis=0))[:batch])])

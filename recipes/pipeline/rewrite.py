@@ -1,0 +1,66 @@
+"""The stage that rewrites graphs for their target: all passes, then the ends that were asked for."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from ...exporter.core.targets import get_target
+from ...exporter.graph.io import rewrite_ends
+from ...exporter.graph.lint.check import operator_table, require_fit
+from ...exporter.graph.passes.base import PassReport
+from ...exporter.graph.passes.table import rewrite
+from ...exporter.graph.trace import save
+from .golden import ends_of
+from .graphs import forms_for
+from .kinds import KINDS
+from .reference import widest_gap_batch
+from .stage import Stage
+
+if TYPE_CHECKING:
+    from .view import View
+
+
+class Rewrite(Stage):
+    """`<kind>.<form>.onnx` for every attention form that is wanted, and `passes.json`, the reports."""
+
+    name = "passes"
+    needs = ("reference", "trace")
+    reads = ("export",)
+    takes = ("evaluation",)
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Rewrite every graph, each pass held against the graph before it on real images.
+
+        Raises:
+            UnsupportedError: a rewritten graph does not lint clean for the target.
+        """
+        section, traced = view.recipe.export, view.folder("trace")
+        target = get_target(section.target)
+        image = widest_gap_batch(view.folder("reference"), section.batch)
+        ends = ends_of(section, view.preprocess)
+        reports: dict[str, Any] = {}
+        kinds = [kind for kind in KINDS if (traced / f"{kind}.onnx").exists()]
+        for index, kind in enumerate(kinds):
+            rewritten = onnx.load(traced / f"{kind}.onnx")
+            before = operator_table(rewritten)
+            passes: list[PassReport] = []
+            for form in forms_for(target, section.attention):  # the fused form goes on where the decomposed one ended
+                rewritten, more = rewrite(rewritten, target, {"image": image}, fused_attention=form == "fused")
+                passes = [*passes, *(report for report in more if report.count or not passes)]
+                finished, ended = rewrite_ends(rewritten, ends, image)
+                require_fit(finished, target, f"the {kind} graph")
+                save(finished, folder / f"{kind}.{form}.onnx")
+                gc.collect()  # graphs of nodes and tensors are cycles that hold the weights
+                reports[f"{kind}.{form}"] = {
+                    "passes": [report.to_dict() for report in (*passes, *ended)],
+                    "operators_before": before,
+                    "operators_after": operator_table(finished),
+                }
+            view.listener.progress(index + 1, len(kinds))
+        (folder / "passes.json").write_text(json.dumps(reports, indent=1))

@@ -1,0 +1,38 @@
+"""The stage from PyTorch to ONNX: one graph for each kind, before any pass."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...exporter.graph.trace import save, trace
+from ...exporter.pruning.vit import Output, deployable
+from .kinds import budget_of_kind, kinds_of, plan_of
+from .stage import Stage
+
+if TYPE_CHECKING:
+    from .view import View
+
+
+class Trace(Stage):
+    """`<kind>.onnx` as traced."""
+
+    name = "trace"
+    needs = ("slim", "calibrate")
+    reads = ("export.batch",)
+    takes = ("model", "dense")
+    last_of_torch = True
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Trace the dense model, the pruned one, and with a token plan its floor."""
+        budget = plan_of(view)
+        kinds = kinds_of(budget)
+        for index, kind in enumerate(kinds):
+            outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
+            model = view.dense if kind == "dense" else view.model
+            source = deployable(model, budget_of_kind(kind, budget), outputs)
+            save(trace(source, view.recipe.export.batch), folder / f"{kind}.onnx")
+            gc.collect()  # the exporter leaves cycles that hold the weights
+            view.listener.progress(index + 1, len(kinds))
