@@ -81,7 +81,7 @@ ROWS = (
 
 def load(label: str, data: Path | None) -> tuple[Any, Any]:
     """A model and the source of its test images."""
-    from vitrim.calibration.images.sources import open_images
+    from vitrim.calibration.images.listing import open_images
     from vitrim.exporter.pruning.load import create_model, preprocessing
     from vitrim.recipes.pipeline.load import load_recipe
     from vitrim.recipes.pipeline.open import open_model, open_sources, preprocess_of

@@ -18,7 +18,8 @@ import click
 import numpy as np
 import torch
 
-from vitrim.calibration.images.sources import open_images, read_all
+from vitrim.calibration.images.listing import open_images
+from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.tokens.cost import dense_plan, gmacs, model_macs
 from vitrim.calibration.tokens.presets import get_preset
 from vitrim.calibration.tokens.rules import default_rule

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitrim.calibration.images.sources import open_images, read_all
+from vitrim.calibration.images.listing import open_images
+from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target, make_budget
 from vitrim.exporter.core.answers import fidelity

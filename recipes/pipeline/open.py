@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...calibration.images.generated import make_images
-from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, PhotoFiles, choose, open_images, read_some
+from ...calibration.images.listing import open_images
+from ...calibration.images.photos import PhotoFiles
+from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, choose, read_some
 from ...exporter.core.errors import InputError
 from ...exporter.core.files import sha256
 from ...exporter.core.preprocess import Preprocess

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitrim.calibration.images.sources import ArrayImages, EightBit, make_transform
+from vitrim.calibration.images.photos import make_transform
+from vitrim.calibration.images.sources import ArrayImages, EightBit
 from vitrim.exporter.core.errors import InputError, ParityError, UnsupportedError
 from vitrim.exporter.core.preprocess import Preprocess, from_pixels, to_pixels
 from vitrim.exporter.core.targets import get_target

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitrim.calibration.images.sources import batches, choose, open_images, open_photo, read_all
+from vitrim.calibration.images.listing import open_images
+from vitrim.calibration.images.photos import open_photo
+from vitrim.calibration.images.sources import batches, choose, read_all
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.preprocess import Preprocess
 

@@ -1,0 +1,109 @@
+"""Reading ahead with workers, and a caller's own loader as a source."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_vit
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
+
+from vitrim.calibration.images import loader
+from vitrim.calibration.images.listing import open_images
+from vitrim.calibration.images.loader import from_loader, read_batches, split_batch, workers_for
+from vitrim.calibration.images.sources import ArrayImages, EightBit, ImageSource, batches
+from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.pruning.load import preprocessing
+
+PREPROCESS = preprocessing(small_vit())
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> ImageSource:
+    draw = np.random.default_rng(0)
+    for index in range(70):
+        pixels = draw.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index:03}.png")
+    return open_images(tmp_path, PREPROCESS)
+
+
+def test_workers_give_what_one_process_gives(photos: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(3)))
+    assert workers_for(photos, 70) == 2
+    assert workers_for(EightBit(photos, PREPROCESS), 70) == 2
+    assert workers_for(photos, 63) == 0
+    ahead = list(batches(photos, 32))
+    monkeypatch.setattr(loader, "FEWEST", 1000)
+    alone = list(batches(photos, 32))
+    assert [piece.shape for piece in ahead] == [(32, 3, 64, 64), (32, 3, 64, 64), (6, 3, 64, 64)]
+    for one, other in zip(ahead, alone, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == np.float32
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_a_broken_photo_is_named_in_one_line(
+    photos: ImageSource, tmp_path: Path, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    (tmp_path / "050.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"050\.png is not an image that Pillow can read") as error:
+        list(batches(photos, 16))
+    assert "\n" not in str(error.value)
+
+
+def test_any_order_can_be_read(photos: ImageSource) -> None:
+    (piece,) = read_batches(photos, [5, 3, 5], 8)
+    np.testing.assert_array_equal(piece[0], photos.read(5))
+    np.testing.assert_array_equal(piece[1], photos.read(3))
+    np.testing.assert_array_equal(piece[2], piece[0])
+
+
+def test_what_lies_in_memory_needs_no_workers() -> None:
+    assert workers_for(ArrayImages(np.zeros((100, 3, 64, 64), np.float32), None, PREPROCESS, "x"), 100) == 0
+
+
+def test_a_data_loader_is_a_source() -> None:
+    images, labels = torch.randn(10, 3, 64, 64), torch.arange(10)
+    source = from_loader(DataLoader(TensorDataset(images, labels), batch_size=4), PREPROCESS, 7)
+    assert len(source) == 7
+    np.testing.assert_array_equal(source.read(6), images[6].numpy())
+    assert source.labels is not None
+    assert source.labels.tolist() == list(range(7))
+    assert source.names[:2] == ["loader[0]", "loader[1]"]
+
+
+def test_any_iterable_of_tensors_is_a_source() -> None:
+    images = torch.randn(5, 3, 64, 64, requires_grad=True)
+    for given in (list(images), [images[:3], images[3:]], (image.detach().numpy() for image in images)):
+        source = from_loader(given, PREPROCESS)
+        assert len(source) == 5
+        assert source.labels is None
+        np.testing.assert_array_equal(source.read(4), images[4].detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "the loader gave no images"),
+        ([torch.zeros(1, 3, 32, 64)], r"got float32 \[1, 3, 32, 64\], but the model takes float32 \[n, 3, 64, 64\]"),
+        ([torch.zeros(1, 3, 64, 64, dtype=torch.uint8)], r"got uint8 \[1, 3, 64, 64\]"),
+        ([torch.zeros(64, 64)], r"got float32 \[64, 64\]"),
+    ],
+)
+def test_what_is_no_input_of_the_model_is_refused(given: list[torch.Tensor], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        from_loader(given, PREPROCESS)
+
+
+def test_labels_that_are_none_are_left_out() -> None:
+    images = torch.zeros(2, 3, 64, 64)
+    assert split_batch((images, torch.tensor([1.5, 2.5])), PREPROCESS)[1] is None  # no integers
+    assert split_batch((images, torch.tensor([1, 2, 3])), PREPROCESS)[1] is None  # not one an image
+    found = split_batch([images, torch.tensor([1, 2], dtype=torch.int32), "more"], PREPROCESS)[1]
+    assert found is not None
+    assert found.tolist() == [1, 2]
