@@ -83,6 +83,12 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def part(self, which: slice) -> ArrayImages:
+        """Some of the images, under the same origin."""
+        labels = None if self.labels is None else self.labels[which]
+        first, last, _ = which.indices(len(self))
+        return ArrayImages(self.pixels[which], labels, self.preprocess, f"{self.origin}[{first}:{last}]")
+
     def read(self, index: int) -> np.ndarray:
         """One preprocessed image [channels, height, width] float32."""
         if self.pixels.dtype != np.uint8:

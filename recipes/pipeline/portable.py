@@ -37,6 +37,8 @@ def portable_path(path: str, folder: Path) -> str:
 def portable(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain data for another machine: portable paths, and the hash of the checkpoint beside its name."""
     data = recipe.model_dump(mode="json")
+    if recipe.prune is not None and recipe.prune.given:
+        data["prune"] |= {"given": False, "budget": _CARRIED["prune", "budget"]}
     for section, key in file_keys():
         holder = data.get(section)
         if not holder or not holder.get(key):

@@ -111,7 +111,7 @@ class SearchSection(Section):
 class PruneSection(Section):
     """How tokens are pruned, and how much."""
 
-    ways = ("target", "preset", "keep_rates", "remove", "mass", "budget")
+    ways = ("target", "preset", "keep_rates", "remove", "mass", "budget", "given")
 
     method: str = Field(default="zero_tprune", description="Pruning method.")
     parameters: dict[str, Any] = Field(
@@ -133,6 +133,7 @@ class PruneSection(Section):
     )
     mass: float | None = Field(default=None, gt=0, lt=1, description="Keep the tokens holding this importance mass.")
     budget: str | None = file_key("A budget.json, perhaps edited by hand.")
+    given: bool = Field(default=False, description="A budget in memory, handed over in Python.")
     blocks: list[int] | None = Field(default=None, min_length=1, description="Blocks of the stages; null: the rule's.")
     stages: int | None = Field(
         default=None,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import jsonschema
@@ -21,7 +19,7 @@ from vitrim.recipes.pipeline.load import (
     shipped,
     validate,
 )
-from vitrim.recipes.pipeline.portable import dump_recipe, portable, portable_command
+from vitrim.recipes.pipeline.portable import dump_recipe
 from vitrim.recipes.pipeline.recipe import json_schema
 
 GOOD = """
@@ -55,42 +53,6 @@ def test_another_checkpoint_needs_another_hash() -> None:
     data["model"]["sha256"] = "0" * 64
     assert validate(override(data, ["model.checkpoint=other.pth"]), "r").model.sha256 is None
     assert validate(override(data, ["bench.runs=9"]), "r").model.sha256 == "0" * 64
-
-
-def test_a_recipe_for_another_machine_names_no_path_of_this_one(tmp_path: Path) -> None:
-    folder = tmp_path / "here"
-    (folder / "photos").mkdir(parents=True)
-    (folder / "weights.safetensors").write_bytes(b"weights")
-    (folder / "r.yaml").write_text(GOOD)
-    (tmp_path / "outside").mkdir()
-    recipe = load_recipe(str(folder / "r.yaml"), [f"evaluate.path={tmp_path / 'outside'}"])
-    data = portable(recipe)
-    assert (data["model"]["checkpoint"], data["images"]["path"]) == ("weights.safetensors", "photos")
-    assert data["evaluate"]["path"] == "outside"
-    assert data["model"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
-    assert str(tmp_path) not in dump_recipe(recipe)
-    moved = tmp_path / "moved"
-    shutil.copytree(folder, moved)
-    (moved / "outside").mkdir()
-    (moved / "recipe.yaml").write_text(dump_recipe(recipe))
-    there = load_recipe(str(moved / "recipe.yaml"))
-    assert there.model.checkpoint == str(moved / "weights.safetensors")
-    assert there.evaluate.path == str(moved / "outside")  # type: ignore[union-attr]
-
-
-def test_what_ships_is_named_so_and_found_on_any_machine(tmp_path: Path) -> None:
-    text = dump_recipe(load_recipe("quickstart"))
-    assert "shipped:quickstart/weights.safetensors" in text
-    (tmp_path / "recipe.yaml").write_text(text)
-    assert Path(str(load_recipe(str(tmp_path / "recipe.yaml")).model.checkpoint)).is_file()
-    for wrong in ("shipped:nothing.safetensors", "shipped:../pyproject.toml"):
-        with pytest.raises(InputError, match="no such file comes with vitrim"):
-            recipe_from(parse_yaml(GOOD.replace("weights.safetensors", wrong), "r"))
-
-
-def test_a_command_for_another_machine() -> None:
-    command = ["/home/me/bin/vitrim", "export", "r.yaml", "-o", "/tmp/out", "--set", "images.path=/data/photos"]
-    assert portable_command(command) == ["vitrim", "export", "r.yaml", "-o", "out", "--set", "images.path=photos"]
 
 
 @pytest.mark.parametrize(
