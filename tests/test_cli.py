@@ -18,7 +18,7 @@ from vitrim.exporter.runtime.bench.interleave import report
 
 COMMANDS = [
     "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes",
-    "models", "new", "doctor",
+    "methods", "models", "new", "doctor",
 ]  # fmt: skip
 
 
@@ -75,6 +75,7 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["lint", "m.onnx", "--target", "trt-11"], "api.lint('m.onnx', target='trt-11')"),
         (["lint", "m.onnx", "--target", "a", "--target", "b"], "api.lint('m.onnx', target=['a', 'b'])"),
         (["targets"], "api.targets()"),
+        (["methods"], "api.methods()"),
         (["models", "deit"], "api.models('deit')"),
     ],
 )

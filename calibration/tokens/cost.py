@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget
+from ...exporter.pruning.methods import get_method
+from ...exporter.pruning.methods.options import parse_stage
 
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
@@ -43,46 +43,14 @@ def model_macs(shape: ViTShape, plan: Plan) -> int:
     return shape.stem_macs + blocks + shape.head_macs
 
 
-def fvcore_count(shape: ViTShape, plan: Plan, final_tokens: int, scored: Sequence[int] = (), rounds: int = 5) -> int:
-    """The count of the fvcore tool that Zero-TPrune's precursor printed: LayerNorm counts 5 a value.
-
-    Args:
-        plan: by block, tokens in (attention, MLP).
-        final_tokens: tokens that reach the last LayerNorm.
-        scored: tokens of every stage that ran PageRank, as the precursor did: over one head-averaged matrix.
-        rounds: PageRank rounds a stage.
-    """
-    norms = sum(5 * (attention + mlp) * shape.width for attention, mlp in plan)
-    votes = sum(rounds * tokens * tokens for tokens in scored)
-    return model_macs(shape, plan) + norms + 5 * final_tokens * shape.width + votes
-
-
-def torchprofile_count(shape: ViTShape, plan: Plan, final_tokens: int, matched: Sequence[int] = ()) -> int:
-    """The count of the torchprofile tool that PPT and EViT print: LayerNorm counts 1 a value.
-
-    Args:
-        plan: by block, tokens in (attention, MLP).
-        final_tokens: tokens that reach the last LayerNorm.
-        matched: tokens of every stage that matched even against odd positions, as ToMe and PPT do.
-    """
-    norms = sum((attention + mlp) * shape.width for attention, mlp in plan) + final_tokens * shape.width
-    return model_macs(shape, plan) + norms + sum((n - n // 2) * (n // 2) * shape.head_dim for n in matched)
-
-
 def scoring_macs(shape: ViTShape, budget: Budget) -> int:
-    """Multiply-accumulates that Zero-TPrune's scores add; 0 for methods that only read the attention matrix."""
-    if budget.method != "zero_tprune":
-        return 0
-    total = 0
+    """Multiply-accumulates that a method's scores add; 0 for methods that only read the attention matrix."""
+    method, total = get_method(budget.method), 0
     for row in budget.stages:
-        if row.after == shape.prefix_tokens:
-            continue  # nothing is chosen where no patch stays
-        patches, similar = row.before - shape.prefix_tokens, int(row.options.get("similar", 0))
-        rounds = int(row.options.get("iterations", 5)) + (1 if similar else 0)
-        heads = shape.attention_width[row.block] // shape.head_dim
-        total += rounds * heads * row.before * row.before
-        if similar:
-            total += (patches // 2) * (patches - patches // 2) * shape.head_dim
+        if row.after > shape.prefix_tokens:  # nothing is chosen where no patch stays
+            heads = shape.attention_width[row.block] // shape.head_dim
+            options = parse_stage(method, row)
+            total += method.scoring_macs(row.before, shape.prefix_tokens, heads, shape.head_dim, options)
     return total
 
 
@@ -123,18 +91,6 @@ class LatencyModel:
         """The measured defaults: an intercept of 0.126 at batch 1 that falls to none at batch 8."""
         intercept = 0.126 * max(0.0, (8 - batch) / 7)
         return cls(intercept, 1 - intercept)
-
-    @classmethod
-    def fit(cls, mac_ratios: Sequence[float], latency_ratios: Sequence[float]) -> LatencyModel:
-        """Least squares through measured points (MACs and latency, both relative to dense).
-
-        Raises:
-            InputError: fewer than two different points.
-        """
-        if len(set(mac_ratios)) < 2:
-            raise InputError("a latency model needs measurements at two or more different budgets")
-        slope, intercept = np.polyfit(np.asarray(mac_ratios), np.asarray(latency_ratios), 1)
-        return cls(float(intercept), float(slope))
 
     def speedup(self, mac_ratio: float, stages: int = 0) -> float:
         """Dense latency over pruned latency at a share of the dense MACs."""

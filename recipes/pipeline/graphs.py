@@ -20,6 +20,7 @@ from ...exporter.graph.passes.base import PassReport
 from ...exporter.graph.passes.table import rewrite
 from ...exporter.graph.trace import save, trace
 from ...exporter.pruning.budget import Budget
+from ...exporter.pruning.methods import FLOOR
 from ...exporter.pruning.vit import Output, deployable
 from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.stats import paired_ratio
@@ -46,7 +47,7 @@ def without_stages(budget: Budget) -> Budget:
 def sliced(budget: Budget) -> Budget:
     """The same token counts by slicing the first tokens: the least time that the plan can take."""
     rows = [type(row)(block=row.block, before=row.before, after=row.after) for row in budget.blocks]
-    return budget.model_copy(update={"method": "slice", "parameters": {"place": budget.place}, "blocks": tuple(rows)})
+    return budget.model_copy(update={"method": FLOOR, "parameters": {"place": budget.place}, "blocks": tuple(rows)})
 
 
 def budget_of(kind: str, budget: Budget | None) -> Budget | None:

@@ -21,7 +21,8 @@ from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.gates import gated
 from ...exporter.pruning.reference import drop_tokens
 from ...exporter.pruning.slim import blocks_of, hard_gates, slim
-from ...exporter.pruning.vit import PrunedViT, TorchRunner, deployable, replay_of
+from ...exporter.pruning.torch_runner import TorchRunner, replay_of
+from ...exporter.pruning.vit import PrunedViT, deployable
 from ...exporter.pruning.widths import Widths
 from ...exporter.runtime.parity import (
     Replay,

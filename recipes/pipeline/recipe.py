@@ -91,7 +91,9 @@ class SearchSection(Section):
 class PruneSection(Section):
     """How tokens are pruned, and how much."""
 
-    method: str = Field(default="zero_tprune", description="Pruning method.")
+    method: str | None = Field(
+        default=None, description="Pruning method; null: the preset's, or else the best measured, see `vitrim methods`."
+    )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="The method's parameters, see docs/methods.md."
     )

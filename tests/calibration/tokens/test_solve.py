@@ -12,29 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrim.calibration.images.sources import ArrayImages
+from vitrim.calibration.tokens.budgets import from_counts, from_keep_rates, from_preset, make_budget, spread
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
 from vitrim.calibration.tokens.presets import get_preset
-from vitrim.calibration.tokens.rules import BY_COUNT, default_rule
+from vitrim.calibration.tokens.rules import check_blocks, default_rule
 from vitrim.calibration.tokens.scores import gather, patches_for_mass, statistics
 from vitrim.calibration.tokens.search import search
-from vitrim.calibration.tokens.solve import (
-    Rule,
-    Stage,
-    check_blocks,
-    from_counts,
-    from_keep_rates,
-    from_mass,
-    from_preset,
-    from_target,
-    make_budget,
-    spread,
-)
+from vitrim.calibration.tokens.solve import from_mass, from_target
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.budget import check_legal
 from vitrim.exporter.pruning.load import create_model, preprocessing
+from vitrim.exporter.pruning.methods import METHODS
 from vitrim.exporter.pruning.methods.matching import largest_reduction
+from vitrim.exporter.pruning.plan import StagePlan
 from vitrim.exporter.pruning.shape import ViTShape, describe
 from vitrim.exporter.pruning.vit import PrunedViT
+
+BY_COUNT = [name for name, method in METHODS.items() if method.placement.sized_by == "counts"]
 
 
 @pytest.fixture(scope="module")
@@ -159,15 +153,14 @@ def test_blocks_and_stages_must_fit(tiny: ViTShape) -> None:
 
 
 def test_keep_rates_truncate_and_evit_rounds_up(tiny: ViTShape) -> None:
-    rule = Rule((), (), ())
-    zero = from_keep_rates(tiny, "zero_tprune", {}, {3: 0.7, 6: 0.7}, rule)
+    zero = from_keep_rates(tiny, "zero_tprune", {}, {3: 0.7, 6: 0.7})
     assert [row.after for row in zero.stages] == [138, 96]
-    evit = from_keep_rates(tiny, "evit", {}, {3: 0.7, 6: 0.7}, rule)
+    evit = from_keep_rates(tiny, "evit", {}, {3: 0.7, 6: 0.7})
     assert [row.after for row in evit.stages] == [139, 98]
     with pytest.raises(InputError, match="names block 12"):
-        from_keep_rates(tiny, "evit", {}, {12: 0.5}, rule)
+        from_keep_rates(tiny, "evit", {}, {12: 0.5})
     with pytest.raises(InputError, match="leaves none"):
-        from_keep_rates(tiny, "zero_tprune", {}, {3: 0.001}, rule)
+        from_keep_rates(tiny, "zero_tprune", {}, {3: 0.001})
 
 
 def test_patches_for_mass_by_hand() -> None:
@@ -218,7 +211,7 @@ def test_scores_equal_the_stage_s_own(tmp_path: Path) -> None:
     source = noise(model, 3)
     scores = gather(model, source, "zero_tprune", {}, tmp_path / "a.npy").importance
     shape = describe(model)
-    budget = make_budget(shape, "zero_tprune", {"place": "after_block"}, [Stage(1, 7, {"iterations": 5})])
+    budget = make_budget(shape, "zero_tprune", {"place": "after_block"}, [StagePlan(1, 7, options={"iterations": 5})])
     import torch
 
     with torch.inference_mode():

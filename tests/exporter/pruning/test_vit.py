@@ -15,8 +15,10 @@ from timm.layers import set_fused_attn
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.block import attend, embed
 from vitrim.exporter.pruning.budget import parse_budget
+from vitrim.exporter.pruning.decisions import Replay
 from vitrim.exporter.pruning.shape import describe
-from vitrim.exporter.pruning.vit import PrunedViT, Replay, TorchRunner
+from vitrim.exporter.pruning.torch_runner import TorchRunner
+from vitrim.exporter.pruning.vit import PrunedViT
 
 # Every family of the README by the timm name that carries its peculiarity.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
