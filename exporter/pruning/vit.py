@@ -53,7 +53,8 @@ class PrunedViT(nn.Module):
     """A timm VisionTransformer that follows a static budget.
 
     Args:
-        model: a supported timm model in eval mode; used as it is, not copied.
+        model: a supported timm model in eval mode; used as it is, not copied. Dropout that it may have for training is
+            left out of the blocks that are stages.
         budget: a plan that fits it.
         outputs: what `forward` returns, in this order: `logits`, then per stage `kept` ids and, where tokens merge,
             `merged` pairs (int32 both), `gap`s, and per block `tokens`.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from helpers import make_evidence
 from pydantic import ConfigDict, Field
 
 from vitrim.exporter.pruning import methods
@@ -159,10 +162,8 @@ def test_every_problem_of_a_kind_is_told_at_once() -> None:
 
 
 def test_an_unread_attention_is_explained() -> None:
-    from helpers import make_evidence
-
     unread = make_evidence(0, 2, 6, 1)
-    unread = type(unread)(None, unread.keys, unread.values, 1, True)
+    unread = replace(unread, attention=None)
     with pytest.raises(ValueError, match="so its class must say reads = 'first' or 'all'"):
         get_method("evit").select(unread, 4, Method.StageOptions(), get_method("evit").Parameters())
 
@@ -170,11 +171,6 @@ def test_an_unread_attention_is_explained() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_what_methods_say_they_read_is_what_they_read(name: str) -> None:
     """With less attention than a method asks for it fails; with just that it decides as with all of it."""
-    from dataclasses import replace
-
-    import torch
-    from helpers import make_evidence
-
     method, whole = get_method(name), make_evidence(5, 3, 12, 1)
     assert whole.attention is not None
     given = {"none": None, "first": whole.attention[:, :, :1], "all": whole.attention}
