@@ -71,7 +71,7 @@ def gmacs(shape: ViTShape, budget: Budget, dense: int | None = None) -> dict[str
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Latency as a share of the dense model's: `intercept + slope * MACs / dense MACs`, plus a cost a stage.
+    """Latency as a share of the dense model's: `intercept + slope * MACs / dense MACs`.
 
     The defaults were measured with onnxruntime on a CPU at batch 1 (rms 1 %): weights stream from memory and
     every node costs something however few tokens there are. From batch 8 on latency follows MACs.
@@ -79,12 +79,10 @@ class LatencyModel:
     Attributes:
         intercept: share of the dense latency that does not shrink.
         slope: share that shrinks with MACs.
-        stage: share that one pruning stage adds.
     """
 
     intercept: float = 0.126
     slope: float = 0.874
-    stage: float = 0.0
 
     @classmethod
     def for_batch(cls, batch: int) -> LatencyModel:
@@ -92,20 +90,15 @@ class LatencyModel:
         intercept = 0.126 * max(0.0, (8 - batch) / 7)
         return cls(intercept, 1 - intercept)
 
-    def speedup(self, mac_ratio: float, stages: int = 0) -> float:
-        """Dense latency over pruned latency at a share of the dense MACs."""
-        return 1.0 / (self.intercept + self.slope * mac_ratio + self.stage * stages)
-
-    def mac_ratio(self, speedup: float, stages: int = 0) -> float:
+    def mac_ratio(self, speedup: float) -> float:
         """The share of the dense MACs that gives a speed-up.
 
         Raises:
             InputError: no token budget reaches it.
         """
-        ratio = (1.0 / speedup - self.intercept - self.stage * stages) / self.slope
+        ratio = (1.0 / speedup - self.intercept) / self.slope
         if not 0 < ratio <= 1:
-            fixed = self.intercept + self.stage * stages
-            most = "any" if fixed <= 0 else f"{1 / fixed:.2f}"
+            most = "any" if self.intercept <= 0 else f"{1 / self.intercept:.2f}"
             raise InputError(
                 f"prune.target.speedup is {speedup}: the latency model allows at least 1 and below {most} here"
             )

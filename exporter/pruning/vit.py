@@ -222,7 +222,11 @@ class PrunedViT(nn.Module):
         """The method's selection, or the one that given decisions stand for."""
         options, parameters = self.stage_options[index], self.method_parameters
         if replay is None:
-            return self.method.select(evidence, keep, options, parameters)
+            selection = self.method.select(evidence, keep, options, parameters)
+            merges, fuses = selection.merge is not None, selection.fused is not None
+            if (merges, fuses) != (self.merges(index), self.method.fuses(parameters)):
+                raise ValueError(f"{self.method.name}.select and its merge_rule or fuses disagree at block {index}")
+            return selection
         wanted = replay.kept[index]
         if bool((wanted[:, -1] == state.fresh).all()):
             wanted = wanted[:, :-1]

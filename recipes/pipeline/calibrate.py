@@ -128,7 +128,7 @@ def from_mass(plan: Planning) -> Budget:
 
 def from_target(plan: Planning) -> Budget:
     """The largest budget within a cost, or what a search finds at that cost."""
-    macs = target_macs(plan.prune, plan.dense_macs, plan.batch, len(plan.rule.stages))
+    macs = target_macs(plan.prune, plan.dense_macs, plan.batch)
     ruled = solve.from_target(plan.shape, plan.method.name, plan.parameters, macs, plan.rule)
     trials, seed = plan.prune.search.trials, plan.prune.search.seed
     if not trials:
@@ -147,7 +147,7 @@ WAYS: Mapping[str, Callable[[Planning], Budget]] = {
 }
 
 
-def target_macs(prune: PruneSection, dense: int, batch: int, stages: int) -> float:
+def target_macs(prune: PruneSection, dense: int, batch: int) -> float:
     """The recipe's target as multiply-accumulates for one image; ratios are of the model as it came, not yet slimmed.
 
     Raises:
@@ -159,7 +159,7 @@ def target_macs(prune: PruneSection, dense: int, batch: int, stages: int) -> flo
     if prune.target.flops_ratio is not None:
         return prune.target.flops_ratio * dense
     assert prune.target.speedup is not None
-    return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup, stages) * dense
+    return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup) * dense
 
 
 def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, listener: Listener, dense: Any) -> Budget:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -45,7 +46,7 @@ def known_names(base: Any) -> list[str]:
 
 def own_names(cls: Any) -> list[str]:
     """What a class defines itself, private names left out."""
-    names = {**vars(cls), **vars(cls).get("__annotations__", {})}
+    names = {**vars(cls), **inspect.get_annotations(cls)}
     return [name for name in names if not name.startswith("_")]
 
 
@@ -66,14 +67,26 @@ def _wrong_values(cls: Any, base: Any) -> Iterator[str]:
     for name, value in ((name, vars(cls)[name]) for name in own_names(cls) if name in vars(cls)):
         standard = vars(base).get(name)
         if name in types:
-            try:
-                TypeAdapter(types[name]).validate_python(value, strict=True)
-            except ValidationError as error:
-                yield f"{name} is {value!r}: {first_problem(error).partition(': ')[2]}"
+            yield from _wrong_type(name, value, types[name])
         elif inspect.isfunction(standard):
             yield from _wrong_function(name, value, standard)
         elif isinstance(standard, type):
             yield from _wrong_model(name, value, standard)
+
+
+def _wrong_type(where: str, value: Any, declared: Any) -> Iterator[str]:
+    """Of a plain value, and of everything in a dataclass or a tuple of them."""
+    try:
+        TypeAdapter(declared).validate_python(value, strict=True)
+    except ValidationError as error:
+        yield f"{where} is {value!r}: {first_problem(error).partition(': ')[2]}"
+        return
+    if dataclasses.is_dataclass(value):
+        for name, hint in get_type_hints(type(value)).items():
+            yield from _wrong_type(f"{where}.{name}", getattr(value, name), hint)
+    for index, part in enumerate(value if isinstance(value, tuple) else ()):
+        if dataclasses.is_dataclass(part):
+            yield from _wrong_type(f"{where}[{index}]", part, type(part))
 
 
 def _wrong_function(name: str, value: Any, standard: Any) -> Iterator[str]:

@@ -268,3 +268,11 @@ def test_any_legal_budget_runs_with_the_planned_tokens(
         if not budget.stages:
             images = torch.randn(batch, 3, 64, 64)
             assert torch.equal(pruned.trace(images).logits, model(images))
+
+
+def test_a_method_that_merges_without_saying_how_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_vit()
+    pruned = PrunedViT(model, budget_for(model, {1: 12}, "tome"))
+    monkeypatch.setattr(type(pruned.method), "merge_rule", lambda self, options, parameters, block: None)
+    with pytest.raises(ValueError, match=r"tome\.select and its merge_rule or fuses disagree at block 1"):
+        pruned(torch.randn(1, 3, 64, 64))

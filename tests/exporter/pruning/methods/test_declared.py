@@ -74,6 +74,15 @@ def test_a_copy_of_a_method_runs_and_one_with_a_misspelt_name_does_not() -> None
         ({"reads": "row"}, r"reads is 'row': input should be 'none', 'first' or 'all'"),
         ({"about": b"x"}, r"about is b'x': input should be a valid string"),
         ({"placement": (0.25, 0.5)}, r"placement is \(0\.25, 0\.5\): input should be a.* instance of Placement"),
+        (
+            {"placement": Placement(sized_by="count")},
+            r"placement\.sized_by is 'count': input should be 'rates' or 'counts'",
+        ),
+        ({"placement": Placement(at="all")}, r"placement\.at is 'all': input should be"),
+        (
+            {"presets": (Preset("p", "plain", "", (StagePlan("3", keep=0.5),)),)},
+            r"presets\[0\]\.stages\[0\]\.block is '3': input should be a valid integer",
+        ),
         ({"presets": {}}, r"presets is \{\}: input should be a valid tuple"),
         ({"name": None}, r"name is missing"),
         ({"about": None}, r"about is missing"),
