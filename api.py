@@ -229,6 +229,20 @@ def recipes() -> dict[str, str]:
     return {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped().items()}
 
 
+def methods() -> list[dict[str, Any]]:
+    """Every pruning method, as plain data.
+
+    Returns:
+        by method `name`, `about`, `paper` (None: described nowhere else), whether it `merges` tokens or drops them,
+        whether it is the `default`, its `parameters` and a budget row's options of a `stage` (each `name`, `values`,
+        `default` and `meaning`), and its `presets` by name.
+    """
+    need_export()
+    from .exporter.pruning.methods.catalogue import catalogue
+
+    return catalogue()
+
+
 def models(wanted: str = "", progress: Any = None) -> list[Family]:
     """Which of timm's models vitrim takes, by family; see `vitrim.exporter.pruning.supported`.
 

@@ -326,6 +326,15 @@ def recipes(schema: bool, as_json: bool, quiet: bool, print_python: bool) -> Non
     screen.show(api.recipes(), screen.shipped, as_json, quiet)
 
 
+@cli.command(epilog="Example: vitrim methods --json")
+@common
+def methods(as_json: bool, quiet: bool, print_python: bool) -> None:
+    """List the pruning methods: what each does, its parameters, the options of a stage, its presets."""
+    if shows("methods", {}, print_python):
+        return
+    screen.show(api.methods(), screen.methods, as_json, quiet)
+
+
 @cli.command(epilog="Example: vitrim models dinov2")
 @click.argument("wanted", default="")
 @common

@@ -352,6 +352,31 @@ def targets(result: list[dict[str, Any]], console: Console) -> None:
     console.print(f"No TensorRT has {', '.join(sorted(common))}", soft_wrap=True)
 
 
+def methods(result: list[dict[str, Any]], console: Console) -> None:
+    """What every method does, then what can be said to it; what all of them take is said once."""
+    table = Table("method", "tokens", "what it does", "described in")
+    for row in result:
+        name = f"{row['name']} (default)" if row["default"] else row["name"]
+        table.add_row(name, "merged" if row["merges"] else "dropped", row["about"], row["paper"] or "-")
+    console.print(table)
+    common = [field for field in result[0]["parameters"] if all(field in row["parameters"] for row in result)]
+    own = [(row["name"], [field for field in row["parameters"] if field not in common]) for row in result]
+    _keys("prune.parameters", [("all", common), *own], console)
+    _keys("Options of a stage, in its row of a budget", [(row["name"], row["stage"]) for row in result], console)
+    for row in result:
+        if row["presets"]:
+            console.print(f"Presets of {row['name']}: {', '.join(row['presets'])}", soft_wrap=True)
+
+
+def _keys(title: str, owners: list[tuple[str, list[dict[str, Any]]]], console: Console) -> None:
+    """Keys by their owner, with what they take and mean."""
+    table = Table("method", "key", "values", "default", "meaning", title=title, title_justify="left")
+    for owner, fields in owners:
+        for field in fields:
+            table.add_row(owner, field["name"], field["values"], json.dumps(field["default"]), field["meaning"])
+    console.print(table)
+
+
 def families(result: list[dict[str, Any]], console: Console) -> None:
     """Families of models, those that vitrim takes first."""
     table = Table("family", "models", "tokens prunable", "slimmable", "why not the others")

@@ -104,11 +104,11 @@ def make_budget(model: Any, row: Row, ratio: float) -> Any:
     from vitrim.calibration.tokens.rules import default_rule
     from vitrim.calibration.tokens.solve import from_target
     from vitrim.exporter.pruning.methods import get_method
-    from vitrim.exporter.pruning.methods.base import parse_parameters
+    from vitrim.exporter.pruning.methods.options import parse_parameters
     from vitrim.exporter.pruning.shape import describe
 
     shape = describe(model)
-    parameters = parse_parameters(dict(row.parameters), get_method(row.method).Parameters, "parameters")
+    parameters = parse_parameters(get_method(row.method), dict(row.parameters))
     values = parameters.model_dump(mode="json")
     blocks = None if row.blocks is None else [block * shape.depth // 12 for block in row.blocks]
     rule = default_rule(shape, row.method, values, blocks=blocks, stages=row.stages, final=row.final)

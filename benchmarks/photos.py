@@ -20,15 +20,17 @@ import torch
 
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.tokens.budgets import from_preset, make_budget
 from vitrim.calibration.tokens.cost import dense_plan, gmacs, model_macs
 from vitrim.calibration.tokens.presets import get_preset
-from vitrim.calibration.tokens.rules import default_rule
+from vitrim.calibration.tokens.rules import Rule, default_rule
 from vitrim.calibration.tokens.search import search
-from vitrim.calibration.tokens.solve import Rule, Stage, from_preset, from_target, make_budget
+from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.load import create_model, preprocessing
+from vitrim.exporter.pruning.plan import StagePlan
 from vitrim.exporter.pruning.shape import ViTShape, describe
 from vitrim.exporter.pruning.vit import PrunedViT
 
@@ -42,10 +44,10 @@ def same_tokens(shape: ViTShape, budget: Budget, method: str, parameters: dict[s
     """A budget with the token counts of another one; `options` go into every stage that chooses."""
     prefix = shape.prefix_tokens
     stages = [
-        Stage(
+        StagePlan(
             row.block,
-            row.after - prefix,
-            {} if row.after == prefix else options | _similar(row.options, options, method),
+            patches=row.after - prefix,
+            options={} if row.after == prefix else options | _similar(row.options, options, method),
         )
         for row in budget.stages
     ]
@@ -65,7 +67,7 @@ def budgets(shape: ViTShape, macs: float) -> dict[str, Budget]:
     """What is compared: the rule, its parts, controls with the same tokens, and other placements at the same cost."""
     ours = from_target(shape, "zero_tprune", {}, macs, default_rule(shape, "zero_tprune", {}))
     after = {"place": "after_block"}
-    plain = Rule((3, 6, 9), (1.0,) * 3, (0.3,) * 3)
+    plain, early = (Rule(tuple(StagePlan(block, similar=0.3) for block in at)) for at in ((3, 6, 9), (2, 5, 8)))
     result = {
         "vitrim's rule, Zero-TPrune": ours,
         "same tokens: class attention": same_tokens(shape, ours, "evit", {}),
@@ -81,9 +83,7 @@ def budgets(shape: ViTShape, macs: float) -> dict[str, Budget]:
         "blocks 3 6 9, no free last stage": from_target(shape, "zero_tprune", {}, macs, plain),
         "the same: class attention": from_target(shape, "evit", {}, macs, plain),
         "the same: random": same_tokens(shape, from_target(shape, "evit", {}, macs, plain), "random", {}, seed=1),
-        "after the blocks 2 5 8": from_target(
-            shape, "zero_tprune", after, macs, Rule((2, 5, 8), (1.0,) * 3, (0.3,) * 3)
-        ),
+        "after the blocks 2 5 8": from_target(shape, "zero_tprune", after, macs, early),
     }
     default = from_preset(shape, get_preset("zero-tprune"))
     return result | {"preset zero-tprune (as recollected)": default}

@@ -131,7 +131,7 @@ def small_recipe(**sections: Any) -> dict[str, Any]:
         "model": {"name": "vit_tiny_patch16_224", "args": args, "random": 0},
         "images": {"generator": "shapes", "count": 6},
         "evaluate": {"generator": "shapes", "count": 12, "seed": 9},
-        "prune": {"target": {"flops_ratio": 0.7}},
+        "prune": {"method": "zero_tprune", "target": {"flops_ratio": 0.7}},
         "parity": {"images": 4, "golden": 2},
         "bench": {"runs": 5, "warmup": 0, "allow_slower": True},
     }

@@ -18,7 +18,7 @@ from vitrim.exporter.runtime.bench.interleave import report
 
 COMMANDS = [
     "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes",
-    "models", "new", "doctor",
+    "methods", "models", "new", "doctor",
 ]  # fmt: skip
 
 
@@ -75,6 +75,7 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["lint", "m.onnx", "--target", "trt-11"], "api.lint('m.onnx', target='trt-11')"),
         (["lint", "m.onnx", "--target", "a", "--target", "b"], "api.lint('m.onnx', target=['a', 'b'])"),
         (["targets"], "api.targets()"),
+        (["methods"], "api.methods()"),
         (["models", "deit"], "api.models('deit')"),
     ],
 )
@@ -210,3 +211,25 @@ def test_models_lists_what_is_taken() -> None:
     page = CliRunner().invoke(cli, ["models", "vit_tiny_patch16_224", "--json"])
     (family,) = json.loads(page.output)
     assert family["prunable"] == ["vit_tiny_patch16_224"]
+
+
+def test_methods_are_listed_with_what_can_be_said_to_them() -> None:
+    page = CliRunner().invoke(cli, ["methods"]).output
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in page.splitlines() if "│" in line]
+    assert ["frugal (default)", "merged"] in [row[:2] for row in cells]
+    assert ["zero_tprune", "dropped"] in [row[:2] for row in cells]
+    assert [row[:4] for row in cells if row[1:2] == ["place"]] == [
+        ["all", "place", "before_mlp, after_block", '"before_mlp"']  # said once
+    ]
+    assert ["frugal", "exponent", "number from 0 to 4", "0.75"] in [row[:4] for row in cells]
+    assert ["random", "seed", "whole number from 0", "0"] in [row[:4] for row in cells]
+    assert "Presets of ppt: ppt-50" in page
+    listed = json.loads(CliRunner().invoke(cli, ["methods", "--json"]).output)
+    assert listed == api.methods()
+    assert [row["name"] for row in listed if row["default"]] == ["frugal"]
+    (ppt,) = [row for row in listed if row["name"] == "ppt"]
+    assert ppt["presets"] == {
+        "ppt-50": "PPT, 50 tokens at blocks 3, 6, 9, threshold 7e-05 (published for DeiT-S at r = 50)"
+    }
+    quantile = next(field for field in ppt["parameters"] if field["name"] == "quantile")
+    assert (quantile["values"], quantile["default"]) == ("number from 0 to 1 or null", None)

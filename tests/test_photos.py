@@ -11,15 +11,18 @@ import torch
 
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.tokens.budgets import make_budget
 from vitrim.calibration.tokens.rules import default_rule
-from vitrim.calibration.tokens.solve import from_target, make_budget
+from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.passes.table import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import create_model, preprocessing
+from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.shape import describe
-from vitrim.exporter.pruning.vit import PrunedViT, TorchRunner
+from vitrim.exporter.pruning.torch_runner import TorchRunner
+from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.parity import compare
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 
@@ -48,7 +51,7 @@ def test_zero_tprune_beats_random_patches_at_the_same_tokens(deit: Any) -> None:
     model, images, labels, dense = deit
     shape = describe(model)
     budget = from_target(shape, "zero_tprune", {}, 0.81e9, default_rule(shape, "zero_tprune", {}))
-    stages = default_rule(shape, "random", {}).stages("random", 12, 196, _kept(budget))
+    stages = default_rule(shape, "random", {}).sized(get_method("random"), 12, 196, _kept(budget))
     divergence = {}
     for name, plan in (("ours", budget), ("random", make_budget(shape, "random", {}, stages))):
         assert plan.tokens == budget.tokens

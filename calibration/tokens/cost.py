@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget
+from ...exporter.pruning.methods import get_method
+from ...exporter.pruning.methods.options import parse_stage
 
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
@@ -43,46 +43,14 @@ def model_macs(shape: ViTShape, plan: Plan) -> int:
     return shape.stem_macs + blocks + shape.head_macs
 
 
-def fvcore_count(shape: ViTShape, plan: Plan, final_tokens: int, scored: Sequence[int] = (), rounds: int = 5) -> int:
-    """The count of the fvcore tool that Zero-TPrune's precursor printed: LayerNorm counts 5 a value.
-
-    Args:
-        plan: by block, tokens in (attention, MLP).
-        final_tokens: tokens that reach the last LayerNorm.
-        scored: tokens of every stage that ran PageRank, as the precursor did: over one head-averaged matrix.
-        rounds: PageRank rounds a stage.
-    """
-    norms = sum(5 * (attention + mlp) * shape.width for attention, mlp in plan)
-    votes = sum(rounds * tokens * tokens for tokens in scored)
-    return model_macs(shape, plan) + norms + 5 * final_tokens * shape.width + votes
-
-
-def torchprofile_count(shape: ViTShape, plan: Plan, final_tokens: int, matched: Sequence[int] = ()) -> int:
-    """The count of the torchprofile tool that PPT and EViT print: LayerNorm counts 1 a value.
-
-    Args:
-        plan: by block, tokens in (attention, MLP).
-        final_tokens: tokens that reach the last LayerNorm.
-        matched: tokens of every stage that matched even against odd positions, as ToMe and PPT do.
-    """
-    norms = sum((attention + mlp) * shape.width for attention, mlp in plan) + final_tokens * shape.width
-    return model_macs(shape, plan) + norms + sum((n - n // 2) * (n // 2) * shape.head_dim for n in matched)
-
-
 def scoring_macs(shape: ViTShape, budget: Budget) -> int:
-    """Multiply-accumulates that Zero-TPrune's scores add; 0 for methods that only read the attention matrix."""
-    if budget.method != "zero_tprune":
-        return 0
-    total = 0
+    """Multiply-accumulates that a method's scores add; 0 for methods that only read the attention matrix."""
+    method, total = get_method(budget.method), 0
     for row in budget.stages:
-        if row.after == shape.prefix_tokens:
-            continue  # nothing is chosen where no patch stays
-        patches, similar = row.before - shape.prefix_tokens, int(row.options.get("similar", 0))
-        rounds = int(row.options.get("iterations", 5)) + (1 if similar else 0)
-        heads = shape.attention_width[row.block] // shape.head_dim
-        total += rounds * heads * row.before * row.before
-        if similar:
-            total += (patches // 2) * (patches - patches // 2) * shape.head_dim
+        if row.after > shape.prefix_tokens:  # nothing is chosen where no patch stays
+            heads = shape.attention_width[row.block] // shape.head_dim
+            options = parse_stage(method, row)
+            total += method.scoring_macs(row.before, shape.prefix_tokens, heads, shape.head_dim, options)
     return total
 
 
@@ -103,7 +71,7 @@ def gmacs(shape: ViTShape, budget: Budget, dense: int | None = None) -> dict[str
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Latency as a share of the dense model's: `intercept + slope * MACs / dense MACs`, plus a cost a stage.
+    """Latency as a share of the dense model's: `intercept + slope * MACs / dense MACs`.
 
     The defaults were measured with onnxruntime on a CPU at batch 1 (rms 1 %): weights stream from memory and
     every node costs something however few tokens there are. From batch 8 on latency follows MACs.
@@ -111,12 +79,10 @@ class LatencyModel:
     Attributes:
         intercept: share of the dense latency that does not shrink.
         slope: share that shrinks with MACs.
-        stage: share that one pruning stage adds.
     """
 
     intercept: float = 0.126
     slope: float = 0.874
-    stage: float = 0.0
 
     @classmethod
     def for_batch(cls, batch: int) -> LatencyModel:
@@ -124,32 +90,15 @@ class LatencyModel:
         intercept = 0.126 * max(0.0, (8 - batch) / 7)
         return cls(intercept, 1 - intercept)
 
-    @classmethod
-    def fit(cls, mac_ratios: Sequence[float], latency_ratios: Sequence[float]) -> LatencyModel:
-        """Least squares through measured points (MACs and latency, both relative to dense).
-
-        Raises:
-            InputError: fewer than two different points.
-        """
-        if len(set(mac_ratios)) < 2:
-            raise InputError("a latency model needs measurements at two or more different budgets")
-        slope, intercept = np.polyfit(np.asarray(mac_ratios), np.asarray(latency_ratios), 1)
-        return cls(float(intercept), float(slope))
-
-    def speedup(self, mac_ratio: float, stages: int = 0) -> float:
-        """Dense latency over pruned latency at a share of the dense MACs."""
-        return 1.0 / (self.intercept + self.slope * mac_ratio + self.stage * stages)
-
-    def mac_ratio(self, speedup: float, stages: int = 0) -> float:
+    def mac_ratio(self, speedup: float) -> float:
         """The share of the dense MACs that gives a speed-up.
 
         Raises:
             InputError: no token budget reaches it.
         """
-        ratio = (1.0 / speedup - self.intercept - self.stage * stages) / self.slope
+        ratio = (1.0 / speedup - self.intercept) / self.slope
         if not 0 < ratio <= 1:
-            fixed = self.intercept + self.stage * stages
-            most = "any" if fixed <= 0 else f"{1 / fixed:.2f}"
+            most = "any" if self.intercept <= 0 else f"{1 / self.intercept:.2f}"
             raise InputError(
                 f"prune.target.speedup is {speedup}: the latency model allows at least 1 and below {most} here"
             )

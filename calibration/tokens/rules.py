@@ -8,10 +8,13 @@ stages between attention and MLP at a quarter, a half and five sixths of the dep
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...exporter.core.errors import InputError
-from .solve import Rule, check_blocks
+from ...exporter.pruning.methods import get_method
+from ...exporter.pruning.methods.base import Method
+from ...exporter.pruning.plan import StagePlan
 
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
@@ -23,14 +26,54 @@ PLACES: dict[int, tuple[tuple[float, float, float], ...]] = {
     3: ((0.25, 1.25, 1.0), (0.5, 1.0, 1.0), (5 / 6, 0.8, 0.3)),
     4: ((0.2, 1.0, 1.0), (0.4, 1.0, 1.0), (0.6, 1.0, 0.6), (5 / 6, 0.8, 0.3)),
 }
+GIVEN_SIMILAR = 0.6  # share by similarity where a recipe or a method names the blocks
 
-# Methods whose stages remove equal numbers of tokens, and where their papers put them; None: in every block.
-BY_COUNT: dict[str, tuple[float, ...] | None] = {
-    "ppt": (0.25, 0.5, 0.75),
-    "tome": None,
-    "tofu": None,
-    "frugal": (3 / 12, 5 / 12, 7 / 12, 9 / 12),  # eight blocks lose little less and cost twice the nodes
-}
+
+@dataclass(frozen=True)
+class Rule:
+    """How a plan is filled where a recipe leaves it open.
+
+    Attributes:
+        stages: that choose patches, by block, not yet sized: a stage of weight w keeps `rate ** w` of its patches for a
+            common rate, or, of a method whose stages are sized by counts, removes w times a common number.
+        iterations: rounds of scoring of every stage; None takes the method's default.
+        final: whether the last block drops all patches before its MLP, which is free where only prefix tokens are
+            classified.
+    """
+
+    stages: tuple[StagePlan, ...]
+    iterations: int | None = None
+    final: bool = False
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Of the stages that choose patches."""
+        return tuple(stage.block for stage in self.stages)
+
+    def sized(self, method: Method, depth: int, whole: int, kept: Sequence[int]) -> list[StagePlan]:
+        """The stages with their sizes and the method's options, the final one included.
+
+        Args:
+            depth: blocks of the model.
+            whole: patches before the first stage.
+            kept: patches after each stage.
+        """
+        sized = [
+            replace(stage, patches=after, options=method.stage_options(patches, after, stage.similar, self.iterations))
+            for stage, patches, after in zip(self.stages, [whole, *kept[:-1]], kept, strict=True)
+        ]
+        return [*sized, StagePlan(depth - 1, patches=0)] if self.final else sized
+
+
+def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Stage blocks in order.
+
+    Raises:
+        InputError: repeated, or not in the model.
+    """
+    if len(set(blocks)) != len(blocks) or not all(0 <= block < depth for block in blocks):
+        raise InputError(f"prune.blocks is {list(blocks)}: name different blocks from 0 to {depth - 1}")
+    return tuple(sorted(blocks))
 
 
 def default_rule(
@@ -51,9 +94,9 @@ def default_rule(
         method: the pruning method.
         parameters: its parameters; only `place` matters here.
         blocks: the recipe's own stages, all of weight 1.
-        stages: how many to place otherwise, 1 to 4; None: 3, or as many as the method's paper has.
+        stages: how many to place otherwise, 1 to 4; None: 3, or as many as the method says.
         similar: share of every stage's removal that goes by similarity.
-        iterations: PageRank iterations of every stage; more than one changed no answer on the photos, and each costs
+        iterations: rounds of scoring of every stage; more than one changed no answer on the photos, and each costs
             time.
         final: drop all patches before the last block's MLP, where only prefix tokens are classified.
 
@@ -61,25 +104,31 @@ def default_rule(
         InputError: blocks or stages that the model has no room for.
     """
     free = final and shape.prefix_pooled and shape.prefix_tokens > 0 and parameters.get("place") != "after_block"
-    last = shape.depth - 1
-    counts = method in BY_COUNT
-    if blocks is None and stages is None and method in BY_COUNT:
-        shares = BY_COUNT[method]
-        blocks = range(shape.depth) if shares is None else sorted({int(share * shape.depth + 1e-9) for share in shares})
-        blocks = [block for block in blocks if not (free and block == last)]
+    last, placement = shape.depth - 1, get_method(method).placement
+    own = placement.blocks(shape.depth) if blocks is None and stages is None else None
+    if own is not None:
+        blocks = [block for block in own if not (free and block == last)]
     if blocks:
         chosen = check_blocks(blocks, shape.depth)
         free = free and last not in chosen
-        places = [(0.0, 1.0, 0.6)] * len(chosen)
+        planned = [StagePlan(block, similar=GIVEN_SIMILAR) for block in chosen]
     else:
-        places = list(PLACES[stages or 3])
-        if counts:
-            places = [(share, 1.0, similar_share) for share, _, similar_share in places]
-        room = shape.depth - (1 if free else 0)
-        chosen = tuple(int(share * shape.depth + 1e-9) for share, _, _ in places)
-        chosen = tuple(min(block, room - len(chosen) + index) for index, block in enumerate(chosen))
-        if len(set(chosen)) < len(chosen) or chosen[0] < 0:
-            raise InputError(f"prune.stages is {stages}, but a model of {shape.depth} blocks has no room for that many")
-    similarity = [share if similar is None else similar for _, _, share in places]
-    weights = tuple(weight for _, weight, _ in places)
-    return Rule(chosen, weights, tuple(similarity), iterations or 1, free, "counts" if counts else "rates")
+        planned = _placed(shape.depth, stages or 3, free)
+        if placement.sized_by == "counts":
+            planned = [replace(stage, weight=1.0) for stage in planned]
+    if similar is not None:
+        planned = [replace(stage, similar=similar) for stage in planned]
+    return Rule(tuple(planned), iterations or 1, free)
+
+
+def _placed(depth: int, stages: int, final: bool) -> list[StagePlan]:
+    """So many stages at the shares of the depth that were found best, before a final one."""
+    room = depth - (1 if final else 0)
+    blocks = [int(share * depth + 1e-9) for share, _, _ in PLACES[stages]]
+    blocks = [min(block, room - stages + index) for index, block in enumerate(blocks)]
+    if len(set(blocks)) < stages or blocks[0] < 0:
+        raise InputError(f"prune.stages is {stages}, but a model of {depth} blocks has no room for that many")
+    return [
+        StagePlan(block, weight=weight, similar=similar)
+        for block, (_, weight, similar) in zip(blocks, PLACES[stages], strict=True)
+    ]

@@ -18,7 +18,8 @@ from ...exporter.core.errors import InputError
 from ...exporter.core.files import explain_os_error
 from ...exporter.pruning.block import attend, embed, mlp, places_of
 from ...exporter.pruning.methods import get_method
-from ...exporter.pruning.methods.base import Evidence, parse_parameters
+from ...exporter.pruning.methods.base import Evidence
+from ...exporter.pruning.methods.options import parse_parameters
 from ...exporter.pruning.shape import describe
 from ..images.sources import ImageSource, batches
 
@@ -69,10 +70,10 @@ def gather(
         EnvironmentLackError: the file cannot be written.
     """
     shape = describe(model)
-    module = get_method(method)
-    if not hasattr(module, "score"):
+    judge = get_method(method)
+    if not judge.has_scores:
         raise InputError(f"prune.method {method} has no scores to calibrate; give keep_rates, a preset or a target")
-    settings = parse_parameters(parameters, module.Parameters, "prune.parameters")
+    settings = parse_parameters(judge, parameters, "prune.parameters")
     patches = shape.tokens - shape.prefix_tokens
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ def gather(
         for index, block in enumerate(model.blocks):
             out, attention, keys, values = attend(model, index, block.norm1(x), places=places)
             evidence = Evidence(attention, keys, values, shape.prefix_tokens, shape.class_token)
-            scores = module.score(evidence, settings)
+            scores = judge.score(evidence, settings)
             total = scores.importance.sum(1, keepdim=True).clamp_min(1e-30)
             importance[done : done + len(images), index] = (scores.importance / total).numpy()
             for name, values_of_batch in scores.notes.items():

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,30 +18,16 @@ import torch
 from ...exporter.core.answers import fidelity
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import BlockTokens, Budget
+from ...exporter.pruning.methods import get_method
+from ...exporter.pruning.plan import StagePlan
 from ...exporter.pruning.shape import ViTShape, describe
 from ...exporter.pruning.vit import PrunedViT
-from ..images.sources import ImageSource, read_all
-from .cost import model_macs
-from .rules import BY_COUNT
-from .solve import Rule, fill_to_target, make_budget, removable, step_sizes
+from ..images.sources import ImageSource, choose, read_some
+from .rules import Rule
+from .solve import builder, fill_to_target, removable, step_sizes
 
 LARGEST = 256  # images that a trial looks at; more would slow it without ranking plans better
 _ELITE = 6
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plan before it is brought to its cost.
-
-    Attributes:
-        blocks: of the stages, ascending.
-        weights: how strongly each stage prunes, relative to the others.
-        similar: share of each stage's removal that goes by similarity.
-    """
-
-    blocks: tuple[int, ...]
-    weights: tuple[float, ...]
-    similar: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -64,17 +50,21 @@ class SearchResult:
         }
 
 
-def from_budget(budget: Budget) -> Candidate:
-    """The candidate that a budget came from."""
-    prefix = budget.prefix_tokens
-    stages = choosing(budget)
-    if budget.method in BY_COUNT:
+def from_budget(budget: Budget) -> tuple[StagePlan, ...]:
+    """The stages that a budget came from, before they were brought to its cost."""
+    prefix, stages, method = budget.prefix_tokens, choosing(budget), get_method(budget.method)
+    if method.placement.sized_by == "counts":
         weights = [float(row.before - row.after) for row in stages]
     else:
         weights = [float(np.log((row.before - prefix) / (row.after - prefix))) for row in stages]
     mean = sum(weights) / len(weights)
-    shares = [int(row.options.get("similar", 0)) / (row.before - row.after) for row in stages]
-    return Candidate(tuple(row.block for row in stages), tuple(w / mean for w in weights), tuple(shares))
+    shares = [
+        int(row.options.get("similar", 0)) / (row.before - row.after) if method.by_similarity else 0.0 for row in stages
+    ]
+    return tuple(
+        StagePlan(row.block, weight=weight / mean, similar=share)
+        for row, weight, share in zip(stages, weights, shares, strict=True)
+    )
 
 
 def choosing(budget: Budget) -> list[BlockTokens]:
@@ -82,52 +72,45 @@ def choosing(budget: Budget) -> list[BlockTokens]:
     return [row for row in budget.stages if row.after > budget.prefix_tokens]
 
 
-def mutate(candidate: Candidate, depth: int, generator: random.Random, with_similar: bool) -> Candidate:
+def mutate(
+    candidate: tuple[StagePlan, ...], depth: int, generator: random.Random, with_similar: bool
+) -> tuple[StagePlan, ...]:
     """Change one or two things: a block, a weight, a similarity share, or the number of stages (2 to 4)."""
-    stages = list(zip(candidate.blocks, candidate.weights, candidate.similar, strict=True))
+    stages = list(candidate)
     kinds = ["block", "block", "weight", "weight", "weight", "add", "drop"] + ["similar"] * (2 * with_similar)
     for _ in range(generator.choice((1, 1, 2))):
         kind, index = generator.choice(kinds), generator.randrange(len(stages))
-        block, weight, share = stages[index]
-        used = {stage[0] for stage in stages}
+        stage = stages[index]
+        used = {other.block for other in stages}
         if kind == "block":
-            block = block + generator.choice((-1, 1))
+            block = stage.block + generator.choice((-1, 1))
             if 0 <= block < depth and block not in used:
-                stages[index] = (block, weight, share)
+                stages[index] = replace(stage, block=block)
         elif kind == "weight":
-            stages[index] = (block, max(0.1, weight * generator.choice((0.6, 0.8, 1.25, 1.6))), share)
+            stages[index] = replace(stage, weight=max(0.1, stage.weight * generator.choice((0.6, 0.8, 1.25, 1.6))))
         elif kind == "similar":
-            share = min(1.0, max(0.0, share + generator.choice((-0.3, -0.15, 0.15, 0.3))))
-            stages[index] = (block, weight, share)
+            share = min(1.0, max(0.0, stage.similar + generator.choice((-0.3, -0.15, 0.15, 0.3))))
+            stages[index] = replace(stage, similar=share)
         elif kind == "add" and len(stages) < 4:
             free = [number for number in range(depth) if number not in used]
             if free:
-                stages.append((generator.choice(free), generator.choice((0.5, 1.0)), share))
+                block, weight = generator.choice(free), generator.choice((0.5, 1.0))
+                stages.append(replace(stage, block=block, weight=weight))
         elif kind == "drop" and len(stages) > 2:
             stages.pop(index)
-        stages.sort()
-    blocks, weights, shares = zip(*stages, strict=True)
-    return Candidate(blocks, weights, shares)
+        stages.sort(key=lambda one: one.block)
+    return tuple(stages)
 
 
-def to_budget(candidate: Candidate, shape: ViTShape, like: Budget, macs: float) -> Budget | None:
+def to_budget(candidate: tuple[StagePlan, ...], shape: ViTShape, like: Budget, macs: float) -> Budget | None:
     """The candidate's largest budget within a cost; None where its stages cannot reach it."""
-    whole = shape.tokens - shape.prefix_tokens
-
+    whole, prefix, method = shape.tokens - shape.prefix_tokens, shape.prefix_tokens, get_method(like.method)
     final = like.stages[-1].after == like.prefix_tokens
     iterations = next((row.options["iterations"] for row in choosing(like) if "iterations" in row.options), None)
-    steps: Literal["rates", "counts"] = "counts" if like.method in BY_COUNT else "rates"
-    rule = Rule(candidate.blocks, candidate.weights, candidate.similar, iterations, final, steps)
-
-    def build(kept: list[int]) -> Budget:
-        return make_budget(shape, like.method, like.parameters, rule.stages(like.method, shape.depth, whole, kept))
-
-    def cost(kept: list[int]) -> int:
-        return model_macs(shape, build(kept).plan())
-
-    kept = fill_to_target(
-        step_sizes(whole, shape.prefix_tokens, rule), whole, cost, macs, removable(shape.prefix_tokens, rule)
-    )
+    rule = Rule(candidate, iterations, final)
+    build, cost = builder(shape, like.method, like.parameters, rule)
+    sizes = step_sizes(method, whole, prefix, rule)
+    kept = fill_to_target(sizes, whole, cost, macs, removable(method, prefix))
     return None if kept is None else build(kept)
 
 
@@ -146,7 +129,7 @@ def search(
 
     Args:
         model: the dense model.
-        source: calibration images, of which at most `LARGEST` are used.
+        source: calibration images, of which at most `LARGEST`, spread evenly over them, are used.
         start: the rule's budget.
         macs: cost that no trial may pass.
         trials: plans to run.
@@ -161,7 +144,7 @@ def search(
         raise InputError("prune.search needs a budget that prunes; lower the target")
     shape = describe(model)
     depth = shape.depth - (1 if start.stages[-1].after == start.prefix_tokens else 0)
-    images = torch.from_numpy(read_all(source)[:LARGEST])
+    images = torch.from_numpy(read_some(source, choose(len(source), count=LARGEST)))
     dense = torch.cat([model(piece) for piece in images.split(batch)]).numpy()
 
     def judge(budget: Budget) -> float:
@@ -172,13 +155,13 @@ def search(
 
     generator = random.Random(seed)
     first = from_budget(start)
-    pool: list[tuple[float, int, Candidate, Budget]] = [(judge(start), 0, first, start)]
+    pool: list[tuple[float, int, tuple[StagePlan, ...], Budget]] = [(judge(start), 0, first, start)]
     tried, attempts = {first}, 0
     of_rule = pool[0][0]
     while len(tried) <= trials and attempts < 50 * trials:
         attempts += 1
         parent = generator.choice(pool[:_ELITE])[2]
-        child = mutate(parent, depth, generator, start.method == "zero_tprune")
+        child = mutate(parent, depth, generator, get_method(start.method).by_similarity)
         if child in tried:
             continue
         budget = to_budget(child, shape, start, macs)

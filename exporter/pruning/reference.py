@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from .block import embed
 from .budget import Budget
 from .methods import get_method
-from .methods.base import parse_parameters, parse_stage
-from .vit import PACKED
+from .methods.options import parse_parameters, parse_stage
+from .reduce import PACKED
 
 
 @torch.inference_mode()
@@ -55,8 +55,8 @@ def _one(
     model: Any, budget: Budget, image: Tensor, kept: Mapping[int, list[int]], merged: Mapping[int, list[int]]
 ) -> Tensor:
     method = get_method(budget.method)
-    parameters = parse_parameters(budget.parameters, method.Parameters, "parameters")
-    proportional = bool(getattr(parameters, "proportional", False))
+    parameters = parse_parameters(method, budget.parameters)
+    proportional = method.proportional(parameters)
     x = embed(model, image)
     whole = x.shape[1]
     ids = list(range(whole))
@@ -76,13 +76,8 @@ def _one(
             for pair in merged.get(number, []):
                 if pair >= 0:
                     groups[pair % PACKED].append(pair // PACKED)
-            longest = (
-                bool(merged.get(number))
-                and method.merges(
-                    parse_stage(budget.blocks[number], method.StageOptions), parameters, (number, len(model.blocks))
-                )
-                == "longest"
-            )
+            options, at = parse_stage(method, budget.blocks[number]), (number, len(model.blocks))
+            longest = bool(merged.get(number)) and method.merge_rule(options, parameters, at) == "longest"
             fresh = {}
             for token, group in groups.items():
                 parts = torch.stack([row[member] for member in group])

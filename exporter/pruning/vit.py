@@ -1,30 +1,29 @@
 """The model with a budget applied: an explicit forward over timm's own submodules.
 
 Blocks that remove nothing run as timm's own modules, so a budget without stages is bit-identical to timm. Only a
-stage's block is spelled out, because a fused attention does not hand out its matrix. Nothing of timm is replaced
-and no state is kept between calls.
+stage's block is spelled out, because a fused attention does not hand out its matrix. Nothing of timm is replaced, no
+mode or `requires_grad` is changed, no state is kept between calls, and gradients flow through what stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from pydantic import BaseModel
 from torch import Tensor, nn
 
 from ..core.errors import UnsupportedError
 from .block import Places, Rows, attend, embed, follow, mlp, places_of, run_whole
 from .budget import Budget, check_legal
+from .decisions import Decision, Replay, Trace
 from .methods import get_method
-from .methods.base import Evidence, Merge, Selection, parse_parameters, parse_stage
+from .methods.base import Evidence, Merge, Selection
+from .methods.options import check_budget, parse_parameters, parse_stage
+from .reduce import MASKED, PACKED, first_of_each, merged_pairs, position_in, reduce
 from .shape import describe, image_size, model_name
 
-PACKED = 65536
-MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it
 Observer = Callable[[int, Evidence], None]
 Output = Literal["logits", "kept", "merged", "gap", "tokens"]
 
@@ -36,6 +35,7 @@ class State:
     Attributes:
         x: [batch, tokens, width].
         ids: [batch, tokens] int64, see `Trace.kept`.
+        fresh: id of the next token that is fused from others.
         sizes: [batch, tokens], how many patches each token stands for; None: one each.
         bias: [batch, 1, 1, tokens], log of the sizes, for proportional attention; None: there is none.
         places: of the tokens, where the model's blocks ask for them.
@@ -43,92 +43,18 @@ class State:
 
     x: Tensor
     ids: Tensor
+    fresh: int
     sizes: Tensor | None = None
     bias: Tensor | None = None
     places: Places | None = None
-
-
-@dataclass(frozen=True)
-class Replay:
-    """Decisions to follow, by block, as `Trace` names them."""
-
-    kept: Mapping[int, Tensor]
-    merged: Mapping[int, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class Trace:
-    """One forward pass in plain sight.
-
-    Attributes:
-        logits: [batch, classes].
-        kept: by block, [batch, tokens after it] int64 ids of the tokens that stay: their places in the whole sequence.
-            They ascend unless the method orders tokens itself. A token that others were merged into keeps its id; one
-            that was fused from others gets the next id past the whole sequence.
-        merged: by block, [batch, merged] int64, `65536 * source id + target id`, or -1 where the image merged nothing.
-        gap: by block, [batch] smallest relative score gap at the stage's cuts.
-        tokens: by block, [batch, tokens, width] after the block; filled on request.
-    """
-
-    logits: Tensor | None = None
-    kept: dict[int, Tensor] = field(default_factory=dict)
-    merged: dict[int, Tensor] = field(default_factory=dict)
-    gap: dict[int, Tensor] = field(default_factory=dict)
-    tokens: dict[int, Tensor] = field(default_factory=dict)
-
-
-def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:
-    """Merge, drop and fuse tokens as a selection of kept positions says; no scatter.
-
-    Args:
-        x: [batch, tokens, width].
-        sizes: [batch, tokens], how many patches each token stands for; None: one each.
-
-    Returns:
-        [batch, tokens that stay, width], and their sizes [batch, tokens that stay] (None: one each).
-    """
-    assert selection.kept is not None
-    out = rows_of(x, selection.kept)
-    left = None if sizes is None else sizes.gather(1, selection.kept)
-    merge = selection.merge
-    if merge is not None:
-        targets = torch.arange(selection.kept.shape[1], device=x.device).view(1, -1, 1)
-        target = merge.target if merge.active is None else torch.where(merge.active.unsqueeze(1), merge.target, -1)
-        into = (target.unsqueeze(1) == targets).to(x.dtype)  # [batch, kept, merged], at most one 1 a column
-        moved = rows_of(x, merge.source)
-        if merge.rule == "longest":
-            total = out + into @ moved
-            longest = (into * moved.norm(dim=-1).unsqueeze(1)).amax(-1, keepdim=True)
-            longest = torch.maximum(longest, out.norm(dim=-1, keepdim=True))
-            out = total * (longest / total.norm(dim=-1, keepdim=True).clamp_min(1e-12))
-        else:
-            if sizes is not None:
-                into = into * sizes.gather(1, merge.source).unsqueeze(1)
-            # Shares are taken on the small matrix, so that only one product and one sum are as wide as the tokens.
-            before = 1.0 if left is None else left.unsqueeze(-1)
-            total = before + into.sum(-1, keepdim=True)
-            out = out * (before / total) + (into / total) @ moved
-            left = total.squeeze(-1)
-    if selection.fused is not None:
-        out = torch.cat([out, selection.fused.unsqueeze(1) @ x], dim=1)
-    return out, left
-
-
-def rows_of(x: Tensor, positions: Tensor) -> Tensor:
-    """Rows [batch, n, width] of [batch, tokens, width] at [batch, n] positions."""
-    return x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-
-
-def pack(source: Tensor, target: Tensor) -> Tensor:
-    """A merge as one number: `65536 * source id + target id`, which int32 holds for up to 32767 tokens."""
-    return source * PACKED + target
 
 
 class PrunedViT(nn.Module):
     """A timm VisionTransformer that follows a static budget.
 
     Args:
-        model: a supported timm model in eval mode; used as it is, not copied.
+        model: a supported timm model in eval mode; used as it is, not copied. Dropout that it may have for training is
+            left out of the blocks that are stages.
         budget: a plan that fits it.
         outputs: what `forward` returns, in this order: `logits`, then per stage `kept` ids and, where tokens merge,
             `merged` pairs (int32 both), `gap`s, and per block `tokens`.
@@ -153,29 +79,20 @@ class PrunedViT(nn.Module):
         self.outputs = outputs
         self.shape = shape
         self.name, self.image_size = shape.name, shape.image_size
-        method = get_method(budget.method)
-        self.method_parameters = parse_parameters(budget.parameters, method.Parameters, "parameters")
-        self.stage_options: dict[int, BaseModel] = {
-            row.block: parse_stage(row, method.StageOptions) for row in budget.stages
-        }
-        self.masks = bool(getattr(method, "MASKS_DUPLICATES", False))
-        if self.masks and getattr(model, "attn_pool", None) is not None:
+        self.method = get_method(budget.method)
+        check_budget(self.method, budget)
+        self.method_parameters = parse_parameters(self.method, budget.parameters)
+        self.stage_options = {row.block: parse_stage(self.method, row) for row in budget.stages}
+        if self.method.masks_duplicates and getattr(model, "attn_pool", None) is not None:
             raise UnsupportedError(
                 f"{shape.name} pools by attention, which would count the tokens that {budget.method} keeps twice; "
                 "take another method"
             )
-        if getattr(self.method_parameters, "fuse", False) and places_of(model) is not None:
+        if self.method.fuses(self.method_parameters) and places_of(model) is not None:
             raise UnsupportedError(
                 f"{shape.name} asks in every block where its tokens stand, and a token fused from many stands nowhere; "
                 "take parameters: {fuse: false}"
             )
-        check_stage = getattr(method, "check_stage", None)
-        for row in budget.stages:
-            if check_stage is None or row.after == shape.prefix_tokens:
-                continue  # nothing is chosen where no patch stays
-            options = self.stage_options[row.block]
-            where = f"blocks[{row.block}]"
-            check_stage(row.before, row.after, shape.prefix_tokens, options, self.method_parameters, where)
 
     def output_names(self) -> list[str]:
         """Names of what `forward` returns, in order."""
@@ -209,11 +126,17 @@ class PrunedViT(nn.Module):
 
     def merges(self, block: int) -> bool:
         """Whether a stage merges tokens into others."""
-        merging = getattr(get_method(self.budget.method), "merges", None)
         where = (block, self.shape.depth)
-        return bool(
-            merging and self.chooses(block) and merging(self.stage_options[block], self.method_parameters, where)
-        )
+        rule = self.method.merge_rule(self.stage_options[block], self.method_parameters, where)
+        return rule is not None and self.chooses(block)
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """Tokens [batch, tokens left, width] after the final norm, as timm's method of that name gives all of them.
+
+        With average pooling the head weighs merged tokens by size; that is not in here.
+        """
+        normed: Tensor = self.model.norm(self._run(image)[0].x)
+        return normed
 
     def trace(
         self, image: Tensor, replay: Replay | None = None, tokens: bool = False, observe: Observer | None = None
@@ -226,32 +149,117 @@ class PrunedViT(nn.Module):
             tokens: also return the tokens after every block.
             observe: called with the block and what a stage that chooses sees there.
         """
-        model, trace = self.model, Trace()
-        x = embed(model, image)
-        whole = x.shape[1]
-        everywhere = places_of(model)
-        state = State(x, torch.arange(whole, device=x.device).expand(x.shape[0], -1), places=everywhere)
-        proportional = getattr(self.method_parameters, "proportional", False)
-        for row, block in zip(self.budget.blocks, model.blocks, strict=True):
-            moved = everywhere is not None and bool(trace.kept)
+        state, trace = self._run(image, replay, tokens, observe)
+        trace.logits = self.model.forward_head(self._weighted(self.model.norm(state.x), state.sizes))
+        return trace
+
+    def _run(
+        self, image: Tensor, replay: Replay | None = None, tokens: bool = False, observe: Observer | None = None
+    ) -> tuple[State, Trace]:
+        """All blocks: the tokens after them, and what was decided; see `trace`."""
+        trace, x, everywhere = Trace(), embed(self.model, image), places_of(self.model)
+        ids = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
+        state = State(x, ids, fresh=x.shape[1], places=everywhere)
+        for row in self.budget.blocks:
             if row.is_stage:
-                fused_id = whole + len(trace.kept)
-                state = self._stage(block, state, row.block, row.after, trace, replay, fused_id, observe)
+                state, decision = self._stage(row.block, state, replay, observe)
+                trace.note(row.block, decision)
                 if everywhere is not None:
                     state = replace(state, places=follow(everywhere, state.ids, self.shape.prefix_tokens))
-            elif state.bias is None and not moved:
-                state = replace(state, x=run_whole(model, row.block, state.x, state.places))
             else:
-                normed = block.norm1(state.x)
-                out, *_ = attend(model, row.block, normed, weights="none", bias=state.bias, places=state.places)
-                state = replace(state, x=mlp(block, state.x + out))
-            if row.is_stage and state.sizes is not None and (proportional or self.masks):
-                bias = (state.sizes - 1) * MASKED if self.masks else state.sizes.log()
-                state = replace(state, bias=bias[:, None, None])
+                state = replace(state, x=self._whole_block(row.block, state, everywhere))
             if tokens:
                 trace.tokens[row.block] = state.x
-        trace.logits = model.forward_head(self._weighted(model.norm(state.x), state.sizes))
-        return trace
+        return state, trace
+
+    def _whole_block(self, index: int, state: State, everywhere: Places | None) -> Tensor:
+        """One block that removes nothing: timm's own, unless tokens count by size or have left their places."""
+        if state.bias is None and state.places is everywhere:
+            return run_whole(self.model, index, state.x, state.places)
+        block = self.model.blocks[index]
+        normed = block.norm1(state.x)
+        out, *_ = attend(self.model, index, normed, weights="none", bias=state.bias, places=state.places)
+        return mlp(block, state.x + out)
+
+    def _stage(
+        self, index: int, state: State, replay: Replay | None, observe: Observer | None
+    ) -> tuple[State, Decision]:
+        """One block that removes tokens."""
+        block, keep = self.model.blocks[index], self.budget.blocks[index].after
+        out, attention, keys, values = attend(
+            self.model,
+            index,
+            block.norm1(state.x),
+            weights=self._reads(index),
+            bias=state.bias,
+            places=state.places,
+        )
+        x = state.x + out
+        if self.budget.place == "after_block":
+            x = mlp(block, x)
+        if self.chooses(index):
+            where = (index, self.shape.depth)
+            evidence = Evidence(attention, keys, values, self.shape.prefix_tokens, self.shape.class_token, where)
+            if observe:
+                observe(index, evidence)
+            selection = self._choose(index, keep, state, evidence, replay)
+        else:
+            selection = Selection(None)
+        reduced = self._reduced(replace(state, x=x), selection, keep)
+        if self.budget.place == "before_mlp":
+            reduced = replace(reduced, x=mlp(block, reduced.x))
+        gap = torch.full_like(x[:, 0, 0], float("inf")) if selection.gap is None else selection.gap
+        return reduced, Decision(reduced.ids, merged_pairs(state.ids, selection), gap)
+
+    def _reads(self, index: int) -> Rows:
+        """The rows of a stage's attention matrix that its method needs."""
+        if not self.chooses(index):
+            return "none"
+        # Without a class token there is no first row to read.
+        return "all" if self.method.reads == "first" and not self.shape.class_token else self.method.reads
+
+    def _choose(self, index: int, keep: int, state: State, evidence: Evidence, replay: Replay | None) -> Selection:
+        """The method's selection, or the one that given decisions stand for."""
+        options, parameters = self.stage_options[index], self.method_parameters
+        if replay is None:
+            selection = self.method.select(evidence, keep, options, parameters)
+            merges, fuses = selection.merge is not None, selection.fused is not None
+            if (merges, fuses) != (self.merges(index), self.method.fuses(parameters)):
+                raise ValueError(f"{self.method.name}.select and its merge_rule or fuses disagree at block {index}")
+            return selection
+        wanted = replay.kept[index]
+        if bool((wanted[:, -1] == state.fresh).all()):
+            wanted = wanted[:, :-1]
+        kept = position_in(state.ids, wanted)
+        fused = self.method.fuse(evidence, kept, options, parameters)
+        if index not in replay.merged:
+            return Selection(kept, None, None, fused)
+        pairs = replay.merged[index]
+        active = (pairs >= 0).all(dim=1)
+        pairs = pairs.clamp_min(0)
+        source, target = position_in(state.ids, pairs // PACKED), position_in(wanted, pairs % PACKED)
+        rule = self.method.merge_rule(options, parameters, evidence.block)
+        assert rule is not None, f"block {index} merges nothing under this budget"
+        return Selection(kept, None, Merge(source, target, rule, active), fused)
+
+    def _reduced(self, state: State, selection: Selection, keep: int) -> State:
+        """The sequence that a selection leaves, and what later attention has to know of it, but for its places."""
+        x, ids, sizes = state.x, state.ids, state.sizes
+        if selection.kept is None:
+            x, ids, sizes = x[:, :keep], ids[:, :keep], None if sizes is None else sizes[:, :keep]
+        else:
+            x, sizes = reduce(x, sizes, selection)
+            ids = ids.gather(1, selection.kept)
+            if self.method.masks_duplicates:
+                sizes = first_of_each(ids, x.dtype)
+            if selection.fused is not None:
+                ids = torch.cat([ids, torch.full_like(ids[:, :1], state.fresh)], dim=1)
+        bias = None
+        if sizes is not None and self.method.masks_duplicates:
+            bias = ((sizes - 1) * MASKED)[:, None, None]
+        elif sizes is not None and self.method.proportional(self.method_parameters):
+            bias = sizes.log()[:, None, None]
+        return State(x, ids, state.fresh + 1, sizes, bias)
 
     def _weighted(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Tokens scaled so that their plain average, if the head takes one, is that of the patches behind them."""
@@ -261,94 +269,13 @@ class PrunedViT(nn.Module):
         share = sizes[:, prefix:] * ((x.shape[1] - prefix) / sizes[:, prefix:].sum(1, keepdim=True))
         return torch.cat([x[:, :prefix], x[:, prefix:] * share.unsqueeze(-1)], dim=1)
 
-    def _stage(
-        self,
-        block: Any,
-        state: State,
-        index: int,
-        keep: int,
-        trace: Trace,
-        replay: Replay | None,
-        fused_id: int,
-        observe: Observer | None,
-    ) -> State:
-        """One block that removes tokens; its decisions are noted in `trace`."""
-        method, options = get_method(self.budget.method), self.stage_options[index]
-        chooses = self.chooses(index)
-        weights: Rows = "none"
-        if chooses and method.NEEDS_ATTENTION:
-            weights = "first" if self.shape.class_token and getattr(method, "CLASS_ROW_ONLY", False) else "all"
-        out, attention, keys, values = attend(
-            self.model, index, block.norm1(state.x), weights=weights, bias=state.bias, places=state.places
-        )
-        x, ids, sizes = state.x + out, state.ids, state.sizes
-        if self.budget.place == "after_block":
-            x = mlp(block, x)
-        evidence = Evidence(
-            attention, keys, values, self.shape.prefix_tokens, self.shape.class_token, (index, self.shape.depth)
-        )
-        if observe and chooses:
-            observe(index, evidence)
-        if not chooses:
-            selection = Selection(None)
-        elif replay is None:
-            selection = method.select(evidence, keep, options, self.method_parameters)
-        else:
-            selection = self._follow(evidence, ids, index, replay, fused_id)
-        if selection.kept is None:
-            x, ids, sizes = x[:, :keep], ids[:, :keep], None if sizes is None else sizes[:, :keep]
-        else:
-            if selection.merge is not None:
-                trace.merged[index] = self._pairs(ids, selection)
-            x, sizes = reduce(x, sizes, selection)
-            ids = ids.gather(1, selection.kept)
-            if self.masks:  # a token that is kept twice stands side by side with itself; the first counts
-                first = torch.ones_like(ids[:, :1], dtype=torch.bool)
-                sizes = torch.cat([first, ids[:, 1:] != ids[:, :-1]], dim=1).to(x.dtype)
-            if selection.fused is not None:
-                ids = torch.cat([ids, torch.full_like(ids[:, :1], fused_id)], dim=1)
-        if self.budget.place == "before_mlp":
-            x = mlp(block, x)
-        trace.kept[index] = ids
-        trace.gap[index] = torch.full_like(x[:, 0, 0], float("inf")) if selection.gap is None else selection.gap
-        return State(x, ids, sizes, None)
-
-    @staticmethod
-    def _pairs(ids: Tensor, selection: Selection) -> Tensor:
-        """A selection's merges [batch, merged] in ids of the whole sequence."""
-        assert selection.kept is not None
-        assert selection.merge is not None
-        merge = selection.merge
-        pairs = pack(ids.gather(1, merge.source), ids.gather(1, selection.kept.gather(1, merge.target)))
-        return pairs if merge.active is None else torch.where(merge.active.unsqueeze(1), pairs, -1)
-
-    def _follow(self, evidence: Evidence, ids: Tensor, index: int, replay: Replay, fused_id: int) -> Selection:
-        """The selection that given decisions stand for."""
-        method, options = get_method(self.budget.method), self.stage_options[index]
-        wanted = replay.kept[index]
-        fused = None
-        if bool((wanted[:, -1] == fused_id).all()):
-            wanted = wanted[:, :-1]
-        kept = position_in(ids, wanted)
-        if hasattr(method, "fuse"):
-            fused = method.fuse(evidence, kept, options, self.method_parameters)
-        merge = None
-        if index in replay.merged:
-            pairs = replay.merged[index]
-            active = (pairs >= 0).all(dim=1)
-            pairs = pairs.clamp_min(0)
-            source, target = pairs // PACKED, pairs % PACKED
-            rule = method.merges(options, self.method_parameters, (index, self.shape.depth))
-            merge = Merge(position_in(ids, source), position_in(wanted, target), rule, active)
-        return Selection(kept, None, merge, fused)
-
 
 class WholeModel(nn.Module):
     """A model without a token plan, dense or slimmed, behind the interface of `PrunedViT`: timm's own forward."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.name, self.image_size = model_name(model), image_size(model)
 
     def output_names(self) -> list[str]:
@@ -359,6 +286,11 @@ class WholeModel(nn.Module):
         """Logits [batch, classes] of [batch, channels, height, width] images."""
         logits: Tensor = self.model(image)
         return logits
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """What timm's method of that name gives."""
+        features: Tensor = self.model.forward_features(image)
+        return features
 
     def trace(self, image: Tensor, replay: Replay | None = None, tokens: bool = False) -> Trace:
         """The logits; there are no decisions to return or to follow."""
@@ -371,49 +303,3 @@ Deployable = PrunedViT | WholeModel
 def deployable(model: nn.Module, budget: Budget | None, outputs: tuple[Output, ...] = ("logits",)) -> Deployable:
     """A model with its token plan, or as it is where there is none."""
     return WholeModel(model) if budget is None else PrunedViT(model, budget, outputs)
-
-
-def position_in(ids: Tensor, wanted: Tensor) -> Tensor:
-    """Positions [batch, n] of `wanted` [batch, n] among `ids` [batch, tokens]; 0 for one that is not there."""
-    return (ids.unsqueeze(1) == wanted.unsqueeze(2)).to(torch.uint8).argmax(2)
-
-
-class TorchRunner:
-    """A pruned (or, with a budget without stages, dense) model behind the runner interface.
-
-    Attributes:
-        name: shown in parity tables.
-        batch: images per call.
-    """
-
-    def __init__(self, pruned: Deployable, batch: int, name: str = "torch") -> None:
-        self.pruned, self.batch, self.name = pruned.eval(), batch, name
-
-    @torch.inference_mode()
-    def __call__(self, image: np.ndarray, decisions: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """Run [batch, 3, height, width] float32 images.
-
-        Args:
-            image: the images.
-            decisions: `kept_<block>` and `merged_<block>` to follow instead of deciding.
-
-        Returns:
-            logits, kept_<block> and merged_<block> (int32), and gap_<block>.
-        """
-        replay = None if decisions is None else replay_of(decisions)
-        trace = self.pruned.trace(torch.from_numpy(np.ascontiguousarray(image)), replay)
-        assert trace.logits is not None
-        result = {"logits": trace.logits.numpy()}
-        for kind in ("kept", "merged"):
-            found = getattr(trace, kind).items()
-            result |= {f"{kind}_{block}": ids.to(torch.int32).numpy() for block, ids in found}
-        return result | {f"gap_{block}": gap.numpy() for block, gap in trace.gap.items()}
-
-
-def replay_of(decisions: Mapping[str, np.ndarray]) -> Replay:
-    """Decisions by output name, as a runner returns them, in the form that `PrunedViT.trace` follows."""
-    parts: dict[str, dict[int, Tensor]] = {"kept": {}, "merged": {}}
-    for name, ids in decisions.items():
-        kind, _, block = name.partition("_")
-        parts[kind][int(block)] = torch.from_numpy(np.ascontiguousarray(ids)).long()
-    return Replay(**parts)

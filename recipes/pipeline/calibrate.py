@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...calibration.images.sources import ImageSource
-from ...calibration.tokens import scores as dense_decisions
+from ...calibration.tokens import budgets, solve
 from ...calibration.tokens.cost import LatencyModel, dense_plan, gmacs, model_macs
-from ...calibration.tokens.ppt_thresholds import calibrate_thresholds
 from ...calibration.tokens.presets import get_preset
-from ...calibration.tokens.rules import default_rule
+from ...calibration.tokens.rules import Rule, default_rule
+from ...calibration.tokens.scores import Decisions, gather, statistics
 from ...calibration.tokens.search import search
-from ...calibration.tokens.solve import from_counts, from_keep_rates, from_mass, from_preset, from_target, spread
+from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget, check_legal, read_budget, write_budget
-from ...exporter.pruning.methods import get_method
-from ...exporter.pruning.methods.base import check_method_options, parse_parameters
-from ...exporter.pruning.shape import describe
+from ...exporter.pruning.methods import DEFAULT, get_method
+from ...exporter.pruning.methods.base import Method
+from ...exporter.pruning.methods.options import check_budget, parse_parameters
+from ...exporter.pruning.plan import Preset
+from ...exporter.pruning.shape import ViTShape, describe
 from .listener import Listener
 from .provenance import provenance
 from .recipe import PruneSection, Recipe
@@ -27,7 +32,137 @@ if TYPE_CHECKING:
     from .view import View
 
 
-def target_macs(prune: PruneSection, dense: int, batch: int, stages: int) -> float:
+@dataclass(frozen=True)
+class Planning:
+    """What every way to a budget may look at.
+
+    Attributes:
+        prune: the recipe's section.
+        batch: of the graph.
+        model: the model whose tokens go, perhaps slimmed.
+        shape: of it.
+        dense_macs: multiply-accumulates of the model before it was slimmed.
+        source: calibration images; None where Python gave none.
+        folder: where the streamed scores go.
+        listener: hears progress.
+    """
+
+    prune: PruneSection
+    batch: int
+    model: Any
+    shape: ViTShape
+    dense_macs: int
+    source: ImageSource | None
+    folder: Path
+    listener: Listener
+
+    @property
+    def preset(self) -> Preset | None:
+        """The preset that the section names."""
+        return None if self.prune.preset is None else get_preset(self.prune.preset)
+
+    @property
+    def method(self) -> Method:
+        """The preset's method, else the section's, else the best measured."""
+        return get_method(self.preset.method if self.preset else self.prune.method or DEFAULT)
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """Of the method, every default spelled out; the section's stand over the preset's."""
+        given = dict(self.preset.parameters if self.preset else {}) | self.prune.parameters
+        return parse_parameters(self.method, given, "prune.parameters").model_dump(mode="json")
+
+    @cached_property
+    def rule(self) -> Rule:
+        """Where stages sit that the section does not place itself."""
+        prune = self.prune
+        return default_rule(
+            self.shape,
+            self.method.name,
+            self.parameters,
+            blocks=prune.blocks,
+            stages=prune.stages,
+            similar=prune.similar,
+            iterations=prune.iterations,
+            final=prune.final and prune.remove is None,
+        )
+
+    def images_for(self, what: str) -> ImageSource:
+        """The calibration images.
+
+        Raises:
+            InputError: there are none; `what` needs them.
+        """
+        if self.source is None:
+            raise InputError(f"{what} is decided on images: give images=, a folder or a loader")
+        return self.source
+
+    @cached_property
+    def scores(self) -> Decisions | None:
+        """The method's scores on the dense model; None where it has none, or there are no images."""
+        if not self.method.has_scores or self.source is None:
+            return None
+        path, progress = self.folder / "importance.npy", self.listener.progress
+        return gather(self.model, self.source, self.method.name, self.parameters, path, progress=progress)
+
+
+def from_preset(plan: Planning) -> Budget:
+    """A published configuration; parameters of the section stand over its own."""
+    assert plan.preset is not None
+    own = dict(plan.preset.parameters) | plan.prune.parameters
+    return budgets.from_preset(plan.shape, replace(plan.preset, parameters=own))
+
+
+def from_keep_rates(plan: Planning) -> Budget:
+    """Keep rates by block."""
+    rates, rule = plan.prune.keep_rates, plan.rule
+    assert rates is not None
+    similar = rule.stages[0].similar if rule.stages else 0.0
+    return budgets.from_keep_rates(plan.shape, plan.method.name, plan.parameters, rates, similar, rule.iterations)
+
+
+def from_counts(plan: Planning) -> Budget:
+    """Numbers of tokens that stages remove."""
+    counts, rule = plan.prune.remove, plan.rule
+    assert counts is not None
+    if isinstance(counts, int):
+        counts = budgets.spread(counts, plan.prune.inflection, len(rule.stages))
+    return budgets.from_counts(plan.shape, plan.method.name, plan.parameters, counts, rule)
+
+
+def from_mass(plan: Planning) -> Budget:
+    """The patches that hold a share of the importance."""
+    prune, name = plan.prune, plan.method.name
+    assert prune.mass is not None
+    plan.images_for("prune.mass")
+    if plan.scores is None:
+        raise InputError(f"prune.mass needs importance, which {name} does not have; give a target instead")
+    importance = plan.scores.importance
+    return solve.from_mass(plan.shape, name, plan.parameters, importance, prune.mass, prune.quantile, plan.rule)
+
+
+def from_target(plan: Planning) -> Budget:
+    """The largest budget within a cost, or what a search finds at that cost."""
+    macs = target_macs(plan.prune, plan.dense_macs, plan.batch)
+    ruled = solve.from_target(plan.shape, plan.method.name, plan.parameters, macs, plan.rule)
+    trials, seed = plan.prune.search.trials, plan.prune.search.seed
+    if not trials:
+        return ruled
+    found = search(plan.model, plan.images_for("prune.search"), ruled, macs, trials, seed, plan.listener.progress)
+    return found.budget.model_copy(update={"statistics": {"search": found.summary()}})
+
+
+# By the one key of `prune` that says how much goes; `budget`, a file, needs no planning.
+WAYS: Mapping[str, Callable[[Planning], Budget]] = {
+    "target": from_target,
+    "preset": from_preset,
+    "keep_rates": from_keep_rates,
+    "remove": from_counts,
+    "mass": from_mass,
+}
+
+
+def target_macs(prune: PruneSection, dense: int, batch: int) -> float:
     """The recipe's target as multiply-accumulates for one image; ratios are of the model as it came, not yet slimmed.
 
     Raises:
@@ -39,16 +174,18 @@ def target_macs(prune: PruneSection, dense: int, batch: int, stages: int) -> flo
     if prune.target.flops_ratio is not None:
         return prune.target.flops_ratio * dense
     assert prune.target.speedup is not None
-    return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup, stages) * dense
+    return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup) * dense
 
 
-def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, listener: Listener, dense: Any) -> Budget:
+def make_plan(
+    recipe: Recipe, model: Any, source: ImageSource | None, folder: Path, listener: Listener, dense: Any
+) -> Budget:
     """Decide a budget as the recipe says.
 
     Args:
         recipe: its `prune` and `export.batch`.
         model: the model whose tokens go, perhaps slimmed.
-        source: calibration images.
+        source: calibration images; None where Python gave none.
         folder: where the streamed scores go.
         listener: hears progress.
         dense: the model before it was slimmed, or `model` itself.
@@ -57,72 +194,39 @@ def make_plan(recipe: Recipe, model: Any, source: ImageSource, folder: Path, lis
         InputError: the section does not fit the model; naming the key.
     """
     assert recipe.prune is not None
-    prune, shape = recipe.prune, describe(model)
-    whole = describe(dense)
+    prune, shape, whole = recipe.prune, describe(model), describe(dense)
     dense_macs = model_macs(whole, dense_plan(whole))
     if prune.budget is not None:
-        budget = read_budget(prune.budget)
-        check_legal(
-            budget,
-            depth=shape.depth,
-            tokens=shape.tokens,
-            prefix_tokens=shape.prefix_tokens,
-            prefix_pooled=shape.prefix_pooled,
-            where=prune.budget,
-        )
-        method = get_method(budget.method)
-        check_method_options(budget, method.Parameters, method.StageOptions)
-        return budget.model_copy(update={"gmacs": gmacs(shape, budget, dense_macs), "model": shape.name})
-    preset = get_preset(prune.preset) if prune.preset is not None else None
-    method_name = preset.method if preset else prune.method
-    module = get_method(method_name)
-    parameters = dict(preset.parameters if preset else {}) | prune.parameters
-    parameters = parse_parameters(parameters, module.Parameters, "prune.parameters").model_dump(mode="json")
-    if prune.search.trials and parameters.get("quantile") is not None:
-        raise InputError("prune.search and parameters.quantile both decide; give one of them")
-    statistics: dict[str, Any] = {}
-    seen = None
-    if hasattr(module, "score"):
-        seen = dense_decisions.gather(
-            model, source, method_name, parameters, folder / "importance.npy", progress=listener.progress
-        )
-        statistics = dense_decisions.statistics(seen)
-    rule = default_rule(
-        shape,
-        method_name,
-        parameters,
-        blocks=prune.blocks,
-        stages=prune.stages,
-        similar=prune.similar,
-        iterations=prune.iterations,
-        final=prune.final and prune.remove is None,
-    )
-    if preset is not None:
-        budget = from_preset(shape, preset)
-    elif prune.keep_rates is not None:
-        budget = from_keep_rates(shape, method_name, parameters, prune.keep_rates, rule)
-    elif prune.remove is not None:
-        counts = prune.remove
-        if isinstance(counts, int):
-            counts = spread(counts, prune.inflection, len(rule.blocks))
-        budget = from_counts(shape, method_name, parameters, counts, rule)
-    elif prune.mass is not None:
-        if seen is None:
-            raise InputError(f"prune.mass needs importance, which {method_name} does not have; give a target instead")
-        budget = from_mass(shape, method_name, parameters, seen.importance, prune.mass, prune.quantile, rule)
-    else:
-        macs = target_macs(prune, dense_macs, recipe.export.batch, len(rule.blocks))
-        budget = from_target(shape, method_name, parameters, macs, rule)
-        if prune.search.trials:
-            found = search(model, source, budget, macs, prune.search.trials, prune.search.seed, listener.progress)
-            budget = found.budget
-            statistics["search"] = found.summary()
-    quantile = budget.parameters.get("quantile")
-    if quantile is not None and method_name == "ppt":
-        budget = calibrate_thresholds(model, budget, source, quantile, progress=listener.progress)
-        statistics |= budget.statistics
+        return _from_file(prune.budget, shape, dense_macs)
+    plan = Planning(prune, recipe.export.batch, model, shape, dense_macs, source, folder, listener)
+    way = next(make for key, make in WAYS.items() if getattr(prune, key) is not None)
+    threshold = plan.method.threshold
+    if prune.search.trials and threshold is not None and plan.parameters[threshold.quantile] is not None:
+        raise InputError(f"prune.search and parameters.{threshold.quantile} both decide; give one of them")
+    budget = way(plan)
+    quantile = wanted_quantile(budget)
+    if quantile is not None:
+        images = plan.images_for("parameters.quantile")
+        budget = calibrate_thresholds(model, budget, images, quantile, progress=listener.progress)
+    check_budget(plan.method, budget)
+    seen = {} if plan.scores is None else statistics(plan.scores)
     costs, origin = gmacs(shape, budget, dense_macs), provenance(model, source, prune=prune)
-    return budget.model_copy(update={"gmacs": costs, "statistics": statistics, "provenance": origin})
+    return budget.model_copy(update={"gmacs": costs, "statistics": seen | budget.statistics, "provenance": origin})
+
+
+def _from_file(path: str, shape: ViTShape, dense_macs: int) -> Budget:
+    """A budget that is given, checked against the model and its method."""
+    budget = read_budget(path)
+    check_legal(
+        budget,
+        depth=shape.depth,
+        tokens=shape.tokens,
+        prefix_tokens=shape.prefix_tokens,
+        prefix_pooled=shape.prefix_pooled,
+        where=path,
+    )
+    check_budget(get_method(budget.method), budget)
+    return budget.model_copy(update={"gmacs": gmacs(shape, budget, dense_macs), "model": shape.name})
 
 
 class Calibrate(Stage):

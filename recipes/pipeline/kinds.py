@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...exporter.pruning.budget import Budget, read_budget
+from ...exporter.pruning.methods import FLOOR
 
 if TYPE_CHECKING:
     from .view import View
@@ -27,7 +28,7 @@ def without_stages(budget: Budget) -> Budget:
 def sliced(budget: Budget) -> Budget:
     """The same token counts by slicing the first tokens: the least time that the plan can take."""
     rows = [type(row)(block=row.block, before=row.before, after=row.after) for row in budget.blocks]
-    return budget.model_copy(update={"method": "slice", "parameters": {"place": budget.place}, "blocks": tuple(rows)})
+    return budget.model_copy(update={"method": FLOOR, "parameters": {"place": budget.place}, "blocks": tuple(rows)})
 
 
 def budget_of_kind(kind: str, budget: Budget | None) -> Budget | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...calibration.tokens.cost import dense_plan, model_macs
 from ...exporter.pruning.load import create_model
+from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import describe
 
 _TEMPLATE = """# {name}: {depth} blocks, {tokens} tokens, {dense:.2f} GMACs dense. Keys left out keep their default.
@@ -16,7 +17,7 @@ images:
   count: 64                   # spread evenly over the folder; what is left over measures agreement
 
 prune:
-  method: zero_tprune
+  method: {method}          # see `vitrim methods`
   target: {{gflops: {target:.2f}}}      # or flops_ratio: 0.65, or speedup: 1.5; or a preset, keep_rates, mass, budget
   # blocks: {blocks}         # where tokens go; null lets the rule decide
   # search: {{trials: 100}}     # Monte-Carlo search on the images, a few minutes
@@ -41,5 +42,11 @@ def new_recipe(name: str) -> str:
     dense = model_macs(shape, dense_plan(shape)) / 1e9
     blocks = [shape.depth * (index + 1) // 4 for index in range(3)]
     return _TEMPLATE.format(
-        name=name, depth=shape.depth, tokens=shape.tokens, dense=dense, target=0.65 * dense, blocks=blocks
+        name=name,
+        depth=shape.depth,
+        tokens=shape.tokens,
+        dense=dense,
+        method=DEFAULT,
+        target=0.65 * dense,
+        blocks=blocks,
     )

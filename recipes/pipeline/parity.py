@@ -14,7 +14,8 @@ from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.passes.table import rewrite
 from ...exporter.graph.trace import trace
 from ...exporter.pruning.budget import Budget
-from ...exporter.pruning.vit import PrunedViT, TorchRunner, deployable
+from ...exporter.pruning.torch_runner import TorchRunner
+from ...exporter.pruning.vit import PrunedViT, deployable
 from ...exporter.runtime.parity import Replay, Rung, close, compare, describe_failure, exact, ladder, stage_names
 from ...exporter.runtime.runners import OrtRunner, Outputs, run_all, runner_for
 from .golden import ends_of, golden_of, on_images

@@ -22,18 +22,17 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def provenance(model: Any, source: ImageSource, **section: Section) -> dict[str, Any]:
+def provenance(model: Any, source: ImageSource | None, **section: Section) -> dict[str, Any]:
     """What a plan was decided on.
 
     Args:
         model: the model that was looked at.
-        source: the calibration images.
+        source: the calibration images; None: it needed none.
         section: the recipe's section that decided, by its name.
     """
     return {
         "model_sha256": fingerprint(model),
-        "images_sha256": source.fingerprint(),
-        "images": len(source),
+        **({} if source is None else {"images_sha256": source.fingerprint(), "images": len(source)}),
         **{name: value.model_dump(mode="json", exclude_defaults=True) for name, value in section.items()},
         "versions": versions(),
     }

@@ -113,7 +113,9 @@ class PruneSection(Section):
 
     ways = ("target", "preset", "keep_rates", "remove", "mass", "budget", "given")
 
-    method: str = Field(default="zero_tprune", description="Pruning method.")
+    method: str | None = Field(
+        default=None, description="Pruning method; null: the preset's, or else the best measured, see `vitrim methods`."
+    )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="The method's parameters, see docs/methods.md."
     )

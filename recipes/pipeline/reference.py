@@ -13,7 +13,8 @@ from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.gates import gated
 from ...exporter.pruning.reference import drop_tokens
 from ...exporter.pruning.slim import blocks_of, hard_gates, slim
-from ...exporter.pruning.vit import PrunedViT, TorchRunner, deployable, replay_of
+from ...exporter.pruning.torch_runner import TorchRunner, replay_of
+from ...exporter.pruning.vit import PrunedViT, deployable
 from ...exporter.pruning.widths import Widths, read_widths
 from ...exporter.runtime.parity import stage_names
 from ...exporter.runtime.runners import Outputs, run_all

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers import budget_for, small_vit
 
+from vitrim import api
+from vitrim.calibration.tokens.cost import dense_plan, model_macs
+from vitrim.calibration.tokens.rules import default_rule
+from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.core.targets import HARDWARE, INTEGER_OPERATORS, TARGETS
 from vitrim.exporter.pruning import methods
+from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.vit import PrunedViT
 
 LOWERED = ("LayerNormalization", "Gelu", "Attention", "RMSNormalization")
@@ -25,19 +32,24 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
-def test_the_contributed_method_works_with_one_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contributed_method_works_with_its_class_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     code = blocks("CONTRIBUTING.md", "python")[0]
     assert len(code.splitlines()) <= 30
-    module = types.ModuleType(f"{methods.__name__}.longest_values")
+    module = types.ModuleType("longest_values")
     exec(compile(code, "CONTRIBUTING.md", "exec"), module.__dict__)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(methods.METHODS, "longest_values", ("longest_values", "the longest values"))
+    monkeypatch.setitem(methods.METHODS, "longest_values", module.LongestValues())
     model = small_vit()
     pruned = PrunedViT(model, budget_for(model, {1: 9, 2: 5}, "longest_values"))
     with torch.inference_mode():
         trace = pruned.trace(torch.randn(2, 3, 64, 64))
     assert trace.kept[2].shape == (2, 5)
     assert float(trace.gap[1].min()) >= 0
+    shape = describe(model)
+    macs = 0.7 * model_macs(shape, dense_plan(shape))
+    budget = from_target(shape, "longest_values", {}, macs, default_rule(shape, "longest_values", {}))
+    assert 0.65 * budget.gmacs["dense"] < budget.gmacs["pruned"] <= macs / 1e9
+    (entry,) = [row for row in api.methods() if row["name"] == "longest_values"]
+    assert (entry["about"], entry["merges"]) == ("the patches with the longest values stay", False)
 
 
 def test_readme_commands_run(tmp_path: Path) -> None:
@@ -93,6 +105,41 @@ def test_the_page_of_targets_is_the_table_of_data() -> None:
         assert name == "fp32" or f"| {name} | {least[0]}.{least[1]} |" in page
     assert all(f"`{op}`" in page for op in INTEGER_OPERATORS)
     assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in ("trt-10.16", "jetpack-7.2"))
+
+
+def section(page: str, heading: str) -> str:
+    """The text under a second-level heading."""
+    found = re.search(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    assert found, f"docs/methods.md lacks the heading\n## {heading}"
+    return found[1]
+
+
+def key_rows(fields: list[dict[str, Any]]) -> list[str]:
+    """Lines of a table of parameters."""
+    return [
+        f"| `{field['name']}` | {field['values']} | `{json.dumps(field['default'])}` | {field['meaning']} |"
+        for field in fields
+    ]
+
+
+def test_the_page_of_methods_is_what_their_classes_say() -> None:
+    page, listed = (ROOT / "docs" / "methods.md").read_text(), api.methods()
+    common = [field for field in listed[0]["parameters"] if all(field in row["parameters"] for row in listed)]
+    wanted = [("Methods", line) for line in key_rows(common)]
+    for row in listed:
+        name, tokens = row["name"], "merged" if row["merges"] else "dropped"
+        wanted.append(("Methods", f"| [`{name}`](#{name}) | {tokens} | {row['about']} | {row['paper'] or '-'} |"))
+        own = [field for field in row["parameters"] if field not in common]
+        wanted += [(name, line) for line in key_rows(own + row["stage"])]
+    for where, line in wanted:
+        part = page.partition("\n## ")[0] if where == "Methods" else section(page, where)
+        assert line in part.splitlines(), f"docs/methods.md lacks under {where} the line\n{line}"
+    for row in listed:
+        text = section(page, row["name"])
+        assert all(f"`{preset}`" in text for preset in row["presets"])
+        stated = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+        assert set(stated) <= {field["name"] for field in row["parameters"] + row["stage"]}  # and nothing that is gone
+    assert f"a recipe gets `{methods.DEFAULT}`" in page
 
 
 def test_no_machine_path_is_published() -> None:

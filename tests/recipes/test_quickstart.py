@@ -57,7 +57,8 @@ def test_other_sizes(size: int) -> None:
 
 def test_importance_matters_on_it() -> None:
     """Few patches decide: of 196, the 12 best by score hurt less than 12 random ones do on average."""
-    from vitrim.calibration.tokens.solve import Stage, make_budget
+    from vitrim.calibration.tokens.budgets import make_budget
+    from vitrim.exporter.pruning.plan import StagePlan
     from vitrim.exporter.pruning.shape import describe
     from vitrim.exporter.pruning.vit import PrunedViT
     from vitrim.recipes.quickstart.train import as_input
@@ -67,7 +68,7 @@ def test_importance_matters_on_it() -> None:
     pixels, labels = make_images(300, 11)
 
     def accuracy(method: str, **options: int) -> float:
-        budget = make_budget(shape, method, {}, [Stage(1, 12, options)])
+        budget = make_budget(shape, method, {}, [StagePlan(1, 12, options=options)])
         with torch.inference_mode():
             logits = PrunedViT(model, budget)(as_input(pixels))
         assert isinstance(logits, torch.Tensor)

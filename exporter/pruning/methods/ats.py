@@ -10,19 +10,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Evidence, NoStageOptions, PlaceOnly, Scores, Selection, ascending
+from .base import Evidence, Method, Scores, Selection
 from .ppt import significance
-
-NEEDS_ATTENTION = True
-CLASS_ROW_ONLY = True
-MASKS_DUPLICATES = True
-Parameters = PlaceOnly
-StageOptions = NoStageOptions
+from .ranking import ascending
 
 
-def score(evidence: Evidence, parameters: PlaceOnly) -> Scores:
-    """Class attention times value norm, as in PPT."""
-    return Scores(significance(evidence))
+class ATS(Method):
+    """Sample tokens along the running sum of their significance."""
+
+    name = "ats"
+    about = "tokens sampled along the running sum of their significance, duplicates masked"
+    paper = "ATS, ECCV 2022, arXiv 2111.15667"
+    reads = "first"
+    masks_duplicates = True
+
+    def score(self, evidence: Evidence, parameters: Method.Parameters) -> Scores:
+        """Class attention times value norm, as in PPT."""
+        return Scores(significance(evidence))
+
+    def select(
+        self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Method.Parameters
+    ) -> Selection:
+        """The token nearest to every level of the running sum, in order of place; duplicates stand side by side."""
+        prefix, count = evidence.prefix, keep - evidence.prefix
+        shares = significance(evidence)
+        ranked = shares.topk(shares.shape[1], dim=1, largest=False, sorted=True)
+        sums = cumulative(ranked.values)
+        distance = (sample_levels(sums, count).unsqueeze(2) - sums.unsqueeze(1)).abs()  # [batch, levels, patches]
+        places = distance.argmin(dim=2)
+        kept = ascending(ranked.indices.gather(1, places)) + prefix
+        front = torch.arange(prefix, device=kept.device).expand(kept.shape[0], -1)
+        return Selection(torch.cat([front, kept], dim=1), sampling_gap(ranked.values, distance, places))
 
 
 def cumulative(shares: Tensor) -> Tensor:
@@ -37,19 +55,6 @@ def sample_levels(sums: Tensor, count: int) -> Tensor:
     lowest = torch.where(sums > 0, sums, 1.0).amin(dim=1, keepdim=True)
     steps = torch.linspace(0, 1, count, dtype=sums.dtype, device=sums.device) if count > 1 else torch.ones(1)
     return lowest + (1 - lowest) * steps
-
-
-def select(evidence: Evidence, keep: int, options: NoStageOptions, parameters: PlaceOnly) -> Selection:
-    """The token nearest to every level of the running sum, in the sequence's order; duplicates stand side by side."""
-    prefix, count = evidence.prefix, keep - evidence.prefix
-    shares = significance(evidence)
-    ranked = shares.topk(shares.shape[1], dim=1, largest=False, sorted=True)
-    sums = cumulative(ranked.values)
-    distance = (sample_levels(sums, count).unsqueeze(2) - sums.unsqueeze(1)).abs()  # [batch, levels, patches]
-    places = distance.argmin(dim=2)
-    kept = ascending(ranked.indices.gather(1, places)) + prefix
-    front = torch.arange(prefix, device=kept.device).expand(kept.shape[0], -1)
-    return Selection(torch.cat([front, kept], dim=1), sampling_gap(ranked.values, distance, places))
 
 
 def sampling_gap(ranked: Tensor, distance: Tensor, places: Tensor) -> Tensor:

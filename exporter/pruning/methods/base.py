@@ -1,16 +1,20 @@
-"""What a pruning stage sees and what it answers: plain values between a method and the pruned model."""
+"""What a pruning method is, what a stage shows it, and what it answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ...core.errors import InputError
-from ..budget import BlockTokens, Budget, Place, first_problem
+from ..budget import Place
+from ..plan import Preset
+from .declared import check_class
+
+Reads = Literal["none", "first", "all"]
+MergeRule = Literal["mean", "longest"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,17 @@ class Evidence:
     class_token: bool
     block: tuple[int, int] = (0, 1)
 
+    @property
+    def matrix(self) -> Tensor:
+        """The attention of a method that declares which of it it reads.
+
+        Raises:
+            ValueError: it declares none.
+        """
+        if self.attention is None:
+            raise ValueError("the method reads the attention matrix, so its class must say reads = 'first' or 'all'")
+        return self.attention
+
 
 @dataclass(frozen=True)
 class Merge:
@@ -49,7 +64,7 @@ class Merge:
 
     source: Tensor
     target: Tensor
-    rule: Literal["mean", "longest"] = "mean"
+    rule: MergeRule = "mean"
     active: Tensor | None = None
 
 
@@ -85,102 +100,176 @@ class Scores:
     notes: dict[str, Tensor] = field(default_factory=dict)
 
 
-class NoStageOptions(BaseModel):
-    """Options of a method whose stages have none."""
+@dataclass(frozen=True)
+class Placement:
+    """Where stages go when a recipe leaves it open, and how they share the removal.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PlaceOnly(BaseModel):
-    """Parameters of a method that has only a place."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    place: Place = "before_mlp"
-
-
-def need_attention(evidence: Evidence) -> Tensor:
-    """The attention matrix of a method that declares `NEEDS_ATTENTION`."""
-    if evidence.attention is None:
-        raise ValueError("this method needs the attention matrix; its module must say NEEDS_ATTENTION = True")
-    return evidence.attention
-
-
-def relative_gap(scores: Tensor, cut: int) -> Tensor:
-    """Relative distance between the `cut`-th and the next of descending scores.
-
-    Args:
-        scores: [batch, n], sorted in descending order.
-        cut: how many stay on the upper side; 0 or n mean that nothing is cut.
-
-    Returns:
-        [batch] float32, infinity where nothing is cut.
+    Attributes:
+        at: as shares of the depth, or in every block; None: where `vitrim.calibration.tokens.rules` places them.
+        sized_by: `rates`: a stage keeps a share of its patches; `counts`: it removes a number of them.
     """
-    if not 0 < cut < scores.shape[1]:
-        return torch.full_like(scores[:, 0], float("inf"))
-    above, below = scores[:, cut - 1], scores[:, cut]
-    return (above - below) / above.abs().clamp_min(1e-12)
+
+    at: tuple[float, ...] | Literal["every block"] | None = None
+    sized_by: Literal["rates", "counts"] = "rates"
+
+    def blocks(self, depth: int) -> tuple[int, ...] | None:
+        """The blocks in a model of some depth; None where the method does not say."""
+        if self.at == "every block":
+            return tuple(range(depth))
+        return None if self.at is None else tuple(sorted({int(share * depth + 1e-9) for share in self.at}))
 
 
-def keep_top_tokens(scores: Tensor, keep: int) -> Tensor:
-    """Positions of the `keep` best tokens in ascending order.
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold of every stage that calibration can set: a quantile over images of the method's `statistic`.
 
-    Ascending order makes what follows independent of how near-ties were ranked.
-
-    Args:
-        scores: [batch, tokens]; prefix tokens must have been set above every patch.
-
-    Returns:
-        [batch, keep] int64.
+    Attributes:
+        option: key of the stage's row that it goes to.
+        quantile: parameter with the share of the images that lies below; null in it: nothing is calibrated.
+        measures: what the statistic is, in a word.
     """
-    return ascending(scores.topk(keep, dim=1).indices)
+
+    option: str
+    quantile: str
+    measures: str
 
 
-def ascending(positions: Tensor) -> Tensor:
-    """[batch, n] positions in ascending order.
+class Method:
+    """A pruning method. It has no state; `METHODS` holds one instance of every class.
 
-    They are sorted as float32, exact far beyond any token count: TensorRT before 10 has no TopK on integers.
+    A class says what differs from what stands here. What it says is checked when it is made, so a misspelt name or a
+    wrong type fails at import.
+
+    Attributes:
+        name: as budgets and recipes have it.
+        about: what it does, in a line.
+        paper: where it is described, with the section; empty: nowhere else.
+        reads: rows of the attention matrix that a stage needs: `none`, the `first` (the class token's; a model without
+            a class token hands out all), or `all`.
+        masks_duplicates: whether a stage may keep a token twice; the second is masked in all that follows.
+        by_similarity: whether a share of a stage's removal can go by similarity: `StageOptions.similar` patches.
+        rounds_up: whether keep rates given by hand round up.
+        placement: where stages go and how they are sized.
+        threshold: what calibration can set by a quantile of `statistic`; None: nothing.
+        presets: published configurations.
     """
-    return positions.float().topk(positions.shape[1], dim=1, largest=False, sorted=True).values.long()
 
+    name: ClassVar[str]
+    about: ClassVar[str]
+    paper: ClassVar[str] = ""
+    reads: ClassVar[Reads] = "none"
+    masks_duplicates: ClassVar[bool] = False
+    by_similarity: ClassVar[bool] = False
+    rounds_up: ClassVar[bool] = False
+    placement: ClassVar[Placement] = Placement()
+    threshold: ClassVar[Threshold | None] = None
+    presets: ClassVar[tuple[Preset, ...]] = ()
 
-def keep_top_patches(scores: Tensor, patches: int, prefix: int) -> Tensor:
-    """Positions of the `patches` best patches in ascending order, all prefix tokens in front.
+    class Parameters(BaseModel):
+        """What a budget may say that holds for all stages; every field has a default and a description."""
 
-    Args:
-        scores: [batch, patch tokens].
+        model_config = ConfigDict(extra="forbid", frozen=True)
 
-    Returns:
-        [batch, prefix + patches] int64.
-    """
-    front = torch.arange(prefix, device=scores.device).expand(scores.shape[0], -1)
-    return torch.cat([front, keep_top_tokens(scores, patches) + prefix], dim=1)
+        place: Place = Field(
+            default="before_mlp", description="where in a block tokens go: between attention and MLP, or at its end"
+        )
 
+    class StageOptions(BaseModel):
+        """What one stage's row may say; every field has a default and a description."""
 
-def check_method_options(budget: Budget, parameters: type[BaseModel], options: type[BaseModel]) -> None:
-    """Validate a budget's parameters and stage rows with the method's own models.
+        model_config = ConfigDict(extra="forbid", frozen=True)
 
-    Raises:
-        InputError: with the key, what was found and what is allowed.
-    """
-    parse_parameters(budget.parameters, parameters, "parameters")
-    for row in budget.stages:
-        parse_stage(row, options)
+    def __init_subclass__(cls) -> None:
+        """Check what a method says of itself.
 
+        Raises:
+            TypeError: naming the class, the attribute and what is wrong with it.
+        """
+        super().__init_subclass__()
+        check_class(cls, Method)
 
-def parse_parameters(data: dict[str, object], model: type[BaseModel], where: str) -> BaseModel:
-    """Validate a method's parameters."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        allowed = ", ".join(model.model_fields) or "none"
-        raise InputError(f"{where}.{first_problem(error)} (known keys: {allowed})") from error
+    def select(self, evidence: Evidence, keep: int, options: Any, parameters: Any) -> Selection:
+        """Which tokens stay at a stage; every method has its own.
 
+        Args:
+            evidence: of the block.
+            keep: tokens after the stage, prefix and fused ones included.
+            options: the stage's `StageOptions`.
+            parameters: the method's `Parameters`.
+        """
+        raise NotImplementedError(f"{self.name} has no select")
 
-def parse_stage(row: BlockTokens, model: type[BaseModel]) -> BaseModel:
-    """Validate a stage row's own keys."""
-    try:
-        return model.model_validate(row.options)
-    except ValidationError as error:
-        allowed = ", ".join(model.model_fields) or "none"
-        raise InputError(f"blocks[{row.block}].{first_problem(error)} (known keys: {allowed})") from error
+    def score(self, evidence: Evidence, parameters: Any) -> Scores:
+        """How the patches of a block of the dense model are judged, for calibration; see `has_scores`."""
+        raise NotImplementedError(f"{self.name} has no scores")
+
+    def statistic(self, evidence: Evidence, parameters: Any) -> Tensor:
+        """What a stage compares with its threshold, [batch]; of methods that have a `threshold`."""
+        raise NotImplementedError(f"{self.name} has no threshold")
+
+    def stage_options(self, patches: int, kept: int, similar: float, iterations: int | None) -> dict[str, Any]:
+        """What a rule writes into the row of a stage.
+
+        Args:
+            patches: before the stage.
+            kept: patches after it.
+            similar: share of the removal that goes by similarity.
+            iterations: rounds of scoring; None takes the method's default.
+        """
+        return {}
+
+    def largest_removal(self, tokens: int, prefix: int) -> int:
+        """How many of some tokens one stage can remove."""
+        return tokens - prefix
+
+    def check_stage(self, before: int, keep: int, prefix: int, options: Any, parameters: Any, where: str) -> None:
+        """Refuse a stage that the method cannot fill; not asked where no patch stays.
+
+        Raises:
+            InputError: naming the row, the value and the limit.
+        """
+        most = self.largest_removal(before, prefix)
+        if before - keep > most:
+            raise InputError(
+                f"{where} removes {before - keep} of {before} tokens, but one stage of {self.name} removes at most "
+                f"{most}; keep at least {before - most}"
+            )
+
+    def merge_rule(self, options: Any, parameters: Any, block: tuple[int, int]) -> MergeRule | None:
+        """How a stage merges what goes into what stays; None: it only drops.
+
+        Args:
+            block: (0-based block, blocks of the model).
+        """
+        return None
+
+    def proportional(self, parameters: Any) -> bool:
+        """Whether a token counts by its size in later attention, by log(size) on its logits."""
+        return False
+
+    def fuses(self, parameters: Any) -> bool:
+        """Whether every stage sums what goes into one more token."""
+        return False
+
+    def fuse(self, evidence: Evidence, kept: Tensor, options: Any, parameters: Any) -> Tensor | None:
+        """Weights [batch, tokens] of that token, from what is not at `kept`; None: there is none."""
+        return None
+
+    def scoring_macs(self, before: int, prefix: int, heads: int, head_dim: int, options: Any) -> int:
+        """Multiply-accumulates that a stage adds to the model's own, for one image.
+
+        Args:
+            before: tokens that enter it.
+            heads, head_dim: of its block.
+        """
+        return 0
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the method can judge the patches of a dense model."""
+        return type(self).score is not Method.score
+
+    @property
+    def merges(self) -> bool:
+        """Whether tokens merge; else all that goes is dropped, or fused into one."""
+        return type(self).merge_rule is not Method.merge_rule

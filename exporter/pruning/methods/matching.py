@@ -9,28 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...core.errors import InputError
-from .base import Merge, ascending, relative_gap
+from .base import Merge
+from .ranking import ascending, relative_gap
 
 
 def largest_reduction(tokens: int, prefix: int) -> int:
     """How many tokens one matching can remove: every patch of group A, as long as group B has one."""
     patches_of_a = (tokens - prefix + (1 if prefix % 2 == 0 else 0)) // 2
     return patches_of_a if tokens - prefix > patches_of_a else max(patches_of_a - 1, 0)
-
-
-def check_reduction(before: int, keep: int, prefix: int, where: str) -> None:
-    """Refuse a stage that one matching cannot fill.
-
-    Raises:
-        InputError: naming the row, the value and the limit.
-    """
-    limit = largest_reduction(before, prefix)
-    if before - keep > limit:
-        raise InputError(
-            f"{where} removes {before - keep} of {before} tokens, but one matching merges at most {limit}; "
-            f"keep at least {before - limit}"
-        )
 
 
 def match_tokens(

@@ -9,52 +9,23 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from ...core.errors import InputError
-from ..budget import Place
-from .base import Evidence, Merge, Scores, Selection, need_attention, relative_gap
-from .matching import check_reduction, match_tokens
+from ..plan import Preset, StagePlan
+from .base import Evidence, Merge, MergeRule, Method, Placement, Scores, Selection, Threshold
+from .matching import largest_reduction, match_tokens
+from .ranking import relative_gap
 
-NEEDS_ATTENTION = True
-CLASS_ROW_ONLY = True
 PUBLISHED_THRESHOLD = 7e-5  # DeiT-S off the shelf, the only one published
-
-
-class Parameters(BaseModel):
-    """Parameters that hold for all stages.
-
-    Attributes:
-        place: `before_mlp` is the paper's.
-        proportional: add log(size) to the attention logits.
-        threshold: an image whose significance varies less than this pools, else it prunes.
-        quantile: share of the calibration images that is to pool: each stage's row gets its own threshold; null takes
-            `threshold`.
-        policy: `adaptive` is PPT; `pool` and `prune` fix the policy and drop the other branch, which is a variant.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    place: Place = "before_mlp"
-    proportional: bool = True
-    threshold: float = Field(default=PUBLISHED_THRESHOLD, ge=0)
-    quantile: float | None = Field(default=None, ge=0, le=1)
-    policy: Literal["adaptive", "pool", "prune"] = "adaptive"
-
-
-class StageOptions(BaseModel):
-    """What one stage's row may say; null takes the method's parameter.
-
-    Attributes:
-        threshold: variance below which an image pools.
-        policy: as in `Parameters`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    threshold: float | None = Field(default=None, ge=0)
-    policy: Literal["adaptive", "pool", "prune"] | None = None
+PUBLISHED = Preset(
+    "ppt-50",
+    "ppt",
+    "PPT, 50 tokens at blocks 3, 6, 9, threshold 7e-05 (published for DeiT-S at r = 50)",
+    tuple(StagePlan(block, remove=50) for block in (3, 6, 9)),
+    {"threshold": PUBLISHED_THRESHOLD},
+)
 
 
 def significance(evidence: Evidence) -> Tensor:
@@ -65,7 +36,7 @@ def significance(evidence: Evidence) -> Tensor:
     Returns:
         [batch, patches], rows sum to 1.
     """
-    attention, prefix = need_attention(evidence), evidence.prefix
+    attention, prefix = evidence.matrix, evidence.prefix
     row = attention[:, :, 0] if evidence.class_token else attention.mean(2)
     length = evidence.values.transpose(1, 2).flatten(2).norm(dim=-1)  # over all heads, as the tokens lie in memory
     raw = (row.sum(1) * length)[:, prefix:]
@@ -78,47 +49,100 @@ def share_variance(shares: Tensor) -> Tensor:
     return (shares.square().sum(1) - 1 / patches) / (patches - 1)
 
 
-def score(evidence: Evidence, parameters: Parameters) -> Scores:
-    """Significance of the patches of a block of the dense model, and its unbiased variance."""
-    shares = significance(evidence)
-    return Scores(shares, {"variance": share_variance(shares)})
+class PPT(Method):
+    """Prune peaked images by significance, pool even ones by similarity."""
 
+    name = "ppt"
+    about = "every image drops or averages, by how peaked its significance is"
+    paper = "PPT, arXiv 2310.01812, section 3"
+    reads = "first"
+    placement = Placement(at=(0.25, 0.5, 0.75), sized_by="counts")
+    threshold = Threshold(option="threshold", quantile="quantile", measures="variance")
+    presets = (PUBLISHED,)
 
-def check_stage(before: int, keep: int, prefix: int, options: StageOptions, parameters: Parameters, where: str) -> None:
-    """Refuse a stage that removes more than one matching can, or whose calibrated threshold is missing."""
-    check_reduction(before, keep, prefix, where)
-    if parameters.quantile is not None and options.threshold is None:
-        raise InputError(f"{where} has no threshold, but parameters.quantile is set: `vitrim calibrate` writes them")
+    class Parameters(Method.Parameters):
+        """Parameters of PPT; `before_mlp` is the paper's place."""
 
+        proportional: bool = Field(default=True, description="add log(size) to the attention logits")
+        threshold: float = Field(
+            default=PUBLISHED_THRESHOLD,
+            ge=0,
+            description="an image whose significance varies less than this pools, else it prunes",
+        )
+        quantile: float | None = Field(
+            default=None,
+            ge=0,
+            le=1,
+            description="share of the calibration images that is to pool: each stage's row gets its own threshold; "
+            "null takes `threshold`",
+        )
+        policy: Literal["adaptive", "pool", "prune"] = Field(
+            default="adaptive",
+            description="adaptive is PPT; pool and prune fix the policy and drop the other branch, which is a variant",
+        )
 
-def merges(options: StageOptions, parameters: Parameters, block: tuple[int, int]) -> str | None:
-    """The pool branch averages by size."""
-    return None if (options.policy or parameters.policy) == "prune" else "mean"
+    class StageOptions(Method.StageOptions):
+        """What one stage's row may say; null takes the method's parameter."""
 
+        threshold: float | None = Field(default=None, ge=0, description="variance below which an image pools")
+        policy: Literal["adaptive", "pool", "prune"] | None = Field(
+            default=None, description="as the parameter, for this stage"
+        )
 
-def select(evidence: Evidence, keep: int, options: StageOptions, parameters: Parameters) -> Selection:
-    """Prune by significance or pool by similarity, each image by its variance (section 3.2).
+    def score(self, evidence: Evidence, parameters: Parameters) -> Scores:
+        """Significance of the patches of a block of the dense model, and its unbiased variance."""
+        shares = significance(evidence)
+        return Scores(shares, {"variance": share_variance(shares)})
 
-    The order of the tokens is part of the method, as the next matching pairs by position: descending significance
-    after pruning, ToMe's after pooling.
-    """
-    policy = options.policy or parameters.policy
-    threshold = parameters.threshold if options.threshold is None else options.threshold
-    prefix, reduction = evidence.prefix, evidence.keys.shape[2] - keep
-    if policy == "pool":
-        pooled, merge, gap = match_tokens(evidence.keys.mean(1), prefix, reduction)
-        return Selection(pooled, gap, merge)
-    shares = significance(evidence)
-    best = shares.topk(keep - prefix, dim=1).indices + prefix
-    pruned = torch.cat([torch.arange(prefix, device=best.device).expand(best.shape[0], -1), best], dim=1)
-    ranked = shares.sort(dim=1, descending=True).values
-    prune_gap = relative_gap(ranked, keep - prefix)
-    if policy == "prune":
-        return Selection(pruned, prune_gap)
-    pooled, merge, pool_gap = match_tokens(evidence.keys.mean(1), prefix, reduction)
-    variance = share_variance(shares)
-    pools = variance < threshold
-    policy_gap = (variance - threshold).abs() / variance.clamp_min(1e-30)
-    gap = torch.minimum(torch.where(pools, pool_gap, prune_gap), policy_gap)
-    kept = torch.where(pools.unsqueeze(1), pooled, pruned)
-    return Selection(kept, gap, Merge(merge.source, merge.target, active=pools))
+    def statistic(self, evidence: Evidence, parameters: Parameters) -> Tensor:
+        """Variance of the significance."""
+        return share_variance(significance(evidence))
+
+    def largest_removal(self, tokens: int, prefix: int) -> int:
+        """What one matching can merge."""
+        return largest_reduction(tokens, prefix)
+
+    def check_stage(
+        self, before: int, keep: int, prefix: int, options: StageOptions, parameters: Parameters, where: str
+    ) -> None:
+        """Refuse a stage that removes more than one matching can, or whose calibrated threshold is missing."""
+        super().check_stage(before, keep, prefix, options, parameters, where)
+        if parameters.quantile is not None and options.threshold is None:
+            raise InputError(
+                f"{where} has no threshold, but parameters.quantile is set: `vitrim calibrate` writes them"
+            )
+
+    def merge_rule(self, options: StageOptions, parameters: Parameters, block: tuple[int, int]) -> MergeRule | None:
+        """The pool branch averages by size."""
+        return None if (options.policy or parameters.policy) == "prune" else "mean"
+
+    def proportional(self, parameters: Parameters) -> bool:
+        """As the parameter says."""
+        return parameters.proportional
+
+    def select(self, evidence: Evidence, keep: int, options: StageOptions, parameters: Parameters) -> Selection:
+        """Prune by significance or pool by similarity, each image by its variance (section 3.2).
+
+        The order of the tokens is part of the method, as the next matching pairs by position: descending significance
+        after pruning, ToMe's after pooling.
+        """
+        policy = options.policy or parameters.policy
+        threshold = parameters.threshold if options.threshold is None else options.threshold
+        prefix, reduction = evidence.prefix, evidence.keys.shape[2] - keep
+        if policy == "pool":
+            pooled, merge, gap = match_tokens(evidence.keys.mean(1), prefix, reduction)
+            return Selection(pooled, gap, merge)
+        shares = significance(evidence)
+        best = shares.topk(keep - prefix, dim=1).indices + prefix
+        pruned = torch.cat([torch.arange(prefix, device=best.device).expand(best.shape[0], -1), best], dim=1)
+        ranked = shares.sort(dim=1, descending=True).values
+        prune_gap = relative_gap(ranked, keep - prefix)
+        if policy == "prune":
+            return Selection(pruned, prune_gap)
+        pooled, merge, pool_gap = match_tokens(evidence.keys.mean(1), prefix, reduction)
+        variance = share_variance(shares)
+        pools = variance < threshold
+        policy_gap = (variance - threshold).abs() / variance.clamp_min(1e-30)
+        gap = torch.minimum(torch.where(pools, pool_gap, prune_gap), policy_gap)
+        kept = torch.where(pools.unsqueeze(1), pooled, pruned)
+        return Selection(kept, gap, Merge(merge.source, merge.target, active=pools))

@@ -8,33 +8,25 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ..budget import Place
-from .base import Evidence, Selection
-
-NEEDS_ATTENTION = False
+from .base import Evidence, Method, Selection
 
 
-class Parameters(BaseModel):
-    """Only the place."""
+class Random(Method):
+    """Keep patches drawn at random."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    name = "random"
+    about = "control: the same number of tokens, drawn once at random"
 
-    place: Place = "before_mlp"
+    class StageOptions(Method.StageOptions):
+        """What one stage's row may say."""
 
+        seed: int = Field(default=0, ge=0, description="of the stage's draw")
 
-class StageOptions(BaseModel):
-    """The seed of one stage's draw."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seed: int = Field(default=0, ge=0)
-
-
-def select(evidence: Evidence, keep: int, options: StageOptions, parameters: Parameters) -> Selection:
-    """Keep `keep - prefix` patches of a permutation that depends on the seed and the token count only."""
-    tokens, prefix = evidence.keys.shape[2], evidence.prefix
-    generator = np.random.default_rng((options.seed, tokens))
-    chosen = np.sort(generator.permutation(tokens - prefix)[: keep - prefix]) + prefix
-    return Selection(torch.tensor([*range(prefix), *chosen.tolist()]).expand(evidence.keys.shape[0], -1))
+    def select(self, evidence: Evidence, keep: int, options: StageOptions, parameters: Method.Parameters) -> Selection:
+        """Keep `keep - prefix` patches of a permutation that depends on the seed and the token count only."""
+        tokens, prefix = evidence.keys.shape[2], evidence.prefix
+        generator = np.random.default_rng((options.seed, tokens))
+        chosen = np.sort(generator.permutation(tokens - prefix)[: keep - prefix]) + prefix
+        return Selection(torch.tensor([*range(prefix), *chosen.tolist()]).expand(evidence.keys.shape[0], -1))

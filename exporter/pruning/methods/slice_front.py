@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
-
-from .base import Evidence, NoStageOptions, PlaceOnly, Selection
-
-NEEDS_ATTENTION = False
-Parameters = PlaceOnly
-StageOptions = NoStageOptions
+from .base import Evidence, Method, Selection
 
 
-def select(evidence: Evidence, keep: int, options: BaseModel, parameters: BaseModel) -> Selection:
-    """Say "the first `keep` tokens" by naming none."""
-    return Selection(None)
+class Slice(Method):
+    """Keep the first tokens."""
+
+    name = "slice"
+    about = "control: the first tokens, at no cost; the floor of every token plan"
+
+    def select(
+        self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Method.Parameters
+    ) -> Selection:
+        """Say "the first `keep` tokens" by naming none."""
+        return Selection(None)

@@ -9,51 +9,44 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from ..budget import Place
-from .base import Evidence, Selection
-from .matching import check_reduction, match_tokens
-
-NEEDS_ATTENTION = False
+from .base import Evidence, MergeRule, Method, Placement, Selection
+from .matching import largest_reduction, match_tokens
 
 
-class Parameters(BaseModel):
-    """Only the place."""
+class ToFu(Method):
+    """Drop the most similar patches of every early block, fuse those of every later one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    name = "tofu"
+    about = "ToMe's matching: early blocks drop what is matched, later ones fuse it"
+    paper = "ToFu, WACV 2024, arXiv 2312.01026, section 3.3"
+    placement = Placement(at="every block", sized_by="counts")
 
-    place: Place = "before_mlp"
+    class StageOptions(Method.StageOptions):
+        """What one stage's row may say."""
 
+        mode: Literal["drop", "fuse"] | None = Field(
+            default=None,
+            description="drop matched patches, or fuse them by MLERP; null: by the block's place in the model",
+        )
 
-class StageOptions(BaseModel):
-    """What one stage's row may say.
+    def largest_removal(self, tokens: int, prefix: int) -> int:
+        """What one matching can merge."""
+        return largest_reduction(tokens, prefix)
 
-    Attributes:
-        mode: `drop` discards matched patches, `fuse` merges them by MLERP; null: by the block's place in the model.
-    """
+    def merge_rule(
+        self, options: StageOptions, parameters: Method.Parameters, block: tuple[int, int]
+    ) -> MergeRule | None:
+        """MLERP in the later half of the model, nothing before, unless the row says otherwise."""
+        index, depth = block
+        fuses = index > depth // 2 if options.mode is None else options.mode == "fuse"
+        return "longest" if fuses else None
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mode: Literal["drop", "fuse"] | None = None
-
-
-def check_stage(before: int, keep: int, prefix: int, options: StageOptions, parameters: Parameters, where: str) -> None:
-    """Refuse a stage that removes more than one matching can."""
-    check_reduction(before, keep, prefix, where)
-
-
-def merges(options: StageOptions, parameters: Parameters, block: tuple[int, int]) -> str | None:
-    """MLERP in the later half of the model, nothing before, unless the row says otherwise."""
-    index, depth = block
-    fuses = index > depth // 2 if options.mode is None else options.mode == "fuse"
-    return "longest" if fuses else None
-
-
-def select(evidence: Evidence, keep: int, options: StageOptions, parameters: Parameters) -> Selection:
-    """Drop or fuse `tokens - keep` patches that have a near-duplicate."""
-    reduction = evidence.keys.shape[2] - keep
-    kept, merge, gap = match_tokens(evidence.keys.mean(1), evidence.prefix, reduction)
-    if merges(options, parameters, evidence.block) is None:
-        return Selection(kept, gap)
-    return Selection(kept, gap, replace(merge, rule="longest"))
+    def select(self, evidence: Evidence, keep: int, options: StageOptions, parameters: Method.Parameters) -> Selection:
+        """Drop or fuse `tokens - keep` patches that have a near-duplicate."""
+        reduction = evidence.keys.shape[2] - keep
+        kept, merge, gap = match_tokens(evidence.keys.mean(1), evidence.prefix, reduction)
+        if self.merge_rule(options, parameters, evidence.block) is None:
+            return Selection(kept, gap)
+        return Selection(kept, gap, replace(merge, rule="longest"))

@@ -6,42 +6,49 @@ the attention that follows (proportional attention, section 3.1).
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from ..budget import Place
-from .base import Evidence, NoStageOptions, Selection
-from .matching import check_reduction, match_tokens
-
-NEEDS_ATTENTION = False
-StageOptions = NoStageOptions
+from ..plan import Preset, StagePlan
+from .base import Evidence, MergeRule, Method, Placement, Selection
+from .matching import largest_reduction, match_tokens
 
 
-class Parameters(BaseModel):
-    """Parameters of ToMe.
-
-    Attributes:
-        place: `before_mlp` is the paper's.
-        proportional: add log(size) to the attention logits; the paper turns it off for MAE models as they come.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    place: Place = "before_mlp"
-    proportional: bool = True
+def _in_every_block(remove: int) -> Preset:
+    stages = tuple(StagePlan(block, remove=remove) for block in range(12))
+    return Preset(f"tome-{remove}", "tome", f"ToMe, {remove} tokens in every block", stages)
 
 
-def check_stage(before: int, keep: int, prefix: int, options: BaseModel, parameters: Parameters, where: str) -> None:
-    """Refuse a stage that removes more than one matching can."""
-    check_reduction(before, keep, prefix, where)
+class ToMe(Method):
+    """Merge the most similar pairs of every block."""
 
+    name = "tome"
+    about = "the most similar tokens are averaged"
+    paper = "ToMe, ICLR 2023, arXiv 2210.09461, section 3"
+    placement = Placement(at="every block", sized_by="counts")
+    presets = tuple(_in_every_block(remove) for remove in (8, 11, 13, 16))
 
-def merges(options: BaseModel, parameters: Parameters, block: tuple[int, int]) -> str:
-    """Merged tokens are averaged by size at every stage."""
-    return "mean"
+    class Parameters(Method.Parameters):
+        """Parameters of ToMe; `before_mlp` is the paper's place."""
 
+        proportional: bool = Field(
+            default=True,
+            description="add log(size) to the attention logits; the paper turns it off for MAE models as they come",
+        )
 
-def select(evidence: Evidence, keep: int, options: BaseModel, parameters: Parameters) -> Selection:
-    """Merge `tokens - keep` patches into their best matches (section 3.2)."""
-    reduction = evidence.keys.shape[2] - keep
-    kept, merge, gap = match_tokens(evidence.keys.mean(1), evidence.prefix, reduction)
-    return Selection(kept, gap, merge)
+    def largest_removal(self, tokens: int, prefix: int) -> int:
+        """What one matching can merge."""
+        return largest_reduction(tokens, prefix)
+
+    def merge_rule(self, options: Method.StageOptions, parameters: Parameters, block: tuple[int, int]) -> MergeRule:
+        """Merged tokens are averaged by size at every stage."""
+        return "mean"
+
+    def proportional(self, parameters: Parameters) -> bool:
+        """As the parameter says."""
+        return parameters.proportional
+
+    def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
+        """Merge `tokens - keep` patches into their best matches (section 3.2)."""
+        reduction = evidence.keys.shape[2] - keep
+        kept, merge, gap = match_tokens(evidence.keys.mean(1), evidence.prefix, reduction)
+        return Selection(kept, gap, merge)

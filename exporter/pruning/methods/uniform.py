@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel
 
-from .base import Evidence, NoStageOptions, PlaceOnly, Selection
-
-NEEDS_ATTENTION = False
-Parameters = PlaceOnly
-StageOptions = NoStageOptions
+from .base import Evidence, Method, Selection
 
 
-def select(evidence: Evidence, keep: int, options: BaseModel, parameters: BaseModel) -> Selection:
-    """Keep patches floor((i + 0.5) * patches / k) for i = 0 .. k-1."""
-    tokens, prefix = evidence.keys.shape[2], evidence.prefix
-    patches, count = tokens - prefix, keep - prefix
-    chosen = [int((i + 0.5) * patches / count) + prefix for i in range(count)]
-    return Selection(torch.tensor([*range(prefix), *chosen]).expand(evidence.keys.shape[0], -1))
+class Uniform(Method):
+    """Keep evenly spaced patches."""
+
+    name = "uniform"
+    about = "control: evenly spaced patches"
+
+    def select(
+        self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Method.Parameters
+    ) -> Selection:
+        """Keep patches floor((i + 0.5) * patches / k) for i = 0 .. k-1."""
+        tokens, prefix = evidence.keys.shape[2], evidence.prefix
+        patches, count = tokens - prefix, keep - prefix
+        chosen = [int((i + 0.5) * patches / count) + prefix for i in range(count)]
+        return Selection(torch.tensor([*range(prefix), *chosen]).expand(evidence.keys.shape[0], -1))

@@ -24,7 +24,8 @@ from vitrim.exporter.graph.lint.check import lint
 from vitrim.exporter.graph.passes.table import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import preprocessing
-from vitrim.exporter.pruning.vit import TorchRunner, deployable
+from vitrim.exporter.pruning.torch_runner import TorchRunner
+from vitrim.exporter.pruning.vit import deployable
 from vitrim.exporter.runtime.parity import compare, ranking_error
 from vitrim.exporter.runtime.runners import OrtRunner
 

@@ -17,9 +17,10 @@ from vitrim.exporter.graph.lint.check import lint
 from vitrim.exporter.graph.passes.table import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.block import Places, attend, embed, follow, mlp, places_of, run_whole
+from vitrim.exporter.pruning.decisions import Replay
 from vitrim.exporter.pruning.reference import drop_tokens
 from vitrim.exporter.pruning.shape import describe
-from vitrim.exporter.pruning.vit import PrunedViT, Replay
+from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.runners import OrtRunner
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

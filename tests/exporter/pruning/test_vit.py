@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from helpers import budget_for, small_vit
@@ -15,8 +14,11 @@ from timm.layers import set_fused_attn
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.block import attend, embed
 from vitrim.exporter.pruning.budget import parse_budget
+from vitrim.exporter.pruning.decisions import Replay
+from vitrim.exporter.pruning.methods import METHODS
 from vitrim.exporter.pruning.shape import describe
-from vitrim.exporter.pruning.vit import PrunedViT, Replay, TorchRunner
+from vitrim.exporter.pruning.torch_runner import TorchRunner
+from vitrim.exporter.pruning.vit import PrunedViT, WholeModel
 
 # Every family of the README by the timm name that carries its peculiarity.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -86,6 +88,79 @@ def test_every_family_prunes_and_protects_its_prefix(family: str) -> None:
     assert torch.isfinite(trace.logits).all()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_are_timm_s_where_nothing_is_removed(family: str) -> None:
+    name, args = FAMILIES[family]
+    model = small_vit(name, **args)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model.forward_features(images)
+        assert torch.equal(PrunedViT(model, budget_for(model, {})).forward_features(images), expected)
+        assert torch.equal(WholeModel(model).forward_features(images), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_features_of_a_pruned_sequence_are_what_the_head_reads(method: str) -> None:
+    model = small_vit()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pruned = PrunedViT(model, budget_for(model, {0: 12, 2: 8}, method))
+    with torch.inference_mode():
+        features, trace = pruned.forward_features(images), pruned.trace(images, tokens=True)
+        assert features.shape == (2, 8, 48)
+        assert torch.equal(features, model.norm(trace.tokens[3]))
+        assert torch.equal(model.forward_head(features), trace.logits)
+
+
+@pytest.mark.parametrize("place", ["before_mlp", "after_block"])
+@pytest.mark.parametrize(
+    ("method", "parameters"), [*((name, {}) for name in METHODS), ("evit", {"fuse": True}), ("ppt", {"policy": "pool"})]
+)
+def test_gradients_are_those_of_finite_differences(method: str, parameters: dict[str, Any], place: str) -> None:
+    """The slope of the logits along one random direction of all weights and the images, decisions held."""
+    draw = torch.Generator().manual_seed(0)
+    model = small_vit(init_values=0.1).double().requires_grad_(True)
+    images = torch.randn(2, 3, 64, 64, generator=draw, dtype=torch.float64).requires_grad_(True)
+    pruned = PrunedViT(model, budget_for(model, {0: 12, 2: 8}, method, parameters | {"place": place}))
+    trace = pruned.trace(images)
+    mix = torch.randn(2, 7, generator=draw, dtype=torch.float64)
+    assert trace.logits is not None
+    (trace.logits * mix).sum().backward()
+    whole = [*model.parameters(), images]
+    assert all(value.grad is not None and value.grad.abs().max() > 0 for value in whole)
+    along = [torch.randn(value.shape, generator=draw, dtype=torch.float64) for value in whole]
+    slope = sum(float((value.grad * step).sum()) for value, step in zip(whole, along, strict=True))
+
+    def moved(by: float) -> float:
+        with torch.no_grad():
+            for value, step in zip(whole, along, strict=True):
+                value += by * step
+            logits = pruned.trace(images, Replay(trace.kept, trace.merged)).logits
+            for value, step in zip(whole, along, strict=True):
+                value -= by * step
+        assert logits is not None
+        return float((logits * mix).sum())
+
+    assert slope == pytest.approx((moved(1e-6) - moved(-1e-6)) / 2e-6, rel=1e-5)
+
+
+def test_the_caller_s_model_keeps_its_modes_and_what_may_learn() -> None:
+    model = small_vit().train().requires_grad_(True)
+    model.blocks[1].eval()
+    model.blocks[2].mlp.requires_grad_(False)
+    images = torch.randn(2, 3, 64, 64)
+
+    def state() -> list[bool]:
+        return [part.training for part in model.modules()] + [value.requires_grad for value in model.parameters()]
+
+    before = state()
+    assert len(set(before)) == 2
+    for whole in (WholeModel(model), PrunedViT(model, budget_for(model, {1: 9, 2: 5}, "ppt"))):
+        assert whole(images).requires_grad
+        assert whole.forward_features(images).requires_grad
+        TorchRunner(whole, 2)(images.numpy())
+        assert state() == before
+
+
 def test_dropping_by_hand_gives_the_same_logits(vit: Any) -> None:
     """An independent forward: run the blocks, cut the kept rows out with plain indexing."""
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
@@ -142,14 +217,6 @@ def test_uniform_and_random_controls(vit: Any) -> None:
     assert not torch.equal(one, two)
 
 
-def test_runner_returns_numpy_and_int32_ids(vit: Any) -> None:
-    runner = TorchRunner(PrunedViT(vit, budget_for(vit, {1: 9})), batch=2)
-    result = runner(np.zeros((2, 3, 64, 64), dtype=np.float32))
-    assert set(result) == {"logits", "kept_1", "gap_1"}
-    assert result["kept_1"].dtype == np.int32
-    assert result["logits"].shape == (2, 7)
-
-
 def test_a_budget_for_another_model_is_refused(vit: Any) -> None:
     other = small_vit("vit_small_patch14_reg4_dinov2", patch_size=16)
     with pytest.raises(InputError, match="prefix_tokens is 5, but the model has 1"):
@@ -201,3 +268,11 @@ def test_any_legal_budget_runs_with_the_planned_tokens(
         if not budget.stages:
             images = torch.randn(batch, 3, 64, 64)
             assert torch.equal(pruned.trace(images).logits, model(images))
+
+
+def test_a_method_that_merges_without_saying_how_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_vit()
+    pruned = PrunedViT(model, budget_for(model, {1: 12}, "tome"))
+    monkeypatch.setattr(type(pruned.method), "merge_rule", lambda self, options, parameters, block: None)
+    with pytest.raises(ValueError, match=r"tome\.select and its merge_rule or fuses disagree at block 1"):
+        pruned(torch.randn(1, 3, 64, 64))

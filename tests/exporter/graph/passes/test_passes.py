@@ -12,7 +12,6 @@ from helpers import budget_for, export_module, small_vit
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from vitrim.calibration.tokens.rules import BY_COUNT
 from vitrim.exporter.core.errors import ParityError, UnsupportedError
 from vitrim.exporter.core.targets import TARGETS, get_target
 from vitrim.exporter.graph.lint.check import lint, operator_table
@@ -21,7 +20,6 @@ from vitrim.exporter.graph.passes.base import Pass
 from vitrim.exporter.graph.passes.table import PASSES, hold_against, rewrite, run_once
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.methods import METHODS
-from vitrim.exporter.pruning.methods.matching import largest_reduction
 from vitrim.exporter.pruning.vit import PrunedViT
 
 
@@ -281,10 +279,9 @@ def test_any_legal_budget_exports_static_and_equal(
     model = small_vit(depth=depth, num_heads=heads, embed_dim=heads * 8, reg_tokens=registers)
     tokens, least = 17 + registers, 2 + registers
     after = sorted((data.draw(st.integers(least, tokens)) for _ in range(depth)), reverse=True)
-    if method in BY_COUNT:  # one matching merges at most half
-        now = tokens
-        for index, wanted in enumerate(after):
-            now = after[index] = max(wanted, now - largest_reduction(now, 1 + registers))
+    now = tokens
+    for index, wanted in enumerate(after):  # one matching merges at most half
+        now = after[index] = max(wanted, now - METHODS[method].largest_removal(now, 1 + registers))
     budget = budget_for(model, dict(enumerate(after)), method, {"place": place})
     pruned = PrunedViT(model, budget, ("logits", "kept", "merged"))
     feeds = image_for(batch)

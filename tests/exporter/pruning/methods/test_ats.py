@@ -17,13 +17,16 @@ from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.passes.table import rewrite
 from vitrim.exporter.graph.trace import trace
-from vitrim.exporter.pruning.methods import ats
+from vitrim.exporter.pruning.decisions import Replay
+from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.reference import drop_tokens
-from vitrim.exporter.pruning.vit import PrunedViT, Replay
+from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.runners import OrtRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
 from plain_merging import plain_significance
+
+ats = get_method("ats")
 
 
 def plain_ats(attention: np.ndarray, values: np.ndarray, prefix: int, slots: int) -> list[int]:

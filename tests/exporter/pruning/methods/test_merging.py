@@ -14,14 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.methods import evit, frugal, ppt, tofu, tome
+from vitrim.exporter.pruning.decisions import Replay
+from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.base import Selection
 from vitrim.exporter.pruning.methods.matching import largest_reduction
+from vitrim.exporter.pruning.methods.ppt import significance
+from vitrim.exporter.pruning.reduce import PACKED, reduce
 from vitrim.exporter.pruning.reference import drop_tokens
-from vitrim.exporter.pruning.vit import PACKED, PrunedViT, Replay, reduce
+from vitrim.exporter.pruning.vit import PrunedViT
 
 sys.path.insert(0, str(Path(__file__).parent))
 from plain_merging import plain_fused, plain_matching, plain_merge, plain_ppt, plain_significance
+
+evit, frugal, ppt, tofu, tome = map(get_method, ("evit", "frugal", "ppt", "tofu", "tome"))
 
 
 def pairs_of(selection: Selection, image: int) -> list[tuple[int, int]]:
@@ -114,7 +119,7 @@ def test_frugal_merging_equals_the_plain_implementation(
 
 def test_both_policies_meet_in_one_batch() -> None:
     evidence = make_evidence(3, 3, 14, 1)
-    shares = ppt.significance(evidence)
+    shares = significance(evidence)
     threshold = float(shares.var(1).mean())
     parameters = ppt.Parameters(threshold=threshold)
     mixed = ppt.select(evidence, 10, ppt.StageOptions(), parameters)
@@ -151,7 +156,7 @@ def test_tofu_equals_the_plain_implementation(shape: dict[str, int], mode: str, 
 
 
 def test_tofu_drops_in_the_first_half_and_fuses_in_the_second() -> None:
-    modes = [tofu.merges(tofu.StageOptions(), tofu.Parameters(), (block, 12)) for block in range(12)]
+    modes = [tofu.merge_rule(tofu.StageOptions(), tofu.Parameters(), (block, 12)) for block in range(12)]
     assert modes == [None] * 7 + ["longest"] * 5
 
 

@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods.base import Evidence
-from vitrim.exporter.pruning.methods.zero_tprune import (
-    Parameters,
-    StageOptions,
-    check_stage,
-    head_weights,
-    importance,
-    initial_scores,
-    page_rank,
-    score,
-    select,
-)
+from vitrim.exporter.pruning.methods.page_rank import head_weights, initial_scores, page_rank
+from vitrim.exporter.pruning.methods.zero_tprune import ZeroTPrune, importance
+
+METHOD = ZeroTPrune()
+Parameters, StageOptions = ZeroTPrune.Parameters, ZeroTPrune.StageOptions
 
 
 def attention_of(seed: int, batch: int = 1, heads: int = 3, tokens: int = 17, sharp: float = 2.0) -> torch.Tensor:
@@ -31,7 +25,7 @@ def attention_of(seed: int, batch: int = 1, heads: int = 3, tokens: int = 17, sh
 
 
 def plain_importance(
-    a: np.ndarray, alive: list[int], rounds: int, prefix: int, p: Parameters, class_token: bool
+    a: np.ndarray, alive: list[int], rounds: int, prefix: int, p: ZeroTPrune.Parameters, class_token: bool
 ) -> dict[int, float]:
     """Section 2.2 to 2.4 of the specification, one token at a time, on the sub-matrix of the survivors."""
     heads, tokens, _ = a.shape
@@ -61,7 +55,13 @@ def plain_importance(
 
 
 def plain_select(
-    a: np.ndarray, k: np.ndarray, keep: int, o: StageOptions, p: Parameters, prefix: int, class_token: bool
+    a: np.ndarray,
+    k: np.ndarray,
+    keep: int,
+    o: ZeroTPrune.StageOptions,
+    p: ZeroTPrune.Parameters,
+    prefix: int,
+    class_token: bool,
 ) -> list[int]:
     """I' -> S -> I with Python lists."""
     tokens = a.shape[-1]
@@ -115,7 +115,7 @@ def test_equals_the_plain_implementation(
     parameters = Parameters.model_validate({"start": start, "heads": combine, "variance_filter": vhf})
     options = StageOptions(similar=similar, iterations=iterations)
     evidence = Evidence(attention, keys, keys, prefix, prefix > 0)
-    selection = select(evidence, kept_patches + prefix, options, parameters)
+    selection = METHOD.select(evidence, kept_patches + prefix, options, parameters)
     assert selection.kept is not None
     for image in range(2):
         expected = plain_select(
@@ -203,7 +203,7 @@ def test_eir_favours_a_patch_that_one_head_finds_important() -> None:
 def test_scores_report_heads_and_similarity() -> None:
     attention = attention_of(6, batch=2)
     keys = torch.randn(2, 3, 17, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    result = score(Evidence(attention, keys, keys, 1, True), Parameters())
+    result = METHOD.score(Evidence(attention, keys, keys, 1, True), Parameters())
     assert result.importance.shape == (2, 16)
     assert float(result.importance.min()) > 0
     assert result.notes["heads_kept"].shape == (2,)
@@ -213,14 +213,16 @@ def test_scores_report_heads_and_similarity() -> None:
 def test_near_ties_are_reported_as_a_small_gap() -> None:
     attention = torch.full((1, 1, 5, 5), 0.2, dtype=torch.float64)
     keys = torch.ones(1, 1, 5, 3, dtype=torch.float64)
-    selection = select(Evidence(attention, keys, keys, 1, True), 3, StageOptions(), Parameters(variance_filter=None))
+    selection = METHOD.select(
+        Evidence(attention, keys, keys, 1, True), 3, StageOptions(), Parameters(variance_filter=None)
+    )
     assert selection.gap is not None
     assert float(selection.gap[0]) < 1e-12
 
 
 def test_a_stage_that_similarity_cannot_fill_is_refused() -> None:
-    check_stage(17, 9, 1, StageOptions(similar=8), Parameters(), "blocks[2]")
+    METHOD.check_stage(17, 9, 1, StageOptions(similar=8), Parameters(), "blocks[2]")
     with pytest.raises(InputError, match=r"blocks\[2\]\.similar is 9.*at most 8"):
-        check_stage(17, 3, 1, StageOptions(similar=9), Parameters(), "blocks[2]")
+        METHOD.check_stage(17, 3, 1, StageOptions(similar=9), Parameters(), "blocks[2]")
     with pytest.raises(InputError, match="removes 2 of 16 patches.*at most 2"):
-        check_stage(17, 15, 1, StageOptions(similar=3), Parameters(), "blocks[2]")
+        METHOD.check_stage(17, 15, 1, StageOptions(similar=3), Parameters(), "blocks[2]")

@@ -588,7 +588,8 @@ def pruned_graph(folder: Path) -> tuple[Any, Path, np.ndarray]:
     from vitrim.exporter.core.targets import get_target
     from vitrim.exporter.graph.passes.table import rewrite
     from vitrim.exporter.graph.trace import save, trace
-    from vitrim.exporter.pruning.vit import PrunedViT, TorchRunner
+    from vitrim.exporter.pruning.torch_runner import TorchRunner
+    from vitrim.exporter.pruning.vit import PrunedViT
 
     model = small_vit()
     pruned = PrunedViT(model, budget_for(model, {1: 11, 2: 6}, similar=2), ("logits", "kept"))

@@ -5,7 +5,7 @@ from helpers import budget_for, small_recipe, small_vit, source_for
 
 from vitrim import api
 from vitrim.calibration.images.sources import read_all
-from vitrim.calibration.tokens.ppt_thresholds import calibrate_thresholds
+from vitrim.calibration.tokens.thresholds import calibrate_thresholds
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods.ppt import significance
 from vitrim.exporter.pruning.vit import PrunedViT

@@ -1,0 +1,83 @@
+"""What a stage does to the sequence: tokens stay, merge, go or fuse, by gathers and small products, no scatter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .methods.base import Selection
+
+PACKED = 65536
+MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it
+
+
+def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:
+    """Merge, drop and fuse tokens as a selection of kept positions says.
+
+    Args:
+        x: [batch, tokens, width].
+        sizes: [batch, tokens], how many patches each token stands for; None: one each.
+
+    Returns:
+        [batch, tokens that stay, width], and their sizes [batch, tokens that stay] (None: one each).
+    """
+    assert selection.kept is not None
+    out = rows_of(x, selection.kept)
+    left = None if sizes is None else sizes.gather(1, selection.kept)
+    merge = selection.merge
+    if merge is not None:
+        targets = torch.arange(selection.kept.shape[1], device=x.device).view(1, -1, 1)
+        target = merge.target if merge.active is None else torch.where(merge.active.unsqueeze(1), merge.target, -1)
+        into = (target.unsqueeze(1) == targets).to(x.dtype)  # [batch, kept, merged], at most one 1 per column
+        moved = rows_of(x, merge.source)
+        if merge.rule == "longest":
+            total = out + into @ moved
+            longest = (into * moved.norm(dim=-1).unsqueeze(1)).amax(-1, keepdim=True)
+            longest = torch.maximum(longest, out.norm(dim=-1, keepdim=True))
+            out = total * (longest / total.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+        else:
+            if sizes is not None:
+                into = into * sizes.gather(1, merge.source).unsqueeze(1)
+            # Shares are taken on the small matrix, so that only one product and one sum are as wide as the tokens.
+            before = 1.0 if left is None else left.unsqueeze(-1)
+            total = before + into.sum(-1, keepdim=True)
+            out = out * (before / total) + (into / total) @ moved
+            left = total.squeeze(-1)
+    if selection.fused is not None:
+        out = torch.cat([out, selection.fused.unsqueeze(1) @ x], dim=1)
+    return out, left
+
+
+def first_of_each(ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """[batch, tokens] of 1, and 0 for a token that stands beside itself: of a token kept twice the first counts."""
+    first = torch.ones_like(ids[:, :1], dtype=torch.bool)
+    return torch.cat([first, ids[:, 1:] != ids[:, :-1]], dim=1).to(dtype)
+
+
+def rows_of(x: Tensor, positions: Tensor) -> Tensor:
+    """Rows [batch, n, width] of [batch, tokens, width] at [batch, n] positions."""
+    return x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def position_in(ids: Tensor, wanted: Tensor) -> Tensor:
+    """Positions [batch, n] of `wanted` [batch, n] among `ids` [batch, tokens]; 0 for one that is not there."""
+    return (ids.unsqueeze(1) == wanted.unsqueeze(2)).to(torch.uint8).argmax(2)
+
+
+def pack(source: Tensor, target: Tensor) -> Tensor:
+    """A merge as one number: `65536 * source id + target id`, which int32 holds for up to 32767 tokens."""
+    return source * PACKED + target
+
+
+def merged_pairs(ids: Tensor, selection: Selection) -> Tensor | None:
+    """A selection's merges [batch, merged], packed in ids of the whole sequence; -1 where an image merges nothing.
+
+    Args:
+        ids: [batch, tokens] int64, of the tokens before the stage.
+    """
+    merge = selection.merge
+    if merge is None:
+        return None
+    assert selection.kept is not None
+    pairs = pack(ids.gather(1, merge.source), ids.gather(1, selection.kept.gather(1, merge.target)))
+    return pairs if merge.active is None else torch.where(merge.active.unsqueeze(1), pairs, -1)

@@ -1,0 +1,60 @@
+"""What a stage does to the sequence, in numbers; methods' own selections are held in methods/test_merging.py."""
+
+from __future__ import annotations
+
+import torch
+
+from vitrim.exporter.pruning.methods.base import Merge, Selection
+from vitrim.exporter.pruning.reduce import PACKED, first_of_each, merged_pairs, pack, position_in, reduce, rows_of
+
+X = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [4.0, 3.0], [8.0, 6.0]]])
+KEPT = torch.tensor([[0, 2]])
+INTO_LAST = Merge(torch.tensor([[1, 3]]), torch.tensor([[1, 1]]))  # tokens 1 and 3 go into the second that stays
+
+
+def test_rows_and_positions_are_each_other_s_inverse() -> None:
+    ids = torch.tensor([[5, 7, 9, 11]])
+    assert position_in(ids, torch.tensor([[9, 5, 6]])).tolist() == [[2, 0, 0]]  # 6 is not there
+    assert rows_of(X, torch.tensor([[3, 0]])).tolist() == [[[8.0, 6.0], [1.0, 0.0]]]
+
+
+def test_dropping_merging_and_fusing_in_numbers() -> None:
+    assert reduce(X, None, Selection(KEPT))[0].tolist() == [[[1.0, 0.0], [4.0, 3.0]]]
+    mean, sizes = reduce(X, None, Selection(KEPT, merge=INTO_LAST))
+    torch.testing.assert_close(mean, torch.tensor([[[1.0, 0.0], [14 / 3, 3.0]]]))
+    assert sizes is not None
+    assert sizes.tolist() == [[1.0, 3.0]]
+    weighted, sizes = reduce(X, torch.tensor([[1.0, 2.0, 1.0, 3.0]]), Selection(KEPT, merge=INTO_LAST))
+    torch.testing.assert_close(weighted, torch.tensor([[[1.0, 0.0], [32 / 6, 21 / 6]]]))
+    assert sizes is not None
+    assert sizes.tolist() == [[1.0, 6.0]]
+    fused, _ = reduce(X, None, Selection(KEPT, fused=torch.tensor([[0.0, 0.5, 0.0, 0.25]])))
+    assert fused.tolist() == [[[1.0, 0.0], [4.0, 3.0], [3.0, 1.5]]]
+
+
+def test_mlerp_has_the_length_of_the_longest_and_keeps_no_sizes() -> None:
+    rule = Merge(INTO_LAST.source, INTO_LAST.target, "longest")
+    out, sizes = reduce(X, None, Selection(KEPT, merge=rule))
+    total = torch.tensor([14.0, 9.0])
+    torch.testing.assert_close(out[0, 1], 10 * total / total.norm())
+    assert sizes is None
+
+
+def test_an_image_that_does_not_merge_drops_and_says_so() -> None:
+    both = X.expand(2, -1, -1)
+    merge = Merge(INTO_LAST.source.expand(2, -1), INTO_LAST.target.expand(2, -1), active=torch.tensor([True, False]))
+    selection = Selection(KEPT.expand(2, -1), merge=merge)
+    out, sizes = reduce(both, None, selection)
+    assert out[1].tolist() == [[1.0, 0.0], [4.0, 3.0]]
+    assert sizes is not None
+    assert sizes.tolist() == [[1.0, 3.0], [1.0, 1.0]]
+    ids = torch.tensor([[0, 4, 5, 9]]).expand(2, -1)
+    pairs = merged_pairs(ids, selection)
+    assert pairs is not None
+    assert pairs.tolist() == [[4 * PACKED + 5, 9 * PACKED + 5], [-1, -1]]
+    assert int(pack(torch.tensor(4), torch.tensor(5))) == 262149
+    assert merged_pairs(ids, Selection(KEPT.expand(2, -1))) is None
+
+
+def test_of_a_token_that_is_kept_twice_the_first_counts() -> None:
+    assert first_of_each(torch.tensor([[0, 3, 3, 3, 7]]), torch.float32).tolist() == [[1, 1, 0, 0, 1]]
