@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from ...exporter.core.errors import UnsupportedError
+from ...exporter.core.layout import TRACED as KINDS
 from ...exporter.core.targets import Target
 from ...exporter.graph.io import Ends, rewrite_ends
 from ...exporter.graph.lint.check import operator_table, require_fit
@@ -26,7 +27,6 @@ from ...exporter.runtime.bench.stats import paired_ratio
 from ...exporter.runtime.runners import OrtRunner
 from .stage import Listener
 
-KINDS = ("dense", "pruned", "floor")
 TRIAL_ROUNDS = 15
 TRIAL_SECONDS = 12.0
 
@@ -148,6 +148,6 @@ def choose_forms(rewritten: Path, target: Target, attention: str, threads: int |
         rounds = int(np.clip(TRIAL_SECONDS * 1000 / 3 / sum(float(v[0]) for v in once.values()), TRIAL_ROUNDS, 60))
         samples = interleave(runs, rounds, warmup=0.1)
         ratio = paired_ratio(samples["decomposed"], samples["fused"])
-        form = "fused" if ratio["median"] > 1 else "decomposed"
-        chosen[kind] = {"form": form, "fused_speedup": ratio["median"], "interval": ratio["interval"]}
+        form = "fused" if ratio.median > 1 else "decomposed"
+        chosen[kind] = {"form": form, "fused_speedup": ratio.median, "interval": list(ratio.interval)}
     return chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import onnx
 import torch
 
 from ...calibration.images.sources import ImageSource, batches
-from ...exporter.core.answers import fidelity
+from ...exporter.core.answers import Fidelity, FidelityTally, PrecisionChange
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target
 from ...exporter.graph.passes.table import rewrite
@@ -23,17 +24,9 @@ from ...exporter.pruning.reference import drop_tokens
 from ...exporter.pruning.slim import blocks_of, hard_gates, slim
 from ...exporter.pruning.vit import PrunedViT, TorchRunner, deployable, replay_of
 from ...exporter.pruning.widths import Widths
-from ...exporter.runtime.parity import (
-    Replay,
-    Rung,
-    StageAgreement,
-    close,
-    compare,
-    compare_decisions,
-    exact,
-    ladder,
-    stage_names,
-)
+from ...exporter.runtime.parity import Limits as CloseLimits
+from ...exporter.runtime.parity import Parity, Rung, StageAgreement
+from ...exporter.runtime.rungs import Replay, close, compare, compare_decisions, exact, stage_names
 from ...exporter.runtime.runners import OrtRunner, Outputs, run_all, runner_for
 from .golden import on_images
 from .graphs import without_stages
@@ -124,7 +117,7 @@ def climb(
     preprocess: Preprocess,
     slimmed_from: tuple[Any, Widths] | None = None,
     precise: tuple[str, Path, Limits] | None = None,
-) -> tuple[dict[str, Any], Outputs]:
+) -> tuple[Parity, Outputs]:
     """The ladder up to the rewritten graph.
 
     Args:
@@ -143,7 +136,7 @@ def climb(
         precise: rung name, graph and limits of another precision, held to answers instead of an absolute error.
 
     Returns:
-        `parity.json`, and PyTorch's outputs on the images.
+        the ladder, and PyTorch's outputs on the images.
     """
     reference, replay = torch_reference(model, budget, images, batch)
     rungs = [] if slimmed_from is None else [slim_rung(*slimmed_from, images)]
@@ -159,14 +152,16 @@ def climb(
         outputs, cpu_only = run(path)
         rung = compare(name, reference, outputs, atol=section.atol, tie=section.tie, replay=replay)
         if budget is not None and not rung.passed and rung.first_offender == "logits":
-            rung.first_offender = first_offending_layer(model, budget, images[:batch], section.atol, target) or "logits"
+            layer = first_offending_layer(model, budget, images[:batch], section.atol, target)
+            rung = replace(rung, first_offender=layer or "logits")
         rungs.append(rung)
-    extra: dict[str, Any] = {"cpu_only": cpu_only} if cpu_only else {}
+    held = None
     if precise is not None:
         name, path, limits = precise
-        extra["close"] = {"cosine": limits.cosine, "agreement": limits.agreement}
-        rungs.append(close(name, reference, run(path)[0], replay=replay, **extra["close"]))
-    return ladder(rungs, section.atol, section.tie, extra), reference
+        held = CloseLimits(limits.cosine, limits.agreement)
+        outputs = run(path)[0]
+        rungs.append(close(name, reference, outputs, replay=replay, cosine=limits.cosine, agreement=limits.agreement))
+    return Parity(section.atol, section.tie, tuple(rungs), held, cpu_only), reference
 
 
 def first_offending_layer(model: Any, budget: Budget, image: np.ndarray, atol: float, target: Target) -> str | None:
@@ -191,7 +186,7 @@ def measure_fidelity(
     progress: Callable[[int, int], None],
     preprocess: Preprocess,
     float32: Path | None = None,
-) -> dict[str, Any]:
+) -> Fidelity:
     """Agreement, divergence and accuracy of the pruned graph against the dense one, image by image, streamed.
 
     Args:
@@ -205,29 +200,28 @@ def measure_fidelity(
     """
     paths = [path for path in (dense, pruned, float32) if path is not None]
     runners = [OrtRunner(str(path), threads=threads) for path in paths]
-    logits: list[list[np.ndarray]] = [[] for _ in paths]
+    against_dense, against_float32 = FidelityTally(), FidelityTally()
     kept: list[tuple[int, list[StageAgreement]]] = []
     done = 0
     for images in batches(source, max(8, runners[0].batch)):
         outputs = [run_all(on_images(runner, preprocess), images, runner.batch) for runner in runners]
-        for kind, seen in enumerate(outputs):
-            logits[kind].append(seen["logits"])
+        logits = [seen["logits"] for seen in outputs]
+        labels = None if source.labels is None else source.labels[done : done + len(images)]
+        against_dense.add(logits[0], logits[1], labels)
         if float32 is not None:
+            against_float32.add(logits[2], logits[1], labels)
             kept.append((len(images), compare_decisions(outputs[2], outputs[1], stage_names(outputs[2]))[0]))
         done += len(images)
         progress(done, len(source))
-    whole = [np.concatenate(parts) for parts in logits]
-    result = fidelity(whole[0], whole[1], source.labels)
-    if float32 is not None:
-        changed = {
-            stage.output: 1 - sum(count * stages[index].same_tokens for count, stages in kept) / done
-            for index, stage in enumerate(kept[0][1])
-        }
-        own = fidelity(whole[2], whole[1], source.labels)
-        result["precision"] = {"agreement": own["agreement"], "kl": own["kl"], "tokens_changed": changed}
-        if "accuracy_dense" in own:
-            result["precision"]["accuracy_float32"] = own["accuracy_dense"]
-    return result
+    result = against_dense.result()
+    if float32 is None:
+        return result
+    changed = {
+        stage.output: 1 - sum(count * stages[index].same_tokens for count, stages in kept) / done
+        for index, stage in enumerate(kept[0][1])
+    }
+    own = against_float32.result()
+    return replace(result, precision=PrecisionChange(own.agreement, own.kl, changed, own.accuracy_dense))
 
 
 def metadata_of(path: Path) -> dict[str, str]:

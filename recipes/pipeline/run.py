@@ -7,24 +7,33 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...exporter.core import layout
+from ...exporter.core.answers import Fidelity
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
 from ...exporter.core.files import sha256
+from ...exporter.core.layout import Kind
 from ...exporter.core.targets import Target, get_target
+from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.load import fingerprint, save_slimmed
 from ...exporter.pruning.shape import describe
 from ...exporter.pruning.widths import Widths, write_widths
-from ...exporter.runtime import bundle
-from ...exporter.runtime.commands import bench_graphs, check_folder
-from ...exporter.runtime.parity import describe_failure
+from ...exporter.runtime import bundle, publish
+from ...exporter.runtime.bench.report import Bench
+from ...exporter.runtime.bench.timing import Timing
+from ...exporter.runtime.commands.bench import Graph, bench_graphs
+from ...exporter.runtime.commands.check import check_folder
+from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.standalone import pack as standalone
-from ...exporter.runtime.tensorrt import engine
+from ...exporter.runtime.tensorrt.engine import build_engine
+from ...exporter.runtime.tensorrt.options import EngineOptions
+from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from .calibrate import make_plan
 from .golden import ends_of, golden_of, input_facts
 from .graphs import choose_forms, rewrite_all, trace_all
@@ -47,21 +56,34 @@ class Exported:
         folder: the published bundle.
         budget: the token plan; None where tokens are not pruned.
         widths: what slimming kept; None where the model was not slimmed.
-        parity: `parity.json`.
-        fidelity: `fidelity.json`.
-        bench: `bench.json`.
-        precision: `precision.json`; None where float32 was asked for.
+        parity: every rung of the proof.
+        fidelity: what pruning costs in answers.
+        bench: the graphs timed on this machine.
+        precision: what was decided; None where float32 was asked for.
         engine: why no engine was built, or None when there is one.
     """
 
     folder: Path
     budget: Budget | None
     widths: Widths | None
-    parity: dict[str, Any]
-    fidelity: dict[str, Any]
-    bench: dict[str, Any]
-    precision: dict[str, Any] | None
+    parity: Parity
+    fidelity: Fidelity
+    bench: Bench
+    precision: PrecisionReport | None
     engine: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "folder": str(self.folder),
+            "budget": None if self.budget is None else self.budget.model_dump(mode="json"),
+            "widths": None if self.widths is None else self.widths.model_dump(mode="json"),
+            "parity": self.parity.to_json(),
+            "fidelity": self.fidelity.to_json(),
+            "bench": self.bench.to_json(),
+            "precision": None if self.precision is None else self.precision.to_json(),
+            "engine": self.engine or "built",
+        }
 
 
 @dataclass
@@ -161,18 +183,18 @@ def export(
     final, listener = Path(os.path.abspath(out)), listener or Silence()
     mode = engine_mode or recipe.engine.mode
     bundle.refuse_foreign(final)
-    lack = engine.why_not() if mode != "skip" else "skipped by the recipe"
+    lack = by_polygraphy.missing() if mode != "skip" else "skipped by the recipe"
     if mode == "require" and lack:
         raise EnvironmentLackError(f"an engine is required, but {lack}")
     target = get_target(recipe.export.target)
     if lack is None and target.runtime != "tensorrt":
         lack = f"the target {target.name} is no TensorRT target"
-    bundle.sweep(final)
+    publish.sweep(final)
     run = _open(recipe, final.parent / f".{final.name}.cache", listener)
     budget = _calibrate(run)
     if budget is not None and not budget.stages and run.widths is None:
         listener.note("this budget removes nothing: the graph is the dense model")
-    staging = bundle.staging_folder(final)
+    staging = publish.staging_folder(final)
     try:
         result = _make(run, budget, staging, lack, list(command or sys.argv))
         bundle.publish(staging, final)
@@ -180,9 +202,9 @@ def export(
         shutil.rmtree(staging, ignore_errors=True)
     done = Exported(final, budget, run.widths, **result, engine=lack)
     works = run.widths is not None or (budget is not None and budget.stages)
-    if not recipe.bench.allow_slower and works and result["bench"]["ratios"]["speedup"]["interval"][0] <= 1:
+    if not recipe.bench.allow_slower and works and not done.bench.is_faster:
         error = NotFasterError(
-            f"{final} is published, but the pruned graph is {result['bench']['verdict']}; "
+            f"{final} is published, but the pruned graph is {done.bench.verdict}; "
             "allow it with --set bench.allow_slower=true"
         )
         error.result = done
@@ -301,9 +323,9 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
         lambda folder: _prove(run, budget, images, traced / "pruned.onnx", chosen["pruned"], proof, folder),
         listener,
     )
-    parity = json.loads((proven / "parity.json").read_text())
-    if not parity["passed"]:
-        raise ParityError(describe_failure(parity))
+    parity = Parity.read(proven / layout.PARITY, "parity report")
+    if not parity.passed:
+        raise ParityError(parity.failure)
     fidelity_key = parity_key | {"dense": forms["dense"]["form"]}
     answered = cache.run(
         "fidelity",
@@ -312,34 +334,34 @@ def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, com
         listener,
     )
     listener.stage("bundle")
-    fidelity = json.loads((answered / "fidelity.json").read_text())
-    bench = json.loads((timed / "bench.json").read_text())
+    fidelity = Fidelity.read(answered / layout.FIDELITY, "fidelity report")
+    bench = Bench.read(timed / layout.BENCH, "benchmark")
     _fill(staging, graphs, proven, timed, answered, rewritten)
     if precision:
-        (staging / "precision.json").write_text(json.dumps(precision, indent=1))
+        precision.write(staging / layout.PRECISION)
     if budget is not None:
-        write_budget(budget, staging / "budget.json")
+        write_budget(budget, staging / layout.BUDGET)
     if run.widths is not None:
-        write_widths(run.widths, staging / "widths.json")
-    (staging / "recipe.yaml").write_text(dump_recipe(recipe))
+        write_widths(run.widths, staging / layout.WIDTHS)
+    (staging / layout.RECIPE).write_text(dump_recipe(recipe))
     manifest_precision = in_manifest(precision)
     if lack is None:
         listener.stage("engine")
         pinned = manifest_precision["float32_nodes"]
-        engine.build_engine(
-            staging / "model.onnx",
-            staging / "model.engine",
+        build_engine(
+            staging / layout.MODEL,
+            staging / layout.ENGINE,
+            EngineOptions(workspace_mib=recipe.engine.workspace_mib),
             precision=manifest_precision["name"],
             pinned=pinned,
             pins_may_miss=True,
-            workspace_mib=recipe.engine.workspace_mib,
         )
-        parity = check_folder(staging, recipe.parity.atol, recipe.parity.tie, run.recipe.bench.threads, parity)
-        (staging / "parity.json").write_text(json.dumps(parity, indent=2))
-        if not parity["passed"]:
-            raise ParityError(describe_failure(parity))
+        parity = check_folder(staging, parity)
+        parity.write(staging / layout.PARITY)
+        if not parity.passed:
+            raise ParityError(parity.failure)
     text = bundle_readme(recipe, run.model, budget, run.widths, parity, fidelity, bench, lack, precision)
-    (staging / "README.md").write_text(text)
+    (staging / layout.README).write_text(text)
     standalone.write(staging)
     bundle.write_manifest(
         staging,
@@ -360,7 +382,7 @@ def _forms(run: _Run, rewritten: Path, folder: Path) -> None:
     (folder / "forms.json").write_text(json.dumps(forms))
 
 
-def _precision(run: _Run, chosen: dict[str, Path], passes: str) -> tuple[dict[str, Any] | None, dict[str, Path], Path]:
+def _precision(run: _Run, chosen: dict[str, Path], passes: str) -> tuple[PrecisionReport | None, dict[str, Path], Path]:
     """What writing it found, the graphs by kind (in it, and the pruned one in wider ones), and what proves it."""
     section = run.recipe.precision
     if section.name == "fp32":
@@ -384,7 +406,7 @@ def _precision(run: _Run, chosen: dict[str, Path], passes: str) -> tuple[dict[st
     written = {path.stem: path for path in folder.glob("*.onnx") if path.name != PROOF}
     graphs = chosen | written | ({"fp32": chosen["pruned"]} if written else {})
     proof = folder / PROOF if (folder / PROOF).exists() else graphs["pruned"]
-    return json.loads((folder / "precision.json").read_text()), graphs, proof
+    return PrecisionReport.read(folder / layout.PRECISION, "precision report"), graphs, proof
 
 
 def _bench(
@@ -392,19 +414,18 @@ def _bench(
     forms: dict[str, Any],
     graphs: dict[str, Path],
     float32: dict[str, Path],
-    precision: dict[str, Any] | None,
+    precision: PrecisionReport | None,
     folder: Path,
 ) -> None:
     section = run.recipe.bench
     name = in_manifest(precision)["name"]
-    held = {"pruned": name, "floor": name, "fp16": "fp16"}
+    held: dict[str, Any] = {"pruned": name, "floor": name, "fp16": "fp16"}
     if name == "bf16":  # onnxruntime has no kernels: the tokens are timed in float32, the precision on the device
         graphs, held = float32, {}
-    result = bench_graphs(
-        graphs, section.runs, section.warmup, section.threads, run.listener.progress, run.target, held
-    )
-    result["attention"] = forms
-    (folder / "bench.json").write_text(json.dumps(result, indent=2))
+    timed = {kind: Graph(path, held.get(kind, "fp32")) for kind, path in graphs.items()}
+    timing = Timing(section.runs, section.warmup, section.threads)
+    result = bench_graphs(timed, timing, run.target, run.listener.progress)
+    replace(result, attention=forms).write(folder / layout.BENCH)
 
 
 def _prove(
@@ -437,11 +458,11 @@ def _prove(
         cut,
         precise,
     )
-    (folder / "parity.json").write_text(json.dumps(result, indent=2))
+    result.write(folder / layout.PARITY)
     count = -(-max(section.golden, 1) // batch) * batch
     first = {name: value[:count] for name, value in reference.items()}
     golden: dict[str, Any] = golden_of(images[:count], first, ends)
-    np.savez(folder / "golden.npz", **golden)
+    np.savez(folder / layout.GOLDEN, **golden)
 
 
 def _fidelity(run: _Run, graphs: dict[str, Path], folder: Path) -> None:
@@ -449,28 +470,24 @@ def _fidelity(run: _Run, graphs: dict[str, Path], folder: Path) -> None:
     preprocess = preprocess_of(run.recipe, run.model)
     dense, pruned, float32 = graphs["dense"], graphs["pruned"], graphs.get("fp32")
     result = measure_fidelity(dense, pruned, source, threads, run.listener.progress, preprocess, float32)
-    result["on_calibration_images"] = not run.sources.disjoint
-    (folder / "fidelity.json").write_text(json.dumps(result, indent=2))
-
-
-_NAMES = {"pruned": "model", "dense": "dense", "floor": "floor", "fp32": "model.fp32", "fp16": "model.fp16"}
+    replace(result, on_calibration_images=not run.sources.disjoint).write(folder / layout.FIDELITY)
 
 
 def _fill(staging: Path, graphs: dict[str, Path], proven: Path, timed: Path, answered: Path, rewritten: Path) -> None:
     """Copy finished files into the staging folder."""
     for kind, path in graphs.items():
-        shutil.copyfile(path, staging / f"{_NAMES[kind]}.onnx")
+        shutil.copyfile(path, staging / Kind(kind).filename)
         data = path.with_name(path.name + ".data")
         if data.exists():
             shutil.copyfile(data, staging / data.name)
     for source in (
-        proven / "parity.json",
-        proven / "golden.npz",
-        timed / "bench.json",
-        answered / "fidelity.json",
+        proven / layout.PARITY,
+        proven / layout.GOLDEN,
+        timed / layout.BENCH,
+        answered / layout.FIDELITY,
     ):
         shutil.copyfile(source, staging / source.name)
-    shutil.copyfile(rewritten / "passes.json", staging / "passes.json")
+    shutil.copyfile(rewritten / layout.PASSES, staging / layout.PASSES)
 
 
 __all__ = ["Exported", "calibrate", "export", "slim"]
