@@ -4,44 +4,59 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
+
+from .exporter.runtime.bench.timing import Timing
+from .exporter.runtime.tensorrt.options import Compatibility, EngineOptions
 
 if TYPE_CHECKING:
     from .exporter.pruning.budget import Budget
     from .exporter.pruning.supported import Family
     from .exporter.pruning.widths import Widths
+    from .exporter.runtime.bench.compare import Comparison
+    from .exporter.runtime.bench.report import Bench
     from .exporter.runtime.doctor import Check
-    from .exporter.runtime.tensorrt.versions import Compatibility
+    from .exporter.runtime.parity import Parity
     from .recipes.pipeline.listener import Listener
     from .recipes.pipeline.recipe import Recipe
     from .recipes.pipeline.run import Exported
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
+Settings = Mapping[str, Any] | Iterable[str]
+Progress = Callable[[int, int], None]
 
 
-def recipe(source: RecipeLike, settings: Iterable[str] = ()) -> Recipe:
+def recipe(source: RecipeLike, settings: Settings = ()) -> Recipe:
     """A recipe from a file, the name of one that ships, or plain data.
 
     Args:
         source: path, name, or mapping.
-        settings: `a.b=c` overrides.
+        settings: what to change: values by key, such as `{"export.batch": 8}`, or texts such as `"export.batch=8"`.
 
     Raises:
         InputError: with the YAML path, what was found and what is allowed.
     """
     from .recipes.pipeline.load import load_recipe, override, recipe_from
 
+    texts = _texts(settings)
     if isinstance(source, Mapping):
-        return recipe_from(override(dict(source), settings))
-    return load_recipe(os.fspath(source), settings)
+        return recipe_from(override(dict(source), texts))
+    return load_recipe(os.fspath(source), texts)
+
+
+def _texts(settings: Settings) -> list[str]:
+    """Settings as `key=value`, with the value in JSON, which YAML reads."""
+    if isinstance(settings, Mapping):
+        return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
+    return [settings] if isinstance(settings, str) else list(settings)
 
 
 def export(
     source: RecipeLike,
     out: str | os.PathLike[str],
     *,
-    settings: Iterable[str] = (),
+    settings: Settings = (),
     engine: str | None = None,
     listener: Listener | None = None,
     command: list[str] | None = None,
@@ -58,7 +73,7 @@ def calibrate(
     source: RecipeLike,
     out: str | os.PathLike[str],
     *,
-    settings: Iterable[str] = (),
+    settings: Settings = (),
     listener: Listener | None = None,
 ) -> Budget:
     """Decide a budget and write it as JSON; see `vitrim.recipes.pipeline.run.calibrate`."""
@@ -73,7 +88,7 @@ def slim(
     source: RecipeLike,
     out: str | os.PathLike[str],
     *,
-    settings: Iterable[str] = (),
+    settings: Settings = (),
     listener: Listener | None = None,
 ) -> Widths:
     """Make a model narrower and write its checkpoint; see `vitrim.recipes.pipeline.run.slim`."""
@@ -135,9 +150,9 @@ def check(
     atol: float | None = None,
     tie: float | None = None,
     threads: int | None = None,
-) -> dict[str, Any]:
-    """Verify a bundle and hold it against PyTorch's golden outputs; see `vitrim.exporter.runtime.commands`."""
-    from .exporter.runtime.commands import check_bundle
+) -> Parity:
+    """Verify a bundle and hold it against PyTorch's golden outputs; see `vitrim.exporter.runtime.commands.check`."""
+    from .exporter.runtime.commands.check import check_bundle
 
     return check_bundle(bundle, atol=atol, tie=tie, threads=threads)
 
@@ -145,42 +160,36 @@ def check(
 def bench(
     bundle: str | os.PathLike[str],
     *,
-    runs: int = 50,
-    warmup: float = 0.5,
-    threads: int | None = None,
-    cuda_graph: bool = False,
-    copies: bool = False,
-    energy: bool = False,
+    runs: int = Timing.runs,
+    warmup: float = Timing.warmup,
+    threads: int | None = Timing.threads,
+    cuda_graph: bool = Timing.cuda_graph,
+    copies: bool = Timing.copies,
+    energy: bool = Timing.energy,
     out: str | os.PathLike[str] | None = None,
-    progress: Any = None,
-) -> dict[str, Any]:
-    """Time a bundle's dense, pruned and floor graphs, interleaved; see `vitrim.exporter.runtime.commands`.
+    progress: Progress | None = None,
+) -> Bench:
+    """Time a bundle's dense, pruned and floor graphs, interleaved; see `vitrim.exporter.runtime.commands.bench`.
 
     Args:
+        bundle: the folder.
+        runs, warmup, threads, cuda_graph, copies, energy: see `vitrim.exporter.runtime.bench.timing.Timing`.
         out: a JSON file outside the bundle to write the result to, for `compare`.
+        progress: called with (rounds done, rounds).
     """
-    from .exporter.core.files import atomic_write
     from .exporter.runtime.bundle import refuse_inside
-    from .exporter.runtime.commands import bench_bundle
+    from .exporter.runtime.commands.bench import bench_bundle
 
     if out is not None:
         refuse_inside(out, bundle)
-    result = bench_bundle(
-        bundle,
-        runs=runs,
-        warmup=warmup,
-        threads=threads,
-        cuda_graph=cuda_graph,
-        copies=copies,
-        energy=energy,
-        progress=progress,
-    )
+    timing = Timing(runs, warmup, threads, cuda_graph, copies, energy)
+    result = bench_bundle(bundle, timing, progress=progress)
     if out is not None:
-        atomic_write(out, json.dumps(result, indent=2) + "\n")
+        result.write(out)
     return result
 
 
-def compare(results: Iterable[str | os.PathLike[str]]) -> dict[str, Any]:
+def compare(results: Iterable[str | os.PathLike[str]]) -> Comparison:
     """Lay benchmarks of several devices side by side; see `vitrim.exporter.runtime.bench.compare`.
 
     Args:
@@ -194,29 +203,28 @@ def compare(results: Iterable[str | os.PathLike[str]]) -> dict[str, Any]:
 def build(
     bundle: str | os.PathLike[str],
     *,
-    workspace_mib: int = 1024,
-    timing_cache: str | os.PathLike[str] | Literal[False] | None = None,
-    version_compatible: bool = False,
-    hardware_compatible: Compatibility | None = None,
-    dla_core: int | None = None,
-    strict: bool = True,
-) -> dict[str, Any]:
-    """Build a bundle's engine with this machine's TensorRT and prove it; see `vitrim.exporter.runtime.commands`."""
-    from .exporter.runtime.commands import build_bundle
+    workspace_mib: int = EngineOptions.workspace_mib,
+    timing_cache: str | os.PathLike[str] | Literal[False] | None = EngineOptions.timing_cache,
+    version_compatible: bool = EngineOptions.version_compatible,
+    hardware_compatible: Compatibility | None = EngineOptions.hardware_compatible,
+    dla_core: int | None = EngineOptions.dla_core,
+    strict: bool = EngineOptions.strict,
+) -> Parity:
+    """Build a bundle's engine with this machine's TensorRT and prove it; `engine` in the result is its identity.
 
-    return build_bundle(
-        bundle,
-        workspace_mib=workspace_mib,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        dla_core=dla_core,
-        strict=strict,
-    )
+    Args:
+        bundle: the folder; it is published anew, with the engine, if the proof passes.
+        workspace_mib, timing_cache, version_compatible, hardware_compatible, dla_core, strict: see
+            `vitrim.exporter.runtime.tensorrt.options.EngineOptions`.
+    """
+    from .exporter.runtime.commands.build import build_bundle
+
+    options = EngineOptions(workspace_mib, timing_cache, version_compatible, hardware_compatible, dla_core, strict)
+    return build_bundle(bundle, options)
 
 
 def doctor(deep: bool = True) -> list[Check]:
-    """What this machine has and what each lack costs; see `vitrim.exporter.runtime.doctor`."""
+    """What this machine has, and what is missing and what that costs; see `vitrim.exporter.runtime.doctor`."""
     from .exporter.runtime.doctor import examine
 
     return examine(deep=deep)
@@ -243,7 +251,14 @@ def methods() -> list[dict[str, Any]]:
     return catalogue()
 
 
-def models(wanted: str = "", progress: Any = None) -> list[Family]:
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe."""
+    from .recipes.pipeline.recipe import json_schema
+
+    return json_schema()
+
+
+def models(wanted: str = "", progress: Progress | None = None) -> list[Family]:
     """Which of timm's models vitrim takes, by family; see `vitrim.exporter.pruning.supported`.
 
     Args:
@@ -256,17 +271,29 @@ def models(wanted: str = "", progress: Any = None) -> list[Family]:
     return survey(wanted, progress)
 
 
-def new(model: str) -> str:
+def new(model: str, out: str | os.PathLike[str] | None = None) -> str:
     """A commented recipe for a timm model, as text.
 
+    Args:
+        model: timm's name.
+        out: a file to write it to, too.
+
     Raises:
-        InputError: timm has no such model.
+        InputError: timm has no such model, or the file exists.
         UnsupportedError: vitrim does not take it.
     """
     need_export()
+    from .exporter.core.errors import InputError
+    from .exporter.core.files import atomic_write
     from .recipes.pipeline.new import new_recipe
 
-    return new_recipe(model)
+    text = new_recipe(model)
+    if out is None:
+        return text
+    if os.path.lexists(out):
+        raise InputError(f"{os.fspath(out)} exists; name another file")
+    atomic_write(out, text)
+    return text
 
 
 def need_export() -> None:

@@ -12,7 +12,7 @@ root = Path(__file__).resolve().parent.parent
 with tempfile.TemporaryDirectory() as folder:
     (Path(folder) / "vitrim").symlink_to(root)
     packages = ["vitrim.exporter", "vitrim.calibration", "vitrim.recipes"]
-    modules = ["vitrim.cli", "vitrim.api", "vitrim.cli_output"]
+    modules = ["vitrim.cli", "vitrim.api", "vitrim.cli_call", "vitrim.cli_output", "vitrim.cli_progress"]
     command = [sys.executable, "-m", "mypy", "--config-file", str(root / "pyproject.toml")]
     command += [word for name in packages for word in ("-p", name)] + [
         word for name in modules for word in ("-m", name)

@@ -28,8 +28,9 @@ from vitrim.exporter.graph.passes.table import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import create_model, preprocessing
 from vitrim.exporter.pruning.vit import deployable
-from vitrim.exporter.runtime.bench.interleave import environment, repeat
-from vitrim.exporter.runtime.bench.stats import paired_ratio
+from vitrim.exporter.runtime.bench.interleave import repeat
+from vitrim.exporter.runtime.bench.stats import Ratio, paired_ratio
+from vitrim.exporter.runtime.machine.environment import environment
 from vitrim.exporter.runtime.runners import OrtRunner
 
 SIDE, PATCH = 224, 16
@@ -115,7 +116,7 @@ def stem(kind: str, batch: int, width: int) -> bytes:
 
 def compare_forms(
     graphs: dict[str, bytes], images: dict[str, np.ndarray], rounds: int
-) -> dict[str, tuple[float, dict]]:
+) -> dict[str, tuple[float, Ratio]]:
     """Median ms of each graph, and of `float` over it, with its interval; outputs are held against `float`'s first."""
     outputs = {kind: next(iter(OrtRunner(graph)(images[kind]).values())) for kind, graph in graphs.items()}
     for kind, found in outputs.items():
@@ -158,8 +159,8 @@ def main(models: tuple[str, ...], batches: tuple[int, ...], runs: int, note: str
             ratio = times["uint8"][1]
             lines.append(
                 f"| {name} | {batch} | {len(before.graph.node)} | {len(after.graph.node)} | {times['float'][0]:.2f} "
-                f"| {times['uint8'][0]:.2f} | {ratio['median']:.3f} "
-                f"({ratio['interval'][0]:.3f} to {ratio['interval'][1]:.3f}) |"
+                f"| {times['uint8'][0]:.2f} | {ratio.median:.3f} "
+                f"({ratio.interval[0]:.3f} to {ratio.interval[1]:.3f}) |"
             )
             told(lines, out)
     lines += ["", f"The patch embedding alone, patch {PATCH} of {SIDE}, class token and positions included.", ""]
@@ -171,10 +172,8 @@ def main(models: tuple[str, ...], batches: tuple[int, ...], runs: int, note: str
             forms = {kind: stem(kind, batch, width) for kind in STEMS}
             times = compare_forms(forms, {kind: planes if kind == "float" else pixels for kind in STEMS}, 5 * runs)
             for kind, (milliseconds, ratio) in times.items():
-                interval = f"{ratio['interval'][0]:.3f} to {ratio['interval'][1]:.3f}"
-                lines.append(
-                    f"| {kind} | {width} | {batch} | {milliseconds:.2f} | {ratio['median']:.3f} ({interval}) |"
-                )
+                interval = f"{ratio.interval[0]:.3f} to {ratio.interval[1]:.3f}"
+                lines.append(f"| {kind} | {width} | {batch} | {milliseconds:.2f} | {ratio.median:.3f} ({interval}) |")
                 told(lines, out)
     lines += ["", *(f"- {kind}: {words}" for kind, words in STEMS.items())]
     machine = environment()

@@ -160,8 +160,8 @@ def latency(label: str, data: Path | None, row: Row, ratio: float, rounds: int, 
         runs[kind] = partial(OrtRunner(str(path)), image)
     samples = interleave(runs, rounds)
     return {
-        "speedup": paired_ratio(samples["dense"], samples["pruned"]),
-        "overhead": paired_ratio(samples["pruned"], samples["floor"]),
+        "speedup": paired_ratio(samples["dense"], samples["pruned"]).to_json(),
+        "overhead": paired_ratio(samples["pruned"], samples["floor"]).to_json(),
         "milliseconds": float(np.median(samples["pruned"])),
     }
 
@@ -237,12 +237,12 @@ def table(label: str, dense: dict[str, Any], rows: list[tuple[Row, dict[str, Any
         low, high = interval(values)
         less_low, less_high = interval(best - values)
         tokens = " ".join(f"{block}:{after}" for block, after in found["tokens"])
-        right = "" if labels is None else f"{100 * seen['accuracy_pruned']:.1f}"
+        right = "" if labels is None else f"{100 * seen.accuracy_pruned:.1f}"
         timing = [f"{timed[key]['median']:.3f}" if timed else "" for key in ("speedup", "overhead")]
         yield (
             f"| {row.title} | {found['gmacs']:.4f} | {tokens} | {100 * values.mean():.1f} ({100 * low:.1f} to "
             f"{100 * high:.1f}) | {100 * (best - values).mean():.1f} ({100 * less_low:.1f} to {100 * less_high:.1f}) "
-            f"| {seen['kl']:.4f} | {right} | {' | '.join(timing)} |"
+            f"| {seen.kl:.4f} | {right} | {' | '.join(timing)} |"
         )
     yield ""
 

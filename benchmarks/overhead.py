@@ -66,21 +66,19 @@ def main(
                         bench = api.bench(Path(folder) / "out", runs=runs)
                         cells = []
                         for key in ("speedup", "overhead"):
-                            value = bench["ratios"][key]
-                            cells.append(
-                                f"{value['median']:.3f} ({value['interval'][0]:.3f} to {value['interval'][1]:.3f})"
-                            )
-                        rung = done.parity["rungs"][-1]
-                        same = min((stage["same_images"] for stage in rung["stages"]), default=1.0)
-                        times = "/".join(f"{v['median']:.1f}" for v in bench["distributions"].values())
+                            value = bench.ratios[key]
+                            cells.append(f"{value.median:.3f} ({value.interval[0]:.3f} to {value.interval[1]:.3f})")
+                        rung = done.parity.rungs[-1]
+                        same = 1.0 if rung.same_images is None else rung.same_images
+                        times = "/".join(f"{v.median:.1f}" for v in bench.distributions.values())
                         cost = done.budget.gmacs["pruned"]
                         lines.append(
                             f"| {name} | {method} | {batch} | {cost:.3f} | {' | '.join(cells)} | {same:.0%} "
-                            f"| {done.parity['smallest_atol']:.1e} | {times} |"
+                            f"| {done.parity.smallest_atol:.1e} | {times} |"
                         )
                         click.echo(lines[-1])
                         atomic_write(out, "\n".join(lines) + "\n")
-                        where = f"{bench['environment']['cpu']}, {bench['environment']['threads']} threads"
+                        where = f"{bench.environment['cpu']}, {bench.environment['threads']} threads"
     lines += ["", "Speed-up and overhead with 95 % intervals."]
     lines += [f"ms: dense/pruned/floor, fused attention. Machine: {where}."]
     atomic_write(out, "\n".join(lines) + "\n")

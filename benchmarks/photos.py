@@ -125,7 +125,7 @@ def main(data: Path, target: float, trials: int, only: str | None, out: Path) ->
         cost = model_macs(shape, dense_plan(shape)) / 1e9
         head = f"{label}, {len(images)} photos of odd classes, dense {cost:.4f} GMACs"
         own = fidelity(dense, dense, source.labels)
-        lines += [f"## {head}, top-1 {100 * own['accuracy_dense']:.1f} %", ""]
+        lines += [f"## {head}, top-1 {100 * own.accuracy_dense:.1f} %", ""]
         lines += [
             "| budget | GMACs | tokens | agreement % (95 %) | KL | top-1 % | against ours: only ours / only it agrees |"
         ]
@@ -148,9 +148,9 @@ def main(data: Path, target: float, trials: int, only: str | None, out: Path) ->
             flips = f"{int((ours & ~agrees).sum())} / {int((~ours & agrees).sum())}"
             tokens = " ".join(f"{row.block}:{row.after}" for row in budget.stages)
             lines.append(
-                f"| {title} | {gmacs(shape, budget)['pruned']:.4f} | {tokens} | {100 * seen['agreement']:.1f} "
-                f"({100 * low:.1f} to {100 * high:.1f}) | {seen['kl']:.4f} "
-                f"| {100 * seen['accuracy_pruned']:.1f} | {flips} |"
+                f"| {title} | {gmacs(shape, budget)['pruned']:.4f} | {tokens} | {100 * seen.agreement:.1f} "
+                f"({100 * low:.1f} to {100 * high:.1f}) | {seen.kl:.4f} "
+                f"| {100 * seen.accuracy_pruned:.1f} | {flips} |"
             )
             click.echo(lines[-1])
         lines.append("")

@@ -29,7 +29,7 @@ from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.graph.precision.emulate import emulated
 from vitrim.exporter.graph.shapes import with_shapes
 from vitrim.exporter.pruning.load import create_model, preprocessing
-from vitrim.exporter.runtime.parity import compare_decisions, cosine, stage_names
+from vitrim.exporter.runtime.rungs import compare_decisions, cosine, stage_names
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 
 VIT = {"name": "vit_tiny_patch16_224", "checkpoint": "vit_tiny_patch16_224.augreg.safetensors"}
@@ -72,25 +72,22 @@ def recipe_for(
 def cells(bundle: Path, done: Any, runs: int) -> list[str]:
     """One row of the table, timed anew."""
     bench = api.bench(bundle, runs=runs)
-    report, seen = done.precision, done.fidelity.get("precision", {})
-    scan = report.get("scan", {})
-    rung = done.parity["rungs"][-1]
-    parts = [part for part in (rung["equal"], rung["replayed"]) if part]
-    mean = sum(part["cosine_mean"] * part["images"] for part in parts) / sum(part["images"] for part in parts)
-    speed, over = bench["ratios"]["speedup"], bench["ratios"].get("over_fp32")
-    times = bench["distributions"]
-    layout = f"{report.get('form', '-')}, {len(scan.get('float32', []))} / {len(scan.get('scale_a_token', []))}"
+    report, seen = done.precision, done.fidelity.precision
+    scan = report.scan or {}
+    rung = done.parity.rungs[-1]
+    over, times = bench.ratios.get("over_fp32"), bench.distributions
+    layout = f"{report.form or '-'}, {len(scan.get('float32', []))} / {len(scan.get('scale_a_token', []))}"
     return [
-        report["name"],
+        report.name,
         layout,
-        f"{speed['median']:.2f} ({speed['interval'][0]:.2f} to {speed['interval'][1]:.2f})",
-        f"{over['median']:.2f}" if over else "-",
-        f"{bench['ratios']['overhead']['median']:.2f}",
-        f"{seen['agreement']:.1%}" if seen else "-",
-        f"{seen['kl']:.4f}" if seen else "-",
-        f"{max(seen['tokens_changed'].values()):.1%}" if seen else "-",
-        f"{mean:.5f}",
-        " / ".join(f"{times[kind]['median']:.1f}" for kind in ("dense", "fp32", "pruned") if kind in times),
+        f"{bench.speedup:.2f} ({bench.speedup_interval[0]:.2f} to {bench.speedup_interval[1]:.2f})",
+        f"{over.median:.2f}" if over else "-",
+        f"{bench.overhead:.2f}",
+        f"{seen.agreement:.1%}" if seen else "-",
+        f"{seen.kl:.4f}" if seen else "-",
+        f"{max(seen.tokens_changed.values()):.1%}" if seen else "-",
+        f"{rung.mean_cosine:.5f}",
+        " / ".join(f"{times[kind].median:.1f}" for kind in ("dense", "fp32", "pruned") if kind in times),
     ]
 
 
@@ -144,7 +141,7 @@ def main(
                     done = api.export(recipe, bundle, engine="skip")
                     table.append(f"| {label} | {method} | {batch} | {' | '.join(cells(bundle, done, runs))} |")
                     click.echo(table[-1])
-                    click.echo(json.dumps(done.precision.get("scan", {}).get("float32", [])))
+                    click.echo(json.dumps((done.precision.scan or {}).get("float32", [])))
                     if precision == "fp16":
                         scaled += [f"| {label} | {method} | {row}" for row in scaled_rows(bundle, images)]
                 text = [command, "", *table, ""]

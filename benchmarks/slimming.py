@@ -101,19 +101,18 @@ def measure(recipe: dict[str, Any]) -> str:
     assert done.widths is not None
     (macs, narrow), (whole, left) = done.widths.costs["gmacs"], done.widths.costs["parameters"]
     narrow = narrow if done.budget is None else done.budget.gmacs["pruned"]
-    times = [done.bench["distributions"][kind]["median"] for kind in ("dense", "pruned")]
-    speed, seen = done.bench["ratios"]["speedup"], done.fidelity
-    top1 = f"{seen['accuracy_dense']:.1%} to {seen['accuracy_pruned']:.1%}" if "accuracy_dense" in seen else "-"
-    rung = next(rung for rung in done.parity["rungs"] if rung["name"] == "torch: narrower = masked")
+    (low, high), seen = done.bench.speedup_interval, done.fidelity
+    top1 = "-" if seen.accuracy_dense is None else f"{seen.accuracy_dense:.1%} to {seen.accuracy_pruned:.1%}"
+    rung = next(rung for rung in done.parity.rungs if rung.name == "torch: narrower = masked")
     cells = (
         f"{whole / 1e6:.2f} to {left / 1e6:.2f}",
         f"{sizes[0]:.1f} to {sizes[1]:.1f}",
         f"{macs:.3f} to {narrow:.3f}",
-        f"{times[0]:.2f} to {times[1]:.2f}",
-        f"{speed['median']:.2f} ({speed['interval'][0]:.2f} to {speed['interval'][1]:.2f})",
+        f"{done.bench.dense.median:.2f} to {done.bench.pruned.median:.2f}",
+        f"{done.bench.speedup:.2f} ({low:.2f} to {high:.2f})",
         top1,
-        f"{seen['agreement']:.1%}",
-        f"{rung['smallest_atol']:.1e}",
+        f"{seen.agreement:.1%}",
+        f"{rung.smallest_atol:.1e}",
     )
     return " | ".join(cells)
 

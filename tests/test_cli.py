@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,11 @@ from click.testing import CliRunner
 
 from vitrim import api
 from vitrim.cli import cli
-from vitrim.exporter.runtime.bench.interleave import report
+from vitrim.exporter.core.errors import InputError, NotFasterError
+from vitrim.exporter.runtime.bench.report import Bench, TimedBundle, Untimed, report
+from vitrim.exporter.runtime.bench.stats import summarize
+from vitrim.exporter.runtime.machine.energy import Energy, GraphEnergy
+from vitrim.exporter.runtime.parity import Parity, Rung
 
 COMMANDS = [
     "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes",
@@ -31,7 +37,7 @@ def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
 def test_importing_the_cli_imports_nothing_heavy() -> None:
     heavy = ("torch", "timm", "onnx", "onnxruntime", "onnx_graphsurgeon", "matplotlib")
     code = (
-        "import sys, vitrim.cli, vitrim.api, vitrim.exporter.runtime.commands;"
+        "import sys, vitrim.cli, vitrim.api, vitrim.exporter.runtime.commands.bench;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -50,25 +56,31 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
 @pytest.mark.parametrize(
     ("words", "call"),
     [
-        (["export", "r.yaml", "-o", "out", "--set", "a.b=1"], "api.export('r.yaml', 'out', settings=['a.b=1'])"),
+        (["export", "r.yaml", "-o", "out", "--set", "a.b=1"], "api.export('r.yaml', 'out', settings={'a.b': 1})"),
+        (
+            ["export", "r", "-o", "out", "--set", "a.b=x", "--set", "c={d: [1, 2]}", "--set", "e=", "--engine", "skip"],
+            "api.export('r', 'out', settings={'a.b': 'x', 'c': {'d': [1, 2]}, 'e': None}, engine='skip')",
+        ),
+        (["export", "r", "-o", "out", "--set", "a.b"], "api.export('r', 'out', settings=['a.b'])"),
         (["calibrate", "r.yaml", "-o", "b.json"], "api.calibrate('r.yaml', 'b.json')"),
         (["slim", "r.yaml", "-o", "s.safetensors"], "api.slim('r.yaml', 's.safetensors')"),
         (["check", "out", "--atol", "0.1"], "api.check('out', atol=0.1)"),
-        (["bench", "out"], "api.bench('out', runs=50, warmup=0.5)"),
+        (["bench", "out"], "api.bench('out')"),
         (
             ["bench", "out", "--cuda-graph", "--no-copies", "--energy", "-o", "b.json"],
-            "api.bench('out', runs=50, warmup=0.5, out='b.json', cuda_graph=True, energy=True)",
+            "api.bench('out', cuda_graph=True, energy=True, out='b.json')",
         ),
+        (["bench", "out", "--runs", "9", "--threads", "2"], "api.bench('out', runs=9, threads=2)"),
         (["compare", "a.json", "out"], "api.compare(['a.json', 'out'])"),
-        (["build", "out"], "api.build('out', workspace_mib=1024)"),
+        (["build", "out"], "api.build('out')"),
+        (["build", "out", "--workspace", "64"], "api.build('out', workspace_mib=64)"),
         (
             ["build", "out", "--no-timing-cache", "--dla-core", "0", "--any-precision"],
-            "api.build('out', workspace_mib=1024, timing_cache=False, dla_core=0, strict=False)",
+            "api.build('out', dla_core=0, timing_cache=False, strict=False)",
         ),
         (
             ["build", "out", "--timing-cache", "t", "--version-compatible", "--hardware-compatible", "ampere_plus"],
-            "api.build('out', workspace_mib=1024, timing_cache='t', version_compatible=True, "
-            "hardware_compatible='ampere_plus')",
+            "api.build('out', version_compatible=True, hardware_compatible='ampere_plus', timing_cache='t')",
         ),
         (["doctor"], "api.doctor()"),
         (["lint", "m.onnx"], "api.lint('m.onnx')"),
@@ -77,6 +89,11 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["targets"], "api.targets()"),
         (["methods"], "api.methods()"),
         (["models", "deit"], "api.models('deit')"),
+        (["models"], "api.models()"),
+        (["recipes"], "api.recipes()"),
+        (["recipes", "--schema"], "api.recipe_schema()"),
+        (["new", "deit_tiny_patch16_224", "-o", "d.yaml"], "api.new('deit_tiny_patch16_224', out='d.yaml')"),
+        (["inspect", "out", "--target", "trt-11"], "api.inspect('out', target='trt-11')"),
     ],
 )
 def test_print_python_is_the_call(words: list[str], call: str) -> None:
@@ -133,28 +150,25 @@ def test_what_bench_and_compare_print(tmp_path: Path, monkeypatch: pytest.Monkey
     """Everything that a benchmark may hold, on the screen; and two of them side by side."""
     pruned = np.linspace(4.9, 5.1, 60)
     where = {"cpu": "Orin", "runtime": "tensorrt-8.5.2", "clocks": "floating", "clock_advice": ["sudo jetson_clocks"]}
-    result = report({"dense": 2 * pruned, "pruned": pruned}, 2, where)
-    result["modes"] = {"plain": {"median": 5.0}, "cuda_graph": {"reason": "it cannot be recorded"}}
-    spent = {"median": 0.25, "range": [0.24, 0.26], "above_idle": True}
-    result["energy"] = {
-        "joules_per_image": {"pruned": spent},
-        "idle_watts": 3.5,
-        "meter": "ina3221",
-        "counted": ["VDD_IN"],
-    }
-    result["bundle"] = {"precision": "fp16", "graph_sha256": "a"}
+    spent = GraphEnergy(median=0.25, range=(0.24, 0.26), above_idle=True, with_idle=0.3, watts=9.0)
+    result = replace(
+        report({"dense": 2 * pruned, "pruned": pruned}, 2, where),
+        modes={"plain": summarize(pruned), "cuda_graph": Untimed("it cannot be recorded")},
+        energy=Energy({"pruned": spent}, idle_watts=3.5, meter="ina3221", counted=("VDD_IN",)),
+        bundle=TimedBundle(precision="fp16", graph_sha256="a"),
+    )
     monkeypatch.setattr(api, "bench", lambda bundle, **options: result)
     page = CliRunner().invoke(cli, ["bench", "out", "--energy"])
     for line in (
         "pruned, plain: 5.000 ms",
         "pruned, cuda_graph: it cannot be recorded",
-        "Energy: pruned 0.25 J an image above idle (0.24 to 0.26)",
+        "Energy: pruned 0.25 J per image above idle (0.24 to 0.26)",
         "Energy: idle 3.50 W, by ina3221: VDD_IN",
         "Clocks: floating; to lock them: sudo jetson_clocks",
     ):
         assert line in page.output
     for name in "ab":
-        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+        result.write(tmp_path / f"{name}.json")
     page = CliRunner().invoke(cli, ["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
     assert page.exit_code == 0
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in page.output.splitlines() if "│" in line]
@@ -163,6 +177,59 @@ def test_what_bench_and_compare_print(tmp_path: Path, monkeypatch: pytest.Monkey
     assert ["over dense", "2.00", "2.00"] in cells
     assert "no difference is claimed between b.json and a.json" in page.output
     assert "Warning: b.json: its clocks were floating: sudo jetson_clocks" in page.output
+
+
+def slower() -> Bench:
+    """A benchmark whose pruned graph is slower than the dense one."""
+    dense = np.linspace(4.9, 5.1, 60)
+    return report({"dense": dense, "pruned": 2 * dense}, 1, {"cpu": "x", "runtime": "onnxruntime-cpu"})
+
+
+def test_a_result_is_printed_and_then_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is on the screen, or the JSON whole, before the status says so."""
+    failed = Rung("engine", 4, passed=False, first_offender="logits", reason="off", smallest_atol=0.1)
+    monkeypatch.setattr(api, "check", lambda bundle, **options: Parity(1e-4, 1e-5, (failed,)))
+    monkeypatch.setattr(api, "bench", lambda bundle, **options: slower())
+    for words, status, kind, key in (
+        (["check", "out"], 1, "Parity: FAILED (atol 0.0001)", "passed"),
+        (["bench", "out"], 2, "Speed: slower than dense: 0.50 times its speed", "verdict"),
+    ):
+        page = CliRunner().invoke(cli, words)
+        assert kind in page.stdout
+        assert getattr(page.exception, "exit_code", None) == status
+        data = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
+        assert data[key] in (False, "slower than dense: 0.50 times its speed")
+        assert CliRunner().invoke(cli, [*words, "--quiet"]).stdout == ""
+    assert CliRunner().invoke(cli, ["bench", "out", "--allow-slower"]).exception is None
+
+
+def test_an_export_that_is_not_faster_is_printed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Done:
+        def to_json(self) -> dict[str, Any]:
+            return {"folder": "out"}
+
+    def export(*words: Any, **options: Any) -> None:
+        error = NotFasterError("out is published, but the pruned graph is slower")
+        error.result = Done()
+        raise error
+
+    monkeypatch.setattr(api, "export", export)
+    page = CliRunner().invoke(cli, ["export", "quickstart", "-o", "out", "--json"])
+    assert json.loads(page.stdout) == {"folder": "out"}
+    assert isinstance(page.exception, NotFasterError)
+
+
+def test_settings_are_values_by_key_or_texts() -> None:
+    for settings in (
+        {"export.batch": 2, "prune.target": {"gflops": 1.5}},
+        ["export.batch=2", "prune.target.gflops=1.5"],
+    ):
+        recipe = api.recipe("quickstart", settings)
+        assert recipe.prune.target is not None
+        assert (recipe.export.batch, recipe.prune.target.gflops) == (2, 1.5)
+    assert api.recipe("quickstart", "export.batch=3").export.batch == 3  # one text is one setting
+    with pytest.raises(InputError, match=r"export\.batch"):
+        api.recipe("quickstart", {"export.batch": "many"})
 
 
 def test_unknown_options_are_usage_errors_with_status_3() -> None:

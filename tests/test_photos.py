@@ -23,7 +23,7 @@ from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.torch_runner import TorchRunner
 from vitrim.exporter.pruning.vit import PrunedViT
-from vitrim.exporter.runtime.parity import compare
+from vitrim.exporter.runtime.rungs import compare
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 
 COUNT = 60
@@ -59,8 +59,8 @@ def test_zero_tprune_beats_random_patches_at_the_same_tokens(deit: Any) -> None:
             logits = PrunedViT(model, plan)(torch.from_numpy(images))
         assert isinstance(logits, torch.Tensor)
         divergence[name] = fidelity(dense, logits.numpy(), labels)
-    assert divergence["ours"]["agreement"] >= 0.85
-    assert divergence["ours"]["kl"] < 0.75 * divergence["random"]["kl"]
+    assert divergence["ours"].agreement >= 0.85
+    assert divergence["ours"].kl < 0.75 * divergence["random"].kl
 
 
 def _kept(budget: Any) -> list[int]:

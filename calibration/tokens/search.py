@@ -151,7 +151,7 @@ def search(
         pruned = PrunedViT(model, budget)
         outputs = [pruned.trace(piece).logits for piece in images.split(batch)]
         logits = torch.cat([output for output in outputs if output is not None])
-        return float(fidelity(dense, logits.numpy(), None)["kl"])
+        return fidelity(dense, logits.numpy(), None).kl
 
     generator = random.Random(seed)
     first = from_budget(start)

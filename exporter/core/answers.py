@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .errors import InputError
+from .records import Record, optional
+
+if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
+    Interval = tuple[float, float]
+_Z95 = 1.959963984540054  # standard deviations on each side of a normal interval of 95 %
+_ROWS = 1024  # compared at once: in float64, four times over
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -14,34 +23,167 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def fidelity(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    """Paired comparison on the same images.
+@dataclass(frozen=True)
+class PrecisionChange(Record):
+    """What another precision changed of the pruned graph, against itself in float32.
+
+    Attributes:
+        agreement: share of images with the same top class.
+        kl: mean divergence from float32, in nats.
+        tokens_changed: by output, mean share of the tokens that are others.
+        accuracy_float32: accuracy of the float32 graph, where there are labels.
+    """
+
+    agreement: float
+    kl: float
+    tokens_changed: dict[str, float]
+    accuracy_float32: float | None = optional()
+
+
+@dataclass(frozen=True)
+class Fidelity(Record):
+    """What pruning costs in answers, on the same images. Intervals are of 95 %; shares lie from 0 to 1.
+
+    Attributes:
+        images: how many.
+        agreement: share of images with the dense model's top class.
+        kl: mean divergence from the dense model, in nats.
+        accuracy_dense, accuracy_pruned: shares that are right; None without labels.
+        lost, won: images that turned wrong, and right; None without labels.
+        kl_interval: of the mean; None for one image, and in files of vitrim 0.1.0.
+        precision: what a precision other than float32 changed.
+        on_calibration_images: whether the plan was decided on these very images.
+    """
+
+    DERIVED = ("agreement_interval", "accuracy_dense_interval", "accuracy_pruned_interval")
+
+    images: int
+    agreement: float
+    kl: float
+    accuracy_dense: float | None = optional()
+    accuracy_pruned: float | None = optional()
+    lost: int | None = optional()
+    won: int | None = optional()
+    kl_interval: tuple[float, float] | None = optional()
+    precision: PrecisionChange | None = optional()
+    on_calibration_images: bool = False
+
+    @property
+    def agreement_interval(self) -> Interval:
+        """Wilson's, as all of shares."""
+        return share_interval(self.agreement, self.images)
+
+    @property
+    def accuracy_dense_interval(self) -> Interval | None:
+        """None without labels."""
+        return None if self.accuracy_dense is None else share_interval(self.accuracy_dense, self.images)
+
+    @property
+    def accuracy_pruned_interval(self) -> Interval | None:
+        """None without labels."""
+        return None if self.accuracy_pruned is None else share_interval(self.accuracy_pruned, self.images)
+
+
+class FidelityTally:
+    """A paired comparison, counted a batch at a time: its memory does not grow with the images."""
+
+    def __init__(self) -> None:
+        self._images = self._agreeing = self._labelled = 0
+        self._right_dense = self._right_pruned = self._lost = self._won = 0
+        self._kl_mean = self._kl_squares = 0.0  # the mean, and the sum of squared differences from it
+
+    def add(self, dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None = None) -> None:
+        """Count a batch.
+
+        Args:
+            dense: [n, classes] logits of the dense model.
+            pruned: [n, classes] logits of the pruned one.
+            labels: [n] class indices; of every batch, or of none.
+
+        Raises:
+            InputError: the shapes differ, or only some batches have labels.
+        """
+        count = len(dense)
+        if dense.shape != pruned.shape or (labels is not None and len(labels) != count):
+            others = "" if labels is None else f" and {len(labels)} labels"
+            raise InputError(f"logits {list(dense.shape)} cannot be held against {list(pruned.shape)}{others}")
+        if count == 0:
+            return
+        if self._images and bool(self._labelled) is not (labels is not None):
+            raise InputError("some images have labels and others have none; give labels of all or of none")
+        ours, theirs = dense.argmax(1), pruned.argmax(1)
+        self._agreeing += int((ours == theirs).sum())
+        if labels is not None:
+            right, still = ours == labels, theirs == labels
+            self._labelled += count
+            self._right_dense += int(right.sum())
+            self._right_pruned += int(still.sum())
+            self._lost += int((right & ~still).sum())
+            self._won += int((~right & still).sum())
+        p, q = log_softmax(dense), log_softmax(pruned)
+        self._add_kl((np.exp(p) * (p - q)).sum(axis=1))
+        self._images += count
+
+    def _add_kl(self, values: np.ndarray) -> None:
+        """Two means and sums of squares as one (Chan's formula), which loses no digits to a large sum."""
+        before, count = self._images, len(values)
+        mean = float(values.mean())
+        difference = mean - self._kl_mean
+        self._kl_squares += float(((values - mean) ** 2).sum()) + difference**2 * before * count / (before + count)
+        self._kl_mean += difference * count / (before + count)
+
+    def result(self) -> Fidelity:
+        """What was counted so far.
+
+        Raises:
+            InputError: nothing was.
+        """
+        images = self._images
+        if not images:
+            raise InputError("there are no images to compare")
+        found = Fidelity(images, self._agreeing / images, self._kl_mean, kl_interval=self._kl_interval())
+        if not self._labelled:
+            return found
+        return replace(
+            found,
+            accuracy_dense=self._right_dense / images,
+            accuracy_pruned=self._right_pruned / images,
+            lost=self._lost,
+            won=self._won,
+        )
+
+    def _kl_interval(self) -> Interval | None:
+        """Normal interval of the mean; it does not go below 0, as no divergence does."""
+        if self._images < 2:
+            return None
+        spread = _Z95 * math.sqrt(self._kl_squares / (self._images - 1) / self._images)
+        return max(self._kl_mean - spread, 0.0), self._kl_mean + spread
+
+
+def share_interval(share: float, count: int) -> Interval:
+    """Wilson's 95 % interval of a share that was counted on `count` images; it holds at 0 and 1, and for few."""
+    square = _Z95**2 / count
+    middle = share + square / 2
+    spread = _Z95 * math.sqrt(share * (1 - share) / count + square / count / 4)
+    return max((middle - spread) / (1 + square), 0.0), min((middle + spread) / (1 + square), 1.0)
+
+
+def fidelity(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None) -> Fidelity:
+    """Paired comparison of logits that are all there; `FidelityTally` takes them as they come.
 
     Args:
         dense: [n, classes] logits of the dense model.
         pruned: [n, classes] logits of the pruned one.
         labels: [n] class indices, or None.
 
-    Returns:
-        `agreement` of the top class, mean `kl` divergence from dense, and with labels both accuracies and how many
-        images turned wrong (`lost`) or right (`won`).
+    Raises:
+        InputError: the shapes differ, or there are no images.
     """
-    ours, theirs = dense.argmax(1), pruned.argmax(1)
-    p, q = log_softmax(dense), log_softmax(pruned)
-    result: dict[str, Any] = {
-        "images": len(dense),
-        "agreement": float((ours == theirs).mean()),
-        "kl": float((np.exp(p) * (p - q)).sum(axis=1).mean()),
-    }
-    if labels is not None:
-        right, still = ours == labels, theirs == labels
-        result |= {
-            "accuracy_dense": float(right.mean()),
-            "accuracy_pruned": float(still.mean()),
-            "lost": int((right & ~still).sum()),
-            "won": int((~right & still).sum()),
-        }
-    return result
+    tally = FidelityTally()
+    for start in range(0, len(dense), _ROWS):
+        part = slice(start, start + _ROWS)
+        tally.add(dense[part], pruned[part], None if labels is None else labels[part])
+    return tally.result()
 
 
 def expected_agreement(reference: np.ndarray, logits: np.ndarray) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import InputError
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
     Capability = tuple[int, int]
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Target:
         domains: of operators beyond ONNX's own.
         providers: onnxruntime execution providers, in order.
         tensorrt: major and minor version.
-        typing: how a TensorRT network is told its precision: `weak` (flags of the builder, types as a wish), `either`
+        typing: how a TensorRT network takes its precision: `weak` (flags of the builder, types as a wish), `either`
             (strong where the graph holds fp16) or `strong` (the graph's types are the engine's).
         jetsons: compute capabilities of the Jetsons that run it, by name.
         largest_k: limit of TopK's K.

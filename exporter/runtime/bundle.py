@@ -11,33 +11,92 @@ import time
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..core import layout
 from ..core.errors import InputError
 from ..core.files import atomic_write, explain_os_error, sha256
-from .publish import replace_folder, staging_folder, sweep
+from ..core.records import Record, optional
+from ..core.targets import Precision, Target, get_target
+from .publish import replace_folder
 
-MANIFEST = "manifest.json"
 FORMAT = "vitrim-bundle/1"
 _SEAL = "sha256"
 _LARGEST_MANIFEST = 16 << 20  # bytes; a real one has a few kB
-__all__ = [
-    "FORMAT",
-    "MANIFEST",
-    "load_golden",
-    "publish",
-    "read_manifest",
-    "refuse_foreign",
-    "refuse_inside",
-    "seal",
-    "staging_folder",
-    "sweep",
-    "verify",
-    "write_manifest",
-]
+
+
+@dataclass(frozen=True)
+class FileEntry(Record):
+    """A file of a bundle: SHA-256 in hexadecimal, and size."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class GraphPrecision(Record):
+    """What a bundle's graphs are written in, and the nodes in them that stay in float32."""
+
+    name: Precision = "fp32"
+    float32_nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest(Record):
+    """What a bundle is, and the hash of every file in it.
+
+    Attributes:
+        format: of the bundle; this vitrim knows `FORMAT`.
+        created: time, UTC.
+        command: that exported it.
+        versions: by package, of what decided the outcome; None where one was not installed.
+        files: every file but the manifest itself.
+        preprocess: how an image becomes the model's input, see `core.preprocess`.
+        target: that it was exported for, see `core.targets`.
+        batch: of its graphs.
+        input: of its graphs: name, dtype, layout, shape, and where normalization happens.
+        precision: of its graphs but the dense one, which is float32.
+        engine: `built`, or why there is none.
+        extra: what a newer vitrim wrote besides.
+    """
+
+    format: str
+    created: str
+    command: tuple[str, ...]
+    versions: dict[str, str | None]
+    files: dict[str, FileEntry]
+    preprocess: dict[str, Any] | None = optional()
+    target: str | None = optional()
+    batch: int | None = optional()
+    input: dict[str, Any] | None = optional()
+    precision: GraphPrecision = GraphPrecision()
+    engine: str | None = optional()
+    extra: dict[str, Any] | None = optional()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; what a newer vitrim wrote besides stands after the rest."""
+        found = super().to_json()
+        extra = found.pop("extra", {})
+        return {**found, **extra}
+
+    @classmethod
+    def from_json(cls, data: object, where: str) -> Manifest:
+        """The manifest that `to_json` wrote, or a newer vitrim; see `Record.from_json`."""
+        if not isinstance(data, Mapping):
+            return super().from_json(data, where)
+        known = {one.name for one in fields(cls)} - {"extra"}
+        extra = {key: value for key, value in data.items() if key not in known}
+        own = {key: value for key, value in data.items() if key in known}
+        return replace(super().from_json(own, where), extra=extra or None)
+
+    @property
+    def resolved_target(self) -> Target:
+        """The target as data; `ort-cpu` where the manifest does not say."""
+        return get_target(self.target or "ort-cpu")
 
 
 def seal(data: Mapping[str, Any]) -> str:
@@ -47,38 +106,37 @@ def seal(data: Mapping[str, Any]) -> str:
     return json.dumps({**rest, _SEAL: digest}, indent=2) + "\n"
 
 
-def write_manifest(folder: Path, versions: Mapping[str, Any], command: Sequence[str], **extra: Any) -> None:
+def write_manifest(folder: Path, versions: Mapping[str, Any], command: Sequence[str], **entries: Any) -> None:
     """Write `manifest.json` with the SHA-256 and size of every other file of the folder.
 
     Args:
         folder: whose files are listed.
         versions: by package.
         command: that made them.
-        extra: more entries, plain data.
+        entries: further fields of `Manifest`, as plain data.
     """
+    plain = {"format": FORMAT, "created": "", "command": list(command), "versions": dict(versions), "files": {}}
+    renew_manifest(folder, Manifest.from_json({**plain, **entries}, layout.MANIFEST))
+
+
+def renew_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest with the files that are there now, and the present time."""
     files = {
-        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+        path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST
+        if path.is_file() and path != folder / layout.MANIFEST
     }
-    data = {
-        "format": FORMAT,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": list(command),
-        "versions": dict(versions),
-        "files": files,
-        **extra,
-    }
-    atomic_write(folder / MANIFEST, seal(data))
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    atomic_write(folder / layout.MANIFEST, seal(replace(manifest, created=now, files=files).to_json()))
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle, its own hash checked.
 
     Raises:
         InputError: the folder is no bundle, or its manifest was changed.
     """
-    path = folder / MANIFEST
+    path = folder / layout.MANIFEST
     if not folder.is_dir():
         raise InputError(f"there is no bundle {folder}; `vitrim export RECIPE -o {folder}` makes one")
     text, data = _parse_manifest(path)
@@ -92,7 +150,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         whole = False
     if not whole:
         raise InputError(f"{path} is not the file that was published (its hash differs); copy the bundle again")
-    return data
+    return Manifest.from_json({key: value for key, value in data.items() if key != _SEAL}, os.fspath(path))
 
 
 def _parse_manifest(path: Path) -> tuple[str, dict[str, Any]]:
@@ -114,7 +172,7 @@ def _parse_manifest(path: Path) -> tuple[str, dict[str, Any]]:
     return text, data
 
 
-def verify(folder: str | os.PathLike[str], needs: Sequence[str] = ()) -> dict[str, Any]:
+def verify(folder: str | os.PathLike[str], needs: Sequence[str] = ()) -> Manifest:
     """Check every file of a bundle, and the manifest itself.
 
     A hash finds damage and mistakes. It does not prove who made a bundle: whoever can change a file can change the
@@ -133,10 +191,10 @@ def verify(folder: str | os.PathLike[str], needs: Sequence[str] = ()) -> dict[st
     root = Path(folder)
     manifest = read_manifest(root)
     present = _present(root)
-    lacks = [name for name in needs if name not in manifest["files"]]
-    if lacks:
-        raise InputError(f"{root} has no {lacks[0]}; export it anew")
-    for name, entry in manifest["files"].items():
+    missing = [name for name in needs if name not in manifest.files]
+    if missing:
+        raise InputError(f"{root} has no {missing[0]}; export it anew")
+    for name, entry in manifest.files.items():
         if os.path.isabs(name) or ".." in Path(name).parts:
             raise InputError(f"{root}: {name} is outside the bundle; it is not used")
         if name not in present:
@@ -146,12 +204,11 @@ def verify(folder: str | os.PathLike[str], needs: Sequence[str] = ()) -> dict[st
             kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
             raise InputError(f"{root}: {name} is {kind}; it is not used")
         # The size first: it is cheap, and a file of another size need not be read.
-        same = isinstance(entry, dict) and found.st_size == entry.get("bytes")
-        if not same or sha256(root / name) != entry.get("sha256"):
+        if found.st_size != entry.bytes or sha256(root / name) != entry.sha256:
             raise InputError(
                 f"{root}: {name} is not the file that was published (its hash differs); copy the bundle again"
             )
-    extra = sorted(set(present) - set(manifest["files"]) - {MANIFEST})
+    extra = sorted(set(present) - set(manifest.files) - {layout.MANIFEST})
     if extra:
         raise InputError(f"{root}: {extra[0]} is not in the manifest; remove it or publish the bundle anew")
     return manifest
@@ -173,16 +230,16 @@ def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file is missing or damaged, or lacks the image or the logits.
     """
-    path = Path(folder) / "golden.npz"
+    path = Path(folder) / layout.GOLDEN
     broken = (OSError, ValueError, KeyError, EOFError, MemoryError, AttributeError, TypeError)
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             golden = {name: archive[name] for name in archive.files}
     except (*broken, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError) as error:
         raise InputError(f"{path} is missing or damaged; copy the bundle again") from error
-    lacks = [name for name in ("image", "logits") if name not in golden]
-    if lacks:
-        raise InputError(f"{path} is damaged: it has no {lacks[0]}; export the bundle anew")
+    missing = [name for name in ("image", "logits") if name not in golden]
+    if missing:
+        raise InputError(f"{path} is damaged: it has no {missing[0]}; export the bundle anew")
     return golden
 
 
@@ -205,21 +262,21 @@ def refuse_foreign(final: Path) -> None:
         raise explain_os_error(error, final) from error
     if not content:
         return
-    if MANIFEST not in present:
+    if layout.MANIFEST not in present:
         raise InputError(f"{final} exists and is not a vitrim bundle (it holds {content[0]}); name another folder")
     try:
-        _, data = _parse_manifest(final / MANIFEST)
+        _, data = _parse_manifest(final / layout.MANIFEST)
     except InputError as error:
         raise InputError(
-            f"{final} is not replaced: its {MANIFEST} cannot be read; remove the folder yourself"
+            f"{final} is not replaced: its {layout.MANIFEST} cannot be read; remove the folder yourself"
         ) from error
     # Other programs have a manifest.json too.
     if not str(data.get("format", "")).startswith(FORMAT.partition("/")[0] + "/"):
         raise InputError(
-            f"{final} exists and is not a vitrim bundle (its {MANIFEST} is another's); name another folder"
+            f"{final} exists and is not a vitrim bundle (its {layout.MANIFEST} is another's); name another folder"
         )
     files = data.get("files")
-    foreign = [name for name in present if name != MANIFEST and not (isinstance(files, dict) and name in files)]
+    foreign = [name for name in present if name != layout.MANIFEST and not (isinstance(files, dict) and name in files)]
     if foreign:
         raise InputError(
             f"{final} is not replaced: {foreign[0]} in it is not vitrim's; move it, or name another folder"

@@ -1,4 +1,4 @@
-"""What this machine has, and what each lack costs. Torch-free: heavy packages are looked at from a child process."""
+"""What this machine has, and what is missing and what that costs. Heavy packages are looked at from a child process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ..core.errors import InputError
+from ..core.records import Record
 from .caches import VARIABLE, cache_root, describe_cache, refuse_foreign_folder
 from .machine.environment import cpu_name, usable_cores
 from .machine.environment import version as exact_version
@@ -23,28 +24,25 @@ from .providers import TENSORRT, pair_problem
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Record):
     """One finding.
 
     Attributes:
         name: what was looked at.
-        state: `ok`, `lack`, or `info`.
+        state: `ok`, `problem`, or `info`.
         found: what is there.
         cost: what does not work without it.
         remedy: how to get it.
     """
 
     name: str
-    state: Literal["ok", "lack", "info"]
+    state: Literal["ok", "problem", "info"]
     found: str
     cost: str = ""
     remedy: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
 
-
+_PACKAGE = "vitrim.exporter.runtime.tensorrt"  # what child processes import from
 _PACKAGES = (
     (
         "torch",
@@ -126,7 +124,7 @@ def _package(name: str, cost: str, remedy: str, root: Path) -> Check:
     version = _version(name)
     if version or _is_there(name):
         return Check(name, "ok", version or "installed outside pip")
-    return Check(name, "lack", "not installed", cost, remedy or tensorrt_remedy(root=root))
+    return Check(name, "problem", "not installed", cost, remedy or tensorrt_remedy(root=root))
 
 
 def _two_onnxruntimes() -> list[Check]:
@@ -137,7 +135,7 @@ def _two_onnxruntimes() -> list[Check]:
     both = " and ".join(f"{name} {version}" for name, version in found.items())
     cost = "whichever was installed last runs, or neither does"
     remedy = "pip uninstall -y onnxruntime onnxruntime-gpu, then install the one you want"
-    return [Check("onnxruntime twice", "lack", both, cost, remedy)]
+    return [Check("onnxruntime twice", "problem", both, cost, remedy)]
 
 
 def _timm_imports(run: Callable[[str], tuple[bool, str]]) -> Check:
@@ -147,12 +145,12 @@ def _timm_imports(run: Callable[[str], tuple[bool, str]]) -> Check:
     if worked:
         return Check("import timm", "ok", f"works ({said} with {pair})")
     if "torchvision" not in said:
-        return Check("import timm", "lack", said, "no models to export", "pip install --force-reinstall timm")
+        return Check("import timm", "problem", said, "no models to export", "pip install --force-reinstall timm")
     build = "cpu" if "+cpu" in str(_version("torch")) else ""
     index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
     return Check(
         "import timm",
-        "lack",
+        "problem",
         f"{said} ({pair})",
         "no models to export",
         f"install torch and torchvision as a matching pair: pip install --force-reinstall torch torchvision{index}",
@@ -161,16 +159,18 @@ def _timm_imports(run: Callable[[str], tuple[bool, str]]) -> Check:
 
 def _engines(run: Callable[[str], tuple[bool, str]], root: Path) -> Check:
     """Whether the TensorRT that is installed can build here; in a child, because it may take the process with it."""
-    worked, said = run("from vitrim.exporter.runtime.tensorrt.engine import why_not; print(why_not() or 'works')")
+    worked, said = run(
+        f"from {_PACKAGE}.polygraphy_build import by_polygraphy; print(by_polygraphy.missing() or 'works')"
+    )
     if worked and said == "works":
         return Check("tensorrt engines", "ok", "can be built here")
     remedy = "check nvidia-smi" if "no GPU" in said else tensorrt_remedy(said, root)
-    return Check("tensorrt engines", "lack", said, "no engines are built, proven or timed here", remedy)
+    return Check("tensorrt engines", "problem", said, "no engines are built, proven or timed here", remedy)
 
 
 def _dla(run: Callable[[str], tuple[bool, str]]) -> Check:
     """DLA cores of a Jetson, as TensorRT counts them; in a child, like engines."""
-    code = "from vitrim.exporter.runtime import trt; print(trt.dla_cores(trt.import_tensorrt()))"
+    code = f"from {_PACKAGE} import versions as trt; print(trt.dla_cores(trt.import_tensorrt()))"
     worked, said = run(code)
     if not worked or not said.isdigit():
         return Check("dla", "info", f"unknown ({said})", "vitrim build --dla-core may not work")
@@ -185,42 +185,46 @@ def _cuda_majors(ask: Callable[[], dict[str, str] | None]) -> list[Check]:
     found = {major: version for major, version in found.items() if version}
     if not found:
         return []
-    told = " and ".join(f"tensorrt_cu{major} {version}" for major, version in found.items())
+    wheels = " and ".join(f"tensorrt_cu{major} {version}" for major, version in found.items())
     if len(found) > 1:
         cost = "both hold the module tensorrt, and whichever was installed last runs"
         names = " ".join(f"tensorrt_cu{major}" for major in found)
-        return [Check("tensorrt twice", "lack", told, cost, f"pip uninstall -y {names}, then install the one you want")]
+        return [
+            Check("tensorrt twice", "problem", wheels, cost, f"pip uninstall -y {names}, then install the one you want")
+        ]
     (major,) = found
     cuda = (ask() or {}).get("cuda")
     if cuda is None:
-        return [Check("tensorrt and cuda", "info", f"{told}; no driver that tells its CUDA version")]
-    told += f", and a driver for CUDA {cuda}"
+        return [Check("tensorrt and cuda", "info", f"{wheels}; no driver that says its CUDA version")]
+    wheels += f", and a driver for CUDA {cuda}"
     if int(cuda.partition(".")[0]) >= major:
-        return [Check("tensorrt and cuda", "ok", told)]
+        return [Check("tensorrt and cuda", "ok", wheels)]
     remedy = f"pip install tensorrt-cu{cuda.partition('.')[0]} instead, or update the driver"
-    return [Check("tensorrt and cuda", "lack", told, "no engines: the driver is too old for this TensorRT", remedy)]
+    return [
+        Check("tensorrt and cuda", "problem", wheels, "no engines: the driver is too old for this TensorRT", remedy)
+    ]
 
 
 def _cache(root: Path) -> Check:
     """The folder of timing caches and of onnxruntime's engines; made when something is first kept."""
     seen = describe_cache(root)
-    told = f"{root}: {seen['files']} files, {seen['bytes'] / 2**20:.0f} MiB"
+    size = f"{root}: {seen['files']} files, {seen['bytes'] / 2**20:.0f} MiB"
     standing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     remedy = f"set {VARIABLE} to a folder of your own"
     if not os.access(standing, os.W_OK):
-        return Check("cache folder", "lack", f"{root} cannot be written", "engines need --no-timing-cache", remedy)
+        return Check("cache folder", "problem", f"{root} cannot be written", "engines need --no-timing-cache", remedy)
     try:
         if root.exists():
             refuse_foreign_folder(root)
     except InputError:
-        return Check("cache folder", "lack", f"{root} may be written by others", "caches in it are refused", remedy)
-    return Check("cache folder", "ok", told)
+        return Check("cache folder", "problem", f"{root} may be written by others", "caches in it are refused", remedy)
+    return Check("cache folder", "ok", size)
 
 
 def _providers(run: Callable[[str], tuple[bool, str]], root: Path) -> list[Check]:
     worked, said = run("import onnxruntime as o; print(' '.join([o.__version__, *o.get_available_providers()]))")
     if not worked:
-        return [Check("onnxruntime providers", "lack", said, "onnxruntime cannot be used", "reinstall onnxruntime")]
+        return [Check("onnxruntime providers", "problem", said, "onnxruntime cannot be used", "reinstall onnxruntime")]
     own, _, names = said.partition(" ")
     remedy = "pip install onnxruntime-gpu (instead of onnxruntime)"
     if read_l4t(root) is not None:
@@ -240,11 +244,11 @@ def _tensorrt_provider(run: Callable[[str], tuple[bool, str]], own: str, names: 
     if not worked or here == "None":
         found = "TensorRT's libraries are not found" if worked else here
         remedy = f"{tensorrt_remedy(root=root)}; put the folder of libnvinfer.so on LD_LIBRARY_PATH"
-        return Check("onnxruntime tensorrt", "lack", found, cost, remedy)
+        return Check("onnxruntime tensorrt", "problem", found, cost, remedy)
     problem = pair_problem(own, here)
     if problem:
-        told, _, remedy = problem.partition(": ")
-        return Check("onnxruntime tensorrt", "lack", told, cost, remedy)
+        mismatch, _, remedy = problem.partition(": ")
+        return Check("onnxruntime tensorrt", "problem", mismatch, cost, remedy)
     return Check("onnxruntime tensorrt", "ok", f"onnxruntime {own} with TensorRT {here}")
 
 
@@ -254,22 +258,22 @@ def _gpu(root: Path) -> Check:
         return Check("nvidia gpu", "ok", "the Jetson's own")
     device = None if tool else cuda_device()
     if device and "gpu" in device:  # as in containers without the tool
-        cost = "the state of the GPU (clocks, heat) is not told beside a benchmark"
+        cost = "the state of the GPU (clocks, heat) is not recorded beside a benchmark"
         return Check(
             "nvidia gpu", "info", f"{device['gpu']}, but no nvidia-smi", cost, "install the driver's utilities"
         )
     if tool is None:
         cost, remedy = "no engines and no GPU benchmark on this machine", "build and bench on a machine with a GPU"
-        return Check("nvidia gpu", "lack", "no nvidia-smi", cost, remedy)
+        return Check("nvidia gpu", "problem", "no nvidia-smi", cost, remedy)
     query = [tool, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     cost, remedy = "no engines and no GPU benchmark", "reboot if the driver was updated, else install it again"
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check("nvidia gpu", "lack", f"nvidia-smi does not answer ({error})", cost, remedy)
+        return Check("nvidia gpu", "problem", f"nvidia-smi does not answer ({error})", cost, remedy)
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split())[:160] or f"nvidia-smi ended with code {done.returncode}"
-        return Check("nvidia gpu", "lack", said, cost, remedy)
+        return Check("nvidia gpu", "problem", said, cost, remedy)
     return Check("nvidia gpu", "ok", "; ".join(done.stdout.strip().splitlines()))
 
 
@@ -283,7 +287,7 @@ def _jetson(root: Path) -> Check:
         newest = TABLE[-1].name
         return Check(
             "jetson",
-            "lack",
+            "problem",
             f"{name}: unknown to this vitrim",
             f"the table ends at JetPack {newest}",
             "name a target",
@@ -301,7 +305,7 @@ def _disk(root: Path) -> Check:
     if free < 2:
         return Check(
             "disk",
-            "lack",
+            "problem",
             f"{free:.1f} GiB free here",
             "an export of DeiT-B needs about 2 GiB",
             "free some space",
@@ -318,7 +322,7 @@ def _memory(root: Path) -> Check:
     if total < 3:
         return Check(
             "memory",
-            "lack",
+            "problem",
             f"{total:.1f} GiB",
             "exporting DeiT-S needs about 3 GiB",
             "export on another machine",

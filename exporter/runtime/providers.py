@@ -1,4 +1,4 @@
-"""What onnxruntime's execution providers are told, and which versions of it and of TensorRT go together. Torch-free.
+"""How onnxruntime's execution providers are set, and which versions of it and of TensorRT go together. Torch-free.
 
 Unverified on a GPU: the options are those of onnxruntime's documentation.
 """
@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.targets import Precision
 from .caches import cache_key, cache_root, private_folder
 from .machine import gpu
 from .machine.environment import version
-from .tensorrt.versions import Precision, version_of
+from .tensorrt.versions import version_of
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -50,11 +51,11 @@ def pair_problem(onnxruntime: str, tensorrt: str) -> str | None:
     since, before = _BUILT_FOR.get(major, ((0, 0), (0, 0)))
     if since <= own and (before is None or own < before):
         return None
-    told = f"onnxruntime {onnxruntime} has no provider for TensorRT {tensorrt}"
+    mismatch = f"onnxruntime {onnxruntime} has no provider for TensorRT {tensorrt}"
     if major not in _BUILT_FOR:
-        return f"{told}: install TensorRT 10 or 11"
+        return f"{mismatch}: install TensorRT 10 or 11"
     below = f",<{before[0]}.{before[1]}" if before else ""
-    return f"{told}: pip install 'onnxruntime-gpu>={since[0]}.{since[1]}{below}'"
+    return f"{mismatch}: pip install 'onnxruntime-gpu>={since[0]}.{since[1]}{below}'"
 
 
 def tensorrt_cache(graph: str, root: Path | None = None, tensorrt: str | None = None) -> Path:
@@ -86,7 +87,7 @@ def provider_options(
     """Options of execution providers, in their order.
 
     The TensorRT provider types a network strongly from 10 on when no precision flag is set, so that the graph's own
-    types count; on 8 it must be told that fp16 and int8 are allowed. The CUDA provider is told to leave TF32.
+    types count; on 8 fp16 and int8 must be allowed explicitly. TF32 is off in the CUDA provider.
 
     Args:
         providers: names.

@@ -1,8 +1,4 @@
-"""Models that can be called with numpy arrays. Torch-free.
-
-A runner has a `name`, a fixed `batch`, and takes exactly one batch of images, [batch, channels, height, width] float32
-or [batch, height, width, channels] uint8; `run_all` takes any number.
-"""
+"""Models that can be called with numpy arrays. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,15 +8,14 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..core.errors import EnvironmentLackError, InputError
-from ..core.targets import Target
+from ..core.targets import Precision, Target
 from .caches import graph_hash
 from .providers import CPU, named, provider_options
-from .tensorrt.versions import Precision
 
 if TYPE_CHECKING:
     Outputs = dict[str, np.ndarray]
@@ -34,8 +29,42 @@ _PROVIDER_HELP = {
 }
 
 
+class Runner(Protocol):
+    """A model that takes exactly one batch of images; `run_all` takes any number.
+
+    Attributes:
+        name: shown in tables, such as `onnxruntime-cpu`.
+        batch: images per call.
+        shape: of a call's images: [batch, channels, height, width], or [batch, height, width, channels] for pixels.
+        dtype: of those: float32 or float16, or uint8 for pixels.
+    """
+
+    name: str
+    batch: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __call__(self, image: np.ndarray) -> Outputs:
+        """Run one batch.
+
+        Raises:
+            InputError: the image has another shape or type, or the graph fails on it.
+        """
+
+
+def check_image(runner: Runner, image: np.ndarray) -> None:
+    """Refuse what is no batch of a runner.
+
+    Raises:
+        InputError: it has another shape or type.
+    """
+    if image.shape != runner.shape or image.dtype != runner.dtype:
+        wanted = f"{runner.dtype} {list(runner.shape)}"
+        raise InputError(f"{runner.name} takes {wanted}, but got {image.dtype} {list(image.shape)}")
+
+
 class OrtRunner:
-    """onnxruntime behind the runner interface.
+    """onnxruntime, as a `Runner`.
 
     Args:
         model: path or serialized ONNX.
@@ -113,9 +142,7 @@ class OrtRunner:
         Raises:
             InputError: the image has another shape or type, or the graph fails on it.
         """
-        if image.shape != self.shape or image.dtype != self.dtype:
-            wanted = f"{self.dtype} {list(self.shape)}"
-            raise InputError(f"{self.name} takes {wanted}, but got {image.dtype} {list(image.shape)}")
+        check_image(self, image)
         try:
             values = self.session.run(self.outputs, {self.input: image})
         except Exception as error:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...exporter.core import layout
+from ...exporter.core.layout import Kind
 from ...exporter.core.targets import get_target
-from ...exporter.runtime.commands import bench_graphs
+from ...exporter.runtime.bench.timing import Timing
+from ...exporter.runtime.commands.bench import Graph, bench_graphs
 from .graphs import final_graphs
 from .precision import in_manifest
 from .stage import Stage
@@ -29,17 +33,14 @@ class Bench(Stage):
         """Time every graph once a round; rounds that the choice of forms has just timed count too."""
         section, graphs = view.recipe.bench, final_graphs(view)
         name = in_manifest(graphs.precision)["name"]
-        timed, held = graphs.final, {"pruned": name, "floor": name, "fp16": "fp16"}
+        timed, held = graphs.final, {Kind.PRUNED: name, Kind.FLOOR: name, Kind.FP16: "fp16"}
         if name == "bf16":  # onnxruntime has no kernels: the tokens are timed in float32, the precision on the device
             timed, held = graphs.float32, {}
         result = bench_graphs(
-            timed,
-            section.runs,
-            section.warmup,
-            section.threads,
-            view.listener.progress,
+            {kind: Graph(path, held.get(Kind(kind), "fp32")) for kind, path in timed.items()},
+            Timing(section.runs, section.warmup, section.threads),
             get_target(view.recipe.export.target),
-            held,
+            view.listener.progress,
         )
-        result["attention"] = json.loads((view.folder("forms") / "forms.json").read_text())
-        (folder / "bench.json").write_text(json.dumps(result, indent=2))
+        forms = json.loads((view.folder("forms") / "forms.json").read_text())
+        replace(result, attention=forms).write(folder / layout.BENCH)

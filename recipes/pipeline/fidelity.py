@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ...calibration.images.sources import ImageSource, batches
-from ...exporter.core.answers import fidelity
+from ...exporter.core import layout
+from ...exporter.core.answers import Fidelity as Answers
+from ...exporter.core.answers import FidelityTally, PrecisionChange
 from ...exporter.core.preprocess import Preprocess
-from ...exporter.runtime.parity import StageAgreement, compare_decisions, stage_names
+from ...exporter.runtime.parity import StageAgreement
+from ...exporter.runtime.rungs import compare_decisions, stage_names
 from ...exporter.runtime.runners import OrtRunner, run_all
 from .golden import on_images
 from .graphs import final_graphs
@@ -43,8 +44,7 @@ class Fidelity(Stage):
             view.preprocess,
             graphs.final.get("fp32"),
         )
-        result["on_calibration_images"] = not view.disjoint
-        (folder / "fidelity.json").write_text(json.dumps(result, indent=2))
+        replace(result, on_calibration_images=not view.disjoint).write(folder / layout.FIDELITY)
 
 
 def measure_fidelity(
@@ -55,7 +55,7 @@ def measure_fidelity(
     progress: Callable[[int, int], None],
     preprocess: Preprocess,
     float32: Path | None = None,
-) -> dict[str, Any]:
+) -> Answers:
     """Agreement, divergence and accuracy of the pruned graph against the dense one, image by image, streamed.
 
     Args:
@@ -69,26 +69,25 @@ def measure_fidelity(
     """
     paths = [path for path in (dense, pruned, float32) if path is not None]
     runners = [OrtRunner(str(path), threads=threads) for path in paths]
-    logits: list[list[np.ndarray]] = [[] for _ in paths]
+    against_dense, against_float32 = FidelityTally(), FidelityTally()
     kept: list[tuple[int, list[StageAgreement]]] = []
     done = 0
     for images in batches(source, max(8, runners[0].batch)):
         outputs = [run_all(on_images(runner, preprocess), images, runner.batch) for runner in runners]
-        for kind, seen in enumerate(outputs):
-            logits[kind].append(seen["logits"])
+        logits = [seen["logits"] for seen in outputs]
+        labels = None if source.labels is None else source.labels[done : done + len(images)]
+        against_dense.add(logits[0], logits[1], labels)
         if float32 is not None:
+            against_float32.add(logits[2], logits[1], labels)
             kept.append((len(images), compare_decisions(outputs[2], outputs[1], stage_names(outputs[2]))[0]))
         done += len(images)
         progress(done, len(source))
-    whole = [np.concatenate(parts) for parts in logits]
-    result = fidelity(whole[0], whole[1], source.labels)
-    if float32 is not None:
-        changed = {
-            stage.output: 1 - sum(count * stages[index].same_tokens for count, stages in kept) / done
-            for index, stage in enumerate(kept[0][1])
-        }
-        own = fidelity(whole[2], whole[1], source.labels)
-        result["precision"] = {"agreement": own["agreement"], "kl": own["kl"], "tokens_changed": changed}
-        if "accuracy_dense" in own:
-            result["precision"]["accuracy_float32"] = own["accuracy_dense"]
-    return result
+    result = against_dense.result()
+    if float32 is None:
+        return result
+    changed = {
+        stage.output: 1 - sum(count * stages[index].same_tokens for count, stages in kept) / done
+        for index, stage in enumerate(kept[0][1])
+    }
+    own = against_float32.result()
+    return replace(result, precision=PrecisionChange(own.agreement, own.kl, changed, own.accuracy_dense))

@@ -15,8 +15,8 @@ import numpy as np
 
 from ...exporter.core.targets import get_target
 from ...exporter.runtime.bench.interleave import interleave
-from ...exporter.runtime.bench.stats import FEWEST, paired_ratio
-from ...exporter.runtime.commands import random_images
+from ...exporter.runtime.bench.stats import FEWEST, Ratio, paired_ratio
+from ...exporter.runtime.commands.bench import random_images
 from ...exporter.runtime.runners import OrtRunner
 from .graphs import forms_for
 from .kinds import KINDS
@@ -73,19 +73,19 @@ def choose(
     runs = {name: partial(one, random_images(one.shape, one.dtype)) for name, one in runners.items()}
     kinds = list(dict.fromkeys(kind for kind, _ in graphs))
     samples = {name: np.empty(0) for name in runs}
-    ratios: dict[str, dict[str, Any]] = {}
+    ratios: dict[str, Ratio] = {}
     while len(next(iter(samples.values()))) < ROUNDS:
         more = interleave(runs, 2 * FEWEST if not ratios else 6, warmup=0.0 if ratios else 0.1)
         samples = {name: np.concatenate([samples[name], more[name]]) for name in runs}
         odd = {name: values[1::2] for name, values in samples.items()}
         ratios = {kind: paired_ratio(odd[f"{kind}.decomposed"], odd[f"{kind}.fused"]) for kind in kinds}
-        if all(ratio["interval"][0] > 1 or ratio["interval"][1] < 1 for ratio in ratios.values()):
+        if all(ratio.interval[0] > 1 or ratio.interval[1] < 1 for ratio in ratios.values()):
             break
     chosen = {
         kind: {
-            "form": "fused" if ratio["median"] > 1 else "decomposed",
-            "fused_speedup": ratio["median"],
-            "interval": ratio["interval"],
+            "form": "fused" if ratio.median > 1 else "decomposed",
+            "fused_speedup": ratio.median,
+            "interval": list(ratio.interval),
         }
         for kind, ratio in ratios.items()
     }

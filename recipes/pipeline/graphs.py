@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ...exporter.core import layout
 from ...exporter.core.errors import UnsupportedError
 from ...exporter.core.targets import Target
+from ...exporter.graph.precision.report import PrecisionReport
 
 if TYPE_CHECKING:
     from .view import View
@@ -24,13 +26,13 @@ class Graphs:
         float32: by kind, in the chosen attention form.
         final: by kind, in the precision that was kept; with `fp32`, and perhaps `fp16`, the pruned one in wider ones.
         proof: what stands for the pruned one where it is run by onnxruntime to be proven.
-        precision: what `precision.json` says; None where float32 was asked for.
+        precision: what was decided; None where float32 was asked for.
     """
 
     float32: dict[str, Path]
     final: dict[str, Path]
     proof: Path
-    precision: dict[str, Any] | None
+    precision: PrecisionReport | None
 
 
 def float32_graphs(view: View) -> dict[str, Path]:
@@ -47,7 +49,7 @@ def final_graphs(view: View) -> Graphs:
     written = {path.stem: path for path in folder.glob("*.onnx") if path.name != PROOF}
     final = float32 | written | ({"fp32": float32["pruned"]} if written else {})
     proof = folder / PROOF if (folder / PROOF).exists() else final["pruned"]
-    return Graphs(float32, final, proof, json.loads((folder / "precision.json").read_text()))
+    return Graphs(float32, final, proof, PrecisionReport.read(folder / layout.PRECISION, "precision report"))
 
 
 def forms_for(target: Target, attention: str) -> tuple[str, ...]:

@@ -14,11 +14,13 @@ import onnx.external_data_helper
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
+from ...exporter.core import layout
 from ...exporter.core.errors import InputError
 from ...exporter.core.targets import TARGETS, get_target
 from ...exporter.graph.lint.check import lint, lint_all, operator_table
 from ...exporter.graph.lint.facts import Finding, all_graphs, all_nodes, opset_of
 from ...exporter.runtime import bundle
+from ...exporter.runtime.bench.report import Bench
 
 _INTEGERS = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64}
 _READ_FLOATS, _READ_INTEGERS = 2**16, 2**22  # elements: scales, then shapes, axes and zero points
@@ -87,7 +89,7 @@ def lint_file(path: str | os.PathLike[str], targets: Iterable[str] = ()) -> dict
     wanted = list(TARGETS.values()) if not names or "all" in names else [get_target(name) for name in names]
     if root.is_dir():
         bundle.verify(root)
-        root = root / "model.onnx"
+        root = root / layout.MODEL
     model = read_graph(root)
     found = lint_all(model, wanted)
     return {
@@ -113,10 +115,10 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
     result: dict[str, Any] = {}
     if root.is_dir():
         manifest = bundle.verify(root)
-        model = read_graph(root / "model.onnx")
-        name = target or manifest.get("target", "ort-cpu")
-        form = json.loads((root / "bench.json").read_text())["attention"]["pruned"]["form"]
-        reports = json.loads((root / "passes.json").read_text())[f"pruned.{form}"]
+        model = read_graph(root / layout.MODEL)
+        name = target or manifest.resolved_target.name
+        form = (Bench.read(root / layout.BENCH, "benchmark").attention or {})["pruned"]["form"]
+        reports = json.loads((root / layout.PASSES).read_text())[f"pruned.{form}"]
         result = {"before": reports["operators_before"], "passes": reports["passes"]}
     else:
         model, name = read_graph(root), target or "ort-cpu"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...exporter.core.layout import TRACED
 from ...exporter.pruning.budget import Budget, read_budget
 from ...exporter.pruning.methods import FLOOR
 
 if TYPE_CHECKING:
     from .view import View
 
-KINDS = ("dense", "pruned", "floor")
+KINDS = tuple(map(str, TRACED))
 
 
 def kinds_of(budget: Budget | None) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ...exporter.core import layout
 from ...exporter.core.errors import ParityError
 from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.passes.table import rewrite
@@ -16,7 +17,9 @@ from ...exporter.graph.trace import trace
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.torch_runner import TorchRunner
 from ...exporter.pruning.vit import PrunedViT, deployable
-from ...exporter.runtime.parity import Replay, Rung, close, compare, describe_failure, exact, ladder, stage_names
+from ...exporter.runtime.parity import Limits, Rung
+from ...exporter.runtime.parity import Parity as Ladder
+from ...exporter.runtime.rungs import Replay, close, compare, exact, stage_names
 from ...exporter.runtime.runners import OrtRunner, Outputs, run_all, runner_for
 from .golden import ends_of, golden_of, on_images
 from .graphs import final_graphs
@@ -45,21 +48,20 @@ class Parity(Stage):
         recipe, reference = view.recipe, view.folder("reference")
         images = np.load(reference / "images.npy")
         expected = load_arrays(reference / "outputs.npz")
-        result = climb(view, images, expected)
-        (folder / "parity.json").write_text(json.dumps(result, indent=2))
+        climb(view, images, expected).write(folder / layout.PARITY)
         batch = recipe.export.batch
         count = -(-max(recipe.parity.golden, 1) // batch) * batch
         first = {name: value[:count] for name, value in expected.items()}
         ends = ends_of(recipe.export, view.preprocess)
         golden: dict[str, Any] = golden_of(images[:count], first, ends)
-        np.savez(folder / "golden.npz", **golden)
+        np.savez(folder / layout.GOLDEN, **golden)
 
     @staticmethod
     def judge(folder: Path) -> None:
         """A ladder that failed publishes nothing."""
-        result = json.loads((folder / "parity.json").read_text())
-        if not result["passed"]:
-            raise ParityError(describe_failure(result))
+        result = Ladder.read(folder / layout.PARITY, "parity report")
+        if not result.passed:
+            raise ParityError(result.failure)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -68,16 +70,13 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
-def climb(view: View, images: np.ndarray, expected: Outputs) -> dict[str, Any]:
+def climb(view: View, images: np.ndarray, expected: Outputs) -> Ladder:
     """The ladder: PyTorch's own rungs, the graph as traced and as rewritten, and in another precision.
 
     Args:
         view: of the run.
         images: [n, channels, height, width] float32, n a multiple of the batch.
         expected: PyTorch's outputs on them.
-
-    Returns:
-        `parity.json`.
     """
     recipe, graphs, budget = view.recipe, final_graphs(view), plan_of(view)
     section, target, threads = recipe.parity, get_target(recipe.export.target), recipe.bench.threads
@@ -98,15 +97,15 @@ def climb(view: View, images: np.ndarray, expected: Outputs) -> dict[str, Any]:
         if budget is not None and not rung.passed and rung.first_offender == "logits":
             batch = images[: recipe.export.batch]
             offender = first_offending_layer(view.model, budget, batch, section.atol, target)
-            rung.first_offender = offender or "logits"
+            rung = replace(rung, first_offender=offender or "logits")
         rungs.append(rung)
-    extra: dict[str, Any] = {"cpu_only": cpu_only} if cpu_only else {}
+    held = None
     if graphs.proof != graphs.float32["pruned"]:
-        limits = limits_of(recipe.precision)
-        extra["close"] = {"cosine": limits.cosine, "agreement": limits.agreement}
-        name = f"onnx: in {recipe.precision.name}"
-        rungs.append(close(name, expected, run(graphs.proof)[0], replay=replay, **extra["close"]))
-    return ladder(rungs, section.atol, section.tie, extra)
+        wanted, name = limits_of(recipe.precision), f"onnx: in {recipe.precision.name}"
+        held = Limits(wanted.cosine, wanted.agreement)
+        outputs = run(graphs.proof)[0]
+        rungs.append(close(name, expected, outputs, replay=replay, cosine=held.cosine, agreement=held.agreement))
+    return Ladder(section.atol, section.tie, tuple(rungs), held, cpu_only)
 
 
 def eager_rungs(eager: Outputs, expected: Outputs, section: ParitySection) -> list[Rung]:

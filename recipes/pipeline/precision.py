@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ...calibration.images.sources import ImageSource, choose, read_some
+from ...exporter.core import layout
 from ...exporter.core.answers import expected_agreement
 from ...exporter.core.errors import InputError, UnsupportedError
 from ...exporter.core.preprocess import Preprocess, to_pixels
@@ -26,12 +26,13 @@ from ...exporter.graph.precision.half import LARGEST, OLDEST_QDQ, to_half
 from ...exporter.graph.precision.integer import to_integer
 from ...exporter.graph.precision.qdq import product_sizes, quantizable, restored, with_dynamic, with_qdq
 from ...exporter.graph.precision.ranges import largest_activations, overflowing, quantization_ranges
+from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.graph.precision.sensitivity import Costs, Found, Layout, scan
 from ...exporter.graph.shapes import with_shapes
 from ...exporter.graph.trace import save
 from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.stats import paired_ratio
-from ...exporter.runtime.commands import random_images
+from ...exporter.runtime.commands.bench import random_images
 from ...exporter.runtime.runners import OrtRunner, run_all, runner_for
 from .graphs import PROOF, float32_graphs
 from .listener import Listener
@@ -66,12 +67,11 @@ def limits_of(section: PrecisionSection) -> Limits:
     return Limits(agreement, COSINE[section.name] if section.cosine is None else section.cosine)
 
 
-def in_manifest(report: dict[str, Any] | None) -> dict[str, Any]:
+def in_manifest(report: PrecisionReport | None) -> dict[str, Any]:
     """A bundle's precision as its manifest says it: the name, and the nodes of its graphs that stay in float32."""
     if report is None:
         return {"name": "fp32", "float32_nodes": []}
-    nodes = sorted({node for names in report["float32_nodes"].values() for node in names})
-    return {"name": report["name"], "float32_nodes": nodes}
+    return {"name": report.name, "float32_nodes": list(report.pinned)}
 
 
 def check_precision(section: PrecisionSection, target: Target) -> None:
@@ -174,7 +174,7 @@ def write_precision(
         save(model, folder / f"{kind}.onnx")
     if written and target.runtime == "tensorrt":
         save(emulated(written["pruned"]), folder / PROOF)
-    (folder / "precision.json").write_text(json.dumps(report, indent=1))
+    PrecisionReport.from_json(report, layout.PRECISION).write(folder / layout.PRECISION)
 
 
 def _feeds(source: ImageSource, count: int, model: onnx.ModelProto, preprocess: Preprocess) -> np.ndarray:
@@ -397,4 +397,4 @@ def _trial(
     runners = {"fp32": plain, precision: runner_for(model.SerializeToString(), target, threads, precision)[0]}
     samples = _samples(runners)
     ratio = paired_ratio(samples["fp32"], samples[precision])
-    return {"speedup_over_fp32": ratio["median"], "interval": list(ratio["interval"])}
+    return {"speedup_over_fp32": ratio.median, "interval": list(ratio.interval)}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ...exporter.core import layout
+from ...exporter.core.answers import Fidelity
 from ...exporter.core.preprocess import Preprocess
+from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
 from .golden import input_facts, input_words
 from .recipe import Recipe
 from .slim import summary
+
+if TYPE_CHECKING:
+    from .pack import Reports
 
 
 def bundle_readme(
@@ -18,12 +24,11 @@ def bundle_readme(
     preprocess: Preprocess,
     budget: Budget | None,
     widths: Widths | None,
-    reports: dict[str, Any],
-    lack: str | None,
-    precision: dict[str, Any] | None,
+    found: Reports,
+    no_engine: str | None,
 ) -> str:
     """Markdown for a person who finds the folder."""
-    parity, fidelity, bench = reports["parity"], reports["fidelity"], reports["bench"]
+    parity, fidelity, bench, precision = found.parity, found.fidelity, found.bench, found.precision
     plans = []
     if widths is not None:
         plans.append(f"Slimmed: {summary(widths)}.")
@@ -32,17 +37,18 @@ def bundle_readme(
         cost = f"{budget.gmacs['pruned']:.3f} GMACs instead of {budget.gmacs['dense']:.3f}"
         plans.append(f"Method {budget.method}; tokens {stages}. {cost}.")
     kept = " and the surviving token ids `kept_<block>`" if budget is not None else ""
-    worst = parity["smallest_atol"]
+    worst = parity.smallest_atol
     accuracy = ""
-    if "accuracy_dense" in fidelity:
-        accuracy = f", top-1 {fidelity['accuracy_pruned']:.1%} (dense {fidelity['accuracy_dense']:.1%})"
-    seen = " (the calibration images themselves)" if fidelity["on_calibration_images"] else ""
-    merging = any(stage["output"].startswith("merged_") for rung in parity["rungs"] for stage in rung["stages"])
+    if fidelity.accuracy_dense is not None:
+        accuracy = f", top-1 {fidelity.accuracy_pruned:.1%} (dense {fidelity.accuracy_dense:.1%})"
+    seen = " (the calibration images themselves)" if fidelity.on_calibration_images else ""
+    low, high = fidelity.agreement_interval
+    merging = any(stage.output.startswith("merged_") for rung in parity.rungs for stage in rung.stages)
     merged = ", and what merged into what, `merged_<block>` (65536 * source id + target id, or -1)" if merging else ""
     ranked = ""
     if recipe.export.top_k is not None:
         ranked = f", and of the {recipe.export.top_k} best classes, best first, `probabilities` and `classes`"
-    verdict = "passed" if parity["passed"] else "FAILED"
+    verdict = "passed" if parity.passed else "FAILED"
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
     return f"""# {name}, pruned by vitrim
 
@@ -50,10 +56,11 @@ def bundle_readme(
 
 - input `image` {input_words(input_facts(recipe.export, preprocess))};
   outputs `logits`{kept}{merged}{ranked}
-- agreement with the dense model on {fidelity["images"]} images{seen}: {fidelity["agreement"]:.1%}{accuracy}
+- agreement with the dense model on {fidelity.images} images{seen}: {fidelity.agreement:.1%} (95 % interval {low:.1%}
+  to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, largest error {worst:.2g} where decisions agree{precise}
-- {bench["environment"]["runtime"]}, batch {recipe.export.batch}: {bench["verdict"]}
-- engine: {"model.engine" if lack is None else f"not built ({lack})"}
+- {bench.runtime}, batch {recipe.export.batch}: {bench.verdict}
+- engine: {layout.ENGINE if no_engine is None else f"not built ({no_engine})"}
 
 On the device, without PyTorch (`pip install 'vitrim[device]'`), from the folder above; `out` is this one:
 
@@ -70,15 +77,15 @@ Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are insta
 """
 
 
-def precision_words(precision: dict[str, Any], fidelity: dict[str, Any]) -> str:
+def precision_words(report: PrecisionReport, fidelity: Fidelity) -> str:
     """One line on what the graph is in, and what that changed."""
-    name = precision["name"]
-    if name == "fp32":
-        return precision["reason"]
-    seen = fidelity["precision"]
-    worst = max(seen["tokens_changed"].values(), default=0.0)
-    tokens = f", at most {worst:.1%} of a stage's tokens changed" if seen["tokens_changed"] else ""
-    words = f"{name}: the top class of float32 on {seen['agreement']:.1%} of the images{tokens}"
-    speed = precision["speedup_over_fp32"]
-    timed = precision["reason"] if speed is None else f"{speed:.2f} times as fast as float32 here"
+    if report.name == "fp32":
+        return str(report.reason)
+    seen = fidelity.precision
+    assert seen is not None
+    worst = max(seen.tokens_changed.values(), default=0.0)
+    tokens = f", at most {worst:.1%} of a stage's tokens changed" if seen.tokens_changed else ""
+    words = f"{report.name}: the top class of float32 on {seen.agreement:.1%} of the images{tokens}"
+    speed = report.speedup_over_fp32
+    timed = report.reason if speed is None else f"{speed:.2f} times as fast as float32 here"
     return f"{words}; {timed}"

@@ -16,7 +16,7 @@ from ...exporter.pruning.slim import blocks_of, hard_gates, slim
 from ...exporter.pruning.torch_runner import TorchRunner, replay_of
 from ...exporter.pruning.vit import PrunedViT, deployable
 from ...exporter.pruning.widths import Widths, read_widths
-from ...exporter.runtime.parity import stage_names
+from ...exporter.runtime.rungs import stage_names
 from ...exporter.runtime.runners import Outputs, run_all
 from .kinds import plan_of, without_stages
 from .open import first_images

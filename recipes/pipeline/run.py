@@ -10,16 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...exporter.core import layout
+from ...exporter.core.answers import Fidelity as Answers
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError
 from ...exporter.core.files import sha256
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target
+from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget, format_budget, read_budget, write_budget
 from ...exporter.pruning.load import fingerprint, save_slimmed
 from ...exporter.pruning.shape import describe, model_name
 from ...exporter.pruning.widths import Widths, read_widths, write_widths
-from ...exporter.runtime import bundle
-from ...exporter.runtime.tensorrt import engine
+from ...exporter.runtime import bundle, publish
+from ...exporter.runtime.bench.report import Bench as Benchmark
+from ...exporter.runtime.parity import Parity as Ladder
+from ...exporter.runtime.runners import OrtRunner
+from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from .bench import Bench
 from .cache import StageCache, cache_of
 from .calibrate import Calibrate
@@ -65,10 +71,10 @@ class Exported:
         recipe: that it was made from.
         budget: the token plan; None where tokens are not pruned.
         widths: what slimming kept; None where the model was not slimmed.
-        parity: `parity.json`.
-        fidelity: `fidelity.json`.
-        bench: `bench.json`.
-        precision: `precision.json`; None where float32 was asked for.
+        parity: every rung of the proof.
+        fidelity: what pruning costs in answers.
+        bench: the graphs timed on this machine.
+        precision: what was decided; None where float32 was asked for.
         engine: why no engine was built, or None when there is one.
     """
 
@@ -76,11 +82,28 @@ class Exported:
     recipe: Recipe
     budget: Budget | None
     widths: Widths | None
-    parity: dict[str, Any]
-    fidelity: dict[str, Any]
-    bench: dict[str, Any]
-    precision: dict[str, Any] | None
+    parity: Ladder
+    fidelity: Answers
+    bench: Benchmark
+    precision: PrecisionReport | None
     engine: str | None
+
+    def runner(self) -> OrtRunner:
+        """The pruned graph behind onnxruntime on the CPU: call it with one batch of images."""
+        return OrtRunner(self.folder / layout.MODEL)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "folder": str(self.folder),
+            "budget": None if self.budget is None else self.budget.model_dump(mode="json"),
+            "widths": None if self.widths is None else self.widths.model_dump(mode="json"),
+            "parity": self.parity.to_json(),
+            "fidelity": self.fidelity.to_json(),
+            "bench": self.bench.to_json(),
+            "precision": None if self.precision is None else self.precision.to_json(),
+            "engine": self.engine or "built",
+        }
 
 
 @dataclass
@@ -232,7 +255,7 @@ def calibrate(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | 
     with cache.locked(listener.note):
         try:
             do_all(run, (Slim, Calibrate))
-            budget = read_budget(run.folders["calibrate"] / "budget.json")
+            budget = read_budget(run.folders["calibrate"] / layout.BUDGET)
         finally:
             cache.clear()
         write_budget(budget, path)
@@ -262,7 +285,7 @@ def slim(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None 
     run = open_run(recipe, cache, listener)
     with cache.locked(listener.note):
         do_all(run, (Slim,))
-        widths = read_widths(run.folders["slim"] / "widths.json")
+        widths = read_widths(run.folders["slim"] / layout.WIDTHS)
         save_slimmed(run.model(), widths, path)
         write_widths(widths, path.with_suffix(".json"))
         cache.clear()
@@ -299,21 +322,21 @@ def export(
     final, listener = Path(os.path.abspath(out)), listener or Silence()
     mode = engine_mode or recipe.engine.mode
     bundle.refuse_foreign(final)
-    lack = engine.why_not() if mode != "skip" else "skipped by the recipe"
-    if mode == "require" and lack:
-        raise EnvironmentLackError(f"an engine is required, but {lack}")
+    no_engine = by_polygraphy.missing() if mode != "skip" else "skipped by the recipe"
+    if mode == "require" and no_engine:
+        raise EnvironmentLackError(f"an engine is required, but {no_engine}")
     target = get_target(recipe.export.target)
-    if lack is None and target.runtime != "tensorrt":
-        lack = f"the target {target.name} is no TensorRT target"
+    if no_engine is None and target.runtime != "tensorrt":
+        no_engine = f"the target {target.name} is no TensorRT target"
     run = open_run(recipe, cache_of(final), listener, given)
     with run.cache.locked(listener.note):
-        bundle.sweep(final)
+        publish.sweep(final)
         do_all(run)
-        done = _publish(run, final, lack, list(command or sys.argv))
+        done = _publish(run, final, no_engine, list(command or sys.argv))
     works = done.widths is not None or (done.budget is not None and done.budget.stages)
-    if not recipe.bench.allow_slower and works and done.bench["ratios"]["speedup"]["interval"][0] <= 1:
+    if not recipe.bench.allow_slower and works and not done.bench.is_faster:
         error = NotFasterError(
-            f"{final} is published, but the pruned graph is {done.bench['verdict']}; "
+            f"{final} is published, but the pruned graph is {done.bench.verdict}; "
             "allow it with --set bench.allow_slower=true"
         )
         error.result = done
@@ -321,17 +344,18 @@ def export(
     return done
 
 
-def _publish(run: Run, final: Path, lack: str | None, command: list[str]) -> Exported:
+def _publish(run: Run, final: Path, no_engine: str | None, command: list[str]) -> Exported:
     """Pack the results and put the bundle in place."""
     run.listener.stage("bundle")
-    staging = bundle.staging_folder(final)
+    staging = publish.staging_folder(final)
     try:
-        reports = pack(run, staging, lack, command)
+        found = pack(run, staging, no_engine, command)
         bundle.publish(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    budget = read_budget(run.folders["calibrate"] / "budget.json") if "calibrate" in run.folders else None
-    widths = read_widths(run.folders["slim"] / "widths.json") if "slim" in run.folders else None
+    budget = read_budget(run.folders["calibrate"] / layout.BUDGET) if "calibrate" in run.folders else None
+    widths = read_widths(run.folders["slim"] / layout.WIDTHS) if "slim" in run.folders else None
     if budget is not None and not budget.stages and widths is None:
         run.listener.note("this budget removes nothing: the graph is the dense model")
-    return Exported(final, run.recipe, budget, widths, engine=lack, **reports)
+    reports = (found.parity, found.fidelity, found.bench, found.precision)
+    return Exported(final, run.recipe, budget, widths, *reports, no_engine)

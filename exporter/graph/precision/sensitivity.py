@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.answers import expected_agreement, fidelity
+from ...core.answers import Fidelity, expected_agreement, fidelity
 
 Run = Callable[["Layout", np.ndarray], np.ndarray]
 
@@ -114,7 +114,7 @@ def scan(
         progress: called with (layouts tried, a guess at how many there will be).
     """
     every = frozenset(products)
-    seen: dict[Layout, Mapping[str, float]] = {}
+    seen: dict[Layout, tuple[float, Fidelity]] = {}
     total = 1
 
     def told() -> None:
@@ -124,17 +124,17 @@ def scan(
     def judge(layout: Layout) -> bool:
         if layout not in seen:
             logits = run(layout, images)
-            seen[layout] = fidelity(reference, logits, None) | {"expected": expected_agreement(reference, logits)}
+            seen[layout] = expected_agreement(reference, logits), fidelity(reference, logits, None)
             state.tried += 1
             told()
-        return bool(seen[layout]["expected"] >= wanted)
+        return seen[layout][0] >= wanted
 
     def damage(form: str) -> dict[str, float]:
         kls = {}
         for name in products:
             rest = every - {name}
             layout = Layout(frozenset({name}), rest) if form == "token" else Layout(floats=rest)
-            kls[name] = float(fidelity(reference[:few], run(layout, images[:few]), None)["kl"])
+            kls[name] = fidelity(reference[:few], run(layout, images[:few]), None).kl
             state.tried += 1
             told()
         state.alone[form] = kls
@@ -150,7 +150,8 @@ def scan(
         steps = refinements({name: (tensor[name], token[name], known.get(name, Costs())) for name in products})
         layout = after(steps, _fewest(len(steps), lambda n: judge(after(steps, n))))
     state.layout, state.holds = layout, judge(layout)
-    state.expected, state.agreement, state.kl = (seen[layout][key] for key in ("expected", "agreement", "kl"))
+    state.expected, counted = seen[layout]
+    state.agreement, state.kl = counted.agreement, counted.kl
     total = state.tried
     told()
     return state

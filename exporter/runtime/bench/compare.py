@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...core import layout
 from ...core.errors import InputError
 from ...core.files import read_json
+from ...core.layout import Kind
+from ...core.records import Record
 from .. import bundle
-from ..commands import identity_of
+from .report import Bench, TimedBundle
 
 _SAME = {
     "graph_sha256": "time different graphs (made for other targets, or of other models)",
@@ -23,7 +27,81 @@ _SAME = {
 }
 
 
-def compare(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Row(Record):
+    """One benchmark of a comparison; latencies are those of the pruned graph, in milliseconds.
+
+    Attributes:
+        name: of the bundle or file.
+        device: processor, and board where there is one.
+        runtime, precision, batch: that it was timed in.
+        median, median_interval, p95, p99: of the pruned graph; percentiles None where there are too few samples.
+        images_per_second: of the pruned graph.
+        speedup, speedup_interval: over the dense graph.
+        claimed: whether that speed-up may be claimed.
+        overhead: over free slicing to the same tokens; None without a floor.
+        joules_per_image: above idle; None where it was not measured.
+        idle_watts: while nothing runs; None where it was not measured.
+        clocks: `locked`, `floating` or `unknown`.
+        busy: whether other work was running.
+    """
+
+    name: str
+    device: str
+    runtime: str
+    precision: str
+    batch: int
+    median: float
+    median_interval: tuple[float, float]
+    p95: float | None
+    p99: float | None
+    images_per_second: float
+    speedup: float
+    speedup_interval: tuple[float, float]
+    claimed: bool
+    overhead: float | None
+    joules_per_image: float | None
+    idle_watts: float | None
+    clocks: str
+    busy: bool
+
+
+@dataclass(frozen=True)
+class Pair(Record):
+    """One benchmark against the first.
+
+    Attributes:
+        first, other: their names.
+        ratio: images per second of the other over those of the first; None where nothing is claimed.
+        interval: of the ratio, the widest that the two medians' intervals allow.
+        claimed: whether a difference is.
+        verdict: in words.
+    """
+
+    first: str
+    other: str
+    ratio: float | None
+    interval: tuple[float, float]
+    claimed: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison(Record):
+    """Benchmarks side by side.
+
+    Attributes:
+        rows: one per benchmark.
+        pairs: each against the first.
+        warnings: what is not comparable, and what makes a row doubtful.
+    """
+
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+    warnings: tuple[str, ...]
+
+
+def compare(paths: Sequence[str | os.PathLike[str]]) -> Comparison:
     """Lay benchmarks side by side, the first one being what the others are held against.
 
     The machines share no rounds, so a ratio has the widest interval that the two medians' intervals allow, and is
@@ -32,99 +110,90 @@ def compare(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     Args:
         paths: bundles, or JSON files that `vitrim bench -o` or `run_on_device.py bench -o` wrote.
 
-    Returns:
-        `rows` (one a benchmark), `pairs` (each against the first: `ratio`, `interval`, `claimed`, `verdict`) and
-        `warnings` (what is not comparable, and what makes a row doubtful).
-
     Raises:
         InputError: fewer than two, or one that is no benchmark.
     """
     if len(paths) < 2:
         raise InputError("name at least two benchmarks to compare: bundles, or files of `vitrim bench BUNDLE -o FILE`")
-    found = [read_result(path) for path in paths]
+    found = [read_bench(path) for path in paths]
     names = _names(paths)
+    warnings = [f"{name}: {text}" for name, result in zip(names, found, strict=True) for text in _doubts(result)]
+    for name, result in zip(names[1:], found[1:], strict=True):
+        warnings += [f"{names[0]} and {name} {text}" for text in _differences(found[0], result)]
     rows = [_row(name, result) for name, result in zip(names, found, strict=True)]
-    warnings = [f"{row['name']}: {text}" for row, result in zip(rows, found, strict=True) for text in _doubts(result)]
-    for row, result in zip(rows[1:], found[1:], strict=True):
-        warnings += [f"{names[0]} and {row['name']} {text}" for text in _differences(found[0], result)]
-    return {"rows": rows, "pairs": [_pair(rows[0], row) for row in rows[1:]], "warnings": warnings}
+    return Comparison(tuple(rows), tuple(_pair(rows[0], row) for row in rows[1:]), tuple(warnings))
 
 
-def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_bench(path: str | os.PathLike[str]) -> Bench:
     """One benchmark, from a bundle (its files are verified) or from a file.
 
     Raises:
         InputError: it is neither, or damaged.
     """
-    place, extra = Path(path), {}
+    place, timed = Path(path), None
     if place.is_dir():
-        extra = {"bundle": identity_of(bundle.verify(place, needs=("bench.json",)))}
-        place = place / "bench.json"
+        timed = TimedBundle.of(bundle.verify(place, needs=(layout.BENCH,)))
+        place = place / layout.BENCH
     data = read_json(place, "benchmark", "vitrim bench BUNDLE -o FILE")
     try:
-        assert isinstance(data, dict)
-        result = {**extra, **data}
-        _row("", result)
-    except (AssertionError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{place} is no benchmark; `vitrim bench BUNDLE -o FILE` writes one") from error
-    return result
+        found = Bench.from_json(data, os.fspath(place))
+    except InputError as error:
+        raise InputError(f"{place} is no benchmark; `vitrim bench BUNDLE -o FILE` writes one ({error})") from error
+    return found if found.bundle else replace(found, bundle=timed)
 
 
 def _names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Short names: the last part of each path, or all of it where that would not tell two apart."""
+    """Short names: the last part of each path, or all of it where two would have the same."""
     short = [Path(path).name or os.fspath(path) for path in paths]
     return [name if short.count(name) == 1 else os.fspath(path) for name, path in zip(short, paths, strict=True)]
 
 
-def _row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told of one benchmark; latencies are those of the pruned graph, in milliseconds."""
-    where, pruned = result["environment"], result["distributions"]["pruned"]
-    spent = (result.get("energy") or {}).get("joules_per_image") or {}
-    jetson = where.get("jetson") or {}
+def _row(name: str, bench: Bench) -> Row:
+    where, jetson, energy = bench.environment, bench.environment.get("jetson") or {}, bench.energy
     board = " ".join(str(part) for part in (jetson.get("power_mode"), where.get("gpu")) if part)
-    return {
-        "name": name,
-        "device": f"{where['cpu']} ({board})" if board else where["cpu"],
-        "runtime": where["runtime"],
-        "precision": (result.get("bundle") or {}).get("precision") or "unknown",
-        "batch": result["batch"],
-        "median": pruned["median"],
-        "median_interval": list(pruned["median_interval"]),
-        "p95": pruned.get("p95"),
-        "p99": pruned.get("p99"),
-        "images_per_second": result["images_per_second"]["pruned"],
-        "speedup": result["ratios"]["speedup"]["median"],
-        "speedup_interval": list(result["ratios"]["speedup"]["interval"]),
-        "claimed": result["claimed"],
-        "overhead": result.get("overhead"),
-        "joules_per_image": spent["pruned"]["median"] if spent.get("pruned", {}).get("above_idle") else None,
-        "idle_watts": (result.get("energy") or {}).get("idle_watts"),
-        "clocks": where.get("clocks", "unknown"),
-        "busy": bool(where.get("warning")),
-    }
+    cpu = str(where.get("cpu", "unknown"))
+    return Row(
+        name=name,
+        device=f"{cpu} ({board})" if board else cpu,
+        runtime=bench.runtime,
+        precision=(bench.bundle.precision if bench.bundle else None) or "unknown",
+        batch=bench.batch,
+        median=bench.pruned.median,
+        median_interval=bench.pruned.median_interval,
+        p95=bench.pruned.p95,
+        p99=bench.pruned.p99,
+        images_per_second=bench.images_per_second[Kind.PRUNED],
+        speedup=bench.speedup,
+        speedup_interval=bench.speedup_interval,
+        claimed=bench.claimed,
+        overhead=bench.overhead,
+        joules_per_image=energy.per_image(Kind.PRUNED) if energy else None,
+        idle_watts=energy.idle_watts if energy else None,
+        clocks=where.get("clocks", "unknown"),
+        busy=bool(bench.warning),
+    )
 
 
-def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same; None where a benchmark does not tell."""
-    where = result["environment"]
-    engines = str(where["runtime"]).startswith("tensorrt")
-    modes = {key: where.get(key) for key in ("cuda_graph", "copies")} if engines else {}
-    return {**(result.get("bundle") or {}), "batch": result["batch"], **modes}
+def _facts(bench: Bench) -> dict[str, Any]:
+    """What must be the same; what a benchmark does not say is not in it, or None."""
+    engines = bench.runtime.startswith("tensorrt")
+    modes = {key: bench.environment.get(key) for key in ("cuda_graph", "copies")} if engines else {}
+    return {**(bench.bundle.to_json() if bench.bundle else {}), "batch": bench.batch, **modes}
 
 
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def _differences(one: Bench, other: Bench) -> list[str]:
     """Why two benchmarks are not of the same thing."""
     left, right = _facts(one), _facts(other)
     texts = [text for key, text in _SAME.items() if key in left and key in right and left[key] != right[key]]
     if "graph_sha256" not in left or "graph_sha256" not in right:
-        texts.append("cannot be told to time the same graph: one of them does not say which it timed")
+        texts.append("may not time the same graph: one of them does not say which it timed")
     return texts
 
 
-def _doubts(result: Mapping[str, Any]) -> list[str]:
+def _doubts(bench: Bench) -> list[str]:
     """Why one benchmark is to be taken with care."""
-    where = result["environment"]
-    texts = [where["warning"]] if where.get("warning") else []
+    where = bench.environment
+    texts = [bench.warning] if bench.warning else []
     if where.get("clocks") == "floating":
         advice = "; ".join(where.get("clock_advice") or ())
         texts.append(f"its clocks were floating{': ' + advice if advice else ''}")
@@ -139,35 +208,18 @@ def _doubts(result: Mapping[str, Any]) -> list[str]:
     return [*texts, f"{', '.join(hot)} was on at its end"] if hot else texts
 
 
-def _pair(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Images a second of one over those of the first."""
-    ratio = other["images_per_second"] / first["images_per_second"]
-    batches = other["batch"] / first["batch"]
-    (least, most), (low, high) = first["median_interval"], other["median_interval"]
+def _pair(first: Row, other: Row) -> Pair:
+    """Images per second of one over those of the first."""
+    ratio = other.images_per_second / first.images_per_second
+    batches = other.batch / first.batch
+    (least, most), (low, high) = first.median_interval, other.median_interval
     low, high = batches * least / high, batches * most / low
     apart = not low <= 1 <= high  # of both medians' intervals
-    busy = [row["name"] for row in (first, other) if row["busy"]]
-    claimed = apart and not busy
-    span = f"interval {low:.2f} to {high:.2f}"
+    busy = [row.name for row in (first, other) if row.busy]
+    claimed, span = apart and not busy, f"interval {low:.2f} to {high:.2f}"
     if claimed:
-        verdict = f"{other['name']} makes {ratio:.2f} times the images a second of {first['name']} ({span})"
-    elif apart:
-        verdict = (
-            f"no difference is claimed between {other['name']} and {first['name']}: {' and '.join(busy)} ran on a busy "
-            f"machine ({span})"
-        )
+        verdict = f"{other.name} makes {ratio:.2f} times the images per second of {first.name} ({span})"
     else:
-        verdict = (
-            f"no difference is claimed between {other['name']} and {first['name']}: their intervals overlap ({span})"
-        )
-    return {
-        "first": first["name"],
-        "other": other["name"],
-        "ratio": ratio if claimed else None,
-        "interval": [low, high],
-        "claimed": claimed,
-        "verdict": verdict,
-    }
-
-
-__all__ = ["compare", "read_result"]
+        reason = f"{' and '.join(busy)} ran on a busy machine" if apart else "their intervals overlap"
+        verdict = f"no difference is claimed between {other.name} and {first.name}: {reason} ({span})"
+    return Pair(first.name, other.name, ratio if claimed else None, (low, high), claimed, verdict)

@@ -1,8 +1,6 @@
-"""Energy an image, in a steady loop of its own, idle power taken off. Reads meters, changes nothing. Torch-free.
+"""Energy per image, in a steady loop of its own, idle power taken off. Torch-free.
 
-Meters: a Jetson's INA3221 (hwmon files, mV and mA; older kernels: iio files, mW), an NVIDIA card by NVML (its energy
-counter where it has one, else power samples), a processor's RAPL counters. Verified on file trees and stand-ins with
-known energies; unverified on a Jetson and on a card.
+Unverified on a Jetson and on a card; see `meters`.
 """
 
 from __future__ import annotations
@@ -12,35 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .environment import ROOT, _number, _read
-from .gpu import pci_address
+from ...core.records import Record, optional
+from .environment import ROOT
+from .meters import Meter, find_meter
 
 _PERIOD = 0.02  # seconds between samples of power; the sensors themselves average over about as long
-_WHOLE_MODULE = ("VDD_IN", "POM_5V_IN")  # rails that carry all the others
-_WITHIN_OTHERS = ("VDDQ_VDD2_1V8AO",)  # AGX Orin: fed by VIN_SYS_5V0, so not added to it
-
-
-@dataclass(frozen=True)
-class Meter:
-    """Something that tells power or energy.
-
-    Attributes:
-        name: `ina3221`, `nvml-energy`, `nvml-power` or `rapl`.
-        rails: what it measures, by the machine's own names.
-        total: those rails whose sum is the power told.
-        counts: `read` gives joules since some moment, not watts.
-        read: by rail, watts or joules.
-    """
-
-    name: str
-    rails: tuple[str, ...]
-    total: tuple[str, ...]
-    counts: bool
-    read: Callable[[], dict[str, float]]
 
 
 class Integral:
@@ -99,121 +76,73 @@ class Integral:
         try:
             while not self._stop.wait(self.period):
                 self._look()
-        except Exception as error:  # told where the integral is asked for, not in a thread that nobody hears
+        except Exception as error:  # raised where the integral is asked for, not in a thread that nobody hears
             self._failed.append(error)
 
 
-def find_meter(kind: str, root: Path = ROOT, nvml: Callable[[], Any] | None = None) -> tuple[Meter | None, str]:
-    """The meter for what a benchmark runs on.
+@dataclass(frozen=True)
+class GraphEnergy(Record):
+    """Energy of one graph.
 
-    Args:
-        kind: `gpu` or `cpu`; a Jetson has one meter for both.
-        root: of the file system, for tests.
-        nvml: imports pynvml, for tests.
-
-    Returns:
-        the meter and "", or None and why there is none, with what to do.
+    Attributes:
+        median: joules per image above idle, over the windows.
+        range: least and most of the windows.
+        above_idle: whether all windows drew more than idling does.
+        with_idle: joules per image, idle power included.
+        watts: power while it ran.
     """
-    board = jetson_meter(root)
-    if board is not None:
-        return board, ""
-    if kind == "gpu":
-        return nvml_meter(nvml or _pynvml)
-    return rapl_meter(root)
+
+    median: float
+    range: tuple[float, float]
+    above_idle: bool
+    with_idle: float
+    watts: float
 
 
-def jetson_meter(root: Path = ROOT) -> Meter | None:
-    """A Jetson's INA3221 power monitors; None where there is none that tells a rail."""
-    rails: dict[str, Callable[[], float]] = {}
-    drivers = root / "sys/bus/i2c/drivers"
-    for folder in sorted(drivers.glob("ina3221*/*/hwmon/hwmon*")):
-        for channel in (1, 2, 3):  # 4 and up are sums of shunt voltages
-            label = _read(folder / f"in{channel}_label") or "NC"
-            volts, amperes = folder / f"in{channel}_input", folder / f"curr{channel}_input"
-            if label != "NC" and _number(volts) is not None and _number(amperes) is not None:
-                rails[label] = lambda volts=volts, amperes=amperes: _must(volts) * _must(amperes) / 1e6  # type: ignore[misc]
-    for folder in sorted(drivers.glob("ina3221*/*/iio:device*")):  # kernels of JetPack 4
-        for channel in (0, 1, 2):
-            label, power = _read(folder / f"rail_name_{channel}") or "NC", folder / f"in_power{channel}_input"
-            if label != "NC" and _number(power) is not None:
-                rails[label] = lambda power=power: _must(power) / 1e3  # type: ignore[misc]
-    if not rails:
-        return None
-    whole = [name for name in rails if name in _WHOLE_MODULE][:1]
-    total = whole or [name for name in rails if name not in _WITHIN_OTHERS]
-    return Meter("ina3221", tuple(rails), tuple(total), False, lambda: {name: read() for name, read in rails.items()})
+@dataclass(frozen=True)
+class Energy(Record):
+    """Energy of a benchmark's graphs, or why there is none.
 
+    Attributes:
+        joules_per_image: by graph; None where nothing was measured.
+        reason: why not.
+        unit: of energy.
+        idle_watts: power while this process waits.
+        meter: its name.
+        rails: what the meter measures.
+        counted: those rails whose sum is the whole power.
+        sampling_hz: readings per second; 0 for a counter.
+        seconds: of loop per graph.
+        windows: loops per graph.
+    """
 
-def _must(path: Path) -> float:
-    """A number that was there when the meter was found."""
-    value = _number(path)
-    if value is None:
-        raise OSError(f"{path} can no longer be read")
-    return value
+    joules_per_image: dict[str, GraphEnergy] | None
+    reason: str | None = optional()
+    unit: str | None = optional()
+    idle_watts: float | None = optional()
+    meter: str | None = optional()
+    rails: tuple[str, ...] = optional(())
+    counted: tuple[str, ...] = optional(())
+    sampling_hz: float | None = optional()
+    seconds: float | None = optional()
+    windows: int | None = optional()
 
+    def per_image(self, graph: str) -> float | None:
+        """Joules per image above idle; None where they were not measured, or are not measurably above idle."""
+        found = (self.joules_per_image or {}).get(graph)
+        return found.median if found is not None and found.above_idle else None
 
-def _pynvml() -> Any:
-    import pynvml
-
-    return pynvml
-
-
-def nvml_meter(load: Callable[[], Any]) -> tuple[Meter | None, str]:
-    """The card that CUDA would take, by nvidia-ml-py; the energy counter of Volta and newer, else power."""
-    try:
-        pynvml = load()
-    except ImportError:
-        return None, "nvidia-ml-py is not installed: pip install nvidia-ml-py"
-    try:
-        pynvml.nvmlInit()
-        address = pci_address()  # CUDA and NVML number cards differently
-        card = pynvml.nvmlDeviceGetHandleByPciBusId(address) if address else pynvml.nvmlDeviceGetHandleByIndex(0)
-        name = pynvml.nvmlDeviceGetName(card)
-        rail = name.decode() if isinstance(name, bytes) else str(name)
-        try:
-            pynvml.nvmlDeviceGetTotalEnergyConsumption(card)
-        except pynvml.NVMLError:
-            pynvml.nvmlDeviceGetPowerUsage(card)
-            return Meter(
-                "nvml-power", (rail,), (rail,), False, lambda: {rail: pynvml.nvmlDeviceGetPowerUsage(card) / 1e3}
-            ), ""
-    except pynvml.NVMLError as error:
-        return None, f"NVML does not tell this card's power ({error})"
-    return Meter(
-        "nvml-energy", (rail,), (rail,), True, lambda: {rail: pynvml.nvmlDeviceGetTotalEnergyConsumption(card) / 1e3}
-    ), ""
-
-
-def rapl_meter(root: Path = ROOT) -> tuple[Meter | None, str]:
-    """The processor's packages by powercap; their counters are for root only on most systems."""
-    packages = [
-        folder
-        for folder in sorted((root / "sys/class/powercap").glob("*-rapl:*"))
-        if folder.name.count(":") == 1 and "mmio" not in folder.name and (folder / "name").exists()
-    ]
-    if not packages:
-        return None, "this machine has no meter that can be read (no INA3221, no RAPL)"
-    locked = next((folder for folder in packages if _number(folder / "energy_uj") is None), None)
-    if locked is not None:
-        return None, f"{locked}/energy_uj cannot be read: sudo chmod a+r {locked}/energy_uj"
-    counters = {str(_read(folder / "name")): _Unwrapped(folder) for folder in packages}
-    names = tuple(counters)
-    return Meter("rapl", names, names, True, lambda: {name: read() for name, read in counters.items()}), ""
-
-
-class _Unwrapped:
-    """A RAPL counter in joules that goes on where the register begins again; it must be read once a minute."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "energy_uj"
-        self.range = _number(folder / "max_energy_range_uj") or 0.0
-        self.last, self.turns = _must(self.path), 0
-
-    def __call__(self) -> float:
-        now = _must(self.path)
-        self.turns += now < self.last
-        self.last = now
-        return (now + self.turns * self.range) / 1e6
+    def lines(self) -> list[str]:
+        """For a person, a line per graph."""
+        if self.joules_per_image is None:
+            return [f"not measured: {self.reason}"]
+        lines = [
+            f"{name}: not measurably above idle; take longer loops or a finer meter"
+            if not found.above_idle
+            else f"{name} {found.median:.4g} J per image above idle ({found.range[0]:.4g} to {found.range[1]:.4g})"
+            for name, found in self.joules_per_image.items()
+        ]
+        return [*lines, f"idle {self.idle_watts:.2f} W, by {self.meter}: {' + '.join(self.counted)}"]
 
 
 @dataclass
@@ -233,23 +162,18 @@ def measure(
     seconds: float = 6.0,
     windows: int = 3,
     period: float = _PERIOD,
-) -> dict[str, Any]:
-    """Energy an image of every graph: steady loops, taken in turn, between stretches of idling.
+) -> Energy:
+    """Energy per image of every graph: steady loops, taken in turn, between stretches of idling.
 
     Idle power is taken anew beside every round of windows, because it drifts with heat.
 
     Args:
         runs: by graph; each call is one inference and waits for its end.
-        batch: images an inference.
+        batch: images per inference.
         meter: from `find_meter`.
-        seconds: of loop a graph, over all windows.
-        windows: loops a graph; their spread is the uncertainty.
+        seconds: of loop per graph, over all windows.
+        windows: loops per graph; their spread is the uncertainty.
         period: seconds between samples of power.
-
-    Returns:
-        `joules_per_image` by graph (`median` above idle, `range` of the windows, whether all of them
-        were `above_idle`, `with_idle`, `watts`), `idle_watts`,
-        `meter`, `rails` with which of them are `counted`, `sampling_hz` (0 for a counter) and `seconds`.
     """
     length = seconds / windows
     tallies = {name: _Tally() for name in runs}
@@ -267,28 +191,28 @@ def measure(
             tallies[name].above_idle.append((joules - idle * spent.seconds) / images)
             tallies[name].whole.append(joules / images)
             tallies[name].watts.append(joules / spent.seconds)
-    return {
-        "unit": "J",
-        "joules_per_image": {name: _told(tally) for name, tally in tallies.items()},
-        "idle_watts": float(np.median(idles)),
-        "meter": meter.name,
-        "rails": list(meter.rails),
-        "counted": list(meter.total),
-        "sampling_hz": 0.0 if meter.counts else samples / sampled,
-        "seconds": seconds,
-        "windows": windows,
-    }
+    return Energy(
+        joules_per_image={name: _summed_up(tally) for name, tally in tallies.items()},
+        unit="J",
+        idle_watts=float(np.median(idles)),
+        meter=meter.name,
+        rails=meter.rails,
+        counted=meter.total,
+        sampling_hz=0.0 if meter.counts else samples / sampled,
+        seconds=seconds,
+        windows=windows,
+    )
 
 
-def _told(tally: _Tally) -> dict[str, Any]:
+def _summed_up(tally: _Tally) -> GraphEnergy:
     above: Sequence[float] = tally.above_idle
-    return {
-        "median": float(np.median(above)),
-        "range": [min(above), max(above)],
-        "above_idle": min(above) > 0,
-        "with_idle": float(np.median(tally.whole)),
-        "watts": float(np.median(tally.watts)),
-    }
+    return GraphEnergy(
+        median=float(np.median(above)),
+        range=(min(above), max(above)),
+        above_idle=min(above) > 0,
+        with_idle=float(np.median(tally.whole)),
+        watts=float(np.median(tally.watts)),
+    )
 
 
 def _idle(meter: Meter, seconds: float, period: float) -> float:
@@ -307,10 +231,10 @@ def _loop(run: Callable[[], object], seconds: float) -> int:
     return count
 
 
-def energy(
+def measure_here(
     runs: Mapping[str, Callable[[], object]], batch: int, kind: str, seconds: float = 6.0, root: Path = ROOT
-) -> dict[str, Any]:
-    """`measure` with this machine's meter; `joules_per_image` None and a `reason` where there is none.
+) -> Energy:
+    """`measure` with this machine's meter; without one, the reason.
 
     Args:
         runs, batch, seconds: as for `measure`.
@@ -319,21 +243,8 @@ def energy(
     """
     meter, reason = find_meter(kind, root)
     if meter is None:
-        return {"joules_per_image": None, "reason": reason}
+        return Energy(None, reason)
     try:
         return measure(runs, batch, meter, seconds=seconds)
     except OSError as error:
-        return {"joules_per_image": None, "reason": f"the meter failed ({error})"}
-
-
-def describe(spent: Mapping[str, Any]) -> list[str]:
-    """`energy` of a benchmark for a person, a line a graph."""
-    if spent["joules_per_image"] is None:
-        return [f"not measured: {spent['reason']}"]
-    lines = [
-        f"{name}: not measurably above idle; take longer loops or a finer meter"
-        if not found["above_idle"]
-        else f"{name} {found['median']:.4g} J an image above idle ({found['range'][0]:.4g} to {found['range'][1]:.4g})"
-        for name, found in spent["joules_per_image"].items()
-    ]
-    return [*lines, f"idle {spent['idle_watts']:.2f} W, by {spent['meter']}: {' + '.join(spent['counted'])}"]
+        return Energy(None, f"the meter failed ({error})")

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from .jetpack import jetpack_of, read_l4t
+from .sysfs import read_number, read_text
 
 ROOT = Path("/")
 _GLANCE = 0.2  # seconds over which other work is looked at
@@ -39,7 +40,7 @@ def environment(threads: int | None = None, root: Path = ROOT) -> dict[str, Any]
         "load_average": load_average(),
         "other_cores": watch.other_cores,
         "stolen_cores": watch.stolen_cores,
-        "governor": _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "governor": read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "frequency_mhz": frequency(root),
         "temperature_c": temperature(root),
         "throttle_events": throttle_events(root),
@@ -62,10 +63,10 @@ def clocks(found: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Whether clocks are locked, and the commands that would lock them; vitrim itself changes none.
 
     Args:
-        found: `governor`, and where there are some, `jetson` and `gpu_state`, as `environment` tells them.
+        found: `governor`, and where there are some, `jetson` and `gpu_state`, as `environment` returns them.
 
     Returns:
-        `locked`, `floating` or `unknown`; commands, empty when locked. An NVIDIA card does not tell whether its clocks
+        `locked`, `floating` or `unknown`; commands, empty when locked. An NVIDIA card does not say whether its clocks
         are locked, so it is `unknown` unless the processor's governor says that they float.
     """
     jetson, card = found.get("jetson"), found.get("gpu_state")
@@ -88,7 +89,7 @@ class Watch:
     """Measures, between entry and exit, how many cores other processes used and how many a hypervisor took away.
 
     Attributes:
-        other_cores: mean number of cores that others kept busy; None where the system does not tell.
+        other_cores: mean number of cores that others kept busy; None where the system does not say.
         stolen_cores: mean number of cores that the host of a virtual machine gave to somebody else.
     """
 
@@ -136,10 +137,10 @@ def load_average() -> list[float]:
 def usable_cores(root: Path = ROOT) -> int:
     """Cores that this process may use: its affinity, and the share of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = (_read(root / "sys/fs/cgroup/cpu.max") or "").split()
+    limit = (read_text(root / "sys/fs/cgroup/cpu.max") or "").split()
     if len(limit) != 2:  # control groups, version 1
-        quota = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-        limit = [quota, _read(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us") or "100000"] if quota else []
+        quota = read_text(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+        limit = [quota, read_text(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us") or "100000"] if quota else []
     if len(limit) == 2 and limit[0].isdigit() and limit[1].isdigit() and int(limit[1]):
         cores = min(cores, max(1, -(-int(limit[0]) // int(limit[1]))))
     return cores
@@ -147,19 +148,19 @@ def usable_cores(root: Path = ROOT) -> int:
 
 def cpu_name(root: Path = ROOT) -> str:
     """Model name of the processor; of a Jetson, the board's."""
-    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
+    for line in (read_text(root / "proc/cpuinfo") or "").splitlines():
         if line.lower().startswith(("model name", "hardware")):
             return line.partition(":")[2].strip()
-    board = (_read(root / "proc/device-tree/model") or "").strip("\x00\n ")
+    board = (read_text(root / "proc/device-tree/model") or "").strip("\x00\n ")
     return board or platform.processor() or platform.machine()
 
 
 def frequency(root: Path = ROOT) -> float | None:
     """Present clock of the first core, MHz."""
-    kilohertz = _number(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    kilohertz = read_number(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
     if kilohertz is not None:
         return kilohertz / 1000
-    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
+    for line in (read_text(root / "proc/cpuinfo") or "").splitlines():
         if line.startswith("cpu MHz"):
             with contextlib.suppress(ValueError):
                 return float(line.partition(":")[2])
@@ -168,7 +169,7 @@ def frequency(root: Path = ROOT) -> float | None:
 
 def temperature(root: Path = ROOT) -> float | None:
     """Hottest thermal zone, degrees Celsius."""
-    zones = (_number(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp"))
+    zones = (read_number(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp"))
     values = [value / 1000 for value in zones if value is not None]
     return max((value for value in values if 0 < value < 150), default=None)  # unused zones say -256 or 0
 
@@ -176,7 +177,7 @@ def temperature(root: Path = ROOT) -> float | None:
 def throttle_events(root: Path = ROOT) -> int | None:
     """How often cores have been slowed down for heat since the start; compare two readings."""
     counters = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
-    values = [value for value in map(_number, counters) if value is not None]
+    values = [value for value in map(read_number, counters) if value is not None]
     return int(sum(values)) if values else None
 
 
@@ -222,7 +223,7 @@ def jetson_state(root: Path = ROOT) -> dict[str, Any] | None:
         return None
     row = jetpack_of(l4t)
     clocks = [
-        {name: _number(folder / f"{name}_freq") for name in ("min", "max", "cur")}
+        {name: read_number(folder / f"{name}_freq") for name in ("min", "max", "cur")}
         for folder in (root / "sys/class/devfreq").glob("*")
         if any(word in folder.name for word in ("gpu", "gv11b", "ga10b", "gb10b", "nvgpu"))
     ]
@@ -242,25 +243,25 @@ def jetson_state(root: Path = ROOT) -> dict[str, Any] | None:
 
 def _fastest_mode(root: Path) -> int | None:
     """Number of the power mode without limits: 0 on most boards, not so on an Orin Nano of JetPack 6.2."""
-    found = re.search(r"POWER_MODEL\s+ID=(\d+)\s+NAME=\S*MAXN", _read(root / "etc/nvpmodel.conf") or "")
+    found = re.search(r"POWER_MODEL\s+ID=(\d+)\s+NAME=\S*MAXN", read_text(root / "etc/nvpmodel.conf") or "")
     return int(found[1]) if found else None
 
 
 def _throttling(root: Path) -> list[str]:
-    """Units that are slowed down for heat right now, as Jetsons tell it; names unverified on a board."""
+    """Units that are slowed down for heat right now, as Jetsons report it; names unverified on a board."""
     return sorted(
         kind
         for folder in (root / "sys/class/thermal").glob("cooling_device*")
-        for kind in [_read(folder / "type") or ""]
-        if "throttle-alert" in kind and _number(folder / "cur_state")
+        for kind in [read_text(folder / "type") or ""]
+        if "throttle-alert" in kind and read_number(folder / "cur_state")
     )
 
 
 def _overcurrent_events(root: Path) -> int | None:
     """How often an Orin was slowed down for under-voltage or over-current since the start; compare two readings."""
-    values = [_number(path) for path in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")]
-    told = [value for value in values if value is not None]
-    return int(sum(told)) if told else None
+    values = [read_number(path) for path in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")]
+    known = [value for value in values if value is not None]
+    return int(sum(known)) if known else None
 
 
 def _power_mode() -> str | None:
@@ -285,24 +286,10 @@ def version(package: str) -> str | None:
 
 def _cpu_seconds(root: Path) -> tuple[float, float] | None:
     """Seconds that all processes computed, and seconds stolen by the host, since the start."""
-    text = _read(root / "proc/stat") or ""
+    text = read_text(root / "proc/stat") or ""
     fields = text.partition("\n")[0].split()
     if len(fields) < 9 or fields[0] != "cpu":
         return None
     user, nice, system, _idle, _wait, interrupts, soft, steal = (int(field) for field in fields[1:9])
     tick = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
     return (user + nice + system + interrupts + soft) / tick, steal / tick
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(_read(path) or "")
-    except ValueError:
-        return None

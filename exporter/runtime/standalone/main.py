@@ -10,18 +10,50 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ...core import layout
 from ...core.errors import NotFasterError, ParityError, VitrimError
 from ...core.files import atomic_write, explain_os_error
+from ...core.records import Record
 from .. import bundle
-from .. import commands as device
+from ..bench.report import Bench, TimedBundle
+from ..bench.timing import Timing
+from ..commands.bench import bench_bundle
+from ..commands.build import build_bundle
+from ..commands.check import check_bundle
+from ..lines import bench_lines, parity_lines
 from ..machine import gpu
-from ..machine.energy import describe
 from ..machine.environment import environment
-from ..parity import describe_error, describe_failure
-from ..tensorrt import plain_build as bare
+from ..parity import Parity
+from ..tensorrt.options import EngineOptions
+from ..tensorrt.plain_build import by_tensorrt
+
+
+@dataclass(frozen=True)
+class Info(Record):
+    """What machine this is, and what of the bundle can be built here.
+
+    Attributes:
+        environment: see `machine.environment`.
+        gpu: see `machine.gpu.describe`.
+        engines: `can be built here`, or why not.
+        bundle: which graphs these are.
+        engine: `built` or `not built`.
+    """
+
+    environment: dict[str, Any]
+    gpu: dict[str, str | None]
+    engines: str
+    bundle: TimedBundle
+    engine: str
+
+    def lines(self) -> list[str]:
+        """For a person, a line per fact."""
+        flat = {**self.environment, **self.gpu, "engines": self.engines, "engine": self.engine}
+        return [f"{key}: {value}" for key, value in flat.items() if value not in (None, [])]
 
 
 def main(arguments: Sequence[str], here: Path) -> int:
@@ -35,7 +67,6 @@ def main(arguments: Sequence[str], here: Path) -> int:
         the exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here,
         130 interrupted.
     """
-    bare.install()
     options = _parser(here).parse_args(arguments)
     options.bundle = Path(os.path.abspath(options.bundle))  # now: `build` may take the working directory away
     options.out = None if options.out is None else Path(os.path.abspath(options.out))
@@ -43,12 +74,12 @@ def main(arguments: Sequence[str], here: Path) -> int:
     try:
         result = commands[options.command](options)
         _write(result, options)
-        _judge(options, result)
+        _judge(result, options)
         if options.command == "build" and _stands_in(options.bundle):
             print('this folder was replaced by the one with the engine: cd "$PWD"', file=sys.stderr)
     except VitrimError as error:
-        said = str(error).replace("vitrim build BUNDLE", "python3 run_on_device.py build")
-        print(f"run_on_device.py: {said}", file=sys.stderr)
+        line = str(error).replace("vitrim build BUNDLE", "python3 run_on_device.py build")
+        print(f"run_on_device.py: {line}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("run_on_device.py: interrupted; nothing was published", file=sys.stderr)
@@ -92,111 +123,80 @@ def _parser(here: Path) -> argparse.ArgumentParser:
                 "--atol", type=float, help="largest error of a logit; the bundle's own limits by default"
             )
         if name == "build":
-            command.add_argument("--workspace", type=int, default=1024, help="scratch memory of the builder, MiB")
-            command.add_argument("--any-precision", action="store_true", help="keep an engine in another precision")
+            command.add_argument(
+                "--workspace",
+                dest="workspace_mib",
+                type=int,
+                default=EngineOptions.workspace_mib,
+                help="scratch memory of the builder, MiB",
+            )
+            command.add_argument(
+                "--any-precision", dest="strict", action="store_false", help="keep an engine in another precision"
+            )
             command.add_argument("--dla-core", type=int, help="run on this DLA core what can run there")
         if name == "bench":
-            command.add_argument("--runs", type=int, default=50, help="interleaved rounds (50)")
-            command.add_argument("--warmup", type=float, default=0.5, help="least seconds of warm-up a graph (0.5)")
+            command.add_argument("--runs", type=int, default=Timing.runs, help="interleaved rounds")
+            command.add_argument(
+                "--warmup", type=float, default=Timing.warmup, help="least seconds of warm-up per graph"
+            )
             command.add_argument("--cuda-graph", action="store_true", help="launch inference as a CUDA graph")
             command.add_argument("--copies", action="store_true", help="time the copies to and from the GPU too")
-            command.add_argument("--energy", action="store_true", help="measure joules an image besides")
+            command.add_argument("--energy", action="store_true", help="also measure energy per image")
             command.add_argument("--allow-slower", action="store_true", help="no failure when not faster than dense")
     return parser
 
 
-def _info(options: argparse.Namespace) -> dict[str, Any]:
+def _info(options: argparse.Namespace) -> Info:
     manifest = bundle.verify(options.bundle)
-    lack = bare.why_not()
-    return {
-        "environment": environment(),
-        "gpu": gpu.describe(),
-        "engines": "can be built here" if lack is None else lack,
-        "bundle": device.identity_of(manifest),
-        "engine": "built" if "model.engine" in manifest["files"] else "not built",
-    }
-
-
-def _check(options: argparse.Namespace) -> dict[str, Any]:
-    return device.check_bundle(
-        options.bundle, atol=options.atol, threads=options.threads, onnxruntime=options.onnxruntime
+    return Info(
+        environment=environment(),
+        gpu=gpu.describe(),
+        engines=by_tensorrt.missing() or "can be built here",
+        bundle=TimedBundle.of(manifest),
+        engine="built" if layout.ENGINE in manifest.files else "not built",
     )
 
 
-def _build(options: argparse.Namespace) -> dict[str, Any]:
-    return device.build_bundle(
-        options.bundle, workspace_mib=options.workspace, strict=not options.any_precision, dla_core=options.dla_core
-    )
+def _check(options: argparse.Namespace) -> Parity:
+    return check_bundle(options.bundle, atol=options.atol, threads=options.threads, onnxruntime=options.onnxruntime)
 
 
-def _bench(options: argparse.Namespace) -> dict[str, Any]:
-    return device.bench_bundle(
-        options.bundle,
-        runs=options.runs,
-        warmup=options.warmup,
-        threads=options.threads,
-        cuda_graph=options.cuda_graph,
-        copies=options.copies,
-        energy=options.energy,
-        runtime="onnxruntime" if options.onnxruntime else "tensorrt",
-    )
+def _build(options: argparse.Namespace) -> Parity:
+    return build_bundle(options.bundle, EngineOptions(**_given(EngineOptions, options)), serialize=by_tensorrt)
 
 
-def _judge(options: argparse.Namespace, result: dict[str, Any]) -> None:
+def _bench(options: argparse.Namespace) -> Bench:
+    runtime = "onnxruntime" if options.onnxruntime else "tensorrt"
+    return bench_bundle(options.bundle, Timing(**_given(Timing, options)), runtime=runtime, serialize=by_tensorrt)
+
+
+def _given(cls: type[Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Of parsed options, those that are fields of a dataclass."""
+    return {one.name: getattr(options, one.name) for one in fields(cls) if hasattr(options, one.name)}
+
+
+def _judge(result: Record, options: argparse.Namespace) -> None:
     """Fail where the result is a failure."""
-    if options.command in ("check", "build") and not result["passed"]:
-        raise ParityError(describe_failure(result))
-    if options.command == "bench" and not options.allow_slower and result["ratios"]["speedup"]["interval"][0] <= 1:
-        raise NotFasterError(f"the pruned graph is {result['verdict']}; allow it with --allow-slower")
+    if isinstance(result, Parity) and not result.passed:
+        raise ParityError(result.failure)
+    if isinstance(result, Bench) and not options.allow_slower and not result.is_faster:
+        raise NotFasterError(f"the pruned graph is {result.verdict}; allow it with --allow-slower")
 
 
-def _write(result: dict[str, Any], options: argparse.Namespace) -> None:
+def _write(result: Record, options: argparse.Namespace) -> None:
     """The result to a file and to the screen."""
-    text = json.dumps(result, indent=2, default=str)
+    text = json.dumps(result.to_json(), indent=2, default=str)
     if options.out is not None:
         bundle.refuse_inside(options.out, options.bundle)
         atomic_write(options.out, text + "\n")
-    if options.json:
-        print(text)
-    else:
-        print("\n".join(_lines(options.command, result)))
+    print(text if options.json else "\n".join(_lines(result)))
 
 
-def _lines(command: str, result: dict[str, Any]) -> list[str]:
+def _lines(result: Record) -> list[str]:
     """The result for a person."""
-    if command == "info":
-        flat = {**result["environment"], **result["gpu"], "engines": result["engines"], "engine": result["engine"]}
-        return [f"{key}: {value}" for key, value in flat.items() if value not in (None, [])]
-    if command == "bench":
-        return _bench_lines(result)
-    lines = [
-        f"{rung['name']}: {'ok' if rung['passed'] else 'FAILED'}, {rung['images']} images, "
-        f"top-1 {rung['top1']:.1%}, error {describe_error(rung)}"
-        for rung in result["rungs"]
-    ]
-    if command == "build":
-        lines.append(f"engine: {result['engine']['layers']['verdict']}")
-    skipped = {what: result.get(f"{what}_not_checked") for what in ("graph", "engine")}
-    return [*lines, *(f"the {what} was not checked: {why}" for what, why in skipped.items() if why)]
-
-
-def _bench_lines(result: dict[str, Any]) -> list[str]:
-    where = result["environment"]
-    lines = [f"{where['runtime']}, batch {result['batch']}, {where.get('gpu') or where['cpu']}"]
-    for name, found in {**result["distributions"], **result.get("modes", {})}.items():
-        if "reason" in found:
-            lines.append(f"  {name}: {found['reason']}")
-            continue
-        low, high = found["median_interval"]
-        tail = "".join(f", {key} {found[key]:.3f}" for key in ("p95", "p99") if key in found)
-        label = name if name in result["distributions"] else f"pruned, {name}"
-        lines.append(f"  {label}: {found['median']:.3f} ms (95 % interval {low:.3f} to {high:.3f}{tail})")
-    lines.append(f"Speed: {result['verdict']}")
-    if result["overhead"] is not None:
-        lines.append(f"Overhead over free slicing to the same tokens: {result['overhead']:.3f}")
-    spent = result.get("energy")
-    if spent:
-        lines += [f"Energy: {text}" for text in describe(spent)]
-    if where.get("clock_advice"):
-        lines.append(f"Clocks: {where['clocks']}; to lock them: {'; '.join(where['clock_advice'])}")
-    return [*lines, f"Warning: {where['warning']}"] if where.get("warning") else lines
+    if isinstance(result, Bench):
+        return bench_lines(result)
+    if isinstance(result, Parity):
+        return parity_lines(result)
+    assert isinstance(result, Info)
+    return result.lines()

@@ -1,4 +1,4 @@
-"""The TensorRT that this machine has, 8.5 to 11, and how each version is told the precision. Torch-free.
+"""The TensorRT that this machine has, 8.5 to 11, and how each version takes the precision. Torch-free.
 
 TensorRT is imported when it is asked for, so this module imports everywhere.
 """
@@ -7,34 +7,24 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ...core.errors import EnvironmentLackError, InputError, UnsupportedError
+from ...core.targets import PRECISIONS, Precision
 from ..machine.jetpack import tensorrt_remedy
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Compatibility = Literal["ampere_plus", "same_compute_capability"]
-DLA_PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 OLDEST = (8, 5)
 STRONGLY_TYPED_FROM = (10, 12)  # NVIDIA recommends it fully from here on; weak typing is deprecated
 TYPED_ON_DEMAND_FROM = (10, 0)
-VERSION_COMPATIBLE_FROM = (8, 6)
-COMPATIBILITY_FROM: dict[Compatibility, tuple[int, int]] = {
-    "ampere_plus": (8, 6),
-    "same_compute_capability": (10, 9),
-}
-_AMPERE = (8, 0)
 _BUILT_ON_NEWER_MAJOR = {(8, 9), (8, 10), (9, 10), (10, 11)}  # built with, run with: NVIDIA's engine compatibility page
 _SYSTEM_ROOT = Path("/")
 
 
 @dataclass(frozen=True)
 class Typing:
-    """How a network is told its precision.
+    """How a network takes its precision.
 
     Attributes:
         strong: created STRONGLY_TYPED: the graph's own types are the engine's.
@@ -53,7 +43,7 @@ _FLOAT32 = Typing(False, False, False, "weakly typed without precision flags: fl
 
 
 def typing_for(version: tuple[int, int], precision: Precision) -> Typing:
-    """How a version of TensorRT is told the precision of a graph; by version, never by which flags happen to exist.
+    """How a version of TensorRT takes the precision of a graph; by version, never by which flags happen to exist.
 
     - 10.12 and newer, and 11, which knows nothing else: strongly typed.
     - 10.0 to 10.11 (JetPack 6.1 and 6.2 have 10.3): a choice. A float32 graph is built weakly typed without any
@@ -77,7 +67,7 @@ def typing_for(version: tuple[int, int], precision: Precision) -> Typing:
         return Typing(True, False, False, f"strongly typed because the graph holds {precision}")
     if precision == "bf16":
         raise UnsupportedError(
-            f"bf16 needs TensorRT 10, which can be told it by the graph's types, but here is {_dotted(version)}; "
+            f"bf16 needs TensorRT 10, which takes it from the graph's types, but here is {dotted(version)}; "
             "export in fp16"
         )
     if precision == "fp16":
@@ -91,69 +81,13 @@ def capability_of(text: str | None) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def refuse_options(
-    version: tuple[int, int],
-    capability: tuple[int, int] | None,
-    precision: Precision,
-    *,
-    version_compatible: bool = False,
-    hardware_compatible: Compatibility | None = None,
-    dla_core: int | None = None,
-    dla_cores: int = 0,
-    jetson: bool = False,
-) -> None:
-    """Refuse, with the reason, what this TensorRT or GPU cannot do, before anything is built.
-
-    Args:
-        version: of TensorRT.
-        capability: compute capability of the GPU; None where it is unknown, which refuses nothing.
-        precision: of the graph.
-        version_compatible, hardware_compatible, dla_core: as asked for, see `engine.build_engine`.
-        dla_cores: how many the builder says there are.
-        jetson: whether this is one.
-
-    Raises:
-        InputError: there is no such option value.
-        UnsupportedError: the option is not to be had here.
-    """
-    here = _dotted(version)
-    if precision == "bf16" and capability is not None and capability < _AMPERE:
-        raise UnsupportedError(f"bf16 needs compute capability 8.0, but this GPU has {_dotted(capability)}; use fp16")
-    if version_compatible and version < VERSION_COMPATIBLE_FROM:
-        raise UnsupportedError(f"version-compatible engines came with TensorRT 8.6, but here is {here}")
-    if hardware_compatible is not None:
-        if hardware_compatible not in COMPATIBILITY_FROM:
-            names = ", ".join(COMPATIBILITY_FROM)
-            raise InputError(f"there is no hardware compatibility {hardware_compatible!r} (there are {names})")
-        since = COMPATIBILITY_FROM[hardware_compatible]
-        if version < since:
-            raise UnsupportedError(f"{hardware_compatible} came with TensorRT {_dotted(since)}, but here is {here}")
-        if jetson:
-            raise UnsupportedError("hardware-compatible engines are not supported on a Jetson; build on each device")
-        if hardware_compatible == "ampere_plus" and capability is not None and capability < _AMPERE:
-            raise UnsupportedError(
-                f"ampere_plus engines are built on compute capability 8.0 or newer, but this GPU has "
-                f"{_dotted(capability)}"
-            )
-    if dla_core is None:
-        return
-    if precision not in DLA_PRECISIONS:
-        raise UnsupportedError(f"a DLA computes in fp16 and int8 only, but the graph is {precision}")
-    if not dla_cores:
-        raise UnsupportedError(
-            f"TensorRT {here} finds no DLA here: only Xavier and Orin modules have them (not the Orin Nano), "
-            "and TensorRT supports them up to 10.7 and again from 11.4.1 on JetPack 7.2.2"
-        )
-    if not 0 <= dla_core < dla_cores:
-        raise InputError(f"there is no DLA core {dla_core} here; there are {dla_cores}, counted from 0")
-
-
 def runs_on(built: tuple[int, int], here: tuple[int, int]) -> bool:
     """Whether a version-compatible engine of one TensorRT runs on another: the same or newer, not over every major."""
     return here >= built and (here[0] == built[0] or (built[0], here[0]) in _BUILT_ON_NEWER_MAJOR)
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def dotted(version: tuple[int, int]) -> str:
+    """Such as 8.7 of (8, 7)."""
     return ".".join(map(str, version))
 
 
@@ -194,17 +128,8 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
-def why_not() -> str | None:
-    """Why `engine` cannot build and run on this machine, in one line; None where it can."""
-    try:
-        import polygraphy.backend.trt  # noqa: F401
-    except ImportError:
-        return "polygraphy is not installed: pip install 'vitrim[device]'"
-    return why_no_tensorrt()
-
-
-def why_no_tensorrt() -> str | None:
-    """Why TensorRT cannot build on this machine, in one line; None where it can. Asks for no polygraphy."""
+def tensorrt_missing() -> str | None:
+    """What keeps TensorRT from building and running on this machine, in one line; None where nothing does."""
     try:
         trt = import_tensorrt()
     except EnvironmentLackError as error:
@@ -255,90 +180,13 @@ def listen(trt: Any) -> Any:
     return messages
 
 
-def create_network(trt: Any, builder: Any, typing: Typing) -> Any:
-    """An empty network, explicit batch and typed as `typing` says."""
-    flags = trt.NetworkDefinitionCreationFlag
-    wanted = 0
-    if version_of(trt.__version__) < (10, 0):  # 10 knows no implicit batch
-        wanted |= 1 << int(flags.EXPLICIT_BATCH)
-    if typing.strong and hasattr(flags, "STRONGLY_TYPED"):  # once it is gone, it is the only way
-        wanted |= 1 << int(flags.STRONGLY_TYPED)
-    return builder.create_network(wanted)
-
-
-def pin_float32(trt: Any, network: Any, nodes: Collection[str], may_miss: bool = False) -> int:
-    """Make layers of a weakly typed network compute and answer in float32.
-
-    Args:
-        trt: the tensorrt module.
-        network: parsed.
-        nodes: names of ONNX nodes; the parser names their layers after them, with `_<number>` when there are several.
-        may_miss: leave nodes out that the network does not have.
-
-    Returns:
-        how many layers were pinned.
-
-    Raises:
-        InputError: a node has no layer.
-    """
-    found: set[str] = set()
-    pinned = 0
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        name = layer.name if layer.name in nodes else re.sub(r"_\d+$", "", layer.name)
-        if name not in nodes:
-            continue
-        found.add(name)
-        outputs = [number for number in range(layer.num_outputs) if _is_float(trt, layer.get_output(number))]
-        if not outputs or layer.type == trt.LayerType.CONSTANT:
-            continue
-        layer.precision = trt.float32
-        for number in outputs:  # TopK's indices stay integers
-            layer.set_output_type(number, trt.float32)
-        pinned += 1
-    missing = sorted(set(nodes) - found)
-    if missing and not may_miss:
-        raise InputError(f"the graph has no node {missing[0]} to keep in float32 (and {len(missing) - 1} more)")
-    return pinned
-
-
-def _is_float(trt: Any, tensor: Any) -> bool:
-    return tensor is not None and tensor.dtype in (trt.float32, trt.float16)
-
-
-def quantized_layers(trt: Any, network: Any) -> set[str]:
-    """Names of the matrix multiplications and convolutions of a parsed network that take dequantized values.
-
-    Those are what int8 was asked for. Transposes, reshapes and casts between are looked through.
-    """
-    kinds = trt.LayerType
-    through = {getattr(kinds, name, None) for name in ("SHUFFLE", "CAST", "IDENTITY")} - {None}  # 8.5 has no CAST
-    makers: dict[str, Any] = {}
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    for layer in layers:
-        makers.update({layer.get_output(number).name: layer for number in range(layer.num_outputs)})
-
-    def dequantized(tensor: Any) -> bool:
-        maker = None if tensor is None else makers.get(tensor.name)
-        while maker is not None and maker.type in through:
-            maker = makers.get(maker.get_input(0).name)
-        return maker is not None and maker.type == kinds.DEQUANTIZE
-
-    return {
-        layer.name
-        for layer in layers
-        if layer.type in (kinds.MATRIX_MULTIPLY, kinds.CONVOLUTION)
-        and any(dequantized(layer.get_input(number)) for number in range(layer.num_inputs))
-    }
-
-
 def dla_cores(trt: Any) -> int:
     """How many DLA cores TensorRT sees on this machine.
 
     Raises:
         EnvironmentLackError: TensorRT finds no GPU.
     """
-    lack = _builder_fails(trt)
-    if lack:
-        raise EnvironmentLackError(lack)
+    reason = _builder_fails(trt)
+    if reason:
+        raise EnvironmentLackError(reason)
     return int(trt.Builder(listen(trt)).num_DLA_cores)

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vitrim.exporter.core.answers import expected_agreement, fidelity
+from vitrim.exporter.core.answers import (
+    Fidelity,
+    FidelityTally,
+    expected_agreement,
+    fidelity,
+    log_softmax,
+    share_interval,
+)
+from vitrim.exporter.core.errors import InputError
+
+OLD = Path(__file__).parents[2] / "data" / "0.1.0"
 
 
 def test_expected_agreement_tries_every_change_on_every_gap() -> None:
@@ -27,9 +44,108 @@ def test_it_is_1_where_nothing_changes_and_close_to_what_many_images_count() -> 
     reference = draw.standard_normal((4000, 2))
     assert expected_agreement(reference, reference) == 1
     logits = reference + 0.2 * draw.standard_normal((4000, 2))
-    counted = fidelity(reference, logits, None)["agreement"]
+    counted = fidelity(reference, logits, None).agreement
     assert 0.85 < counted < 0.97
     few = [expected_agreement(reference[i : i + 100], logits[i : i + 100]) for i in range(0, 4000, 100)]
-    counts = [fidelity(reference[i : i + 100], logits[i : i + 100], None)["agreement"] for i in range(0, 4000, 100)]
+    counts = [fidelity(reference[i : i + 100], logits[i : i + 100], None).agreement for i in range(0, 4000, 100)]
     assert np.mean(few) == pytest.approx(counted, abs=0.01)
     assert np.std(few) < 0.8 * np.std(counts)  # steadier on a hundred images
+
+
+def all_at_once(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """The definitions, on whole arrays."""
+    ours, theirs = dense.argmax(1), pruned.argmax(1)
+    p, q = log_softmax(dense), log_softmax(pruned)
+    kls = (np.exp(p) * (p - q)).sum(axis=1)
+    right, still = ours == labels, theirs == labels
+    return {
+        "images": len(dense),
+        "agreement": float((ours == theirs).mean()),
+        "kl": float(kls.mean()),
+        "accuracy_dense": float(right.mean()),
+        "accuracy_pruned": float(still.mean()),
+        "lost": int((right & ~still).sum()),
+        "won": int((~right & still).sum()),
+        "spread": float(kls.std(ddof=1) / np.sqrt(len(kls))),
+    }
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 50.0]))
+def test_counting_by_batches_gives_the_numbers_of_all_at_once(sizes: list[int], seed: int, level: float) -> None:
+    draw, count = np.random.default_rng(seed), sum(sizes)
+    dense = (draw.standard_normal((count, 5)) + level).astype(np.float32)
+    pruned = (dense + 0.5 * draw.standard_normal((count, 5))).astype(np.float32)
+    labels = draw.integers(0, 5, count)
+    tally = FidelityTally()
+    for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
+        part = slice(start, start + size)
+        tally.add(dense[part], pruned[part], labels[part])
+    if count < 2:
+        return
+    wanted, found = all_at_once(dense, pruned, labels), tally.result()
+    spread = wanted.pop("spread")
+    for key, value in wanted.items():
+        assert getattr(found, key) == pytest.approx(value, rel=1e-12, abs=1e-15), key
+    assert found.kl_interval is not None
+    low, high = wanted["kl"] - 1.959963984540054 * spread, wanted["kl"] + 1.959963984540054 * spread
+    assert found.kl_interval == pytest.approx((max(low, 0.0), high), rel=1e-9, abs=1e-15)
+
+
+def test_50_000_images_are_compared_in_the_memory_of_a_batch() -> None:
+    draw = np.random.default_rng(0)
+    dense = draw.standard_normal((64, 1000), dtype=np.float32)
+    tally = FidelityTally()
+    tracemalloc.start()
+    for _ in range(50):
+        tally.add(dense, dense + np.float32(0.1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8e6  # 64 x 1,000 float64 is half a megabyte
+    assert tally.result().images == 3200
+
+
+def test_shares_have_wilson_s_interval() -> None:
+    # From Wilson's formula, worked by hand for 8 of 10 and for the ends.
+    assert share_interval(0.8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+    assert share_interval(1.0, 4) == pytest.approx((0.5101092, 1.0), abs=1e-6)
+    assert share_interval(0.0, 4) == pytest.approx((0.0, 0.4898908), abs=1e-6)
+    found = Fidelity(images=10, agreement=0.8, kl=0.1, accuracy_dense=1.0, accuracy_pruned=0.5)
+    assert found.agreement_interval == share_interval(0.8, 10)
+    assert found.accuracy_dense_interval == share_interval(1.0, 10)
+    assert found.accuracy_pruned_interval == share_interval(0.5, 10)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    draw = np.random.default_rng(3)
+    hits = [low <= 0.9 <= high for low, high in (share_interval(draw.binomial(40, 0.9) / 40, 40) for _ in range(4000))]
+    assert 0.93 < np.mean(hits) < 0.98
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    logits = np.eye(3, dtype=np.float32)
+    tally = FidelityTally()
+    with pytest.raises(InputError, match="there are no images to compare"):
+        tally.result()
+    with pytest.raises(InputError, match=r"logits \[3, 3\] cannot be held against \[2, 3\]"):
+        tally.add(logits, logits[:2])
+    with pytest.raises(InputError, match="and 2 labels"):
+        tally.add(logits, logits, np.arange(2))
+    tally.add(logits, logits)
+    with pytest.raises(InputError, match="some images have labels and others have none"):
+        tally.add(logits, logits, np.arange(3))
+    assert tally.result() == Fidelity(images=3, agreement=1.0, kl=0.0, kl_interval=(0.0, 0.0))
+    assert "accuracy_dense" not in tally.result().to_json()
+    assert fidelity(logits[:1], logits[:1], None).kl_interval is None
+
+
+@pytest.mark.parametrize("name", ["fidelity", "fidelity-int8"])
+def test_files_of_0_1_0_load(name: str) -> None:
+    data = json.loads((OLD / f"{name}.json").read_text())
+    found = Fidelity.from_json(data, name)
+    assert found.images == 12
+    assert (found.precision is None) is (name == "fidelity")
+    if found.precision is not None:
+        assert set(found.precision.tokens_changed) == {"kept_0", "kept_1", "kept_2", "kept_3"}
+    again = found.to_json()
+    assert {key: again[key] for key in data} == data  # every old key is where it was
+    assert set(again) - set(data) == set(Fidelity.DERIVED)

@@ -144,5 +144,5 @@ def test_a_recipe_takes_a_rope_model(tmp_path: Any) -> None:
     args = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3, "num_classes": 10}
     recipe = small_recipe(model={"name": "vit_small_patch16_rope_224", "args": args})
     done = api.export(recipe, tmp_path / "out")
-    assert done.parity["passed"]
-    assert done.parity["rungs"][0]["smallest_atol"] == 0.0
+    assert done.parity.passed
+    assert done.parity.rungs[0].smallest_atol == 0.0

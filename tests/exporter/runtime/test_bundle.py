@@ -9,13 +9,18 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.runtime import bundle, publish
+
+OLD = Path(__file__).parents[2] / "data" / "0.1.0"
 
 
 def make(folder: Path, text: str = "one") -> Path:
@@ -28,9 +33,11 @@ def make(folder: Path, text: str = "one") -> Path:
 
 def test_a_whole_bundle_verifies(tmp_path: Path) -> None:
     manifest = bundle.verify(make(tmp_path / "b"))
-    assert manifest["target"] == "ort-cpu"
-    assert set(manifest["files"]) == {"model.onnx", "budget.json"}
-    assert manifest["files"]["budget.json"]["bytes"] == 3
+    assert manifest.target == "ort-cpu"
+    assert manifest.resolved_target.name == "ort-cpu"
+    assert manifest.precision == bundle.GraphPrecision("fp32", ())
+    assert set(manifest.files) == {"model.onnx", "budget.json"}
+    assert manifest.files["budget.json"].bytes == 3
 
 
 def test_one_changed_byte_in_any_file_is_found(tmp_path: Path) -> None:
@@ -47,20 +54,20 @@ def test_one_changed_byte_in_any_file_is_found(tmp_path: Path) -> None:
 
 def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
     folder = make(tmp_path / "b")
-    path = folder / bundle.MANIFEST
+    path = folder / layout.MANIFEST
     whole = path.read_bytes()
     for position in range(len(whole)):
         for flip in (1, 0x20) if position % 16 == 0 else (1,):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ flip]) + whole[position + 1 :])
-            with pytest.raises(InputError, match=bundle.MANIFEST):
+            with pytest.raises(InputError, match=layout.MANIFEST):
                 bundle.read_manifest(folder)
     path.write_bytes(whole)
-    assert bundle.read_manifest(folder) == json.loads(whole)
+    assert {**bundle.read_manifest(folder).to_json(), "sha256": json.loads(whole)["sha256"]} == json.loads(whole)
 
 
 def test_a_damaged_manifest_is_found(tmp_path: Path) -> None:
     folder = make(tmp_path / "b")
-    path = folder / bundle.MANIFEST
+    path = folder / layout.MANIFEST
     data = json.loads(path.read_text())
     digest = data["files"]["model.onnx"]["sha256"]
     data["files"]["model.onnx"]["sha256"] = digest[:-1] + ("0" if digest[-1] != "0" else "1")
@@ -94,15 +101,15 @@ def test_missing_extra_and_linked_files_are_named(tmp_path: Path) -> None:
     bundle.verify(folder, needs=("model.onnx",))
     with pytest.raises(InputError, match=r"has no golden\.npz"):
         bundle.verify(folder, needs=("model.onnx", "golden.npz"))
-    (folder / bundle.MANIFEST).rename(tmp_path / "m.json")
-    (folder / bundle.MANIFEST).symlink_to(tmp_path / "m.json")
+    (folder / layout.MANIFEST).rename(tmp_path / "m.json")
+    (folder / layout.MANIFEST).symlink_to(tmp_path / "m.json")
     with pytest.raises(InputError, match="is a link"):
         bundle.verify(folder)
 
 
 def test_paths_out_of_the_bundle_are_refused(tmp_path: Path) -> None:
     folder = make(tmp_path / "b")
-    path = folder / bundle.MANIFEST
+    path = folder / layout.MANIFEST
     data = json.loads(path.read_text())
     for name, why in (("../secret", "outside"), ("/etc/passwd", "outside"), ("a\0b", "missing"), ("", "missing")):
         path.write_text(bundle.seal({**data, "files": {name: {"sha256": "0", "bytes": 1}}}))
@@ -115,6 +122,58 @@ def test_no_bundle_is_said(tmp_path: Path) -> None:
         bundle.verify(tmp_path / "none")
     with pytest.raises(InputError, match=r"is not a bundle: it has no manifest\.json"):
         bundle.verify(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "precision", "nodes"), [("manifest", "fp32", 0), ("manifest-int8", "int8", 129)])
+def test_files_of_0_1_0_load(tmp_path: Path, name: str, precision: str, nodes: int) -> None:
+    text = (OLD / f"{name}.json").read_text()
+    (tmp_path / layout.MANIFEST).write_text(text)
+    found = bundle.read_manifest(tmp_path)  # its seal holds
+    assert (found.precision.name, len(found.precision.float32_nodes)) == (precision, nodes)
+    assert found.files["model.onnx"].bytes > 300_000
+    assert bundle.seal(found.to_json()) == text  # to the byte
+
+
+def test_a_manifest_of_a_newer_vitrim_keeps_what_this_one_does_not_know(tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    path = folder / layout.MANIFEST
+    path.write_text(bundle.seal(json.loads(path.read_text()) | {"colour": {"red": 1}}))
+    found = bundle.verify(folder)
+    assert found.extra == {"colour": {"red": 1}}
+    bundle.renew_manifest(folder, replace(found, engine="built"))
+    again = json.loads(path.read_text())
+    assert (again["colour"], again["engine"]) == ({"red": 1}, "built")
+    assert bundle.verify(folder).extra == found.extra
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"precision": {"name": "fp4"}}, 'precision.name is "fp4", which this vitrim does not know (it knows fp32'),
+        ({"precision": ["fp16"]}, "precision is a list, but must be an object"),
+        ({"precision": "fp16"}, 'precision is "fp16", but must be an object'),
+        ({"batch": "two"}, 'batch is "two", but must be a whole number or null'),
+        ({"files": {"a": {"sha256": 3, "bytes": 1}}}, "files.a.sha256 is 3, but must be text"),
+    ],
+)
+def test_a_manifest_with_another_type_in_it_names_the_key(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    folder = make(tmp_path / "b")
+    path = folder / layout.MANIFEST
+    path.write_text(bundle.seal(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError) as caught:
+        bundle.verify(folder)
+    assert f"manifest.json: {said}" in str(caught.value)
+
+
+def test_the_precision_of_a_manifest() -> None:
+    for entry, wanted in (
+        ({}, ("fp32", ())),
+        ({"precision": {"name": "fp16", "float32_nodes": ["/norm"]}}, ("fp16", ("/norm",))),
+        ({"precision": {"name": "int8"}}, ("int8", ())),
+    ):
+        plain = {"format": bundle.FORMAT, "created": "", "command": [], "versions": {}, "files": {}}
+        found = bundle.Manifest.from_json(plain | entry, "m").precision
+        assert (found.name, found.float32_nodes) == wanted
 
 
 def test_golden_never_unpickles(tmp_path: Path) -> None:
@@ -137,9 +196,9 @@ def test_golden_never_unpickles(tmp_path: Path) -> None:
 
 def test_publishing_replaces_in_one_step(tmp_path: Path) -> None:
     final = tmp_path / "out"
-    bundle.publish(make(bundle.staging_folder(final)), final)
+    bundle.publish(make(publish.staging_folder(final)), final)
     assert (final / "budget.json").read_text() == "one"
-    bundle.publish(make(bundle.staging_folder(final), "two"), final)
+    bundle.publish(make(publish.staging_folder(final), "two"), final)
     assert (final / "budget.json").read_text() == "two"
     bundle.verify(final)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -148,10 +207,10 @@ def test_publishing_replaces_in_one_step(tmp_path: Path) -> None:
 def test_publishing_without_exchange_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     final = make(tmp_path / "out")
     monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
-    bundle.publish(make(bundle.staging_folder(final), "two"), final)
+    bundle.publish(make(publish.staging_folder(final), "two"), final)
     assert (final / "budget.json").read_text() == "two"
     final.rename(tmp_path / ".out.retired")  # as if killed between the two renames
-    bundle.sweep(final)
+    publish.sweep(final)
     bundle.verify(final)
 
 
@@ -159,7 +218,7 @@ def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match=r"is not a vitrim bundle \(it holds thesis\.tex\)"):
-        bundle.publish(make(bundle.staging_folder(tmp_path / "docs")), tmp_path / "docs")
+        bundle.publish(make(publish.staging_folder(tmp_path / "docs")), tmp_path / "docs")
     assert (tmp_path / "docs" / "thesis.tex").exists()
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file or a link"):
@@ -185,11 +244,11 @@ def test_a_bundle_with_a_users_file_is_not_replaced_but_a_damaged_one_is(tmp_pat
 
 def test_only_dead_processes_are_swept(tmp_path: Path) -> None:
     final = tmp_path / "out [1]"  # brackets mean something to glob
-    mine = bundle.staging_folder(final)
+    mine = publish.staging_folder(final)
     code = f"""
 from pathlib import Path
-from vitrim.exporter.runtime import bundle
-print(bundle.staging_folder(Path({str(final)!r})), flush=True)
+from vitrim.exporter.runtime import publish
+print(publish.staging_folder(Path({str(final)!r})), flush=True)
 input()
 """
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -200,11 +259,11 @@ input()
     dead.mkdir()
     users = tmp_path / f".{final.name}.my.own.staging"
     users.mkdir()
-    bundle.sweep(final)
+    publish.sweep(final)
     assert (mine.is_dir(), theirs.is_dir(), dead.exists(), users.is_dir()) == (True, True, False, True)
     other.kill()
     other.communicate()
-    bundle.sweep(final)
+    publish.sweep(final)
     assert (mine.is_dir(), theirs.exists()) == (True, False)
 
 
@@ -247,7 +306,7 @@ def test_kill_9_at_a_named_point(tmp_path: Path, point: str) -> None:
                 sorted(Path(folder).iterdir())[0].unlink()
                 {DEATH}
         final = Path({str(final)!r})
-        staging = bundle.staging_folder(final)
+        staging = publish.staging_folder(final)
         (staging / "model.onnx").write_text("new" * 1000)
         (staging / "budget.json").write_text("new")
         {patch.replace("DEATH", DEATH)}
@@ -258,7 +317,7 @@ def test_kill_9_at_a_named_point(tmp_path: Path, point: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     if final.exists():  # without an exchange there is a moment without a bundle, but never with half a one
         bundle.verify(final)
-    bundle.sweep(final)
+    publish.sweep(final)
     bundle.verify(final)
     assert (final / "budget.json").read_text() == expected
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -268,11 +327,11 @@ def test_kill_9_at_any_moment_leaves_old_or_new(tmp_path: Path) -> None:
     final = make(tmp_path / "out", "old")
     code = textwrap.dedent(f"""
         import itertools, pathlib, sys
-        from vitrim.exporter.runtime import bundle
+        from vitrim.exporter.runtime import bundle, publish
         final = pathlib.Path({str(final)!r})
         print("go", flush=True)
         for number in itertools.count():
-            staging = bundle.staging_folder(final)
+            staging = publish.staging_folder(final)
             text = f"new {{number}} "
             (staging / "model.onnx").write_text(text * 1000)
             (staging / "budget.json").write_text(text)
@@ -292,6 +351,6 @@ def test_kill_9_at_any_moment_leaves_old_or_new(tmp_path: Path) -> None:
         child.stdout.close()
         bundle.verify(final)  # whole: every hash of one manifest fits
         changed += (final / "budget.json").read_text() != before
-        bundle.sweep(final)
+        publish.sweep(final)
     assert changed > 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,13 @@ def test_a_jetson_is_recognised(tmp_path: Path) -> None:
     checks = {check.name: check for check in doctor.examine(jetson(tmp_path, RELEASE), deep=False)}
     assert checks["jetson"].found == "L4T 36.4 = JetPack 6.1 and 6.2: TensorRT 10.3, CUDA 12.6, target jetpack-6"
     jetson(tmp_path, RELEASE.replace("R36", "R77"))
-    assert next(check for check in doctor.examine(tmp_path, deep=False) if check.name == "jetson").state == "lack"
+    assert next(check for check in doctor.examine(tmp_path, deep=False) if check.name == "jetson").state == "problem"
 
 
 def test_a_broken_torchvision_is_explained() -> None:
     fault = "RuntimeError: operator torchvision::nms does not exist"
     checks = {check.name: check for check in doctor.examine(run=lambda code: (False, fault))}
-    assert checks["import timm"].state == "lack"
+    assert checks["import timm"].state == "problem"
     assert checks["import timm"].found.startswith(fault)
     assert "matching pair" in checks["import timm"].remedy
     assert "torchvision" in checks["import timm"].found
@@ -76,14 +77,31 @@ def test_an_installed_tensorrt_is_tried_in_a_child(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(doctor, "_is_there", lambda name: name == "tensorrt" or real(name))
 
     def examined(said: str, root: Path = Path("/")) -> dict[str, doctor.Check]:
-        run = lambda code: (True, said if "why_not" in code else "1")  # noqa: E731
+        run = lambda code: (True, said if "by_polygraphy" in code else "1")  # noqa: E731
         return {check.name: check for check in doctor.examine(root, run=run)}
 
     assert examined("works")["tensorrt engines"].state == "ok"
     assert examined("works")["tensorrt"].found == "installed outside pip"
     broken = examined("TensorRT cannot be imported (libnvdla_compiler.so: cannot open)", jetson(tmp_path, RELEASE))
-    assert broken["tensorrt engines"].state == "lack"
+    assert broken["tensorrt engines"].state == "problem"
     assert "nvidia-l4t-dla-compiler" in broken["tensorrt engines"].remedy
+
+
+def test_what_a_child_is_asked_can_be_asked() -> None:
+    """The code that runs in a child names modules and functions that are there, whatever this machine has."""
+    asked: list[str] = []
+
+    def run(code: str) -> tuple[bool, str]:
+        asked.append(code)
+        return True, "1"
+
+    doctor._engines(run, Path("/"))
+    doctor._dla(run)
+    assert len(asked) == 2
+    for code in asked:
+        _, said = doctor.run_python(code)
+        assert not re.search("ImportError|ModuleNotFoundError|AttributeError", said), said
+        assert "TensorRT" in said or said in ("works", "0", "1", "2")
 
 
 def test_a_jetson_has_a_gpu_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +112,7 @@ def test_a_jetson_has_a_gpu_without_nvidia_smi(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "nvidia-smi").chmod(0o755)
     found = {check.name: check for check in doctor.examine(jetson(tmp_path, RELEASE), deep=False)}
     assert (found["nvidia gpu"].state, found["nvidia gpu"].found) == (
-        "lack",
+        "problem",
         "Failed to initialize NVML: version mismatch",
     )
 
@@ -103,14 +121,14 @@ def test_little_memory_is_a_lack(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemTotal:        2000000 kB\n")
     found = next(check for check in doctor.examine(tmp_path, deep=False) if check.name == "memory")
-    assert (found.state, found.found) == ("lack", "1.9 GiB")
+    assert (found.state, found.found) == ("problem", "1.9 GiB")
 
 
 def test_every_lack_says_what_it_costs() -> None:
     for check in doctor.examine(deep=False):
-        assert check.state in ("ok", "lack", "info")
+        assert check.state in ("ok", "problem", "info")
         assert check.found
-        if check.state == "lack":
+        if check.state == "problem":
             assert check.cost
 
 
@@ -135,9 +153,9 @@ def test_providers_and_their_pairs(tmp_path: Path) -> None:
     assert found["onnxruntime providers"].found == both
     assert found["onnxruntime tensorrt"].found == "onnxruntime 1.31.1 with TensorRT 11.4.0"
     old = providers_said(f"1.24.4 {both}", "11.4.0")["onnxruntime tensorrt"]
-    assert (old.state, old.remedy) == ("lack", "pip install 'onnxruntime-gpu>=1.27'")
+    assert (old.state, old.remedy) == ("problem", "pip install 'onnxruntime-gpu>=1.27'")
     none = providers_said(f"1.24.4 {both}")["onnxruntime tensorrt"]
-    assert (none.state, "LD_LIBRARY_PATH" in none.remedy) == ("lack", True)
+    assert (none.state, "LD_LIBRARY_PATH" in none.remedy) == ("problem", True)
     assert providers_said("1.24.4 CUDAExecutionProvider")["onnxruntime tensorrt"].state == "info"
     assert (
         "NVIDIA's own wheel" in providers_said("1.2 x", root=jetson(tmp_path, RELEASE))["onnxruntime providers"].remedy
@@ -155,12 +173,12 @@ def test_tensorrt_for_another_cuda_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     installed()
     assert found("12.6") == []
     installed(tensorrt_cu13="11.4.0")
-    assert found("12.6") == [("tensorrt and cuda", "lack")]
+    assert found("12.6") == [("tensorrt and cuda", "problem")]
     assert found("13.0") == [("tensorrt and cuda", "ok")]
     assert found(None) == [("tensorrt and cuda", "info")]
     assert "pip install tensorrt-cu12" in doctor._cuda_majors(lambda: {"cuda": "12.6"})[0].remedy
     installed(tensorrt_cu12="10.3.0", tensorrt_cu13="11.4.0")
-    assert found("13.0") == [("tensorrt twice", "lack")]
+    assert found("13.0") == [("tensorrt twice", "problem")]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +194,7 @@ def test_dla_cores_of_a_jetson(answer: tuple[bool, str], state: str, found: str)
     assert (check.state, check.found.startswith(found)) == (state, True)
 
 
-def test_the_cache_folder_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_folder_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     monkeypatch.setenv("VITRIM_CACHE", str(folder))
     checks = {check.name: check for check in doctor.examine(deep=False)}
@@ -186,7 +204,7 @@ def test_the_cache_folder_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     (folder / "a").write_bytes(b"0" * (3 << 20))
     assert doctor._cache(folder).found == f"{folder}: 1 files, 3 MiB"
     folder.chmod(0o777)
-    assert (doctor._cache(folder).state, "VITRIM_CACHE" in doctor._cache(folder).remedy) == ("lack", True)
+    assert (doctor._cache(folder).state, "VITRIM_CACHE" in doctor._cache(folder).remedy) == ("problem", True)
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
     assert doctor._cache(folder).found.endswith("cannot be written")
 

@@ -16,7 +16,8 @@ from vitrim import api
 from vitrim.calibration.images.generated import make_images
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.runtime import bundle
-from vitrim.exporter.runtime.commands import bench_bundle, random_images
+from vitrim.exporter.runtime.bench.timing import Timing
+from vitrim.exporter.runtime.commands.bench import bench_bundle, random_images
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline.open import open_model
 
@@ -31,11 +32,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, dict[str,
 
 def test_the_ladder_holds_pixels_and_classes(made: tuple[Path, Any, dict[str, Any]]) -> None:
     out, done, _ = made
-    assert done.parity["passed"]
-    assert done.parity["smallest_atol"] < 1e-4
-    assert [rung["ranked"] is None for rung in done.parity["rungs"]] == [True, True, True, False]
-    assert done.parity["rungs"][-1]["ranked"] < 1e-5
-    assert done.fidelity["images"] == 12
+    assert done.parity.passed
+    assert done.parity.smallest_atol < 1e-4
+    assert [rung.ranked is None for rung in done.parity.rungs] == [True, True, True, False]
+    assert done.parity.rungs[-1].ranked < 1e-5
+    assert done.fidelity.images == 12
     passes = json.loads((out / "passes.json").read_text())
     assert all([entry["count"] for entry in row["passes"][-2:]] == [1, 1] for row in passes.values())
 
@@ -81,10 +82,10 @@ def test_golden_files_hold_pixels_and_pytorch_s_classes(made: tuple[Path, Any, d
 def test_the_device_checks_and_times_it(made: tuple[Path, Any, dict[str, Any]]) -> None:
     out = made[0]
     result = api.check(out)
-    assert result["passed"]
-    assert result["rungs"][0]["ranked"] < 1e-4
-    assert not api.check(out, atol=1e-12)["passed"]
-    assert bench_bundle(out, runs=5, warmup=0)["batch"] == 2
+    assert result.passed
+    assert result.rungs[0].ranked < 1e-4
+    assert not api.check(out, atol=1e-12).passed
+    assert bench_bundle(out, Timing(runs=5, warmup=0)).batch == 2
     pixels = random_images((2, 8, 8, 3), np.dtype(np.uint8))
     assert (pixels.dtype, int(pixels.min()) < 10, int(pixels.max()) > 245) == (np.uint8, True, True)
 
@@ -103,9 +104,9 @@ def test_images_off_the_grid_come_onto_it(tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", image=images)
     source = {"generator": None, "path": str(tmp_path / "images.npz")}
     done = api.export(small_recipe(images=source, export={"input": "uint8"}, evaluate=None), tmp_path / "out")
-    assert done.parity["passed"]
-    assert done.parity["smallest_atol"] < 1e-4
-    assert api.check(tmp_path / "out")["passed"]
+    assert done.parity.passed
+    assert done.parity.smallest_atol < 1e-4
+    assert api.check(tmp_path / "out").passed
 
 
 def test_a_slimmed_swin_takes_pixels(tmp_path: Path) -> None:
@@ -115,8 +116,8 @@ def test_a_slimmed_swin_takes_pixels(tmp_path: Path) -> None:
         prune=None,
         export={"input": "uint8", "top_k": 2},
     )
-    assert api.export(recipe, tmp_path / "out").parity["passed"]
-    assert api.check(tmp_path / "out")["passed"]
+    assert api.export(recipe, tmp_path / "out").parity.passed
+    assert api.check(tmp_path / "out").passed
 
 
 def test_what_does_not_fit_the_model_is_refused_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from vitrim import api
 from vitrim.exporter.core.errors import InputError, ParityError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint, operator_table
+from vitrim.exporter.graph.precision.report import PrecisionReport
 from vitrim.recipes.pipeline.precision import in_manifest
 from vitrim.recipes.pipeline.recipe import Recipe
 
@@ -50,11 +51,11 @@ def test_tensorrt_takes_the_graph(name: str, target: str, tmp_path: Path) -> Non
     where = get_target(target)
     model = onnx.load(out / "model.onnx")
     assert [finding for finding in lint(model, where) if finding.severity == "error"] == []
-    assert done.precision["name"] == name
+    assert done.precision.name == name
     assert (
-        "only onnxruntime's CPU" in done.precision["not_timed"]
-        or "no this machine" in done.precision["not_timed"]
-        or "is not this machine's" in done.precision["not_timed"]
+        "only onnxruntime's CPU" in done.precision.not_timed
+        or "no this machine" in done.precision.not_timed
+        or "is not this machine's" in done.precision.not_timed
     )
     table = operator_table(model)
     assert (table.get("QuantizeLinear", 0) > 0) == (name == "int8")
@@ -68,10 +69,10 @@ def test_tensorrt_takes_the_graph(name: str, target: str, tmp_path: Path) -> Non
     assert manifest["precision"]["name"] == name
     pinned = set(manifest["precision"]["float32_nodes"])
     assert {node.name for node in model.graph.node if node.op_type == "Softmax"} <= pinned
-    rung = done.parity["rungs"][-1]
-    assert (rung["name"], rung["passed"], rung["strict"]) == (f"onnx: in {name}", True, False)
-    assert done.fidelity["precision"]["agreement"] > 0.5
-    assert api.check(out)["passed"]
+    rung = done.parity.rungs[-1]
+    assert (rung.name, rung.passed, rung.strict) == (f"onnx: in {name}", True, False)
+    assert done.fidelity.precision.agreement > 0.5
+    assert api.check(out).passed
 
 
 def test_bfloat16_is_proven_by_rounding_like_it(tmp_path: Path) -> None:
@@ -79,18 +80,18 @@ def test_bfloat16_is_proven_by_rounding_like_it(tmp_path: Path) -> None:
     model = onnx.load(out / "model.onnx")
     weights = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 2}
     assert onnx.TensorProto.BFLOAT16 in weights
-    rung = done.parity["rungs"][-1]
-    assert (rung["name"], rung["passed"]) == ("onnx: in bf16", True)
-    assert rung["end"]["max_abs"] > 1e-4
+    rung = done.parity.rungs[-1]
+    assert (rung.name, rung.passed) == ("onnx: in bf16", True)
+    assert rung.end.max_abs > 1e-4
     assert not {path.name for path in out.iterdir()} & {"proof.onnx"}
 
 
 def test_int8_on_the_cpu_is_integer_products(tmp_path: Path) -> None:
     done, out, _ = make(tmp_path, "int8")
     table = operator_table(onnx.load(out / "model.onnx"))
-    assert table.get("MatMulIntegerToFloat", 0) + table.get("MatMulInteger", 0) == done.precision["products"] == 16
-    assert set(done.bench["ratios"]) >= {"speedup", "overhead", "over_fp32"}
-    assert set(done.precision["forms_timed"]) == {"static", "dynamic"}
+    assert table.get("MatMulIntegerToFloat", 0) + table.get("MatMulInteger", 0) == done.precision.products == 16
+    assert set(done.bench.ratios) >= {"speedup", "overhead", "over_fp32"}
+    assert set(done.precision.forms_timed) == {"static", "dynamic"}
 
 
 def test_dynamic_scales_are_not_for_batches(tmp_path: Path) -> None:
@@ -99,19 +100,19 @@ def test_dynamic_scales_are_not_for_batches(tmp_path: Path) -> None:
         precision={"name": "int8", "agreement": 0.0, "cosine": 0.9, "keep_slower": True, "images": 4},
     )
     done = api.export(recipe, tmp_path / "out", engine="skip")
-    assert (done.precision["form"], done.precision["forms_timed"]) == ("static", {})
+    assert (done.precision.form, done.precision.forms_timed) == ("static", {})
 
 
 def test_what_is_not_faster_is_not_kept_and_told(tmp_path: Path) -> None:
     done, out, notes = make(tmp_path, "fp16", keep_slower=False)
-    assert done.precision["name"] == "fp32"
-    assert done.precision["interval"][0] <= 1
-    assert notes == [done.precision["reason"]]
+    assert done.precision.name == "fp32"
+    assert done.precision.interval[0] <= 1
+    assert notes == [done.precision.reason]
     assert "times as fast as float32 here" in notes[0]
     assert "precision.keep_slower=true" in notes[0]
     assert {path.name for path in out.glob("*.onnx")} == {"model.onnx", "dense.onnx", "floor.onnx"}
     assert json.loads((out / "manifest.json").read_text())["precision"] == {"name": "fp32", "float32_nodes": []}
-    assert done.parity["rungs"][-1]["strict"]
+    assert done.parity.rungs[-1].strict
 
 
 def test_pixels_stay_float_in_half_precision(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_pixels_stay_float_in_half_precision(tmp_path: Path) -> None:
     done = api.export(recipe, tmp_path / "out", engine="skip")
     golden = np.load(tmp_path / "out" / "golden.npz")
     assert golden["image"].dtype == np.uint8
-    assert done.parity["rungs"][-1]["equal"]["cosine_min"] > 0.999
+    assert done.parity.rungs[-1].equal.cosine_min > 0.999
 
 
 def test_a_target_refuses_what_it_does_not_have(tmp_path: Path) -> None:
@@ -143,7 +144,8 @@ def test_an_answer_that_does_not_hold_publishes_nothing(tmp_path: Path) -> None:
 
 
 def test_the_manifest_names_every_graphs_nodes_once() -> None:
-    report = {"name": "fp16", "float32_nodes": {"pruned": ["b", "a"], "floor": ["a", "c"]}}
+    nodes = {"pruned": ("b", "a"), "floor": ("a", "c")}
+    report = PrecisionReport("fp16", "fp16", nodes, speedup_over_fp32=None, interval=None)
     assert in_manifest(report) == {"name": "fp16", "float32_nodes": ["a", "b", "c"]}
     assert in_manifest(None)["name"] == "fp32"
 

@@ -19,10 +19,12 @@ import pytest
 from helpers import small_recipe as small
 
 from vitrim import api
-from vitrim.exporter.core import sources
+from vitrim.exporter.core import layout, sources
 from vitrim.exporter.core.errors import InputError, NotFasterError, ParityError
 from vitrim.exporter.pruning.budget import read_budget, write_budget
 from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bench.report import Bench, report
+from vitrim.exporter.runtime.machine.environment import environment
 from vitrim.recipes.pipeline import bench as timing
 from vitrim.recipes.pipeline.cache import cache_of
 
@@ -57,7 +59,7 @@ def test_a_bundle_checks_itself_without_vitrim(made: tuple[Path, Any], tmp_path:
     assert (done.returncode, done.stderr) == (0, "")
     ours, theirs = json.loads(done.stdout), api.check(made[0])
     assert ours["passed"]
-    assert ours == json.loads(json.dumps(theirs))
+    assert ours == json.loads(json.dumps(theirs.to_json()))
     bundle.verify(made[0])
 
 
@@ -68,18 +70,18 @@ def test_a_bundle_holds_everything_and_verifies(made: tuple[Path, Any]) -> None:
     more = {"README.md", "fidelity.json", "dense.onnx", "floor.onnx", "passes.json", "run_on_device.py"}
     assert wanted | more == names
     manifest = bundle.verify(out)
-    assert manifest["preprocess"]["input_size"] == [3, 64, 64]
-    assert manifest["versions"]["torch"]
-    assert result.parity["passed"]
-    assert [rung["name"].split(":")[0] for rung in result.parity["rungs"]] == ["identity", "torch", "onnx", "onnx"]
-    assert result.parity["rungs"][0]["smallest_atol"] == 0.0
-    assert result.parity["smallest_atol"] < 1e-4
+    assert manifest.preprocess["input_size"] == [3, 64, 64]
+    assert manifest.versions["torch"]
+    assert result.parity.passed
+    assert [rung.name.split(":")[0] for rung in result.parity.rungs] == ["identity", "torch", "onnx", "onnx"]
+    assert result.parity.rungs[0].smallest_atol == 0.0
+    assert result.parity.smallest_atol < 1e-4
     bench = json.loads((out / "bench.json").read_text())
     assert set(bench["distributions"]) == {"dense", "pruned", "floor"}
     assert bench["speedup"] > 0
     assert bench["overhead"] > 0
-    assert result.fidelity["images"] == 12
-    assert "accuracy_dense" in result.fidelity
+    assert result.fidelity.images == 12
+    assert result.fidelity.accuracy_dense is not None
     assert result.engine is not None
     api.recipe(str(out / "recipe.yaml"))  # the resolved recipe is a recipe
 
@@ -102,7 +104,7 @@ def test_golden_outputs_are_pytorch_s(made: tuple[Path, Any]) -> None:
     golden = bundle.load_golden(made[0])
     assert golden["image"].shape == (2, 3, 64, 64)
     assert golden["logits"].dtype == np.float32
-    assert api.check(made[0])["passed"]
+    assert api.check(made[0]).passed
 
 
 @pytest.mark.parametrize(
@@ -115,25 +117,25 @@ def test_golden_outputs_are_pytorch_s(made: tuple[Path, Any]) -> None:
 def test_merging_goes_all_the_way(tmp_path: Path, method: str, section: dict[str, Any]) -> None:
     recipe = small() | {"prune": {"method": method} | section}
     result = api.export(recipe, tmp_path / "out")
-    assert result.parity["passed"]
-    assert result.parity["smallest_atol"] < 1e-4
-    compared = {stage["output"] for stage in result.parity["rungs"][-1]["stages"]}
+    assert result.parity.passed
+    assert result.parity.smallest_atol < 1e-4
+    compared = {stage.output for stage in result.parity.rungs[-1].stages}
     assert {name.partition("_")[0] for name in compared} == {"kept", "merged"}
     golden = bundle.load_golden(tmp_path / "out")
     merged = [name for name in golden if name.startswith("merged_")]
     assert set(merged) == {name for name in compared if name.startswith("merged_")}
-    assert api.check(tmp_path / "out")["passed"]
+    assert api.check(tmp_path / "out").passed
 
 
 def test_check_fails_on_other_numbers_and_says_which_tolerance_would_pass(made: tuple[Path, Any]) -> None:
     result = api.check(made[0], atol=1e-12)
-    assert not result["passed"]
-    assert 1e-12 < result["smallest_atol"] < 1e-4
+    assert not result.passed
+    assert 1e-12 < result.smallest_atol < 1e-4
 
 
 def test_one_changed_byte_in_any_file_of_the_bundle_is_found(made: tuple[Path, Any]) -> None:
     for path in sorted(made[0].iterdir()):
-        if path.name == bundle.MANIFEST:
+        if path.name == layout.MANIFEST:
             continue
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -227,7 +229,7 @@ def test_a_bundle_s_recipe_makes_the_same_bundle_elsewhere(made: tuple[Path, Any
 @pytest.mark.parametrize("target", ["trt-8.5", "trt-10.3"])
 def test_other_targets_and_batches(tmp_path: Path, target: str, batch: int) -> None:
     result = api.export(small(export={"target": target, "batch": batch}), tmp_path / "out")
-    assert result.parity["passed"]
+    assert result.parity.passed
     assert api.inspect(tmp_path / "out")["findings"] == []
     assert bundle.load_golden(tmp_path / "out")["image"].shape[0] % batch == 0
 
@@ -282,7 +284,7 @@ def test_a_budget_that_removes_nothing_is_the_dense_model(tmp_path: Path) -> Non
     heard = Heard()
     result = api.export(small() | {"prune": {"budget": str(tmp_path / "b.json")}}, tmp_path / "out", listener=heard)
     assert "removes nothing" in heard.notes[0]
-    assert result.fidelity["agreement"] == 1.0
+    assert result.fidelity.agreement == 1.0
 
 
 def test_a_failed_proof_publishes_nothing(tmp_path: Path) -> None:
@@ -293,10 +295,8 @@ def test_a_failed_proof_publishes_nothing(tmp_path: Path) -> None:
 
 
 def test_not_faster_is_published_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*args: Any, **keys: Any) -> dict[str, Any]:
+    def slow(*args: Any, **keys: Any) -> Bench:
         rng = np.random.default_rng(0)
-        from vitrim.exporter.runtime.bench.interleave import environment, report
-
         times = {"dense": 5 + rng.random(9), "pruned": 9 + rng.random(9), "floor": 5 + rng.random(9)}
         return report(times, 1, environment() | {"runtime": "test"})
 
@@ -360,7 +360,7 @@ def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(tmp_path: Path) -> N
     ends = {"SIGINT": "130"}
     assert done.stdout.splitlines() == [f"{stage} {name} {ends.get(name, 'died')}" for stage, name in deaths]
     assert {path.name: path.read_bytes() for path in out.iterdir()} == hashes
-    assert api.export(other, out).parity["passed"]
+    assert api.export(other, out).parity.passed
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.cache", "out"]
     assert not list((tmp_path / ".out.cache").glob("*.making"))
 

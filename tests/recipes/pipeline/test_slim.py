@@ -29,9 +29,9 @@ from vitrim.exporter.runtime.runners import OrtRunner
 def test_slim_then_tokens_in_one_recipe(tmp_path: Path) -> None:
     recipe = small_recipe(slim={"target": {"flops_ratio": 0.8}}, prune={"target": {"flops_ratio": 0.6}})
     done = api.export(recipe, tmp_path / "out")
-    assert done.parity["passed"]
-    rungs = {rung["name"]: rung for rung in done.parity["rungs"]}
-    assert rungs["torch: narrower = masked"]["smallest_atol"] < 1e-5
+    assert done.parity.passed
+    rungs = {rung.name: rung for rung in done.parity.rungs}
+    assert rungs["torch: narrower = masked"].smallest_atol < 1e-5
     assert len(rungs) == 5
     widths, budget = read_widths(tmp_path / "out" / "widths.json"), done.budget
     dense, slimmed = widths.costs["gmacs"]
@@ -41,8 +41,8 @@ def test_slim_then_tokens_in_one_recipe(tmp_path: Path) -> None:
     assert 0.5 * dense < budget.gmacs["pruned"] <= 0.6 * dense
     sizes = {name: (tmp_path / "out" / f"{name}.onnx").stat().st_size for name in ("model", "dense", "floor")}
     assert sizes["model"] < 0.9 * sizes["dense"]
-    assert set(done.bench["distributions"]) == {"dense", "pruned", "floor"}
-    assert api.check(tmp_path / "out")["passed"]
+    assert set(done.bench.distributions) == {"dense", "pruned", "floor"}
+    assert api.check(tmp_path / "out").passed
     assert "Slimmed: " in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -55,12 +55,12 @@ def test_swin_from_checkpoint_to_bundle(tmp_path: Path) -> None:
     done = api.export(recipe, tmp_path / "out")
     assert done.budget is None
     assert not (tmp_path / "out" / "budget.json").exists()
-    assert set(done.bench["distributions"]) == {"dense", "pruned"}
-    assert done.bench["overhead"] is None
+    assert set(done.bench.distributions) == {"dense", "pruned"}
+    assert done.bench.overhead is None
     whole, left = read_widths(tmp_path / "out" / "widths.json").costs["parameters"]
     assert 0.75 * whole < left <= 0.8 * whole
-    assert api.check(tmp_path / "out")["passed"]
-    assert set(api.bench(tmp_path / "out", runs=5, warmup=0)["distributions"]) == {"dense", "pruned"}
+    assert api.check(tmp_path / "out").passed
+    assert set(api.bench(tmp_path / "out", runs=5, warmup=0).distributions) == {"dense", "pruned"}
     weights = {
         name: sum(np.prod(t.dims) for t in onnx.load(tmp_path / "out" / f"{name}.onnx").graph.initializer)
         for name in ("model", "dense")

@@ -145,7 +145,7 @@ def test_it_holds_whenever_damage_adds_up(tensor: dict[str, int], share: float, 
     run = Fake(tensor, token)
     found = find(run, wanted, per_token=per_token)
     assert found.holds
-    assert found.agreement == fidelity(REFERENCE, run(found.layout, IMAGES), None)["agreement"] >= wanted
+    assert found.agreement == fidelity(REFERENCE, run(found.layout, IMAGES), None).agreement >= wanted
     allowed = COUNT * (1 - wanted) / 2
     if not per_token:  # no float could have been spared: putting back the least harmful one breaks the aim
         harm = sorted(tensor.get(name, 0) for name in found.layout.floats)
@@ -188,8 +188,8 @@ def test_a_real_model() -> None:
     assert products[-1] in found.layout.floats | found.layout.token
     assert len(found.layout.floats) < len(products)
     assert found.holds
-    assert found.agreement == fidelity(reference, run(found.layout, images), None)["agreement"] >= 0.9
-    assert fidelity(reference, run(Layout(), images), None)["agreement"] < 0.9
+    assert found.agreement == fidelity(reference, run(found.layout, images), None).agreement >= 0.9
+    assert fidelity(reference, run(Layout(), images), None).agreement < 0.9
 
 
 def test_the_most_damage_for_the_least_cost_goes_first() -> None:

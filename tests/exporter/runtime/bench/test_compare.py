@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +13,59 @@ import pytest
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench import compare as results
-from vitrim.exporter.runtime.bench.interleave import report
+from vitrim.exporter.runtime.bench.compare import Comparison
+from vitrim.exporter.runtime.bench.report import Bench, TimedBundle, report
+from vitrim.exporter.runtime.machine.energy import Energy, GraphEnergy
+
+OLD = Path(__file__).parents[3] / "data" / "0.1.0"
 
 
-def bench(pruned: float, batch: int = 2, noise: float = 0.1, graph: str = "aa", **where: Any) -> dict[str, Any]:
+def bench(pruned: float, batch: int = 2, noise: float = 0.1, graph: str = "aa", **where: Any) -> Bench:
     """A benchmark of the pruned graph at so many milliseconds, twice as fast as dense."""
     rng = np.random.default_rng(0)
     samples = {"dense": 2 * pruned + noise * rng.random(60), "pruned": pruned + noise * rng.random(60)}
     environment = {"cpu": "Some CPU", "runtime": "onnxruntime-cpu", "clocks": "unknown", **where}
-    identity = {"precision": "fp32", "graph_sha256": graph, "budget_sha256": "bb"}
-    return {**report(samples, batch, environment), "bundle": identity}
+    identity = TimedBundle(precision="fp32", graph_sha256=graph, budget_sha256="bb")
+    return replace(report(samples, batch, environment), bundle=identity)
 
 
-def save(folder: Path, **found: dict[str, Any]) -> list[Path]:
+def save(folder: Path, **found: Bench) -> list[Path]:
     for name, result in found.items():
-        (folder / f"{name}.json").write_text(json.dumps(result))
+        result.write(folder / f"{name}.json")
     return [folder / f"{name}.json" for name in found]
 
 
 def test_a_clear_difference_is_claimed_with_its_widest_interval(tmp_path: Path) -> None:
     result = results.compare(save(tmp_path, slow=bench(10.0), fast=bench(5.0)))
-    (pair,) = result["pairs"]
-    slow, fast = result["rows"]
-    assert pair["claimed"]
-    assert pair["ratio"] == pytest.approx(10.05 / 5.05, rel=0.01)
-    assert pair["interval"][0] == pytest.approx(slow["median_interval"][0] / fast["median_interval"][1])
-    assert pair["interval"][1] == pytest.approx(slow["median_interval"][1] / fast["median_interval"][0])
-    assert pair["verdict"].startswith("fast.json makes 1.99 times the images a second of slow.json")
-    assert result["warnings"] == []
-    assert (slow["p95"] is None, slow["p99"], slow["claimed"], slow["precision"]) == (False, None, True, "fp32")
-    assert fast["images_per_second"] == pytest.approx(2000 / fast["median"])
+    (pair,) = result.pairs
+    slow, fast = result.rows
+    assert pair.claimed
+    assert pair.ratio == pytest.approx(10.05 / 5.05, rel=0.01)
+    assert pair.interval[0] == pytest.approx(slow.median_interval[0] / fast.median_interval[1])
+    assert pair.interval[1] == pytest.approx(slow.median_interval[1] / fast.median_interval[0])
+    assert pair.verdict.startswith("fast.json makes 1.99 times the images per second of slow.json")
+    assert result.warnings == ()
+    assert (slow.p95 is None, slow.p99, slow.claimed, slow.precision) == (False, None, True, "fp32")
+    assert fast.images_per_second == pytest.approx(2000 / fast.median)
 
 
 def test_overlapping_intervals_claim_nothing(tmp_path: Path) -> None:
-    (pair,) = results.compare(save(tmp_path, one=bench(10.0, noise=2.0), other=bench(10.1, noise=2.0)))["pairs"]
-    assert (pair["claimed"], pair["ratio"]) == (False, None)
-    assert "no difference is claimed between other.json and one.json" in pair["verdict"]
+    (pair,) = results.compare(save(tmp_path, one=bench(10.0, noise=2.0), other=bench(10.1, noise=2.0))).pairs
+    assert (pair.claimed, pair.ratio) == (False, None)
+    assert "no difference is claimed between other.json and one.json" in pair.verdict
 
 
 def test_a_busy_machine_claims_nothing(tmp_path: Path) -> None:
-    (pair,) = results.compare(save(tmp_path, one=bench(10.0), other=bench(5.0, warning="it was busy")))["pairs"]
-    assert (pair["claimed"], pair["ratio"]) == (False, None)
-    assert "other.json ran on a busy machine (interval 1.9" in pair["verdict"]
+    (pair,) = results.compare(save(tmp_path, one=bench(10.0), other=bench(5.0, warning="it was busy"))).pairs
+    assert (pair.claimed, pair.ratio) == (False, None)
+    assert "other.json ran on a busy machine (interval 1.9" in pair.verdict
 
 
-def test_images_a_second_and_not_milliseconds_are_compared(tmp_path: Path) -> None:
+def test_images_per_second_and_not_milliseconds_are_compared(tmp_path: Path) -> None:
     result = results.compare(save(tmp_path, one=bench(10.0, batch=1), eight=bench(40.0, batch=8)))
-    assert result["pairs"][0]["ratio"] == pytest.approx(2.0, rel=0.01)
-    assert result["pairs"][0]["interval"] == pytest.approx([2.0, 2.0], rel=0.02)
-    assert result["warnings"] == ["one.json and eight.json have different batches"]
+    assert result.pairs[0].ratio == pytest.approx(2.0, rel=0.01)
+    assert result.pairs[0].interval == pytest.approx([2.0, 2.0], rel=0.02)
+    assert result.warnings == ("one.json and eight.json have different batches",)
 
 
 def test_what_is_not_comparable_or_doubtful_is_warned_about(tmp_path: Path) -> None:
@@ -68,14 +73,15 @@ def test_what_is_not_comparable_or_doubtful_is_warned_about(tmp_path: Path) -> N
     one = bench(
         10.0, runtime="tensorrt-8.5.2", cuda_graph=True, copies="host-device copies are not timed", jetson=board
     )
-    one["environment"] |= {"jetson_after": {"overcurrent_events": 5, "throttling": ["gpu-throttle-alert"]}}
-    one["environment"] |= {"clocks": "floating", "clock_advice": ["sudo jetson_clocks"], "gpu": "Orin"}
+    one.environment.update(jetson_after={"overcurrent_events": 5, "throttling": ["gpu-throttle-alert"]})
+    one.environment.update(clocks="floating", clock_advice=["sudo jetson_clocks"], gpu="Orin")
     other = bench(5.0, graph="cc", runtime="tensorrt-10.3.0", cuda_graph=False, copies="host-device copies are timed")
-    other["environment"] |= {"warning": "the machine was busy", "throttle_events": 1, "throttle_events_after": 4}
-    other["bundle"] |= {"budget_sha256": "dd", "precision": "fp16"}
+    other.environment.update(warning="the machine was busy", throttle_events=1, throttle_events_after=4)
+    assert other.bundle is not None
+    other = replace(other, bundle=replace(other.bundle, budget_sha256="dd", precision="fp16"))
     result = results.compare(save(tmp_path, a=one, b=other))
-    assert result["rows"][0]["device"] == "Some CPU (15W Orin)"
-    assert set(result["warnings"]) == {
+    assert result.rows[0].device == "Some CPU (15W Orin)"
+    assert set(result.warnings) == {
         "a.json: its clocks were floating: sudo jetson_clocks",
         "a.json: it ran short of power 2 times meanwhile",
         "a.json: gpu-throttle-alert was on at its end",
@@ -90,28 +96,29 @@ def test_what_is_not_comparable_or_doubtful_is_warned_about(tmp_path: Path) -> N
 
 
 def test_energy_is_laid_side_by_side_only_where_it_was_measured(tmp_path: Path) -> None:
-    one, two, three = bench(10.0), bench(10.0), bench(10.0)
-    one["energy"] = {"joules_per_image": {"pruned": {"median": 0.5, "above_idle": True}}, "idle_watts": 3.0}
-    two["energy"] = {"joules_per_image": None, "reason": "no energy"}
-    three["energy"] = {"joules_per_image": {"pruned": {"median": -0.1, "above_idle": False}}, "idle_watts": 3.0}
-    rows = results.compare(save(tmp_path, one=one, two=two, three=three))["rows"]
-    assert [row["joules_per_image"] for row in rows] == [0.5, None, None]
-    assert [row["idle_watts"] for row in rows] == [3.0, None, 3.0]
+    spent = GraphEnergy(median=0.5, range=(0.4, 0.6), above_idle=True, with_idle=0.7, watts=5.0)
+    unclear = replace(spent, median=-0.1, above_idle=False)
+    one = replace(bench(10.0), energy=Energy({"pruned": spent}, idle_watts=3.0))
+    two = replace(bench(10.0), energy=Energy(None, "no energy"))
+    three = replace(bench(10.0), energy=Energy({"pruned": unclear}, idle_watts=3.0))
+    rows = results.compare(save(tmp_path, one=one, two=two, three=three)).rows
+    assert [row.joules_per_image for row in rows] == [0.5, None, None]
+    assert [row.idle_watts for row in rows] == [3.0, None, 3.0]
 
 
 def test_a_bundle_is_verified_and_says_which_graph_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "model.onnx").write_text("graph")
-    old = {key: value for key, value in bench(10.0).items() if key != "bundle"}
-    (folder / "bench.json").write_text(json.dumps(old))
+    old = replace(bench(10.0), bundle=None)
+    old.write(folder / "bench.json")
     bundle.write_manifest(folder, {}, [], target="ort-cpu", batch=2)
     (file,) = save(tmp_path, file=bench(10.0))
     result = results.compare([folder, file])
-    assert result["rows"][0]["precision"] == "fp32"
-    assert "time different graphs" in result["warnings"][0]
+    assert result.rows[0].precision == "fp32"
+    assert "time different graphs" in result.warnings[0]
     (file,) = save(tmp_path, file=old)
-    assert "does not say which it timed" in results.compare([folder, file])["warnings"][0]
+    assert "does not say which it timed" in results.compare([folder, file]).warnings[0]
     (folder / "model.onnx").write_text("other")
     with pytest.raises(InputError, match=r"model\.onnx is not the file that was published"):
         results.compare([folder, file])
@@ -132,5 +139,15 @@ def test_names_that_would_be_the_same_keep_their_folders(tmp_path: Path) -> None
     for name in "ab":
         (tmp_path / name).mkdir()
         save(tmp_path / name, bench=bench(10.0))
-    rows = results.compare([tmp_path / "a/bench.json", tmp_path / "b/bench.json"])["rows"]
-    assert [row["name"] for row in rows] == [str(tmp_path / "a/bench.json"), str(tmp_path / "b/bench.json")]
+    rows = results.compare([tmp_path / "a/bench.json", tmp_path / "b/bench.json"]).rows
+    assert [row.name for row in rows] == [str(tmp_path / "a/bench.json"), str(tmp_path / "b/bench.json")]
+
+
+def test_files_of_0_1_0_load() -> None:
+    data = json.loads((OLD / "comparison.json").read_text())
+    found = Comparison.from_json(data, "comparison.json")
+    assert json.loads(json.dumps(found.to_json())) == data
+    assert [row.joules_per_image is None for row in found.rows] == [False, True, True]
+    again = results.compare([OLD / "bench-energy.json", OLD / "bench-engine.json"])
+    assert again.rows[0] == found.rows[0]
+    assert Comparison.from_json(json.loads(json.dumps(again.to_json())), "c") == again

@@ -200,3 +200,11 @@ def test_a_field_that_was_renamed_is_asked_by_its_new_name(tmp_path: Path, monke
     found = machine.nvidia_smi()
     assert found is not None
     assert found["throttle_reasons"] == "0x4"
+
+
+def test_environment_names_the_machine() -> None:
+    found = machine.environment(threads=2)
+    assert found["threads"] == 2
+    assert found["cpu"]
+    assert found["cores"] >= 1
+    assert "tensorrt" in found

@@ -16,35 +16,28 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from python38 import python_38
 
 from vitrim.exporter.core.errors import EnvironmentLackError, UnsupportedError
-from vitrim.exporter.runtime import bundle, parity
+from vitrim.exporter.runtime import bundle, rungs
 from vitrim.exporter.runtime.bench import stats
+from vitrim.exporter.runtime.bench.report import Bench
+from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.standalone import pack as standalone
-from vitrim.exporter.runtime.tensorrt import cuda, engine
-from vitrim.exporter.runtime.tensorrt import plain_build as bare
+from vitrim.exporter.runtime.tensorrt import cuda, plain_build, polygraphy_build
 from vitrim.exporter.runtime.tensorrt import versions as trt
+from vitrim.exporter.runtime.tensorrt.plain_build import by_tensorrt
+from vitrim.exporter.runtime.tensorrt.serializer import Parts, Settings
 
 STANDIN = Path(__file__).parents[1] / "standin"
+OLD = Path(__file__).parents[3] / "data" / "0.1.0"
 SHAPE = [2, 4, 2, 2]
-
-
-def python_38() -> str:
-    """A Python 3.8 with numpy; skips where there is none."""
-    places = [os.environ.get("VITRIM_PYTHON38"), shutil.which("python3.8")]
-    places += [str(path) for path in sorted(Path.home().glob(".pyenv/versions/3.8*/bin/python"))]
-    for place in filter(None, places):
-        asked = subprocess.run(
-            [place, "-c", "import sys, numpy; assert sys.version_info[:2] == (3, 8)"], capture_output=True, check=False
-        )
-        if asked.returncode == 0:
-            return place
-    pytest.skip("no Python 3.8 with numpy here (VITRIM_PYTHON38 may name one)")
 
 
 @pytest.fixture(params=["3.8", "this"])
@@ -81,11 +74,9 @@ def make(folder: Path, precision: str | None = None, **changed: Any) -> Path:
         (folder / f"{name}.onnx").write_text(json.dumps(graph | (changed if name == "model" else {})))
     (folder / "budget.json").write_text("{}")
     rung = {"name": "onnx", "passed": True, "images": 4, "top1": 1.0, "stages": [], "smallest_atol": 1e-6}
-    told: dict[str, Any] = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 1e-6, "smallest_tie": None}
-    told.update({} if precision is None else {"close": {"cosine": 0.9995, "agreement": 0.99}})
-    (folder / "parity.json").write_text(
-        json.dumps(told | {"first_offender": None, "rungs": [rung], "smallest_tie": 0.0})
-    )
+    parity: dict[str, Any] = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 1e-6, "smallest_tie": 0.0}
+    parity.update({} if precision is None else {"close": {"cosine": 0.9995, "agreement": 0.99}})
+    (folder / "parity.json").write_text(json.dumps(parity | {"first_offender": None, "rungs": [rung]}))
     np.savez(folder / "golden.npz", **golden())  # type: ignore[arg-type]
     standalone.write(folder)
     extra = {} if precision is None else {"precision": {"name": precision, "float32_nodes": []}}
@@ -123,8 +114,8 @@ class Device:
 def test_python_38_can_read_it_and_every_module_in_it() -> None:
     ast.parse(standalone.source(), feature_version=(3, 8))
     names = standalone.modules()
-    wanted = {"core.errors", "runtime.parity", "runtime.bench.stats", "runtime.bundle", "runtime.standalone.main"}
-    assert wanted <= set(names)
+    wanted = {"core.errors", "core.records", "runtime.parity", "runtime.bench.stats", "runtime.bundle"}
+    assert wanted | {"runtime.standalone.main"} <= set(names)
     allowed = {"numpy", "tensorrt", "onnxruntime", "pynvml", "polygraphy", *sys.stdlib_module_names}
     for name in names:
         tree = ast.parse(standalone._path(name).read_text(encoding="utf-8"), feature_version=(3, 8))
@@ -141,12 +132,10 @@ def test_python_38_can_read_it_and_every_module_in_it() -> None:
                 assert node.attr not in newer, (name, node.lineno)
 
 
-def test_it_stands_in_for_all_that_engines_take_from_polygraphy() -> None:
-    assert inspect.signature(bare.why_not) == inspect.signature(engine.why_not)
-    assert list(inspect.signature(bare.serialize).parameters) == list(inspect.signature(engine._serialize).parameters)
-    named = set(re.findall(r'^            "(\w+)": ', inspect.getsource(engine.build_engine), re.MULTILINE))
-    assert {"fp16", "int8", "memory_pool_limits"} <= named
-    assert all(f'"{name}"' in inspect.getsource(bare.serialize) for name in named)  # no option is lost
+def test_both_ways_to_build_take_every_setting() -> None:
+    for module in (plain_build, polygraphy_build):
+        source = inspect.getsource(module)
+        assert all(f"settings.{one.name}" in source for one in fields(Settings)), module.__name__
 
 
 def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> None:
@@ -160,10 +149,10 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     assert (built.returncode, built.stderr) == (0, "")
     assert device.builds()[0]["pools"] == {"WORKSPACE": 64 << 20}
     assert "tensorrt-8.5.2.2 = golden: ok, 4 images" in built.stdout
-    assert "engine: all 1 matrix layers run in fp32" in built.stdout
+    assert "Engine: fp32, weakly typed without precision flags: float32 throughout; all 1 matrix layers" in built.stdout
     manifest = bundle.verify(folder)  # by the package: the file is what the device published
-    assert (manifest["engine"], manifest["versions"]) == ("built", {"vitrim": "0"})
-    assert standalone.FILE in manifest["files"]
+    assert (manifest.engine, manifest.versions) == ("built", {"vitrim": "0"})
+    assert standalone.FILE in manifest.files
 
     checked = device(folder, "check", "--json")
     rung = json.loads(checked.stdout)["rungs"][-1]
@@ -172,23 +161,23 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     out = tmp_path / "bench.json"
     timed = device(folder, "bench", "--runs", "12", "--warmup", "0", "--allow-slower", "--cuda-graph", "-o", str(out))
     assert (timed.returncode, timed.stderr) == (0, "")
-    for told in ("  dense: ", "  pruned, cuda_graph: ", "  pruned, copy_in: ", "Speed: ", "Overhead over free slicing"):
-        assert f"\n{told}" in timed.stdout
+    for line in ("  dense: ", "  pruned, cuda_graph: ", "  pruned, copy_in: ", "Speed: ", "Overhead over free slicing"):
+        assert f"\n{line}" in timed.stdout
     result = json.loads(out.read_text())
     assert set(result["distributions"]) == {"dense", "pruned", "floor"}
     assert set(result["modes"]) == {"plain", "cuda_graph", "with_copies", "copy_in", "copy_out", "gpu_only"}
     assert result["modes"]["gpu_only"]["median"] >= 2.0  # the graph was launched, and its 2 ms were waited for
     where = result["environment"]
     assert (where["runtime"], where["cuda_graph"], where["tensorrt"]) == ("tensorrt-8.5.2.2", True, "8.5.2.2")
-    assert result["bundle"]["graph_sha256"] == manifest["files"]["model.onnx"]["sha256"]
+    assert result["bundle"]["graph_sha256"] == manifest.files["model.onnx"].sha256
     assert [built["timings"] for built in device.builds()] == ["", "", ""]  # one a graph: pruned, dense, floor
     again = tmp_path / "b2"
     shutil.copytree(folder, again)
     assert device(again, "build").returncode == 0
     assert device.builds()[3]["timings"] == "timings"
 
-    told = json.loads(device(folder, "info", "--json").stdout)
-    assert (told["engine"], told["engines"]) == ("built", "can be built here")
+    info = json.loads(device(folder, "info", "--json").stdout)
+    assert (info["engine"], info["engines"]) == ("built", "can be built here")
     inside = device(folder, "check", "-o", str(folder / "check.json"))
     assert "lies in the bundle" in inside.stderr
     bundle.verify(folder)
@@ -233,7 +222,7 @@ def test_a_wrong_engine_is_not_published(cudart: Path, tmp_path: Path) -> None:
     swapped = device(make(tmp_path / "swapped", swap=True), "build")
     assert swapped.returncode == 1
     assert "first at kept_1: 4 images keep other tokens, with a score gap of 0.5" in swapped.stderr
-    assert "model.engine" not in bundle.verify(wrong)["files"]
+    assert "model.engine" not in bundle.verify(wrong).files
 
 
 def test_another_precision_is_judged_by_cosine_and_answers(python: str, cudart: Path, tmp_path: Path) -> None:
@@ -278,7 +267,7 @@ def test_an_engine_in_another_precision_is_refused_unless_asked_for(cudart: Path
     device, folder = Device(sys.executable, cudart, tmp_path, "10.3.0"), make(tmp_path / "b", "fp16", kind="Float")
     done = device(folder, "build")
     assert (done.returncode, "is not fp16: 1 of 1 matrix layers" in done.stderr) == (3, True)
-    assert "model.engine" not in bundle.verify(folder)["files"]
+    assert "model.engine" not in bundle.verify(folder).files
     assert device(folder, "build", "--any-precision").returncode == 0
 
 
@@ -290,20 +279,19 @@ def test_every_option_is_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert spec.loader is not None
     standin = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(standin)
-    monkeypatch.setattr(bare, "import_tensorrt", lambda: standin)
     network, took = standin.Builder(None).create_network(0), []
     network.graph = {"shape": SHAPE}
-    options = dict.fromkeys(("version_compatible", "exclude_lean_runtime"))
-    options |= {"fp16": True, "int8": True, "precision_constraints": "obey", "hardware_compatibility_level": "ampere"}
-    options |= {"memory_pool_limits": {standin.MemoryPoolType.WORKSPACE: 7}, "profiling_verbosity": "detailed"}
 
-    def take(builder: Any, network: Any, config: Any) -> None:
-        took.append((config.flags, config.hardware_compatibility_level, config.profiling_verbosity))
+    def change(builder: Any, network: Any, config: Any) -> None:
+        took.append((config.flags, config.hardware_compatibility_level, config.profiling_verbosity, config.pools))
 
-    made = bare.serialize((standin.Builder(None), network, None), options, take, None)
+    settings = Settings(True, True, True, 7, hardware_compatible="ampere_plus", change=change)
+    made = by_tensorrt(standin, Parts(standin.Builder(None), network, None), settings)
     assert json.loads(made) == network.graph
-    flags = standin.BuilderFlag
-    assert took == [({flags.FP16, flags.INT8, flags.OBEY_PRECISION_CONSTRAINTS}, "ampere", "detailed")]
+    flags, level = standin.BuilderFlag, standin.HardwareCompatibilityLevel.AMPERE_PLUS
+    detailed = standin.ProfilingVerbosity.DETAILED
+    wanted = {flags.FP16, flags.INT8, flags.OBEY_PRECISION_CONSTRAINTS}
+    assert took == [(wanted, level, detailed, {"WORKSPACE": 7})]
 
 
 def test_its_numbers_are_those_of_the_package(python: str, tmp_path: Path) -> None:
@@ -312,17 +300,23 @@ def test_its_numbers_are_those_of_the_package(python: str, tmp_path: Path) -> No
 import json, sys
 import numpy as np
 import run_on_device
-from vitrim_on_device.runtime import parity
+from vitrim_on_device.runtime import rungs
 from vitrim_on_device.runtime.bench import stats
+from vitrim_on_device.runtime.bench.report import Bench
+from vitrim_on_device.runtime.parity import Parity
 data = dict(np.load("data.npz"))
 golden = {key[2:]: value for key, value in data.items() if key.startswith("g_")}
 other = {key[2:]: value for key, value in data.items() if key.startswith("o_")}
 print(json.dumps([
-    stats.summarize(data["a"]), stats.paired_ratio(data["a"], data["b"]),
-    parity.compare("x", golden, other, atol=1e-2, tie=1e-5).to_dict(),
-    parity.compare("x", golden, other, atol=1e-2, tie=1e-8).to_dict(),
+    stats.summarize(data["a"]).to_json(), stats.paired_ratio(data["a"], data["b"]).to_json(),
+    rungs.compare("x", golden, other, atol=1e-2, tie=1e-5).to_json(),
+    rungs.compare("x", golden, other, atol=1e-2, tie=1e-8).to_json(),
+    Bench.read("bench-engine.json", "benchmark").to_json(),
+    Parity.read("parity-engine.json", "parity report").to_json(),
 ]))
 """
+    for name in ("bench-engine.json", "parity-engine.json"):
+        shutil.copy(OLD / name, tmp_path)
     rng = np.random.default_rng(3)
     taken = {"a": rng.lognormal(1, 0.3, 257), "b": rng.lognormal(0, 0.3, 257)}
     reference = golden()
@@ -334,10 +328,12 @@ print(json.dumps([
     done = subprocess.run([python, "-c", code], cwd=tmp_path, env=stripped, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     here = [
-        stats.summarize(taken["a"]),
-        stats.paired_ratio(taken["a"], taken["b"]),
-        parity.compare("x", reference, other, atol=1e-2, tie=1e-5).to_dict(),
-        parity.compare("x", reference, other, atol=1e-2, tie=1e-8).to_dict(),
+        stats.summarize(taken["a"]).to_json(),
+        stats.paired_ratio(taken["a"], taken["b"]).to_json(),
+        rungs.compare("x", reference, other, atol=1e-2, tie=1e-5).to_json(),
+        rungs.compare("x", reference, other, atol=1e-2, tie=1e-8).to_json(),
+        Bench.read(OLD / "bench-engine.json", "benchmark").to_json(),
+        Parity.read(OLD / "parity-engine.json", "parity report").to_json(),
     ]
     assert [here[2]["passed"], here[2]["unproven"], here[3]["passed"]] == [True, 1, False]
     there = json.loads(done.stdout)

@@ -22,9 +22,9 @@ def _cudart():
     return ctypes.CDLL(os.environ["STANDIN_CUDART"])
 
 
-def _log(**told):
+def _log(**seen):
     with open(os.environ["STANDIN_LOG"], "a") as stream:
-        stream.write(json.dumps(told) + "\n")
+        stream.write(json.dumps(seen) + "\n")
 
 
 class ILogger:
@@ -52,6 +52,10 @@ class MemoryPoolType(IntEnum):
 
 class ProfilingVerbosity(IntEnum):
     DETAILED = 2
+
+
+class HardwareCompatibilityLevel(IntEnum):
+    NONE, AMPERE_PLUS = 0, 1
 
 
 class TensorIOMode(IntEnum):

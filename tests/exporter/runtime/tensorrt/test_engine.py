@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import platform
 import sys
 import types
 from functools import partial
@@ -21,8 +22,16 @@ from vitrim.exporter.core.errors import EnvironmentLackError, InputError, Unsupp
 from vitrim.exporter.core.files import sha256
 from vitrim.exporter.runtime import caches
 from vitrim.exporter.runtime.machine import gpu
-from vitrim.exporter.runtime.tensorrt import cuda, engine
+from vitrim.exporter.runtime.machine.jetpack import tensorrt_remedy
+from vitrim.exporter.runtime.tensorrt import cuda, engine, runner
 from vitrim.exporter.runtime.tensorrt import versions as trt
+from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity, check_identity, sidecar
+from vitrim.exporter.runtime.tensorrt.network import quantized_layers
+from vitrim.exporter.runtime.tensorrt.options import EngineOptions, refuse_options
+from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
+from vitrim.exporter.runtime.tensorrt.runner import TrtRunner
+
+OLD = Path(__file__).parents[3] / "data" / "0.1.0"
 
 EXPLICIT_BATCH, STRONGLY_TYPED = 1, 2
 
@@ -40,7 +49,7 @@ EXPLICIT_BATCH, STRONGLY_TYPED = 1, 2
     ],
 )
 def test_typing_goes_by_version(text: str, version: tuple[int, int], typed: bool, typed_fp16: bool, flag: bool) -> None:
-    assert engine.version_of(text) == version
+    assert trt.version_of(text) == version
     assert trt.typing_for(version, "fp32").strong is typed
     fp16, int8 = trt.typing_for(version, "fp16"), trt.typing_for(version, "int8")
     assert (fp16.strong, fp16.fp16_flag, fp16.int8_flag) == (typed_fp16, flag, False)
@@ -50,7 +59,7 @@ def test_typing_goes_by_version(text: str, version: tuple[int, int], typed: bool
 
 def test_a_version_that_cannot_be_read() -> None:
     with pytest.raises(EnvironmentLackError, match="'main' cannot be read"):
-        engine.version_of("main")
+        trt.version_of("main")
 
 
 WORDS = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16", "int8": "Int8"}
@@ -99,15 +108,15 @@ def test_networks_and_flags_of_each_version(
     seen.inspection = fake_trt.inspection(WORDS[precision])
     seen.layers = quantized(fake_trt.Layer, fake_trt.DataType) if precision == "int8" else None
     onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
-    identity = engine.build_engine(onnx, plan, precision=precision, workspace_mib=64)
+    identity = engine.build_engine(onnx, plan, EngineOptions(workspace_mib=64), precision=precision)
     assert (seen.network.flags, seen.config.flags) == (network, flags)  # TF32, on by default, is off
     assert seen.config.limits == {"workspace": 64 << 20}
     assert seen.config.profiling_verbosity == "detailed"
-    assert identity["engine_sha256"] == sha256(plan)
-    assert identity["onnx_sha256"] == sha256(onnx)
-    assert (identity["tensorrt"], "compute_capability" in identity, "driver" in identity) == (version, True, True)
-    assert (identity["precision"], identity["layers"]["precisions"]) == (precision, {precision: 2})
-    assert json.loads((tmp_path / "m.engine.json").read_text()) == identity
+    assert identity.engine_sha256 == sha256(plan)
+    assert identity.onnx_sha256 == sha256(onnx)
+    assert (identity.tensorrt, identity.machine) == (version, platform.machine())
+    assert (identity.precision, identity.layers.precisions) == (precision, {precision: 2})
+    assert EngineIdentity.read(tmp_path / "m.engine.json", "identity") == identity
 
 
 @pytest.mark.parametrize("version", ["8.5.2", "8.6.1", "9.3.0"])
@@ -120,9 +129,9 @@ def test_bf16_is_refused_where_the_graph_cannot_ask_for_it(fake_trt: Any, tmp_pa
 
 def test_bf16_needs_ampere() -> None:
     with pytest.raises(UnsupportedError, match=r"needs compute capability 8\.0, but this GPU has 7\.5"):
-        trt.refuse_options((10, 3), (7, 5), "bf16")
-    trt.refuse_options((10, 3), (8, 7), "bf16")
-    trt.refuse_options((10, 3), (7, 5), "fp16")
+        refuse_options(EngineOptions(), "bf16", (10, 3), (7, 5))
+    refuse_options(EngineOptions(), "bf16", (10, 3), (8, 7))
+    refuse_options(EngineOptions(), "fp16", (10, 3), (7, 5))
     with pytest.raises(InputError, match="no engine precision 'fp8'"):
         trt.typing_for((11, 0), "fp8")  # type: ignore[arg-type]
 
@@ -138,7 +147,7 @@ def test_products_of_dequantized_values_are_found_through_transposes(fake_trt: A
     fake_trt.install(version)
     network = types.SimpleNamespace(layers=quantized(fake_trt.Layer, fake_trt.DataType))
     network.num_layers, network.get_layer = len(network.layers), network.layers.__getitem__
-    assert trt.quantized_layers(sys.modules["tensorrt"], network) == {"/blocks.0/mlp/MatMul"}
+    assert quantized_layers(sys.modules["tensorrt"], network) == {"/blocks.0/mlp/MatMul"}
 
 
 def test_an_engine_in_another_precision_is_refused_and_not_saved(fake_trt: Any, tmp_path: Path) -> None:
@@ -148,23 +157,23 @@ def test_an_engine_in_another_precision_is_refused_and_not_saved(fake_trt: Any, 
     with pytest.raises(UnsupportedError, match=r"not fp16: 2 of 2 matrix layers .*/blocks\.0/mlp/MatMul.*not saved"):
         engine.build_engine(onnx, plan, precision="fp16")
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
-    identity = engine.build_engine(onnx, plan, precision="fp16", strict=False)
-    assert (identity["layers"]["passed"], identity["layers"]["wrong_share"]) == (False, 1.0)
+    identity = engine.build_engine(onnx, plan, EngineOptions(strict=False), precision="fp16")
+    assert (identity.layers.passed, identity.layers.wrong_share) == (False, 1.0)
     seen.inspection = json.dumps({"Layers": ["a", "b"], "Bindings": []})
     with pytest.raises(InputError, match="without details of its layers"):
         engine.build_engine(onnx, plan, precision="fp16")
-    layers = engine.build_engine(onnx, plan, precision="fp16", strict=False)["layers"]
-    assert (layers["passed"], "without details" in layers["verdict"]) == (False, True)
+    layers = engine.build_engine(onnx, plan, EngineOptions(strict=False), precision="fp16").layers
+    assert (layers.passed, "without details" in layers.verdict) == (False, True)
     seen.inspection = fake_trt.inspection("Half")
-    assert set(layers) == set(engine.build_engine(onnx, plan, precision="fp16")["layers"])
+    assert engine.build_engine(onnx, plan, precision="fp16").layers.passed
 
 
 def test_attention_that_is_not_fused_is_told_in_the_identity(fake_trt: Any, tmp_path: Path) -> None:
     seen = fake_trt.install("10.3.0")
     seen.inspection = fake_trt.inspection("Float", fused=False)
-    found = engine.build_engine(onnx_in(tmp_path), tmp_path / "m.engine")["layers"]["attention"]
-    assert (found["fused"], found["not_fused"]) == (0, 1)
-    assert found["reason"] == "attention in float32 is never fused: it needs fp16, bf16 or int8"
+    found = engine.build_engine(onnx_in(tmp_path), tmp_path / "m.engine").layers.attention
+    assert (found.fused, found.not_fused) == (0, 1)
+    assert found.reason == "attention in float32 is never fused: it needs fp16, bf16 or int8"
 
 
 def test_a_timing_cache_is_read_again_but_never_a_stale_one(
@@ -174,7 +183,7 @@ def test_a_timing_cache_is_read_again_but_never_a_stale_one(
     onnx, plan, folder = onnx_in(tmp_path), tmp_path / "m.engine", tmp_path / "timings"
 
     def loaded() -> bytes:
-        engine.build_engine(onnx, plan, timing_cache=folder)
+        engine.build_engine(onnx, plan, EngineOptions(timing_cache=folder))
         return bytes(seen.config.loaded)
 
     assert [loaded(), loaded()] == [b"", b"timed "]
@@ -189,7 +198,7 @@ def test_a_timing_cache_is_read_again_but_never_a_stale_one(
     names = sorted(path.name for path in folder.iterdir())
     assert len(names) == 5
     assert all(name.endswith(".cache") for name in names)  # no locks, nothing half-written
-    engine.build_engine(onnx, plan, timing_cache=False)
+    engine.build_engine(onnx, plan, EngineOptions(timing_cache=False))
     assert len(list(folder.iterdir())) == 5
     engine.build_engine(onnx, plan)
     assert list((caches.cache_root() / "timing").iterdir())
@@ -203,7 +212,7 @@ def test_a_cache_folder_that_others_may_write_to_is_refused(
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(InputError, match="no cache folder of your own"):
-        engine.build_engine(onnx_in(tmp_path), tmp_path / "m.engine", timing_cache=folder)
+        engine.build_engine(onnx_in(tmp_path), tmp_path / "m.engine", EngineOptions(timing_cache=folder))
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(InputError, match="no cache folder of your own"):
         caches.private_folder(tmp_path / "link")
@@ -215,31 +224,32 @@ def test_a_cache_folder_that_others_may_write_to_is_refused(
 def test_portable_engines_by_version(fake_trt: Any, tmp_path: Path) -> None:
     onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
     seen = fake_trt.install("8.6.1")
-    engine.build_engine(onnx, plan, version_compatible=True, hardware_compatible="ampere_plus")
+    engine.build_engine(onnx, plan, EngineOptions(version_compatible=True, hardware_compatible="ampere_plus"))
     # The lean runtime inside would be host code, which the loader forbids.
     assert seen.config.flags == {"VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"}
     assert seen.config.hardware_compatibility_level == 1
     assert [runtime.engine_host_code_allowed for runtime in seen.runtimes] == [False]
     seen = fake_trt.install("11.4.1")
-    engine.build_engine(onnx, plan, hardware_compatible="same_compute_capability")
+    engine.build_engine(onnx, plan, EngineOptions(hardware_compatible="same_compute_capability"))
     assert (seen.config.flags, seen.config.hardware_compatibility_level) == (set(), 2)
     fake_trt.install("8.5.2")
     with pytest.raises(UnsupportedError, match=r"came with TensorRT 8\.6, but here is 8\.5"):
-        engine.build_engine(onnx, plan, version_compatible=True)
+        engine.build_engine(onnx, plan, EngineOptions(version_compatible=True))
     with pytest.raises(UnsupportedError, match=r"ampere_plus came with TensorRT 8\.6"):
-        engine.build_engine(onnx, plan, hardware_compatible="ampere_plus")
+        engine.build_engine(onnx, plan, EngineOptions(hardware_compatible="ampere_plus"))
     fake_trt.install("10.3.0")
     with pytest.raises(UnsupportedError, match=r"same_compute_capability came with TensorRT 10\.9"):
-        engine.build_engine(onnx, plan, hardware_compatible="same_compute_capability")
+        engine.build_engine(onnx, plan, EngineOptions(hardware_compatible="same_compute_capability"))
 
 
 def test_what_portability_a_gpu_allows() -> None:
     with pytest.raises(UnsupportedError, match=r"built on compute capability 8\.0 or newer"):
-        trt.refuse_options((10, 3), (7, 5), "fp16", hardware_compatible="ampere_plus")
+        refuse_options(EngineOptions(hardware_compatible="ampere_plus"), "fp16", (10, 3), (7, 5))
+    portable = EngineOptions(hardware_compatible="same_compute_capability")
     with pytest.raises(UnsupportedError, match="not supported on a Jetson"):
-        trt.refuse_options((10, 9), (8, 7), "fp16", hardware_compatible="same_compute_capability", jetson=True)
+        refuse_options(portable, "fp16", (10, 9), (8, 7), jetson=True)
     with pytest.raises(InputError, match="no hardware compatibility 'any'"):
-        trt.refuse_options((10, 9), None, "fp16", hardware_compatible="any")  # type: ignore[arg-type]
+        refuse_options(EngineOptions(hardware_compatible="any"), "fp16", (10, 9), None)  # type: ignore[arg-type]
     assert trt.runs_on((8, 6), (10, 3))
     assert trt.runs_on((10, 3), (11, 4))
     assert not trt.runs_on((8, 6), (11, 4))
@@ -251,20 +261,20 @@ def test_a_version_compatible_engine_on_a_newer_tensorrt_needs_the_machine_s_own
 ) -> None:
     fake_trt.install("8.6.1")
     onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
-    engine.build_engine(onnx, plan, version_compatible=True)
+    engine.build_engine(onnx, plan, EngineOptions(version_compatible=True))
     seen = fake_trt.install("10.3.0")
     with pytest.raises(EnvironmentLackError, match=r"built by TensorRT 8\.6\.1: name .*libnvinfer_lean\.so\.8"):
-        engine.TrtRunner(plan, onnx)
-    monkeypatch.setenv(engine.LEAN_RUNTIME, "/opt/libnvinfer_lean.so.10")
+        TrtRunner(plan, onnx)
+    monkeypatch.setenv(runner.LEAN_RUNTIME, "/opt/libnvinfer_lean.so.10")
     with pytest.raises(EnvironmentLackError, match=r"is no lean runtime of TensorRT 8\.6\.1"):
-        engine.TrtRunner(plan, onnx)
-    monkeypatch.setenv(engine.LEAN_RUNTIME, "/opt/libnvinfer_lean.so.8")
-    with engine.TrtRunner(plan, onnx) as runner:
-        assert runner.shape == (2, 3)
+        TrtRunner(plan, onnx)
+    monkeypatch.setenv(runner.LEAN_RUNTIME, "/opt/libnvinfer_lean.so.8")
+    with TrtRunner(plan, onnx) as opened:
+        assert opened.shape == (2, 3)
     assert all(runtime.engine_host_code_allowed is False for runtime in seen.runtimes[-2:])
     fake_trt.install("11.4.1")
     with pytest.raises(InputError, match=r"built for tensorrt 8\.6\.1, but here it is 11\.4\.1"):
-        engine.TrtRunner(plan, onnx)
+        TrtRunner(plan, onnx)
 
 
 def test_a_dla_takes_what_it_can_and_the_rest_is_named(fake_trt: Any, tmp_path: Path) -> None:
@@ -272,22 +282,22 @@ def test_a_dla_takes_what_it_can_and_the_rest_is_named(fake_trt: Any, tmp_path: 
     seen.inspection, seen.dla = fake_trt.inspection("Half"), 2
     seen.on_dla = lambda layer: layer.name == "/blocks.0/topk"
     onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
-    identity = engine.build_engine(onnx, plan, precision="fp16", dla_core=1)
+    identity = engine.build_engine(onnx, plan, EngineOptions(dla_core=1), precision="fp16")
     assert (seen.config.default_device_type, seen.config.DLA_core, seen.config.flags) == ("dla", 1, {"GPU_FALLBACK"})
-    assert (identity["dla_core"], identity["dla_fallback"]) == (1, ["/blocks.0/norm", "/blocks.0/norm_1"])
+    assert (identity.dla_core, identity.dla_fallback) == (1, ("/blocks.0/norm", "/blocks.0/norm_1"))
     assert seen.runtimes[-1].DLA_core == 1
-    engine.TrtRunner(plan, onnx).close()
+    TrtRunner(plan, onnx).close()
     assert seen.runtimes[-1].DLA_core == 1
     with pytest.raises(InputError, match="no DLA core 2 here; there are 2"):
-        engine.build_engine(onnx, plan, precision="fp16", dla_core=2)
+        engine.build_engine(onnx, plan, EngineOptions(dla_core=2), precision="fp16")
     with pytest.raises(UnsupportedError, match="fp16 and int8 only, but the graph is fp32"):
-        engine.build_engine(onnx, plan, dla_core=0)
+        engine.build_engine(onnx, plan, EngineOptions(dla_core=0))
     seen.on_dla = lambda layer: False
     with pytest.raises(UnsupportedError, match="none of the graph's layers runs on a DLA"):
-        engine.build_engine(onnx, plan, precision="fp16", dla_core=0)
+        engine.build_engine(onnx, plan, EngineOptions(dla_core=0), precision="fp16")
     seen.dla = 0
     with pytest.raises(UnsupportedError, match="finds no DLA here"):
-        engine.build_engine(onnx, plan, precision="fp16", dla_core=0)
+        engine.build_engine(onnx, plan, EngineOptions(dla_core=0), precision="fp16")
 
 
 def test_a_cuda_graph_is_captured_once_and_replayed(fake_trt: Any, tmp_path: Path) -> None:
@@ -295,10 +305,10 @@ def test_a_cuda_graph_is_captured_once_and_replayed(fake_trt: Any, tmp_path: Pat
     onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
     engine.build_engine(onnx, plan)
     image = np.arange(6, dtype=np.float32).reshape(2, 3)
-    with engine.TrtRunner(plan, onnx, cuda_graph=True) as runner:
+    with TrtRunner(plan, onnx, cuda_graph=True) as opened:
         for step in range(4):
-            np.testing.assert_array_equal(runner(image + step)["logits"], 2 * (image + step))
-        runner.infer()
+            np.testing.assert_array_equal(opened(image + step)["logits"], 2 * (image + step))
+        opened.infer()
         assert seen.enqueued == 2  # one plain run, one for the capture
         assert seen.cuda.calls == ["begin", "end", "instantiate", "destroy graph"] + 5 * ["launch"]
     assert seen.cuda.calls[-1] == "destroy"
@@ -311,8 +321,8 @@ def test_what_cuda_refuses_is_said(fake_trt: Any, tmp_path: Path, failing: str) 
     engine.build_engine(onnx, plan)
     seen.cuda.failing = {failing: 900}
     told = r"cuda\w+ failed with CUDA error 900 \(operation not permitted.*run without a CUDA graph"
-    with pytest.raises(UnsupportedError, match=told), engine.TrtRunner(plan, onnx, cuda_graph=True) as runner:
-        runner.infer()  # only this fails to launch; the others fail before
+    with pytest.raises(UnsupportedError, match=told), TrtRunner(plan, onnx, cuda_graph=True) as opened:
+        opened.infer()  # only this fails to launch; the others fail before
     assert not seen.cuda.memory
 
 
@@ -347,7 +357,7 @@ def test_without_a_cuda_runtime_the_runner_says_so(
 
     monkeypatch.setattr(cuda, "load", partial(fake_trt.load, lambda: ["none/libcudart.so"]))
     with pytest.raises(EnvironmentLackError, match=r"libcudart\) of 11\.4 or newer is not found: set LD_LIBRARY_PATH"):
-        engine.TrtRunner(plan, onnx)
+        TrtRunner(plan, onnx)
 
 
 def test_pinned_nodes_stay_float32_on_8(fake_trt: Any, tmp_path: Path) -> None:
@@ -390,27 +400,27 @@ def test_an_engine_is_loaded_without_host_code_and_runs(fake_trt: Any, tmp_path:
     onnx.write_bytes(b"graph")
     engine.build_engine(onnx, plan)
     image = np.arange(6, dtype=np.float32).reshape(2, 3)
-    with engine.TrtRunner(plan, onnx) as runner:
+    with TrtRunner(plan, onnx) as opened:
         assert seen.runtimes[-1].engine_host_code_allowed is False
-        assert (runner.batch, runner.shape, runner.outputs, runner.name) == (2, (2, 3), ["logits"], "tensorrt-10.3.0")
-        first = runner(image)["logits"]
-        runner(image + 1)
+        assert (opened.batch, opened.shape, opened.outputs, opened.name) == (2, (2, 3), ["logits"], "tensorrt-10.3.0")
+        first = opened(image)["logits"]
+        opened(image + 1)
         np.testing.assert_array_equal(first, 2 * image)  # a copy, not the buffer of the next run
         for wrong in (image[:1], image.astype(np.float64)):
             with pytest.raises(InputError, match=r"takes float32 \[2, 3\]"):
-                runner(wrong)
+                opened(wrong)
         assert len(seen.cuda.memory) == 2
     assert not seen.cuda.memory
     runtimes = len(seen.runtimes)
     plan.write_bytes(plan.read_bytes() + b"\0")
     with pytest.raises(InputError, match="its hash differs"):
-        engine.TrtRunner(plan, onnx)
+        TrtRunner(plan, onnx)
     assert len(seen.runtimes) == runtimes  # refused before TensorRT saw it
     plan.write_bytes(b"no plan of this TensorRT")
-    identity = json.loads(engine.sidecar(plan).read_text()) | {"engine_sha256": sha256(plan)}
-    engine.sidecar(plan).write_text(json.dumps(identity))
+    identity = json.loads(sidecar(plan).read_text()) | {"engine_sha256": sha256(plan)}
+    sidecar(plan).write_text(json.dumps(identity))
     with pytest.raises(InputError, match=r"10\.3\.0 cannot load .*build it on this machine"):
-        engine.TrtRunner(plan, onnx)
+        TrtRunner(plan, onnx)
 
 
 def test_dynamic_engines_are_refused(fake_trt: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -420,7 +430,7 @@ def test_dynamic_engines_are_refused(fake_trt: Any, monkeypatch: pytest.MonkeyPa
     engine.build_engine(onnx, plan)
     monkeypatch.setattr(fake_trt.Engine, "get_tensor_shape", lambda self, name: (-1, 3))
     with pytest.raises(InputError, match="shapes must be static"):
-        engine.TrtRunner(plan, onnx)
+        TrtRunner(plan, onnx)
 
 
 def jetson(root: Path) -> Path:
@@ -432,19 +442,19 @@ def jetson(root: Path) -> Path:
 def test_the_lack_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr(trt, "_SYSTEM_ROOT", tmp_path)
-    assert "pip install 'vitrim[tensorrt]'" in str(engine.why_not())
+    assert "pip install 'vitrim[tensorrt]'" in str(by_polygraphy.missing())
     jetson(tmp_path)
-    assert "sudo apt install python3-libnvinfer" in str(engine.why_not())
+    assert "sudo apt install python3-libnvinfer" in str(by_polygraphy.missing())
     with pytest.raises(EnvironmentLackError, match="TensorRT cannot be imported"):
         engine.build_engine("a.onnx", "a.engine")
-    assert "nvidia-l4t-dla-compiler" in trt.tensorrt_remedy("libnvdla_compiler.so: cannot open", tmp_path)
+    assert "nvidia-l4t-dla-compiler" in tensorrt_remedy("libnvdla_compiler.so: cannot open", tmp_path)
     monkeypatch.setitem(sys.modules, "tensorrt", types.ModuleType("tensorrt"))
-    assert "is empty, its libraries are missing" in str(engine.why_not())
+    assert "is empty, its libraries are missing" in str(by_polygraphy.missing())
 
 
 def test_a_tensorrt_that_is_too_old_is_refused(fake_trt: Any) -> None:
     fake_trt.install("8.2.1")
-    assert "8.2.1 is too old: vitrim needs 8.5" in str(engine.why_not())
+    assert "8.2.1 is too old: vitrim needs 8.5" in str(by_polygraphy.missing())
 
 
 def test_without_a_gpu_tensorrt_s_own_reason_is_told(fake_trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,7 +465,7 @@ def test_without_a_gpu_tensorrt_s_own_reason_is_told(fake_trt: Any, monkeypatch:
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(sys.modules["tensorrt"], "Builder", no_gpu)
-    assert str(engine.why_not()).startswith(
+    assert str(by_polygraphy.missing()).startswith(
         "TensorRT 8.6.0 finds no GPU (CUDA initialization failure with error: 35): check nvidia-smi"
     )
 
@@ -508,37 +518,49 @@ def test_an_engine_from_elsewhere_is_never_loaded(tmp_path: Path) -> None:
     onnx.write_bytes(b"graph")
     here = {"tensorrt": "10.3.0", "gpu": "Orin", "machine": "aarch64"}
     with pytest.raises(InputError, match=r"no readable model\.engine\.json"):
-        engine.check_identity(plan, onnx, here)
+        check_identity(plan, onnx, here)
     identity = {"engine_sha256": sha256(plan), "onnx_sha256": sha256(onnx), **here}
-    engine.sidecar(plan).write_text(json.dumps(identity))
-    engine.check_identity(plan, onnx, here)
+    sidecar(plan).write_text(json.dumps(identity | {"dla_core": "0"}))
+    with pytest.raises(InputError, match=r'no readable model\.engine\.json.*dla_core is "0", but must be a whole'):
+        check_identity(plan, onnx, here)
+    sidecar(plan).write_text(json.dumps(identity))
+    check_identity(plan, onnx, here)
     with pytest.raises(InputError, match=r"built for tensorrt 10\.3\.0, but here it is 11\.4"):
-        engine.check_identity(plan, onnx, here | {"tensorrt": "11.4"})
-    engine.check_identity(plan, onnx, here | {"driver": "999"})  # engines outlive an update of the driver
+        check_identity(plan, onnx, here | {"tensorrt": "11.4"})
+    check_identity(plan, onnx, here | {"driver": "999"})  # engines outlive an update of the driver
     with pytest.raises(InputError, match="built for gpu Orin, but here it is H200"):
-        engine.check_identity(plan, onnx, here | {"gpu": "H200"})
+        check_identity(plan, onnx, here | {"gpu": "H200"})
     portable = {"compute_capability": "8.6", "hardware_compatible": "ampere_plus", "version_compatible": True}
-    engine.sidecar(plan).write_text(json.dumps(identity | portable))
-    engine.check_identity(plan, onnx, here | {"gpu": "H200", "compute_capability": "9.0", "tensorrt": "11.4.1"})
+    sidecar(plan).write_text(json.dumps(identity | portable))
+    check_identity(plan, onnx, here | {"gpu": "H200", "compute_capability": "9.0", "tensorrt": "11.4.1"})
     with pytest.raises(InputError, match=r"compute_capability 8\.6, but here it is 7\.5"):
-        engine.check_identity(plan, onnx, here | {"gpu": "T4", "compute_capability": "7.5"})
+        check_identity(plan, onnx, here | {"gpu": "T4", "compute_capability": "7.5"})
     with pytest.raises(InputError, match=r"tensorrt 10\.3\.0, but here it is 10\.0\.1"):  # older
-        engine.check_identity(plan, onnx, here | {"compute_capability": "8.6", "tensorrt": "10.0.1"})
+        check_identity(plan, onnx, here | {"compute_capability": "8.6", "tensorrt": "10.0.1"})
     same = portable | {"hardware_compatible": "same_compute_capability"}
-    engine.sidecar(plan).write_text(json.dumps(identity | same))
-    engine.check_identity(plan, onnx, here | {"gpu": "A10", "compute_capability": "8.6"})
+    sidecar(plan).write_text(json.dumps(identity | same))
+    check_identity(plan, onnx, here | {"gpu": "A10", "compute_capability": "8.6"})
     with pytest.raises(InputError, match="compute_capability"):
-        engine.check_identity(plan, onnx, here | {"gpu": "H200", "compute_capability": "9.0"})
-    engine.sidecar(plan).write_text(json.dumps(identity))
+        check_identity(plan, onnx, here | {"gpu": "H200", "compute_capability": "9.0"})
+    sidecar(plan).write_text(json.dumps(identity))
     onnx.write_bytes(b"another graph")
     with pytest.raises(InputError, match="from another graph"):
-        engine.check_identity(plan, onnx, here)
+        check_identity(plan, onnx, here)
     plan.write_bytes(b"changed code")
     with pytest.raises(InputError, match="its hash differs"):
-        engine.check_identity(plan, onnx, here)
+        check_identity(plan, onnx, here)
 
 
-GPU = pytest.mark.skipif(engine.why_not() is not None, reason=f"no engine can be built here: {engine.why_not()}")
+def test_files_of_0_1_0_load() -> None:
+    data = json.loads((OLD / "engine.json").read_text())
+    found = EngineIdentity.from_json(data, "engine.json")
+    assert json.loads(json.dumps(found.to_json())) == data
+    assert found.layers is not None
+    assert (found.precision, found.layers.passed, found.dla_fallback) == ("fp16", True, None)
+
+
+MISSING = by_polygraphy.missing()
+GPU = pytest.mark.skipif(MISSING is not None, reason=f"no engine can be built here: {MISSING}")
 
 
 def half(graph: Path, made: Path) -> None:
@@ -620,9 +642,9 @@ def test_build_run_and_compare_on_a_gpu(tmp_path: Path, cuda_graph: bool) -> Non
 
     torch_runner, graph, image = pruned_graph(tmp_path)
     identity = engine.build_engine(graph, tmp_path / "m.engine")
-    assert set(identity["layers"]["precisions"]) <= {"fp32"}
-    with engine.TrtRunner(tmp_path / "m.engine", graph, cuda_graph=cuda_graph) as runner:
-        found = [runner(image) for _ in range(3)][-1]
+    assert set(identity.layers.precisions) <= {"fp32"}
+    with TrtRunner(tmp_path / "m.engine", graph, cuda_graph=cuda_graph) as opened:
+        found = [opened(image) for _ in range(3)][-1]
     rung = compare("engine", torch_runner(image), found, atol=1e-2, tie=1e-3)
     assert rung.passed, rung.reason
 
@@ -633,10 +655,10 @@ def test_fp16_runs_in_fp16_on_a_gpu(tmp_path: Path) -> None:
     torch_runner, graph, image = pruned_graph(tmp_path)
     half(graph, tmp_path / "half.onnx")
     identity = engine.build_engine(tmp_path / "half.onnx", tmp_path / "m.engine", precision="fp16")
-    assert identity["layers"]["passed"], identity["layers"]["verdict"]
-    assert identity["layers"]["precisions"].get("fp16") or identity["layers"]["opaque"]
-    with engine.TrtRunner(tmp_path / "m.engine", tmp_path / "half.onnx") as runner:
-        logits = runner(image)["logits"]
+    assert identity.layers.passed, identity.layers.verdict
+    assert identity.layers.precisions.get("fp16") or identity.layers.opaque
+    with TrtRunner(tmp_path / "m.engine", tmp_path / "half.onnx") as opened:
+        logits = opened(image)["logits"]
     assert np.abs(logits - torch_runner(image)["logits"]).mean() < 5e-2
 
 
@@ -646,8 +668,9 @@ def test_int8_runs_in_int8_on_a_gpu(tmp_path: Path) -> None:
     torch_runner, graph, image = pruned_graph(tmp_path)
     with_pairs(graph, tmp_path / "int8.onnx", image)
     # Not strict: this graph's other parts are float32 where typing is strong, which an exported one's are not.
-    identity = engine.build_engine(tmp_path / "int8.onnx", tmp_path / "m.engine", precision="int8", strict=False)
-    assert identity["layers"]["precisions"].get("int8") or identity["layers"]["opaque"], identity["layers"]
-    with engine.TrtRunner(tmp_path / "m.engine", tmp_path / "int8.onnx") as runner:
-        logits = runner(image)["logits"]
+    made, plan, options = tmp_path / "int8.onnx", tmp_path / "m.engine", EngineOptions(strict=False)
+    identity = engine.build_engine(made, plan, options, precision="int8")
+    assert identity.layers.precisions.get("int8") or identity.layers.opaque, identity.layers
+    with TrtRunner(tmp_path / "m.engine", tmp_path / "int8.onnx") as opened:
+        logits = opened(image)["logits"]
     assert np.corrcoef(logits.ravel(), torch_runner(image)["logits"].ravel())[0, 1] > 0.9

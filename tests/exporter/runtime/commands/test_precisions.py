@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,20 @@ from small_graphs import chooser, doubler
 
 from vitrim import api
 from vitrim import cli_output as screen
-from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
+from vitrim.exporter.core.errors import EnvironmentLackError, UnsupportedError
 from vitrim.exporter.graph.precision.half import to_half
 from vitrim.exporter.runtime import bundle
-from vitrim.exporter.runtime import commands as device
-from vitrim.exporter.runtime.parity import compare, ladder
+from vitrim.exporter.runtime.bench.timing import Timing
+from vitrim.exporter.runtime.commands import bench
+from vitrim.exporter.runtime.commands.bench import bench_bundle
+from vitrim.exporter.runtime.commands.build import build_bundle
+from vitrim.exporter.runtime.commands.check import check_bundle
+from vitrim.exporter.runtime.parity import Limits, Parity
+from vitrim.exporter.runtime.rungs import compare
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
-from vitrim.exporter.runtime.tensorrt import engine
+from vitrim.exporter.runtime.tensorrt.options import EngineOptions
+
+QUICK = Timing(runs=6, warmup=0, threads=1)
 
 
 def make(folder: Path, **entries: Any) -> Path:
@@ -30,7 +38,7 @@ def make(folder: Path, **entries: Any) -> Path:
     golden = {"logits": 2 * image}
     np.savez(folder / "golden.npz", image=image, **golden)
     rung = compare("onnx", golden, golden, atol=1e-3, tie=1e-3)
-    (folder / "parity.json").write_text(json.dumps(ladder([rung], 1e-3, 1e-3)))
+    Parity(1e-3, 1e-3, (rung,)).write(folder / "parity.json")
     bundle.write_manifest(folder, {"vitrim": "0"}, ["vitrim"], **entries)
     return folder
 
@@ -50,9 +58,11 @@ def test_the_manifest_s_precision_reaches_the_builder(fake_trt: Any, tmp_path: P
     ]
     assert seen.config.limits == {"workspace": 64 << 20}
     assert len(list((tmp_path / "timings").iterdir())) == 1
-    assert (result["passed"], result["engine"]["precision"]) == (True, "fp16")
+    assert result.engine is not None
+    assert (result.passed, result.engine.precision) == (True, "fp16")
     manifest = bundle.verify(root, needs=("model.engine", "model.engine.json"))
-    assert (manifest["engine"], manifest["precision"], manifest["target"]) == ("built", FP16["precision"], "trt-8.6")
+    assert (manifest.engine, manifest.precision.to_json()) == ("built", FP16["precision"])
+    assert manifest.target == "trt-8.6"
     assert json.loads((root / "parity.json").read_text())["engine"]["layers"]["precisions"] == {"fp16": 1}
 
 
@@ -66,7 +76,7 @@ def test_the_screen_tells_precision_attention_and_options(fake_trt: Any, tmp_pat
     seen.on_dla = lambda layer: layer.name == "/blocks.0/topk"
     result = api.build(make(tmp_path / "b", **FP16), dla_core=0, timing_cache=False)
     out = StringIO()
-    screen.built(result, Console(file=out, width=300))
+    screen.print_parity(result, Console(file=out, width=300))
     said = out.getvalue()
     assert "Engine: fp16, strongly typed because the graph holds fp16; all 1 matrix layers run in fp16" in said
     assert "Attention: 0 fused, 1 not: no rule of NVIDIA's is broken" in said
@@ -78,10 +88,10 @@ def test_an_engine_in_another_precision_is_not_published(fake_trt: Any, tmp_path
     seen.inspection = fake_trt.inspection("Float")
     root = make(tmp_path / "b", **FP16)
     with pytest.raises(UnsupportedError, match="not fp16: 2 of 2"):
-        device.build_bundle(root)
-    assert "model.engine" not in bundle.verify(root)["files"]
-    assert device.build_bundle(root, strict=False)["engine"]["layers"]["passed"] is False
-    assert "model.engine" in bundle.verify(root)["files"]
+        build_bundle(root)
+    assert "model.engine" not in bundle.verify(root).files
+    assert not build_bundle(root, EngineOptions(strict=False)).engine.layers.passed
+    assert "model.engine" in bundle.verify(root).files
 
 
 def test_the_dense_graph_is_built_like_the_bundle_s_own_engine(
@@ -90,45 +100,35 @@ def test_the_dense_graph_is_built_like_the_bundle_s_own_engine(
     seen = fake_trt.install("8.6.1")
     seen.inspection = fake_trt.inspection("Half")
     root = make(tmp_path / "b", **FP16)
-    device.build_bundle(root, hardware_compatible="ampere_plus")
-    built: list[dict[str, Any]] = []
-    real = engine.build_engine
+    build_bundle(root, EngineOptions(hardware_compatible="ampere_plus"))
+    built: list[tuple[str, EngineOptions, dict[str, Any]]] = []
+    real = bench.build_engine
 
-    def build(onnx: Path, plan: Path, **options: Any) -> Any:
-        built.append({"graph": Path(onnx).name} | options)
-        return real(onnx, plan, **options)
+    def build(onnx: Path, plan: Path, options: EngineOptions, **more: Any) -> Any:
+        built.append((Path(onnx).name, options, more))
+        return real(onnx, plan, options, **more)
 
-    monkeypatch.setattr(engine, "build_engine", build)
-    result = device.bench_bundle(root, runs=6, warmup=0)
-    (options,) = built
-    assert options["graph"] == "dense.onnx"
-    assert (options["precision"], options["pinned"], options["pins_may_miss"]) == ("fp32", (), True)
-    assert (options["hardware_compatible"], options["version_compatible"]) == ("ampere_plus", False)
-    assert result["environment"]["runtime"] == "tensorrt-8.6.1"
+    monkeypatch.setattr(bench, "build_engine", build)
+    result = bench_bundle(root, QUICK)
+    ((name, options, more),) = built
+    assert name == "dense.onnx"
+    assert (more["precision"], more["pinned"], more["pins_may_miss"]) == ("fp32", (), True)
+    assert (options.hardware_compatible, options.version_compatible) == ("ampere_plus", False)
+    assert result.runtime == "tensorrt-8.6.1"
 
 
 @pytest.mark.parametrize(("target", "said"), [("ort-cpu", None), ("trt-10.3", "the graph is for trt-10.3")])
 def test_check_and_bench_say_when_only_the_cpu_ran(target: str, said: str | None, tmp_path: Path) -> None:
     root = make(tmp_path / "b", target=target)
-    checked = device.check_bundle(root)
-    timed = device.bench_bundle(root, runs=6, warmup=0, threads=1)["environment"]
-    assert checked["passed"]
-    assert timed["runtime"] == "onnxruntime-cpu"
-    for found in (checked.get("cpu_only"), timed["cpu_only"]):
+    checked = check_bundle(root)
+    timed = bench_bundle(root, QUICK)
+    assert checked.passed
+    assert timed.runtime == "onnxruntime-cpu"
+    for found in (checked.cpu_only, timed.environment["cpu_only"]):
         assert found is None if said is None else str(found).startswith(said)
 
 
-def test_the_precision_of_a_manifest() -> None:
-    assert device.precision_of({}) == ("fp32", ())
-    assert device.precision_of(FP16) == ("fp16", ("/blocks.0/norm",))
-    assert device.precision_of({"precision": {"name": "int8"}}) == ("int8", ())
-    for broken in ({"name": "fp4"}, {}, ["fp16"], "fp16"):
-        if broken:
-            with pytest.raises(InputError, match="unknown to this vitrim"):
-                device.precision_of({"precision": broken})
-
-
-CLOSE = {"cosine": 0.9995, "agreement": 0.99}
+CLOSE = Limits(cosine=0.9995, agreement=0.99)
 
 
 def make_half(folder: Path, *, ties: int = 1, half_io: bool = False, **golden: np.ndarray) -> Path:
@@ -143,7 +143,7 @@ def make_half(folder: Path, *, ties: int = 1, half_io: bool = False, **golden: n
     wanted["kept_1"][:ties] = [0, 2]
     wanted |= {"gap_1": np.full(8, 1e-5)} | golden
     np.savez(folder / "golden.npz", image=image.astype(np.float16) if half_io else image, **wanted)
-    (folder / "parity.json").write_text(json.dumps(ladder([], 1e-5, 1e-4, {"close": CLOSE})))
+    Parity(1e-5, 1e-4, (), CLOSE).write(folder / "parity.json")
     (folder / "budget.json").write_text("{}")
     bundle.write_manifest(folder, {}, [], precision={"name": "fp16", "float32_nodes": []}, target="ort-cpu", batch=2)
     return folder
@@ -151,23 +151,23 @@ def make_half(folder: Path, *, ties: int = 1, half_io: bool = False, **golden: n
 
 def test_a_graph_of_another_precision_is_judged_by_cosine_and_answers(tmp_path: Path) -> None:
     root = make_half(tmp_path / "b")
-    result = device.check_bundle(root)
-    (rung,) = result["rungs"]
-    assert (result["passed"], result["close"], result["smallest_atol"]) == (True, CLOSE, None)
-    assert (rung["strict"], rung["unproven"], rung["stages"][0]["differing"]) == (False, 1, 1)
+    result = check_bundle(root)
+    (rung,) = result.rungs
+    assert (result.passed, result.close, result.smallest_atol) == (True, CLOSE, None)
+    assert (rung.strict, rung.unproven, rung.stages[0].differing) == (False, 1, 1)
     for stricter in ({"atol": 1e-6}, {"tie": 1e-6}):
-        strict = device.check_bundle(root, **stricter)
-        assert (strict["passed"], strict["rungs"][0]["strict"], "close" in strict) == (False, True, False)
-    assert device.check_bundle(root, atol=0.1)["passed"]
+        strict = check_bundle(root, **stricter)
+        assert (strict.passed, strict.rungs[0].strict, strict.close) == (False, True, None)
+    assert check_bundle(root, atol=0.1).passed
 
 
 def test_a_bundle_in_which_nothing_decides_alike_must_be_close_as_it_is(tmp_path: Path) -> None:
-    (rung,) = device.check_bundle(make_half(tmp_path / "alike", ties=8))["rungs"]
-    assert (rung["passed"], rung["unproven"], rung["equal"]) == (True, 8, None)
+    (rung,) = check_bundle(make_half(tmp_path / "alike", ties=8)).rungs
+    assert (rung.passed, rung.unproven, rung.equal) == (True, 8, None)
     wrong = np.random.default_rng(2).standard_normal((8, 5)).astype(np.float32)
-    result = device.check_bundle(make_half(tmp_path / "wrong", ties=8, logits=wrong))
-    assert not result["passed"]
-    assert result["rungs"][0]["reason"].startswith("no image decides alike, and the mean cosine is")
+    result = check_bundle(make_half(tmp_path / "wrong", ties=8, logits=wrong))
+    assert not result.passed
+    assert result.rungs[0].reason.startswith("no image decides alike, and the mean cosine is")
 
 
 @pytest.mark.parametrize("half_io", [False, True])
@@ -175,17 +175,18 @@ def test_onnxruntime_times_every_graph_in_its_own_precision(
     half_io: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: dict[str, str] = {}
-    real = device.runner_for
+    real = bench.runner_for
 
     def runner(path: Path, target: Any, threads: int | None, precision: Any) -> Any:
         asked[path.name] = precision
         return real(path, target, threads, precision)
 
-    monkeypatch.setattr(device, "runner_for", runner)
-    result = device.bench_bundle(make_half(tmp_path / "b", half_io=half_io), runs=6, warmup=0, threads=1)
+    monkeypatch.setattr(bench, "runner_for", runner)
+    result = bench_bundle(make_half(tmp_path / "b", half_io=half_io), QUICK)
     assert asked == {"dense.onnx": "fp32", "model.onnx": "fp16", "floor.onnx": "fp16", "model.fp32.onnx": "fp32"}
-    assert set(result["distributions"]) == {"dense", "pruned", "floor", "fp32"}
-    assert result["bundle"]["precision"] == "fp16"
+    assert set(result.distributions) == {"dense", "pruned", "floor", "fp32"}
+    assert result.bundle is not None
+    assert result.bundle.precision == "fp16"
 
 
 def test_an_engine_of_another_precision_is_judged_so_and_its_limits_are_kept(fake_trt: Any, tmp_path: Path) -> None:
@@ -195,16 +196,16 @@ def test_an_engine_of_another_precision_is_judged_so_and_its_limits_are_kept(fak
     golden = dict(np.load(root / "golden.npz"))
     golden["logits"] = golden["logits"] * np.float32(1.001) + np.float32(1e-3)
     np.savez(root / "golden.npz", **golden)
-    parity = json.loads((root / "parity.json").read_text())
+    parity = Parity.read(root / "parity.json", "parity report")
     bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **FP16)
-    assert not device.build_bundle(root)["passed"]
-    (root / "parity.json").write_text(json.dumps(parity | {"close": CLOSE}))
+    assert not build_bundle(root).passed
+    replace(parity, close=CLOSE).write(root / "parity.json")
     bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **FP16)
-    assert device.build_bundle(root, dla_core=None)["passed"]
-    written = json.loads((root / "parity.json").read_text())
-    assert (written["close"], [rung["strict"] for rung in written["rungs"]]) == (CLOSE, [True, False])
-    assert written["smallest_atol"] == 0.0
-    assert [rung["strict"] for rung in device.check_bundle(root)["rungs"]] == [False, False]
+    assert build_bundle(root).passed
+    written = Parity.read(root / "parity.json", "parity report")
+    assert (written.close, [rung.strict for rung in written.rungs]) == (CLOSE, [True, False])
+    assert written.smallest_atol == 0.0
+    assert [rung.strict for rung in check_bundle(root).rungs] == [False, False]
 
 
 def test_onnxruntime_is_not_asked_for_bf16(tmp_path: Path) -> None:
@@ -212,6 +213,6 @@ def test_onnxruntime_is_not_asked_for_bf16(tmp_path: Path) -> None:
     with pytest.raises(
         EnvironmentLackError, match="nothing was checked: onnxruntime runs no bf16 graphs; .* no model.e"
     ):
-        device.check_bundle(root)
+        check_bundle(root)
     with pytest.raises(EnvironmentLackError, match="onnxruntime runs no bf16 graphs, and no engine is timed"):
-        device.bench_bundle(root, runs=6)
+        bench_bundle(root, QUICK)

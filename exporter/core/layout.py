@@ -1,0 +1,53 @@
+"""What lies in a bundle, and under which name: the graphs by kind, and every other file."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Kind(str, Enum):
+    """A graph of an export: what it is of, and in which precision.
+
+    A kind is also its name, as a key of a benchmark or of a report: `Kind.DENSE == "dense"`.
+    """
+
+    DENSE = "dense"  # the model as it came, in float32
+    PRUNED = "pruned"  # the product, in the precision asked for
+    FLOOR = "floor"  # the same token counts by slicing: the least time that the plan can take
+    FP32 = "fp32"  # the pruned graph in float32, where the product is narrower
+    FP16 = "fp16"  # the pruned graph in fp16, where the product is int8
+
+    @property
+    def filename(self) -> str:
+        """Its file in a bundle."""
+        return _FILES[self]
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+_FILES = {
+    Kind.DENSE: "dense.onnx",
+    Kind.PRUNED: "model.onnx",
+    Kind.FLOOR: "floor.onnx",
+    Kind.FP32: "model.fp32.onnx",
+    Kind.FP16: "model.fp16.onnx",
+}
+TRACED = (Kind.DENSE, Kind.PRUNED, Kind.FLOOR)  # made from PyTorch; without a token plan there is no floor
+WIDER = (Kind.FP16, Kind.FP32)  # the pruned graph in wider precisions, timed beside it
+
+MANIFEST = "manifest.json"
+MODEL = Kind.PRUNED.filename
+ENGINE = "model.engine"
+ENGINE_IDENTITY = f"{ENGINE}.json"  # what the engine is bound to, and what it computes in
+GOLDEN = "golden.npz"
+BUDGET = "budget.json"
+WIDTHS = "widths.json"
+RECIPE = "recipe.yaml"
+README = "README.md"
+PASSES = "passes.json"
+PARITY = "parity.json"
+BENCH = "bench.json"
+FIDELITY = "fidelity.json"
+PRECISION = "precision.json"
+STANDALONE = "run_on_device.py"

@@ -1,0 +1,228 @@
+"""A benchmark: latencies by graph, the ratios that matter, and what may be claimed of them. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core import layout
+from ...core.layout import Kind
+from ...core.records import Record, optional
+from ..machine.energy import Energy
+from .stats import FEWEST, Distribution, Ratio, paired_ratio, summarize
+
+if TYPE_CHECKING:
+    from ..bundle import Manifest
+
+
+@dataclass(frozen=True)
+class Untimed(Record):
+    """A way to run an engine that could not be timed, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class TimedBundle(Record):
+    """Which graphs a benchmark timed: what must be the same for two benchmarks to be comparable.
+
+    Attributes:
+        target, precision, batch: of the bundle; None where a benchmark does not say.
+        graph_sha256, dense_sha256: of the pruned graph and of the dense one.
+        budget_sha256, widths_sha256: of the plans, where there are such.
+    """
+
+    target: str | None = None
+    precision: str | None = None
+    batch: int | None = None
+    graph_sha256: str | None = optional()
+    dense_sha256: str | None = optional()
+    budget_sha256: str | None = optional()
+    widths_sha256: str | None = optional()
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> TimedBundle:
+        """What a bundle's manifest says of its graphs."""
+        hashes = {name: entry.sha256 for name, entry in manifest.files.items()}
+        return cls(
+            manifest.target,
+            manifest.precision.name,
+            manifest.batch,
+            hashes.get(Kind.PRUNED.filename),
+            hashes.get(Kind.DENSE.filename),
+            hashes.get(layout.BUDGET),
+            hashes.get(layout.WIDTHS),
+        )
+
+
+@dataclass(frozen=True)
+class Bench(Record):
+    """An interleaved benchmark of an export's graphs.
+
+    Attributes:
+        batch: images per inference.
+        distributions: by graph, see `layout.Kind`; `dense` and `pruned` are always there.
+        ratios: `speedup` is dense / pruned, `overhead` pruned / floor, `ceiling` dense / floor, and `over_<kind>` the
+            pruned graph in a wider precision / pruned.
+        environment: the machine, before, during and after; `machine.environment` has the keys.
+        speedup_by_repeat: median of dense / pruned within each repeat, in which everything was loaded anew.
+        modes: of an engine, the pruned one run in every way.
+        energy: where it was asked for.
+        bundle: which graphs these were, where they were a bundle's.
+        attention: by graph, which form of attention runs here fastest, of an export.
+    """
+
+    DERIVED = ("unit", "speedup", "overhead", "claimed", "verdict", "images_per_second")
+
+    batch: int
+    distributions: dict[str, Distribution]
+    ratios: dict[str, Ratio]
+    environment: dict[str, Any]
+    speedup_by_repeat: tuple[float, ...] = ()
+    modes: dict[str, Distribution | Untimed] | None = optional()
+    energy: Energy | None = optional()
+    bundle: TimedBundle | None = optional()
+    attention: dict[str, Any] | None = optional()
+
+    def __post_init__(self) -> None:
+        for name in (Kind.DENSE, Kind.PRUNED):
+            if name not in self.distributions:
+                raise ValueError(f"lacks the latencies of the {name} graph")
+        if "speedup" not in self.ratios:
+            raise ValueError("lacks the ratio speedup")
+
+    @property
+    def unit(self) -> str:
+        """Of all latencies."""
+        return "ms"
+
+    @property
+    def dense(self) -> Distribution:
+        """Latencies of the dense graph."""
+        return self.distributions[Kind.DENSE]
+
+    @property
+    def pruned(self) -> Distribution:
+        """Latencies of the pruned graph."""
+        return self.distributions[Kind.PRUNED]
+
+    @property
+    def speedup(self) -> float:
+        """Median over rounds of dense / pruned."""
+        return self.ratios["speedup"].median
+
+    @property
+    def speedup_interval(self) -> tuple[float, float]:
+        """Of 95 %."""
+        return self.ratios["speedup"].interval
+
+    @property
+    def overhead(self) -> float | None:
+        """Median over rounds of pruned / floor: 1 is free; None without a floor."""
+        return self.ratios["overhead"].median if "overhead" in self.ratios else None
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether the pruned graph is measurably faster than the dense one: the speed-up's interval lies above 1."""
+        return self.ratios["speedup"].is_above_1
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a speed-up may be claimed, see `verdict`."""
+        return self.is_faster and self._doubt is None
+
+    @property
+    def images_per_second(self) -> dict[str, float]:
+        """By graph, from the median."""
+        return {name: 1000 * self.batch / one.median for name, one in self.distributions.items()}
+
+    @property
+    def runtime(self) -> str:
+        """What ran the graphs, such as `onnxruntime-cpu`."""
+        return str(self.environment.get("runtime", "unknown"))
+
+    @property
+    def warning(self) -> str | None:
+        """What makes its absolute times doubtful: other work on the machine."""
+        return self.environment.get("warning")
+
+    @property
+    def _doubt(self) -> str | None:
+        """Why a ratio above 1 is not claimed; None where it is."""
+        rounds, again = self.dense.samples, self.speedup_by_repeat
+        if rounds < FEWEST:
+            return f"{rounds} rounds are too few for a 95 % interval, take more"
+        if not all(value > 1 for value in again):
+            return f"one repeat of {len(again)} had a ratio of {min(again):.2f}; take more runs"
+        if self.dense.overlaps(self.pruned):
+            return "the intervals of the two medians overlap; take more runs on a quieter machine"
+        return None
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of the speed, in words.
+
+        A speed-up is claimed only where the intervals of both medians lie apart, the paired ratio's interval lies above
+        1, there are enough rounds for a 95 % interval, and every repeat was faster for itself. Where the pruned graph
+        is not faster than itself in a wider precision, the narrower one costs accuracy and gives nothing: that is said.
+        """
+        low, high = self.speedup_interval
+        if self.is_faster and self._doubt:
+            verdict = f"no speed-up is claimed: {self._doubt}"
+        elif self.is_faster:
+            verdict = f"{self.speedup:.2f} times as fast as dense (95 % interval {low:.2f} to {high:.2f})"
+        elif high < 1:
+            verdict = f"slower than dense: {self.speedup:.2f} times its speed"
+        else:
+            verdict = f"not measurably faster than dense (95 % interval of the ratio {low:.2f} to {high:.2f})"
+        return verdict + "".join(self._better_wide())
+
+    def _better_wide(self) -> list[str]:
+        """Of each wider precision that is as fast: that it is the one to take."""
+        ratios = {name: self.ratios.get(f"over_{name}") for name in self.distributions}
+        return [
+            f"; but no faster than the same graph in {name} ({over.median:.2f} times its speed, 95 % interval "
+            f"{over.interval[0]:.2f} to {over.interval[1]:.2f}): take {name}, which is nearer to the model"
+            for name, over in ratios.items()
+            if over is not None and not over.is_above_1
+        ]
+
+
+def report(
+    samples: Mapping[str, np.ndarray],
+    batch: int,
+    environment: Mapping[str, Any],
+    repeats: Sequence[int] | None = None,
+) -> Bench:
+    """A benchmark from the samples of `dense`, `pruned`, if there `floor`, and the pruned graph in wider precisions.
+
+    Args:
+        samples: by name, [rounds] milliseconds; entry i of all of them belongs to one round.
+        batch: images per inference.
+        environment: kept as it is.
+        repeats: rounds of each repeat, as `repeat` returns them.
+    """
+    dense, pruned = samples[Kind.DENSE], samples[Kind.PRUNED]
+    ratios = {"speedup": paired_ratio(dense, pruned)}
+    if Kind.FLOOR in samples:
+        ratios["overhead"] = paired_ratio(pruned, samples[Kind.FLOOR])
+        ratios["ceiling"] = paired_ratio(dense, samples[Kind.FLOOR])
+    for name in samples:
+        if name not in layout.TRACED:
+            ratios[f"over_{name}"] = paired_ratio(samples[name], pruned)
+    return Bench(
+        batch=batch,
+        distributions={str(name): summarize(values) for name, values in samples.items()},
+        ratios=ratios,
+        environment=dict(environment),
+        speedup_by_repeat=_each_repeat(dense / pruned, repeats),
+    )
+
+
+def _each_repeat(ratios: np.ndarray, repeats: Sequence[int] | None) -> tuple[float, ...]:
+    """Median of the ratios within each repeat."""
+    ends = np.cumsum(repeats or [len(ratios)])[:-1]
+    return tuple(float(np.median(part)) for part in np.split(ratios, ends))

@@ -1,0 +1,1 @@
+"""What a device does with a bundle: build its engine, check it against the golden outputs, time it."""

@@ -1,0 +1,268 @@
+"""Time a bundle's graphs here, interleaved: by its engine where there is one, else by onnxruntime. Torch-free."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core import layout
+from ...core.errors import EnvironmentLackError, InputError, VitrimError
+from ...core.layout import Kind
+from ...core.targets import Precision, Target, get_target
+from .. import bundle
+from ..bench.interleave import interleave, repeat
+from ..bench.report import Bench, TimedBundle, Untimed, report
+from ..bench.stats import Distribution, summarize
+from ..bench.timing import Timing
+from ..machine.energy import measure_here
+from ..machine.environment import Watch, busy, environment
+from ..runners import OrtRunner, runner_for
+from ..tensorrt.engine import build_engine
+from ..tensorrt.identity import check_identity, device_identity
+from ..tensorrt.options import DLA_PRECISIONS, EngineOptions
+from ..tensorrt.polygraphy_build import by_polygraphy
+from ..tensorrt.runner import TrtRunner
+from ..tensorrt.serializer import Serializer
+from .check import NO_BF16
+
+if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
+    Call = Callable[[], object]
+    Progress = Callable[[int, int], None]
+REPEATS = 3
+_MODE_ROUNDS = 50  # of what is reported beside the three graphs
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of a benchmark.
+
+    Attributes:
+        path: the ONNX file.
+        precision: that it is written in.
+        pinned: nodes that stay in float32 where TensorRT is weakly typed.
+    """
+
+    path: Path
+    precision: Precision = "fp32"
+    pinned: tuple[str, ...] = ()
+
+
+def random_images(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Images of a shape to time with: uniform pixels if the graph takes uint8, else normal noise of its type."""
+    draw = np.random.default_rng(0)
+    if dtype == np.uint8:
+        return draw.integers(0, 256, shape, dtype=np.uint8)
+    return draw.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
+
+
+def bench_graphs(
+    graphs: Mapping[str, Graph],
+    timing: Timing = Timing(),
+    target: Target | None = None,
+    progress: Progress | None = None,
+) -> Bench:
+    """Interleaved benchmark of ONNX files through onnxruntime, in three repeats with sessions loaded anew.
+
+    Args:
+        graphs: by kind, see `layout.Kind`: `dense`, `pruned` and, with a token plan, `floor`; and wider precisions.
+        timing: how.
+        target: whose execution providers are used where they start here; None takes the CPU's.
+        progress: called with (rounds done, rounds).
+
+    Returns:
+        the benchmark; its environment has `cpu_only`, the reason why the target's own providers were not used, or None.
+    """
+    before = environment(timing.threads)
+    chosen = target or get_target("ort-cpu")
+    runners: dict[str, OrtRunner] = {}
+    calls: dict[str, Call] = {}
+    reasons: list[str] = []
+
+    def make() -> dict[str, Call]:
+        reasons.clear()
+        for kind, graph in graphs.items():
+            runners[kind], reason = runner_for(graph.path, chosen, timing.threads, graph.precision)
+            reasons.extend([reason] if reason else [])
+        calls.update({kind: partial(one, random_images(one.shape, one.dtype)) for kind, one in runners.items()})
+        return calls
+
+    with Watch() as watch:
+        samples, sizes = repeat(make, timing.runs, REPEATS, timing.warmup, progress)
+    first = next(iter(runners.values()))
+    before.update(runtime=first.name, cpu_only=reasons[0] if reasons else None)
+    result = report(samples, first.batch, _with_after(before, watch, timing.threads), sizes)
+    if not timing.energy:
+        return result
+    return replace(result, energy=measure_here(calls, first.batch, "cpu" if "cpu" in first.name else "gpu"))
+
+
+def _with_after(before: dict[str, Any], watch: Watch, threads: int | None = None) -> dict[str, Any]:
+    """The environment of a whole benchmark: as it was before, other work while it ran, and heat after."""
+    after = environment(threads)
+    during = {"other_cores": watch.other_cores, "stolen_cores": watch.stolen_cores}
+    kept = ("load_average", "frequency_mhz", "temperature_c", "throttle_events", "gpu_state", "jetson")
+    changed = {f"{key}_after": after[key] for key in kept if after.get(key) is not None}
+    return {**before, **during, **changed, "warning": busy({**before, **during})}
+
+
+def bench_bundle(
+    folder: str | os.PathLike[str],
+    timing: Timing = Timing(),
+    *,
+    runtime: str = "auto",
+    progress: Progress | None = None,
+    serialize: Serializer = by_polygraphy,
+) -> Bench:
+    """Benchmark a bundle's graphs on this machine: its engine where there is one, else onnxruntime.
+
+    Args:
+        folder: the bundle.
+        timing: how.
+        runtime: `tensorrt`, `onnxruntime`, or `auto`: TensorRT where the bundle has an engine and this machine runs it.
+        progress: called with (rounds done, rounds).
+        serialize: builds the engines of the other graphs.
+
+    Returns:
+        the benchmark; `bundle` in it says which graphs these were.
+
+    Raises:
+        InputError: the bundle is damaged, or has no engine where one is asked for.
+        EnvironmentLackError: TensorRT is asked for, but cannot run.
+    """
+    root = Path(folder)
+    manifest = bundle.verify(root)
+    graphs = graphs_of(root, manifest)
+    reason = None if layout.ENGINE in manifest.files else f"{root} has no {layout.ENGINE}: build it first"
+    if runtime == "tensorrt" and reason:
+        raise InputError(reason)
+    reason = reason or (serialize.missing() if runtime != "onnxruntime" else "onnxruntime is asked for")
+    if runtime == "tensorrt" and reason:
+        raise EnvironmentLackError(reason)
+    if reason is None:
+        result = _bench_engines(root, graphs, timing, progress, serialize)
+    elif "bf16" in [graph.precision for graph in graphs.values()]:
+        raise EnvironmentLackError(f"{NO_BF16}, and no engine is timed: {reason}")
+    else:
+        result = bench_graphs(graphs, timing, manifest.resolved_target, progress)
+    return replace(result, bundle=TimedBundle.of(manifest))
+
+
+def graphs_of(root: Path, manifest: bundle.Manifest) -> dict[str, Graph]:
+    """The graphs of a bundle by kind: the dense one is float32, whatever the bundle is.
+
+    Raises:
+        InputError: the bundle lacks one.
+    """
+    precision, pinned = manifest.precision.name, manifest.precision.float32_nodes
+    wider: dict[Kind, Precision] = {Kind.FP16: "fp16", Kind.FP32: "fp32"}
+    held: dict[Kind, Precision] = {Kind.DENSE: "fp32", Kind.PRUNED: precision, Kind.FLOOR: precision, **wider}
+    # A model that was only slimmed has no token plan, and so no floor.
+    needed = [kind for kind in layout.TRACED if kind is not Kind.FLOOR or layout.BUDGET in manifest.files]
+    missing = sorted(str(kind) for kind in needed if kind.filename not in manifest.files)
+    if missing:
+        raise InputError(f"{root} lacks {missing} graphs; export it anew")
+    return {
+        str(kind): Graph(root / kind.filename, narrow, () if kind in (Kind.DENSE, Kind.FP32) else pinned)
+        for kind, narrow in held.items()
+        if kind.filename in manifest.files
+    }
+
+
+def _bench_engines(
+    root: Path, graphs: Mapping[str, Graph], timing: Timing, progress: Progress | None, serialize: Serializer
+) -> Bench:
+    """Engines of all graphs, each in its precision and else built like the bundle's own; the others are temporary."""
+    before = environment()
+    with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch, ExitStack() as stack:
+        engines = _build_others(root, graphs, Path(scratch), serialize)
+        runners: dict[str, TrtRunner] = {}
+        calls: dict[str, Call] = {}
+
+        def make() -> dict[str, Call]:
+            stack.close()
+            for kind, graph in graphs.items():
+                made = TrtRunner(engines[kind], graph.path, cuda_graph=timing.cuda_graph)
+                runners[kind] = stack.enter_context(made)
+                image = random_images(made.shape, made.dtype)
+                made(image)
+                calls[kind] = partial(made, image) if timing.copies else made.infer
+            return calls
+
+        with Watch() as watch:
+            samples, sizes = repeat(make, timing.runs, REPEATS, timing.warmup, progress)
+        pruned = runners[Kind.PRUNED]
+        where = {
+            **_with_after(before, watch),
+            **device_identity(),
+            "runtime": pruned.name,
+            "cuda_graph": timing.cuda_graph,
+            "copies": f"host-device copies are {'' if timing.copies else 'not '}timed",
+        }
+        other = partial(TrtRunner, engines[Kind.PRUNED], graphs[Kind.PRUNED].path, cuda_graph=not timing.cuda_graph)
+        result = replace(report(samples, pruned.batch, where, sizes), modes=_modes(pruned, timing.cuda_graph, other))
+        return replace(result, energy=measure_here(calls, pruned.batch, "gpu")) if timing.energy else result
+
+
+def _build_others(root: Path, graphs: Mapping[str, Graph], scratch: Path, serialize: Serializer) -> dict[str, Path]:
+    """The bundle's own engine, its identity checked, and in a temporary folder engines of the other graphs.
+
+    A DLA takes fp16 and int8 alone, so wider graphs run on the GPU where the bundle's own engine is for a DLA.
+    """
+    own = check_identity(root / layout.ENGINE, root / layout.MODEL, device_identity())
+    engines = {kind: scratch / f"{kind}.engine" for kind in graphs}
+    engines[Kind.PRUNED] = root / layout.ENGINE
+    for kind, graph in graphs.items():
+        if kind != Kind.PRUNED:
+            options = EngineOptions(
+                version_compatible=own.version_compatible,
+                hardware_compatible=own.hardware_compatible,
+                dla_core=own.dla_core if graph.precision in DLA_PRECISIONS else None,
+                strict=False,
+            )
+            build_engine(
+                graph.path,
+                engines[kind],
+                options,
+                precision=graph.precision,
+                pinned=graph.pinned,
+                pins_may_miss=True,
+                serialize=serialize,
+            )
+    return engines
+
+
+def _modes(
+    pruned: TrtRunner, cuda_graph: bool, make_other: Callable[[], TrtRunner]
+) -> dict[str, Distribution | Untimed]:
+    """The pruned engine run in every way, interleaved, in milliseconds.
+
+    `cuda_graph` and `plain` are inference alone, launched as a CUDA graph and not; `with_copies` is as benched with the
+    copies to and from the GPU, `copy_in` and `copy_out` those alone, and `gpu_only` is inference by the GPU's clock.
+    """
+    image = random_images(pruned.shape, pruned.dtype)
+    mine, others = ("cuda_graph", "plain") if cuda_graph else ("plain", "cuda_graph")
+    ways: dict[str, Call] = {
+        mine: pruned.infer,
+        "with_copies": partial(pruned, image),
+        "copy_in": partial(pruned.upload, image),
+        "copy_out": pruned.download,
+    }
+    found: dict[str, Distribution | Untimed] = {}
+    with ExitStack() as stack:
+        try:
+            other = stack.enter_context(make_other())
+            other(image)
+            ways[others] = other.infer
+        except VitrimError as error:  # not every engine can be recorded
+            found[others] = Untimed(str(error))
+        found.update({name: summarize(values) for name, values in interleave(ways, _MODE_ROUNDS, 0.1).items()})
+        found["gpu_only"] = summarize(np.array([pruned.device_milliseconds() for _ in range(_MODE_ROUNDS)]))
+    return found

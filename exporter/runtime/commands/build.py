@@ -1,0 +1,69 @@
+"""Build a bundle's engine with this machine's TensorRT, prove it, and publish the bundle with it. Torch-free."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from ...core import layout
+from ...core.errors import EnvironmentLackError
+from .. import bundle
+from ..parity import Parity
+from ..publish import staging_folder
+from ..tensorrt.engine import build_engine
+from ..tensorrt.options import EngineOptions
+from ..tensorrt.polygraphy_build import by_polygraphy
+from ..tensorrt.serializer import Serializer
+from .check import check_folder
+
+
+def build_bundle(
+    folder: str | os.PathLike[str],
+    options: EngineOptions = EngineOptions(),
+    *,
+    serialize: Serializer = by_polygraphy,
+) -> Parity:
+    """Build a bundle's engine on this machine, prove it against the golden outputs, and publish the bundle with it.
+
+    The precision, and what stays in float32, is what the bundle's manifest says of its graph.
+
+    Args:
+        folder: the bundle.
+        options: how the engine is built.
+        serialize: builds it from the parsed network.
+
+    Raises:
+        InputError: the bundle is damaged.
+        EnvironmentLackError: no TensorRT or no GPU.
+        UnsupportedError: TensorRT refuses the graph or an option, or layers run in another precision.
+
+    Returns:
+        the bundle's rungs and the engine's, with its identity; it is published only if they passed.
+    """
+    root = Path(os.path.abspath(folder))
+    manifest = bundle.verify(root, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
+    missing = serialize.missing()
+    if missing:
+        raise EnvironmentLackError(missing)
+    staging = staging_folder(root)
+    try:
+        shutil.copytree(root, staging, dirs_exist_ok=True)
+        identity = build_engine(
+            staging / layout.MODEL,
+            staging / layout.ENGINE,
+            options,
+            precision=manifest.precision.name,
+            pinned=manifest.precision.float32_nodes,
+            serialize=serialize,
+        )
+        own = Parity.read(staging / layout.PARITY, "parity report")
+        result = replace(check_folder(staging, own), engine=identity)
+        if result.passed:
+            result.write(staging / layout.PARITY)
+            bundle.renew_manifest(staging, replace(manifest, engine="built"))
+            bundle.publish(staging, root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return result

@@ -1,0 +1,115 @@
+"""Hold a bundle's graph and engine against PyTorch's golden outputs. Torch-free."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...core import layout
+from ...core.errors import EnvironmentLackError
+from ...core.targets import Precision, Target, get_target
+from .. import bundle
+from ..parity import Parity, Rung
+from ..rungs import close, compare
+from ..runners import Runner, run_all, runner_for
+from ..tensorrt.runner import TrtRunner
+from ..tensorrt.versions import tensorrt_missing
+
+NO_BF16 = "onnxruntime runs no bf16 graphs"
+
+
+@dataclass(frozen=True)
+class GraphCheck:
+    """How a bundle's graph is run by onnxruntime.
+
+    Attributes:
+        target: whose execution providers run it where they start here; None takes the CPU's.
+        precision: that the graph holds.
+        threads: onnxruntime's; None takes all cores.
+    """
+
+    target: Target | None = None
+    precision: Precision = "fp32"
+    threads: int | None = None
+
+
+def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -> Parity:
+    """Hold a bundle's graph, and its engine where one can run, against the golden outputs.
+
+    Args:
+        root: the folder; its hashes are not looked at here.
+        held_to: `atol` and `tie`, or `close` where it has one, judge; its rungs come first, and stay as they are.
+        graph: run the graph too, and how; None: the engine alone.
+
+    Returns:
+        the rungs of `held_to` and those that were made here, with what was not checked and why.
+
+    Raises:
+        EnvironmentLackError: nothing can run here, so nothing could be checked.
+    """
+    golden = bundle.load_golden(root)
+    images = golden.pop("image")
+    result = replace(held_to, cpu_only=None, graph_not_checked=None, engine_not_checked=None, engine=None)
+    rungs: list[Rung] = []
+
+    def hold(runner: Runner) -> None:
+        outputs, name = run_all(runner, images, runner.batch), f"{runner.name} = golden"
+        if held_to.close:
+            limits = held_to.close
+            rungs.append(close(name, golden, outputs, cosine=limits.cosine, agreement=limits.agreement))
+        else:
+            rungs.append(compare(name, golden, outputs, atol=held_to.atol, tie=held_to.tie))
+
+    if graph is not None and graph.precision == "bf16":
+        result = replace(result, graph_not_checked=NO_BF16)
+    elif graph is not None:
+        target = graph.target or get_target("ort-cpu")
+        runner, cpu_only = runner_for(root / layout.MODEL, target, graph.threads, graph.precision)
+        result = replace(result, cpu_only=cpu_only)
+        hold(runner)
+    no_engine: str | None = f"{root} has no {layout.ENGINE}: build it first"
+    if (root / layout.ENGINE).exists():
+        no_engine = tensorrt_missing()
+        result = replace(result, engine_not_checked=no_engine)
+        if no_engine is None:
+            with TrtRunner(root / layout.ENGINE, root / layout.MODEL) as trt:
+                hold(trt)
+    if not rungs and not held_to.rungs:
+        reasons = [reason for reason in (result.graph_not_checked, no_engine) if reason]
+        raise EnvironmentLackError(f"nothing was checked: {'; '.join(reasons)}")
+    return replace(result, rungs=(*held_to.rungs, *rungs))
+
+
+def check_bundle(
+    folder: str | os.PathLike[str],
+    *,
+    atol: float | None = None,
+    tie: float | None = None,
+    threads: int | None = None,
+    onnxruntime: bool = True,
+) -> Parity:
+    """Verify every file of a bundle, then hold it against PyTorch's golden outputs; PyTorch is not needed.
+
+    Args:
+        folder: the bundle.
+        atol, tie: over those of the bundle's own `parity.json`; either makes the check strict where that one's
+            `close` would judge a bundle of another precision by cosine and answers.
+        threads: onnxruntime's; None takes all cores.
+        onnxruntime: check the graph too, by onnxruntime; else the engine alone.
+
+    Raises:
+        InputError: a file is missing, changed, or not in the manifest.
+        EnvironmentLackError: nothing can run here.
+    """
+    root = Path(folder)
+    manifest = bundle.verify(root, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
+    own = Parity.read(root / layout.PARITY, "parity report")
+    held_to = Parity(
+        atol=own.atol if atol is None else atol,
+        tie=own.tie if tie is None else tie,
+        rungs=(),
+        close=own.close if atol is None and tie is None else None,
+    )
+    graph = GraphCheck(manifest.resolved_target, manifest.precision.name, threads) if onnxruntime else None
+    return check_folder(root, held_to, graph)

@@ -1,0 +1,72 @@
+"""Results for a person, as plain lines: what `vitrim` writes under its tables, and all that run_on_device.py writes."""
+
+from __future__ import annotations
+
+from .bench.report import Bench, Untimed
+from .bench.stats import Distribution
+from .parity import Parity
+from .tensorrt.identity import EngineIdentity
+
+
+def bench_lines(bench: Bench) -> list[str]:
+    """A benchmark whole: where, a line per graph, and `bench_notes`."""
+    device = bench.environment.get("gpu") or bench.environment.get("cpu", "unknown")
+    rows = [f"  {name}: {_spread(found)}" for name, found in bench.distributions.items()]
+    return [f"{bench.runtime}, batch {bench.batch}, {device}", *rows, *bench_notes(bench)]
+
+
+def bench_notes(bench: Bench) -> list[str]:
+    """What a table of latencies does not hold: modes of an engine, verdict, overhead, energy, clocks, warnings."""
+    where = bench.environment
+    lines = [
+        f"  pruned, {name}: {found.reason if isinstance(found, Untimed) else _spread(found)}"
+        for name, found in (bench.modes or {}).items()
+    ]
+    if where.get("cpu_only"):
+        lines.append(f"Note: {where['cpu_only']}")
+    lines.append(f"Speed: {bench.verdict}")
+    if bench.overhead is not None:
+        lines.append(f"Overhead over free slicing to the same tokens: {bench.overhead:.3f}")
+    if bench.energy is not None:
+        lines += [f"Energy: {text}" for text in bench.energy.lines()]
+    if where.get("clock_advice"):
+        lines.append(f"Clocks: {where.get('clocks', 'unknown')}; to lock them: {'; '.join(where['clock_advice'])}")
+    return [*lines, f"Warning: {bench.warning}"] if bench.warning else lines
+
+
+def _spread(found: Distribution) -> str:
+    low, high = found.median_interval
+    tail = "".join(f", {name} {at:.3f}" for name, at in (("p95", found.p95), ("p99", found.p99)) if at is not None)
+    return f"{found.median:.3f} ms (95 % interval {low:.3f} to {high:.3f}{tail})"
+
+
+def parity_lines(parity: Parity) -> list[str]:
+    """A line per rung, then `parity_notes`."""
+    rungs = [
+        f"{rung.name}: {'ok' if rung.passed else 'FAILED'}, {rung.images} images, top-1 {rung.top1:.1%}, "
+        f"error {rung.describe_error()}"
+        for rung in parity.rungs
+    ]
+    return [*rungs, *parity_notes(parity)]
+
+
+def parity_notes(parity: Parity) -> list[str]:
+    """What a table of rungs does not hold: what was not checked, and the engine."""
+    return [f"Note: {note}" for note in parity.notes] + (engine_lines(parity.engine) if parity.engine else [])
+
+
+def engine_lines(engine: EngineIdentity) -> list[str]:
+    """What an engine computes in, how it was built, and what runs elsewhere."""
+    layers = engine.layers
+    lines = [f"Engine: {engine.precision}, {engine.typing}; {layers.verdict if layers else 'not looked into'}"]
+    if layers and layers.attention.not_fused:
+        seen = layers.attention
+        lines.append(f"Attention: {seen.fused} fused, {seen.not_fused} not: {seen.reason}")
+    elif layers and layers.attention.fused:
+        lines.append(f"Attention: {layers.attention.fused} fused")
+    if engine.dla_core is not None:
+        left = engine.dla_fallback or ()
+        lines.append(f"DLA core {engine.dla_core}: {len(left)} layers run on the GPU ({', '.join(left[:5])})")
+    given = ["version-compatible"] if engine.version_compatible else []
+    given += [f"hardware-compatible ({engine.hardware_compatible})"] if engine.hardware_compatible else []
+    return [*lines, f"Built {', '.join(given)}"] if given else lines

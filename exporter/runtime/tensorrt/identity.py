@@ -1,0 +1,110 @@
+"""What an engine is bound to: the graph, TensorRT and GPU it was built from and for. Torch-free.
+
+Engines are native code, so one that was not built here from this graph is never loaded.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...core.errors import InputError
+from ...core.files import sha256
+from ...core.records import Record, optional
+from ..machine import gpu
+from .options import Compatibility
+from .summary import LayerSummary
+from .versions import capability_of, import_tensorrt, runs_on, version_of
+
+BUILD_AGAIN = "build it on this machine: vitrim build BUNDLE"
+
+
+@dataclass(frozen=True)
+class EngineIdentity(Record):
+    """What lies beside an engine as `<engine>.json`.
+
+    Attributes:
+        engine_sha256, onnx_sha256: of the engine, and of the graph it was built from.
+        tensorrt, gpu, compute_capability, cuda, driver, machine: where it was built, see `device_identity`.
+        precision: of the graph.
+        typing: how TensorRT was given it, in words.
+        version_compatible, hardware_compatible, dla_core: see `options.EngineOptions`.
+        dla_fallback: layers that the DLA does not take; None without a DLA.
+        layers: what they compute in.
+    """
+
+    engine_sha256: str
+    onnx_sha256: str
+    tensorrt: str | None = None
+    gpu: str | None = None
+    compute_capability: str | None = None
+    cuda: str | None = None
+    driver: str | None = None
+    machine: str | None = None
+    precision: str | None = None
+    typing: str | None = None
+    version_compatible: bool = False
+    hardware_compatible: Compatibility | None = None
+    dla_core: int | None = None
+    dla_fallback: tuple[str, ...] | None = optional()
+    layers: LayerSummary | None = None
+
+    def fits(self, key: str, here: str | None) -> bool:
+        """Whether it may run where a part of the machine (`tensorrt`, `gpu`, ...) is `here`.
+
+        The driver may change: engines outlive its updates. A version-compatible engine may meet a newer TensorRT, and a
+        hardware-compatible one another GPU of those it was built for.
+        """
+        built = getattr(self, key)
+        if built == here:
+            return True
+        if key == "tensorrt":
+            return self.version_compatible and runs_on(version_of(str(built)), version_of(str(here)))
+        if key == "gpu":  # then the compute capability, which is looked at next, decides
+            return self.hardware_compatible in ("ampere_plus", "same_compute_capability")
+        if key == "compute_capability":
+            return self.hardware_compatible == "ampere_plus" and (capability_of(here) or (0, 0)) >= (8, 0)
+        return False
+
+
+def device_identity() -> dict[str, str | None]:
+    """What an engine is bound to (TensorRT's build, GPU, compute capability, machine), and the driver and CUDA here."""
+    trt = import_tensorrt()
+    return {"tensorrt": trt.__version__, **gpu.describe(), "machine": platform.machine()}
+
+
+def sidecar(engine: Path) -> Path:
+    """The file beside an engine that says what it is bound to."""
+    return engine.with_name(engine.name + ".json")
+
+
+def check_identity(engine: Path, onnx: Path, here: Mapping[str, str | None]) -> EngineIdentity:
+    """Refuse an engine that was not built here from this graph.
+
+    Args:
+        engine: with its identity beside it.
+        onnx: the graph it must be of.
+        here: `device_identity()`.
+
+    Returns:
+        the identity.
+
+    Raises:
+        InputError: no identity, another hash, another TensorRT or GPU: says to build it anew.
+    """
+    place = sidecar(engine)
+    try:
+        identity = EngineIdentity.read(place, "engine's identity", "vitrim build BUNDLE")
+    except InputError as error:
+        raise InputError(f"{engine} has no readable {place.name} beside it; {BUILD_AGAIN} ({error})") from error
+    if identity.engine_sha256 != sha256(engine):
+        raise InputError(f"{engine} is not the engine that was built (its hash differs); {BUILD_AGAIN}")
+    if identity.onnx_sha256 != sha256(onnx):
+        raise InputError(f"{engine} was built from another graph than {onnx.name}; {BUILD_AGAIN}")
+    for key in ("tensorrt", "gpu", "compute_capability", "machine"):
+        if not identity.fits(key, here.get(key)):
+            built = getattr(identity, key)
+            raise InputError(f"{engine} was built for {key} {built}, but here it is {here.get(key)}; {BUILD_AGAIN}")
+    return identity

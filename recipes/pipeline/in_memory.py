@@ -1,0 +1,184 @@
+"""For someone who holds a model: pruned, evaluated and exported from Python, without a recipe's file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...calibration.images.loader import from_loader, split_batch
+from ...calibration.images.sources import ArrayImages, ImageSource, batches
+from ...exporter.core.answers import Fidelity, FidelityTally
+from ...exporter.core.errors import InputError
+from ...exporter.core.preprocess import Preprocess
+from ...exporter.pruning.load import preprocessing
+from ...exporter.pruning.shape import model_name
+from ...exporter.pruning.vit import PrunedViT
+from .calibrate import make_plan
+from .keywords import export_keywords, prune_keywords
+from .listener import Listener, Silence
+from .load import recipe_from
+from .open import Given, open_section
+from .recipe import ImagesSection, Recipe
+
+CALIBRATION, EVALUATION = 64, 256  # images that are taken from a caller's loader, at the most
+Images = Any  # a path, an `ImageSource`, a DataLoader or any iterable of tensors
+
+
+def prune(
+    model: nn.Module,
+    method: str | None = None,
+    *,
+    images: Images = None,
+    listener: Listener | None = None,
+    **keywords: Any,
+) -> PrunedViT:
+    """See `vitrim.api.prune`."""
+    section = prune_keywords(method, keywords)
+    data = {"model": {"name": model_name(model), "given": True}, "images": {"given": True}, "prune": section}
+    recipe = recipe_from(data, "prune")
+    source = None
+    if images is not None:
+        source = open_given(images, preprocessing(model), classes_of(model), recipe.images.count)
+    with in_eval_mode(model), tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
+        budget = make_plan(recipe, model, source, Path(folder), listener or Silence(), model)
+    return PrunedViT(model, budget)
+
+
+def evaluate(
+    pruned: nn.Module,
+    images: Images,
+    reference: nn.Module | None = None,
+    *,
+    batch: int = 32,
+    listener: Listener | None = None,
+) -> Fidelity:
+    """See `vitrim.api.evaluate`."""
+    dense = reference if reference is not None else getattr(pruned, "model", None)
+    if dense is None:
+        raise InputError("evaluate: give reference=, the dense model that answers are compared with")
+    preprocess, heard = preprocessing(dense), listener or Silence()
+    tally, done = FidelityTally(), 0
+    total = len(images) if hasattr(images, "__len__") and not isinstance(images, str) else 0
+    with torch.inference_mode(), in_eval_mode(dense), in_eval_mode(pruned):
+        for pixels, labels in _pieces(images, preprocess, classes_of(dense), batch):
+            outputs = [_answers(model, pixels) for model in (dense, pruned)]
+            tally.add(outputs[0], outputs[1], labels)
+            done += 1
+            heard.progress(done, max(total, done))
+    if not done:
+        raise InputError("evaluate: there are no images")
+    return tally.result()
+
+
+def recipe_of(model: nn.Module, keywords: Mapping[str, Any]) -> tuple[Recipe, Given]:
+    """A recipe for a model in memory, and what it does not name.
+
+    Args:
+        model: a timm model, or what `prune` made of one.
+        keywords: see `keywords.export_keywords`; `images` and `evaluate` may be loaders too.
+
+    Raises:
+        InputError: a key is not known, there are no images, or the model is not on the CPU in float32.
+    """
+    plan = model.budget if isinstance(model, PrunedViT) else None
+    dense: Any = model.model if isinstance(model, PrunedViT) else model
+    _refuse_elsewhere(dense)
+    loaders = {key: keywords[key] for key in ("images", "evaluate") if not _is_plain(keywords.get(key))}
+    data = export_keywords({key: value for key, value in keywords.items() if key not in loaders})
+    data["model"] = {"name": model_name(dense), "given": True} | data.get("model", {})
+    if plan is not None:
+        data["prune"] = {"given": True}
+    if "images" not in loaders and "images" not in data:
+        raise InputError(
+            "export: give images=, a folder of photos or a loader, which decisions are proven and timed on"
+        )
+    preprocess = preprocessing(dense)
+    sources: dict[str, ImageSource] = {}
+    if "images" in loaders:
+        data["images"] = {"given": True}
+        source = open_given(loaders["images"], preprocess, classes_of(dense), CALIBRATION + EVALUATION)
+        sources["calibration"] = source
+        if "evaluate" not in keywords:
+            sources["calibration"], sources["evaluation"] = _parts(source)
+    if "evaluate" in loaders:
+        data["evaluate"] = {"given": True}
+        sources["evaluation"] = open_given(loaders["evaluate"], preprocess, classes_of(dense), EVALUATION)
+    return recipe_from(data, "export"), Given(model=dense, plan=plan, **sources)
+
+
+def open_given(images: Images, preprocess: Preprocess, classes: int, count: int | None) -> ImageSource:
+    """A caller's images as a source: a path, a source, a DataLoader or any iterable of tensors."""
+    if hasattr(images, "fingerprint") and hasattr(images, "read"):
+        source: ImageSource = images
+        return source
+    if _is_plain(images):
+        return open_section(ImagesSection(path=str(images), count=count), preprocess, classes)
+    return from_loader(images, preprocess, count)
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """A model in eval mode while this lasts; every module's mode is as it was afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def classes_of(model: Any) -> int:
+    """Classes of a timm model."""
+    return int(model.num_classes)
+
+
+def _is_plain(images: Images) -> bool:
+    """Whether images are named, as a recipe would name them."""
+    return images is None or isinstance(images, (str, os.PathLike, Mapping))
+
+
+def _parts(source: ImageSource) -> tuple[ImageSource, ImageSource]:
+    """Images to decide on, and others to measure on; the same where there are too few for both."""
+    count = min(CALIBRATION, len(source) // 2)
+    if count == 0 or not isinstance(source, ArrayImages):
+        return source, source
+    return source.part(slice(0, count)), source.part(slice(count, None))
+
+
+def _pieces(
+    images: Images, preprocess: Preprocess, classes: int, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Images and their labels, piece by piece; a loader is read as it comes, and never held."""
+    if not _is_plain(images) and not hasattr(images, "fingerprint"):
+        for batch in images:
+            yield split_batch(batch, preprocess)
+        return
+    source, done = open_given(images, preprocess, classes, None), 0
+    for pixels in batches(source, size):
+        yield pixels, None if source.labels is None else source.labels[done : done + len(pixels)]
+        done += len(pixels)
+
+
+def _answers(model: nn.Module, pixels: np.ndarray) -> np.ndarray:
+    """Logits [n, classes] float32, computed where the model is."""
+    first = next(model.parameters(), torch.zeros(()))
+    logits: torch.Tensor = model(torch.from_numpy(pixels).to(first.device, first.dtype))
+    return logits.float().cpu().numpy()
+
+
+def _refuse_elsewhere(model: nn.Module) -> None:
+    odd = next((p for p in model.parameters() if p.device.type != "cpu" or p.dtype != torch.float32), None)
+    if odd is not None:
+        raise InputError(
+            f"export: the model is {odd.dtype} on {odd.device}; export a float32 copy on the CPU: "
+            "copy.deepcopy(model).float().cpu()"
+        )

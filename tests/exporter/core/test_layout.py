@@ -1,0 +1,29 @@
+"""Names in a bundle: one file a kind, and kinds that are plain names as well."""
+
+from __future__ import annotations
+
+import json
+
+from vitrim.exporter.core import layout
+from vitrim.exporter.core.layout import Kind
+
+
+def test_a_kind_is_its_name() -> None:
+    assert {"dense": 1}[Kind.DENSE] == 1
+    assert json.loads(json.dumps({Kind.FP16: Kind.FLOOR})) == {"fp16": "floor"}
+    assert f"the {Kind.PRUNED} graph, {Kind.FP32!s:>5}" == "the pruned graph,  fp32"
+    assert Kind("floor") is Kind.FLOOR
+
+
+def test_files_are_those_that_bundles_have_always_had() -> None:
+    assert {str(kind): kind.filename for kind in Kind} == {
+        "dense": "dense.onnx",
+        "pruned": "model.onnx",
+        "floor": "floor.onnx",
+        "fp32": "model.fp32.onnx",
+        "fp16": "model.fp16.onnx",
+    }
+    assert set(layout.TRACED) | set(layout.WIDER) == set(Kind)
+    assert layout.ENGINE_IDENTITY == "model.engine.json"
+    named = {value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str)}
+    assert len(named) == 15

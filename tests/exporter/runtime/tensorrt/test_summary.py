@@ -1,0 +1,118 @@
+"""What an engine computes in: wrong layers, attentions that are not fused, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from engine_layers import CONV_8, CONV_INT8, ELEVEN, FOREIGN, GEMM_9, MATMUL_8, MHA, NORM, QKV, REFORMAT, SOFTMAX, text
+
+from vitrim.exporter.runtime.tensorrt.inspector import read_layers
+from vitrim.exporter.runtime.tensorrt.summary import (
+    Attention,
+    LayerSummary,
+    Wanted,
+    attention,
+    summarize,
+    unreadable,
+    why_not_fused,
+    wrong_layers,
+)
+
+
+def test_fused_attention_needs_no_reason() -> None:
+    found = attention(read_layers(text([QKV, MHA, NORM])), Wanted("fp16"))
+    assert found == Attention(fused=1, not_fused=0, names=(), reason=None)
+
+
+def test_attention_that_is_not_fused_is_given_a_reason_by_its_shapes() -> None:
+    layers = read_layers(text([GEMM_9, SOFTMAX]))
+    found = attention(layers, Wanted("fp16", version=(9, 2), capability=(8, 0)))
+    assert (found.fused, found.not_fused, found.names) == (0, 1, ("__myl_bb1_3_MaxSubExpSumDivMul",))
+    assert str(found.reason).startswith("no rule of NVIDIA's is broken")
+    assert "Orin" in str(attention(layers, Wanted("fp16", version=(8, 6), capability=(8, 7))).reason)
+    odd = json.loads(json.dumps(GEMM_9).replace("64", "60"))
+    reason = attention(read_layers(text([odd, SOFTMAX])), Wanted("fp16", version=(10, 3))).reason
+    assert reason == "fused attention needs heads that are multiples of 8, not 60, before TensorRT 10.14"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("fp16", 197, 64, (8, 5), (8, 7)), "from 8.6 on"),
+        (("fp16", 197, 64, (10, 3), (7, 2)), "compute capability 7.5"),
+        (("fp32", 197, 64, (10, 3), (8, 7)), "float32 is never fused"),
+        (("int8", 197, 48, (10, 3), (8, 7)), "heads of 16, 32 or 64, not 48"),
+        (("int8", 577, 64, (10, 3), (8, 7)), "at most 512 tokens, not 577"),
+        (("fp16", 577, 512, (10, 3), (8, 7)), "heads of 16 to 256, not 512"),
+        (("fp16", 577, 60, (10, 14), (8, 7)), "no rule"),
+        (("fp16", None, None, (11, 4), None), "no rule"),
+    ],
+)
+def test_rules_of_fusion(arguments: Any, reason: str) -> None:
+    assert reason in why_not_fused(*arguments)
+
+
+def test_an_engine_that_is_as_asked() -> None:
+    found = summarize(read_layers(text([REFORMAT, QKV, MHA, NORM])), Wanted("fp16"))
+    assert (found.layers, found.precisions, found.passed, found.wrong) == (4, {"fp16": 2}, True, ())
+    assert found.verdict == "all 2 matrix layers run in fp16 or as they were pinned"
+    assert summarize(read_layers(text([ELEVEN], eleven=True)), Wanted("fp16")).precisions == {"fp16": 1}
+
+
+@pytest.mark.parametrize("asked", ["fp32", "bf16"])
+def test_an_engine_in_another_precision_names_layers_and_share(asked: str) -> None:
+    found = summarize(read_layers(text([QKV, MHA, NORM])), Wanted(asked))
+    assert (found.passed, found.wrong_share, len(found.wrong)) == (False, 1.0, 2)
+    assert found.verdict.startswith(f"2 of 2 matrix layers do not run in {asked} (/encoder/layers_2/mha")
+
+
+def widened(layer: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(layer).replace("Half", "Float").replace("f16f16", "f32f32"))
+
+
+def test_pinned_layers_may_be_float32() -> None:
+    layers = read_layers(text([widened(QKV), MHA]))
+    pinned = frozenset({"/encoder/layers.2/mha/attn/mha_prob/key/MatMul"})
+    assert [layer.kind for layer in wrong_layers(layers, Wanted("fp16"))] == ["gemm"]
+    assert wrong_layers(layers, Wanted("fp16", pinned=pinned)) == []
+
+
+def test_a_weakly_typed_builder_may_choose_for_a_few_layers() -> None:
+    layers = read_layers(text([MATMUL_8] * 9 + [CONV_8] * 3 + [widened(GEMM_9)]))
+    assert summarize(layers, Wanted("fp16", strong=False)).passed  # 1 of 13
+    assert not summarize(layers, Wanted("fp16", strong=True)).passed
+    many = read_layers(text([MATMUL_8, widened(GEMM_9)]))
+    assert not summarize(many, Wanted("fp16", strong=False)).passed
+
+
+def test_int8_is_asked_only_where_values_are_dequantized() -> None:
+    layers = read_layers(text([CONV_INT8, QKV, widened(GEMM_9)]))
+    wanted = Wanted("int8", quantized=frozenset({"resnetv15_conv0_fwd"}))
+    assert [layer.name for layer in wrong_layers(layers, wanted)] == ["__mye6723_unroll0"]  # float32 in an int8 graph
+    more = Wanted("int8", quantized=frozenset({"/encoder/layers.2/mha/attn/mha_prob/key/MatMul"}))
+    assert [layer.kind for layer in wrong_layers(layers, more)] == ["gemm", "gemm"]
+
+
+def test_what_cannot_be_seen_is_said_and_not_judged() -> None:
+    found = summarize(read_layers(text([FOREIGN])), Wanted("fp16", strong=False, version=(8, 6)))
+    assert (found.opaque, found.passed, found.precisions) == (1, True, {})
+    assert "no matrix layer can be seen (1 compiled parts, 0 on a DLA): not checked" in found.verdict
+    assert (
+        "1 compiled parts cannot be seen into"
+        in summarize(read_layers(text([FOREIGN, CONV_8])), Wanted("fp16")).verdict
+    )
+    dla = {**FOREIGN, "Name": "{ForeignNode[/model.0/conv/Conv.../model.10/Conv]}", "LayerType": "DLA"}
+    found = summarize(read_layers(text([dla])), Wanted("fp16"))
+    assert (found.dla, found.opaque) == (1, 0)
+
+
+def test_an_engine_that_cannot_be_read_did_not_pass() -> None:
+    found = unreadable("the engine was built without details of its layers")
+    assert (found.passed, found.layers, found.verdict) == (
+        False,
+        0,
+        "the engine was built without details of its layers",
+    )
+    assert LayerSummary.from_json(json.loads(json.dumps(found.to_json())), "x") == found
