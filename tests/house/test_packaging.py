@@ -61,3 +61,14 @@ def test_a_device_needs_no_torch() -> None:
 def test_modelopt_comes_with_its_own_onnxruntime() -> None:
     assert not {"onnxruntime", "onnxruntime-gpu"} & brought("modelopt")  # two in one folder overwrite each other
     assert {"torch", "timm", "nvidia-modelopt"} <= brought("modelopt")
+
+
+def test_ci_runs_on_every_python_that_the_package_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    matrix = re.search(r"python: \[(.*)\]", workflow)
+    assert matrix
+    assert re.findall(r"3\.\d+", matrix[1]) == named
+    assert project["requires-python"] == f">={named[0]}"
+    assert "bash .ci/run" in workflow

@@ -1,0 +1,113 @@
+"""Commands that the documents show are run as a reader types them, in an empty folder."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ("README.md", "docs/guide.md", "docs/slimming.md")
+ONE_COMMAND = (
+    "python3 -m venv .venv && .venv/bin/pip install -q '.[export]' && .venv/bin/vitrim export quickstart -o out/"
+)
+SETUP = ("python3 -m venv .venv", ".venv/bin/pip install -q '.[export]'")  # what .ci/run does in its own way
+HEAVY = {"export", "calibrate", "slim"}  # commands that open a model and look at images
+
+
+def bash_parts(document: str) -> list[str]:
+    """Every command of a document's bash blocks, without comments."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [line.split(" #")[0] for block in blocks for line in block.splitlines()]
+    return [part.strip() for line in lines for part in line.split("&&") if part.strip()]
+
+
+def chains(document: str) -> list[list[str]]:
+    """The `vitrim` commands of a document: those that read what another one wrote go with it, others stand alone."""
+    found: list[list[str]] = []
+    for command in (part for part in bash_parts(document) if part not in SETUP):
+        words = command.split()
+        wrote = (chain for chain in found if any(reads(words, output) for one in chain for output in outputs(one)))
+        chain = next(wrote, None)
+        if chain is None:
+            found.append([command])
+        else:
+            chain.append(command)
+    return found
+
+
+def outputs(command: str) -> list[str]:
+    words = command.split()
+    return [after for word, after in itertools.pairwise(words) if word == "-o"]
+
+
+def reads(words: list[str], output: str) -> bool:
+    """Whether a command's words name what another one wrote, or something in it."""
+    return any(word == output or (output.endswith("/") and word.startswith(output)) for word in words)
+
+
+def items() -> list[Any]:
+    return [
+        pytest.param(chain, id=f"{document}: {chain[0]}", marks=[pytest.mark.slow] if is_heavy(chain) else [])
+        for document in DOCUMENTS
+        for chain in chains(document)
+    ]
+
+
+def is_heavy(chain: list[str]) -> bool:
+    return any(HEAVY & set(command.split()) for command in chain)
+
+
+@pytest.mark.parametrize("chain", items())
+def test_commands_run(chain: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command in chain:
+        done = subprocess.run(
+            command.removeprefix(".venv/bin/"),
+            shell=True,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        # 2 says that this machine did not find the small model's graph faster; the run itself must be whole.
+        assert done.returncode in (0, 2), f"{command}\n{done.stdout}\n{done.stderr}"
+        if "export quickstart" in command:
+            assert re.search(r"top-1\s+│?\s*9[5-9]\.\d %|top-1.*(9[5-9]\.\d|100\.0) %", done.stdout), done.stdout
+            assert "Parity: passed" in done.stdout
+
+
+def test_every_line_of_a_bash_block_is_run() -> None:
+    for document in DOCUMENTS:
+        commands = [part for part in bash_parts(document) if part not in SETUP]
+        assert commands, f"{document} has no bash block"
+        assert all(command.startswith(".venv/bin/vitrim ") for command in commands), document
+        assert sorted(command for chain in chains(document) for command in chain) == sorted(commands)
+
+
+def test_what_reads_an_output_is_run_after_it() -> None:
+    assert chains("README.md")[0] == [
+        ".venv/bin/vitrim export quickstart -o out/",
+        ".venv/bin/vitrim check out/",
+        ".venv/bin/vitrim bench out/",
+    ]
+    together = next(chain for chain in chains("docs/guide.md") if outputs(chain[0]) == ["q8/"])
+    assert [command.split()[1] for command in together] == ["export", "inspect", "lint", "check"]
+    assert any(len(chain) == 1 for chain in chains("docs/guide.md"))
+
+
+def test_the_first_block_is_the_one_command_and_ci_runs_the_tests() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    language, first = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0]
+    assert (language, first) == ("bash", f"{ONE_COMMAND}\n")
+    assert [part for part in SETUP if part in ONE_COMMAND] == list(SETUP)
+    assert "bash .ci/run" in "\n".join(text.splitlines()[:12])
+    assert "python -m pytest" in (ROOT / ".ci" / "run").read_text()
