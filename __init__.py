@@ -1,22 +1,85 @@
 """vitrim: pruned Vision Transformers, exported to the edge and proven right.
 
-The functions of `vitrim.api` are this package's: `vitrim.export("quickstart", "out/")`.
+    pruned = vitrim.prune(model, "frugal", flops_ratio=0.65)      # a timm model in hand; an nn.Module comes back
+    vitrim.evaluate(pruned, loader, reference=model)              # agreement, KL, top-1, with intervals
+    bundle = vitrim.export(pruned, "out/", images="photos/", target="jetpack-6", precision="fp16")
+
+The functions are those of `vitrim.api`, imported on first use; `recipes` is also a sub-package, so that function is
+`vitrim.api.recipes`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# `recipes` is also a sub-package, so its function is `vitrim.api.recipes`.
-_API = ("export", "calibrate", "inspect", "check", "bench", "compare", "build", "doctor", "recipe", "new")
+if TYPE_CHECKING:
+    from .api import (
+        bench,
+        build,
+        calibrate,
+        check,
+        clean,
+        compare,
+        doctor,
+        evaluate,
+        export,
+        inspect,
+        lint,
+        methods,
+        models,
+        new,
+        prune,
+        recipe,
+        slim,
+        targets,
+    )
+    from .exporter.core.errors import (
+        EnvironmentLackError,
+        InputError,
+        NotFasterError,
+        ParityError,
+        UnsupportedError,
+        VitrimError,
+    )
+
+__all__ = [
+    "EnvironmentLackError",
+    "InputError",
+    "NotFasterError",
+    "ParityError",
+    "UnsupportedError",
+    "VitrimError",
+    "bench",
+    "build",
+    "calibrate",
+    "check",
+    "clean",
+    "compare",
+    "doctor",
+    "evaluate",
+    "export",
+    "inspect",
+    "lint",
+    "methods",
+    "models",
+    "new",
+    "prune",
+    "recipe",
+    "slim",
+    "targets",
+]
 
 
-def __getattr__(name: str) -> Any:
-    """The API's functions, imported on first use."""
-    import importlib
+def __getattr__(name: str) -> object:
+    """A name of `__all__`, imported on first use."""
+    from importlib import import_module
 
-    if name in _API:
-        return getattr(importlib.import_module(f"{__name__}.api"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".exporter.core.errors" if name.endswith("Error") else ".api", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__", "api"]

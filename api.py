@@ -1,4 +1,4 @@
-"""The Python API: one function a command, with the command's name. Heavy parts are imported when a function runs."""
+"""The Python API: a function per command, and what a model in hand needs. Heavy parts are imported when one runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from .exporter.runtime.bench.timing import Timing
 from .exporter.runtime.tensorrt.options import Compatibility, EngineOptions
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from .exporter.core.answers import Fidelity
     from .exporter.pruning.budget import Budget
     from .exporter.pruning.supported import Family
+    from .exporter.pruning.vit import PrunedViT
     from .exporter.pruning.widths import Widths
     from .exporter.runtime.bench.compare import Comparison
     from .exporter.runtime.bench.report import Bench
@@ -52,21 +56,107 @@ def _texts(settings: Settings) -> list[str]:
     return [settings] if isinstance(settings, str) else list(settings)
 
 
+def prune(
+    model: nn.Module,
+    method: str | None = None,
+    *,
+    images: Any = None,
+    listener: Listener | None = None,
+    **keywords: Any,
+) -> PrunedViT:
+    """A model that drops or merges tokens, without any training.
+
+    The model itself is used, not copied, and stays as it is: its weights, its modes, and whether they want gradients.
+
+    Args:
+        model: a timm model.
+        method: see `vitrim methods`; None takes the best measured one.
+        images: what decisions are made on, where they need any (`mass`, `search`, a `quantile`): a path, a DataLoader,
+            or any iterable of tensors. A plan for a cost needs none.
+        listener: hears progress.
+        keywords: keys of a recipe's `prune`, or of its target: `flops_ratio=0.65`, `gflops=0.81`, `speedup=1.5`,
+            `keep_rates={3: 0.7}`, `preset="evit-0.7"`, `blocks=[3, 6, 9]`, ...
+
+    Returns:
+        an nn.Module from images [batch, channels, height, width] to logits [batch, classes]; its `budget` is the plan.
+
+    Raises:
+        UnsupportedError: the model is of a kind whose tokens cannot be pruned.
+        InputError: a keyword is unknown, or does not fit the model.
+    """
+    need_export()
+    from .recipes.pipeline.in_memory import prune as run
+
+    return run(model, method, images=images, listener=listener, **keywords)
+
+
+def evaluate(
+    pruned: nn.Module,
+    images: Any,
+    reference: nn.Module | None = None,
+    *,
+    batch: int = 32,
+    listener: Listener | None = None,
+) -> Fidelity:
+    """What pruning costs in answers, in PyTorch: agreement, divergence and accuracy, with 95 % intervals.
+
+    Args:
+        pruned: what `prune` made, or any module with the same input and output.
+        images: a path, a DataLoader (read as it comes, never held), or any iterable of tensors; with labels, accuracy
+            is measured too.
+        reference: the dense model; None takes the one that `pruned` was made of.
+        batch: images per forward pass, where the images are named by a path.
+        listener: hears progress.
+
+    Raises:
+        InputError: there are no images, they are not the model's input, or there is no reference.
+    """
+    need_export()
+    from .recipes.pipeline.in_memory import evaluate as run
+
+    return run(pruned, images, reference, batch=batch, listener=listener)
+
+
 def export(
-    source: RecipeLike,
+    source: RecipeLike | nn.Module,
     out: str | os.PathLike[str],
     *,
     settings: Settings = (),
     engine: str | None = None,
     listener: Listener | None = None,
     command: list[str] | None = None,
+    **keywords: Any,
 ) -> Exported:
-    """Take a recipe all the way to a bundle; see `vitrim.recipes.pipeline.run.export`."""
-    chosen = recipe(source, settings)
-    need_export()
-    from .recipes.pipeline.run import export as run
+    """Take a model or a recipe all the way to a bundle: traced, rewritten, proven, timed, published in one step.
 
-    return run(chosen, out, engine_mode=engine, listener=listener, command=command)
+    Args:
+        source: what `prune` made, a timm model, or a recipe: a file, the name of one that ships, or plain data.
+        out: folder of the bundle.
+        settings: what to change in a recipe: values by key, such as `{"export.batch": 8}`, or `"export.batch=8"`.
+        engine: `auto`, `require` or `skip`, over the recipe's.
+        listener: hears progress.
+        command: for the manifest.
+        keywords: keys of a recipe: a section (`images="photos/"`, `precision="fp16"`, `bench={"runs": 100}`) or a key
+            of `export`, `precision`, `parity` or `bench` (`target="jetpack-6"`, `batch=8`). Of a model in memory,
+            `images` and `evaluate` may be a DataLoader or any iterable of tensors.
+
+    Raises:
+        ParityError: a rung of the ladder failed.
+        NotFasterError: the pruned graph is not faster than the dense one, unless `allow_slower` is given.
+        VitrimError: bad input or a lack of this machine.
+    """
+    if isinstance(source, (str, os.PathLike, Mapping)):
+        from .recipes.pipeline.keywords import as_settings
+
+        chosen = recipe(source, [*_texts(settings), *_texts(as_settings(keywords))])
+        need_export()
+        from .recipes.pipeline.run import export as run
+
+        return run(chosen, out, engine_mode=engine, listener=listener, command=command)
+    need_export()
+    from .recipes.pipeline.in_memory import export_model
+
+    return export_model(source, out, keywords, engine_mode=engine, listener=listener, command=command)
 
 
 def calibrate(
@@ -228,6 +318,24 @@ def doctor(deep: bool = True) -> list[Check]:
     from .exporter.runtime.doctor import examine
 
     return examine(deep=deep)
+
+
+def clean(outputs: Iterable[str | os.PathLike[str]] = ()) -> dict[str, int]:
+    """Remove the caches of finished stages that lie beside outputs.
+
+    Args:
+        outputs: bundles, budgets or checkpoints whose caches go; none: all caches in the working folder, and the one
+            that $VITRIM_STAGES names.
+
+    Returns:
+        by cache, the bytes that it took.
+
+    Raises:
+        InputError: what lies in a cache's place is not vitrim's.
+    """
+    from .recipes.pipeline.cache import clean as run
+
+    return run(outputs)
 
 
 def recipes() -> dict[str, str]:

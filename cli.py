@@ -245,6 +245,13 @@ def build(bundle: Path, timing_cache: Path | None, no_timing_cache: bool, any_pr
     return Call("build", (bundle,), options, screen.print_parity, judge=_refuse_failed)
 
 
+@command("vitrim clean out/")
+@click.argument("outputs", nargs=-1, type=click.Path(path_type=Path))
+def clean(outputs: tuple[Path, ...]) -> Call:
+    """Remove the caches of finished stages beside OUTPUTS; without any, all in this folder. Says what that frees."""
+    return Call("clean", (outputs,) if outputs else (), {}, screen.print_freed, plain=as_it_is)
+
+
 @command("vitrim recipes --schema > recipe.schema.json")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a recipe instead.")
 def recipes(schema: bool) -> Call:

@@ -281,6 +281,14 @@ def _print_keys(title: str, owners: list[tuple[str, list[dict[str, Any]]]], cons
     console.print(table)
 
 
+def print_freed(result: dict[str, int], console: Console) -> None:
+    """What every cache took."""
+    for cache, size in result.items():
+        console.print(f"removed {cache}: {size / 1e6:.1f} MB", soft_wrap=True)
+    if not result:
+        console.print("no cache of vitrim's is here")
+
+
 def print_families(families: list[Family], console: Console) -> None:
     """Families of models, those that vitrim takes first."""
     table = Table("family", "models", "tokens prunable", "slimmable", "why not the others")

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,6 +196,15 @@ def is_cache(root: Path) -> bool:
 def caches_in(folder: Path) -> list[Path]:
     """The caches beside the outputs in a folder."""
     return sorted(path for path in folder.glob(".*.cache") if is_cache(path))
+
+
+def clean(outputs: Iterable[str | os.PathLike[str]] = ()) -> dict[str, int]:
+    """See `vitrim.api.clean`."""
+    roots = [cache_of(Path(output)).root for output in outputs]
+    if not roots:
+        shared = os.environ.get(SHARED)
+        roots = [*caches_in(Path.cwd()), *([Path(shared)] if shared and is_cache(Path(shared)) else [])]
+    return {str(root): StageCache(root).clear() for root in roots if root.exists()}
 
 
 def size_of(path: Path) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.load import preprocessing
 from ...exporter.pruning.shape import model_name
+from ...exporter.pruning.torch_runner import evaluating
 from ...exporter.pruning.vit import PrunedViT
 from .calibrate import make_plan
 from .keywords import export_keywords, prune_keywords
@@ -27,6 +27,7 @@ from .listener import Listener, Silence
 from .load import recipe_from
 from .open import Given, open_section
 from .recipe import ImagesSection, Recipe
+from .run import Exported, export
 
 CALIBRATION, EVALUATION = 64, 256  # images that are taken from a caller's loader, at the most
 Images = Any  # a path, an `ImageSource`, a DataLoader or any iterable of tensors
@@ -47,7 +48,7 @@ def prune(
     source = None
     if images is not None:
         source = open_given(images, preprocessing(model), classes_of(model), recipe.images.count)
-    with in_eval_mode(model), tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
+    with evaluating(model), tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
         budget = make_plan(recipe, model, source, Path(folder), listener or Silence(), model)
     return PrunedViT(model, budget)
 
@@ -67,7 +68,7 @@ def evaluate(
     preprocess, heard = preprocessing(dense), listener or Silence()
     tally, done = FidelityTally(), 0
     total = len(images) if hasattr(images, "__len__") and not isinstance(images, str) else 0
-    with torch.inference_mode(), in_eval_mode(dense), in_eval_mode(pruned):
+    with torch.inference_mode(), evaluating(dense), evaluating(pruned):
         for pixels, labels in _pieces(images, preprocess, classes_of(dense), batch):
             outputs = [_answers(model, pixels) for model in (dense, pruned)]
             tally.add(outputs[0], outputs[1], labels)
@@ -111,7 +112,22 @@ def recipe_of(model: nn.Module, keywords: Mapping[str, Any]) -> tuple[Recipe, Gi
     if "evaluate" in loaders:
         data["evaluate"] = {"given": True}
         sources["evaluation"] = open_given(loaders["evaluate"], preprocess, classes_of(dense), EVALUATION)
-    return recipe_from(data, "export"), Given(model=dense, plan=plan, **sources)
+    return recipe_from(data, "export"), Given(dense, plan, sources.get("calibration"), sources.get("evaluation"))
+
+
+def export_model(
+    model: nn.Module,
+    out: str | os.PathLike[str],
+    keywords: Mapping[str, Any],
+    *,
+    engine_mode: str | None = None,
+    listener: Listener | None = None,
+    command: Sequence[str] | None = None,
+) -> Exported:
+    """See `vitrim.api.export`, of a model in memory."""
+    recipe, given = recipe_of(model, keywords)
+    with evaluating(given.model):
+        return export(recipe, out, engine_mode=engine_mode, listener=listener, command=command, given=given)
 
 
 def open_given(images: Images, preprocess: Preprocess, classes: int, count: int | None) -> ImageSource:
@@ -122,18 +138,6 @@ def open_given(images: Images, preprocess: Preprocess, classes: int, count: int 
     if _is_plain(images):
         return open_section(ImagesSection(path=str(images), count=count), preprocess, classes)
     return from_loader(images, preprocess, count)
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """A model in eval mode while this lasts; every module's mode is as it was afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def classes_of(model: Any) -> int:

@@ -31,7 +31,7 @@ def export_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         if key in known:
-            _merge(data.setdefault(key, {}), _section_data(key, value))
+            data.setdefault(key, {}).update(_section_data(key, value))
             continue
         holders = [name for name in _EXPORT if key in known[name].model_fields]
         if not holders:
@@ -39,6 +39,13 @@ def export_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
             raise _unknown(key, offered, "export")
         data.setdefault(holders[0], {})[key] = _plain(value)
     return data
+
+
+def as_settings(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of an export as settings over a recipe: values by key, such as `{"export.batch": 8}`."""
+    return {
+        f"{section}.{key}": value for section, data in export_keywords(keywords).items() for key, value in data.items()
+    }
 
 
 def prune_keywords(method: str | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,10 +86,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(inner) for inner in value]
     return value
-
-
-def _merge(data: dict[str, Any], more: Mapping[str, Any]) -> None:
-    data.update(more)
 
 
 def _unknown(key: str, offered: Sequence[str], function: str) -> InputError:

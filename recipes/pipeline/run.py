@@ -334,7 +334,9 @@ def export(
         do_all(run)
         done = _publish(run, final, no_engine, list(command or sys.argv))
     works = done.widths is not None or (done.budget is not None and done.budget.stages)
-    if not recipe.bench.allow_slower and works and not done.bench.is_faster:
+    if works and not done.bench.is_faster and done.bench.environment.get("cpu_only"):
+        listener.note(f"the graph is not faster on this CPU, which says nothing of {target.name}: bench it there")
+    elif works and not done.bench.is_faster and not recipe.bench.allow_slower:
         error = NotFasterError(
             f"{final} is published, but the pruned graph is {done.bench.verdict}; "
             "allow it with --set bench.allow_slower=true"
