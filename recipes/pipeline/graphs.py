@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from ...exporter.core.errors import UnsupportedError
+from ...exporter.core.layout import PASSES
 from ...exporter.core.layout import TRACED as KINDS
 from ...exporter.core.targets import Target
 from ...exporter.graph.io import Ends, rewrite_ends
@@ -117,7 +118,7 @@ def rewrite_all(
                 "operators_after": operator_table(finished),
             }
         listener.progress(index + 1, len(kinds))
-    (folder / "passes.json").write_text(json.dumps(reports, indent=1))
+    (folder / PASSES).write_text(json.dumps(reports, indent=1))
 
 
 def forms_for(target: Target, attention: str) -> tuple[str, ...]:

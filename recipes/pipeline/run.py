@@ -264,9 +264,9 @@ def _calibrate(run: _Run) -> Budget | None:
     def make(folder: Path) -> None:
         budget = make_plan(recipe, run.model, images, folder, run.listener, run.dense)
         (folder / "importance.npy").unlink(missing_ok=True)
-        write_budget(budget, folder / "budget.json")
+        write_budget(budget, folder / layout.BUDGET)
 
-    return read_budget(run.cache.run("calibrate", key, make, run.listener) / "budget.json")
+    return read_budget(run.cache.run("calibrate", key, make, run.listener) / layout.BUDGET)
 
 
 def _make(run: _Run, budget: Budget | None, staging: Path, lack: str | None, command: list[str]) -> dict[str, Any]:
