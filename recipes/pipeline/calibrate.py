@@ -16,6 +16,7 @@ from ...calibration.tokens.rules import Rule, default_rule
 from ...calibration.tokens.scores import Decisions, gather, statistics
 from ...calibration.tokens.search import search
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
+from ...exporter.core import layout
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget, check_legal, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
@@ -249,10 +250,10 @@ class Calibrate(Stage):
         if budget is None:
             budget = make_plan(view.recipe, view.model, view.calibration, folder, view.listener, view.dense)
             (folder / "importance.npy").unlink(missing_ok=True)
-        write_budget(budget, folder / "budget.json")
+        write_budget(budget, folder / layout.BUDGET)
 
     @staticmethod
     def result_key(folder: Path, key: str) -> str:
         """What the graphs depend on: the plan, not the figures behind it."""
-        plan = read_budget(folder / "budget.json")
+        plan = read_budget(folder / layout.BUDGET)
         return short_hash(plan.model_dump(mode="json", include={"method", "parameters", "prefix_tokens", "blocks"}))

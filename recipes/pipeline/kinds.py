@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...exporter.core.layout import TRACED
+from ...exporter.core.layout import BUDGET, TRACED
 from ...exporter.pruning.budget import Budget, read_budget
 from ...exporter.pruning.methods import FLOOR
 
@@ -42,4 +42,4 @@ def budget_of_kind(kind: str, budget: Budget | None) -> Budget | None:
 def plan_of(view: View) -> Budget | None:
     """The budget of a run; None where its tokens are not pruned."""
     folder = view.folder_if_any("calibrate")
-    return None if folder is None else read_budget(folder / "budget.json")
+    return None if folder is None else read_budget(folder / BUDGET)

@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
+from ...exporter.core import layout
 from ...exporter.core.files import sha256
 from .load import HERE, SHIPPED
 from .recipe import Recipe, file_keys
 
 # What a recipe names and a bundle carries, under the bundle's own names.
-_CARRIED = {("prune", "budget"): "budget.json", ("slim", "widths"): "widths.json"}
+_CARRIED = {("prune", "budget"): layout.BUDGET, ("slim", "widths"): layout.WIDTHS}
 
 
 def portable_path(path: str, folder: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ...exporter.core import layout
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.gates import gated
 from ...exporter.pruning.reference import drop_tokens
@@ -52,7 +53,7 @@ class Reference(Stage):
         eager = {} if budget is None else eager_outputs(model, budget, few, outputs)
         slimmed = view.folder_if_any("slim")
         if slimmed is not None:
-            eager |= slimmed_outputs(view.dense, read_widths(slimmed / "widths.json"), few)
+            eager |= slimmed_outputs(view.dense, read_widths(slimmed / layout.WIDTHS), few)
         np.save(folder / "images.npy", images)
         np.savez(folder / "outputs.npz", **outputs)  # type: ignore[arg-type]
         np.savez(folder / "eager.npz", **eager)  # type: ignore[arg-type]

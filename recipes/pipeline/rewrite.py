@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from ...exporter.core import layout
 from ...exporter.core.targets import get_target
 from ...exporter.graph.io import rewrite_ends
 from ...exporter.graph.lint.check import operator_table, require_fit
@@ -63,4 +64,4 @@ class Rewrite(Stage):
                     "operators_after": operator_table(finished),
                 }
             view.listener.progress(index + 1, len(kinds))
-        (folder / "passes.json").write_text(json.dumps(reports, indent=1))
+        (folder / layout.PASSES).write_text(json.dumps(reports, indent=1))

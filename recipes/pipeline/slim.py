@@ -14,6 +14,7 @@ from ...calibration.units.rates import learn_rates
 from ...calibration.units.repair import repair
 from ...calibration.units.scores import UnitScores, taylor
 from ...calibration.units.select import global_values, narrow, threshold_values
+from ...exporter.core import layout
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.load import read_state_dict, save_slimmed
 from ...exporter.pruning.shape import model_name
@@ -141,7 +142,7 @@ def make_slim(
             model, slimmed, source, checkpoint, **section.finetune.model_dump(), progress=listener.progress
         )
         widths.statistics["finetune_losses"] = [round(loss, 5) for loss in losses]
-    write_widths(widths, folder / "widths.json")
+    write_widths(widths, folder / layout.WIDTHS)
     save_slimmed(slimmed, widths, folder / "slim.safetensors")
     checkpoint.unlink(missing_ok=True)
 
@@ -168,7 +169,7 @@ class Slim(Stage):
 
 def load_slim(model: Any, folder: Path) -> Slimmed:
     """What `make_slim` wrote, as a model in eval mode."""
-    widths = read_widths(folder / "widths.json")
+    widths = read_widths(folder / layout.WIDTHS)
     slimmed = slim(model, widths)
     slimmed.load_state_dict(read_state_dict(folder / "slim.safetensors"), strict=True)
     return Slimmed(slimmed.eval().requires_grad_(False), widths)

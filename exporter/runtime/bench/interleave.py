@@ -39,7 +39,7 @@ def interleave(
     warmup: float = 0.5,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Time every entry once a round, in an order drawn anew for every round.
+    """Time every entry once per round, in an order drawn anew for every round.
 
     A rotating order would let each entry always follow the same other one, and inherit its caches.
 

@@ -159,7 +159,7 @@ def graphs_of(root: Path, manifest: bundle.Manifest) -> dict[str, Graph]:
     """The graphs of a bundle by kind: the dense one is float32, whatever the bundle is.
 
     Raises:
-        InputError: the bundle lacks one.
+        InputError: one is missing.
     """
     precision, pinned = manifest.precision.name, manifest.precision.float32_nodes
     wider: dict[Kind, Precision] = {Kind.FP16: "fp16", Kind.FP32: "fp32"}

@@ -9,8 +9,8 @@ import ast
 from pathlib import Path
 
 from .... import __version__
+from ...core import layout
 
-FILE = "run_on_device.py"
 _ROOT = Path(__file__).resolve().parents[2]  # exporter
 _ENTRY = "runtime.standalone.main"
 
@@ -132,6 +132,6 @@ def write(folder: Path) -> Path:
     Returns:
         the file.
     """
-    path = folder / FILE
+    path = folder / layout.STANDALONE
     path.write_text(source(), encoding="utf-8")
     return path

@@ -80,7 +80,7 @@ def declare(library: Any) -> Any:
     """The library with the arguments of its calls declared.
 
     Raises:
-        AttributeError: it lacks one.
+        AttributeError: one is missing.
     """
     for call, arguments in SIGNATURES.items():
         getattr(library, call).argtypes = arguments

@@ -18,7 +18,7 @@ class ByTensorRT:
     """A `Serializer`."""
 
     def missing(self) -> str | None:
-        """What TensorRT itself lacks here."""
+        """What keeps TensorRT itself from building here."""
         return tensorrt_missing()
 
     def __call__(self, trt: Any, parts: Parts, settings: Settings) -> bytes:

@@ -15,7 +15,7 @@ class ByPolygraphy:
     """A `Serializer`."""
 
     def missing(self) -> str | None:
-        """polygraphy, or what TensorRT itself lacks here."""
+        """polygraphy, or what keeps TensorRT itself from building here."""
         try:
             import polygraphy.backend.trt  # noqa: F401
         except ImportError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,3 +222,22 @@ except InputError as error:
     there, said = json.loads(done.stdout)
     assert there == json.loads(json.dumps(rich.to_json()))
     assert said == "d.json: colour is 3, but must be one of red, green or null"
+
+
+def test_every_record_of_the_package_can_be_read() -> None:
+    """Its annotations are of those that records know, with names that its module has when it runs."""
+    for name in ("core", "runtime", "graph.precision"):
+        package = importlib.import_module(f"vitrim.exporter.{name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    waiting, seen = list(Record.__subclasses__()), []
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        if cls.__module__.startswith("vitrim.") and cls.__name__ != "Manifest":  # which keeps what it does not know
+            with pytest.raises(InputError, match="is a list, but must be an object"):
+                cls.from_json([], "x")
+            with pytest.raises(InputError, match="nothing_of_it is unknown"):
+                cls.from_json({"nothing_of_it": 1}, "x")
+            seen.append(cls.__name__)
+    assert {"Parity", "Bench", "Fidelity", "PrecisionReport", "EngineIdentity", "Comparison", "Energy"} <= set(seen)

@@ -92,7 +92,7 @@ def test_the_device_checks_and_times_it(made: tuple[Path, Any, dict[str, Any]]) 
 
 def test_manifest_and_readme_say_what_to_feed(made: tuple[Path, Any, dict[str, Any]]) -> None:
     out = made[0]
-    told = bundle.verify(out)["input"]
+    told = bundle.verify(out).input
     assert (told["dtype"], told["layout"], told["shape"]) == ("uint8", "NHWC", [2, 64, 64, 3])
     text = (out / "README.md").read_text()
     assert "- input `image` [2, 64, 64, 3] uint8 (NHWC): RGB pixels" in text

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from python38 import python_38
 
+from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import EnvironmentLackError, UnsupportedError
 from vitrim.exporter.runtime import bundle, rungs
 from vitrim.exporter.runtime.bench import stats
@@ -102,7 +103,7 @@ class Device:
         }
 
     def __call__(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [self.python, "-W", "error", str(folder / standalone.FILE), *arguments]
+        command = [self.python, "-W", "error", str(folder / layout.STANDALONE), *arguments]
         return subprocess.run(
             command, capture_output=True, text=True, env=self.environment, cwd=folder.parent, timeout=120, check=False
         )
@@ -152,7 +153,7 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     assert "Engine: fp32, weakly typed without precision flags: float32 throughout; all 1 matrix layers" in built.stdout
     manifest = bundle.verify(folder)  # by the package: the file is what the device published
     assert (manifest.engine, manifest.versions) == ("built", {"vitrim": "0"})
-    assert standalone.FILE in manifest.files
+    assert layout.STANDALONE in manifest.files
 
     checked = device(folder, "check", "--json")
     rung = json.loads(checked.stdout)["rungs"][-1]
@@ -186,7 +187,7 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
 def test_whoever_builds_from_within_the_folder_is_told_that_it_was_replaced(cudart: Path, tmp_path: Path) -> None:
     folder, device = make(tmp_path / "b"), Device(sys.executable, cudart, tmp_path, "10.3.0")
     assert device(folder, "build").stderr == ""
-    command = [sys.executable, standalone.FILE, "build", "."]
+    command = [sys.executable, layout.STANDALONE, "build", "."]
     done = subprocess.run(
         command,
         cwd=folder,

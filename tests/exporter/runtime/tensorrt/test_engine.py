@@ -6,60 +6,28 @@ running on a GPU is in the tests marked `gpu`.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import platform
 import sys
 import types
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
+from vitrim.exporter.core.errors import InputError, UnsupportedError
 from vitrim.exporter.core.files import sha256
 from vitrim.exporter.runtime import caches
 from vitrim.exporter.runtime.machine import gpu
-from vitrim.exporter.runtime.machine.jetpack import tensorrt_remedy
-from vitrim.exporter.runtime.tensorrt import cuda, engine, runner
-from vitrim.exporter.runtime.tensorrt import versions as trt
-from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity, check_identity, sidecar
+from vitrim.exporter.runtime.tensorrt import engine
+from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.network import quantized_layers
-from vitrim.exporter.runtime.tensorrt.options import EngineOptions, refuse_options
+from vitrim.exporter.runtime.tensorrt.options import EngineOptions
 from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from vitrim.exporter.runtime.tensorrt.runner import TrtRunner
 
-OLD = Path(__file__).parents[3] / "data" / "0.1.0"
-
 EXPLICIT_BATCH, STRONGLY_TYPED = 1, 2
-
-
-@pytest.mark.parametrize(
-    ("text", "version", "typed", "typed_fp16", "flag"),
-    [
-        ("8.5.2.2", (8, 5), False, False, True),
-        ("8.6.1", (8, 6), False, False, True),
-        ("9.3.0", (9, 3), False, False, True),
-        ("10.3.0", (10, 3), False, True, False),
-        ("10.11.0.33", (10, 11), False, True, False),
-        ("10.12.0.36", (10, 12), True, True, False),
-        ("11.4.0.106", (11, 4), True, True, False),
-    ],
-)
-def test_typing_goes_by_version(text: str, version: tuple[int, int], typed: bool, typed_fp16: bool, flag: bool) -> None:
-    assert trt.version_of(text) == version
-    assert trt.typing_for(version, "fp32").strong is typed
-    fp16, int8 = trt.typing_for(version, "fp16"), trt.typing_for(version, "int8")
-    assert (fp16.strong, fp16.fp16_flag, fp16.int8_flag) == (typed_fp16, flag, False)
-    assert (int8.strong, int8.fp16_flag, int8.int8_flag) == (typed_fp16, flag, flag)
-    assert not trt.typing_for(version, "fp32").fp16_flag
-
-
-def test_a_version_that_cannot_be_read() -> None:
-    with pytest.raises(EnvironmentLackError, match="'main' cannot be read"):
-        trt.version_of("main")
 
 
 WORDS = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16", "int8": "Int8"}
@@ -125,15 +93,6 @@ def test_bf16_is_refused_where_the_graph_cannot_ask_for_it(fake_trt: Any, tmp_pa
     with pytest.raises(UnsupportedError, match=f"bf16 needs TensorRT 10.*but here is {version[:3]}"):
         engine.build_engine(onnx_in(tmp_path), tmp_path / "m.engine", precision="bf16")
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
-
-
-def test_bf16_needs_ampere() -> None:
-    with pytest.raises(UnsupportedError, match=r"needs compute capability 8\.0, but this GPU has 7\.5"):
-        refuse_options(EngineOptions(), "bf16", (10, 3), (7, 5))
-    refuse_options(EngineOptions(), "bf16", (10, 3), (8, 7))
-    refuse_options(EngineOptions(), "fp16", (10, 3), (7, 5))
-    with pytest.raises(InputError, match="no engine precision 'fp8'"):
-        trt.typing_for((11, 0), "fp8")  # type: ignore[arg-type]
 
 
 def test_int8_without_q_dq_pairs_is_refused(fake_trt: Any, tmp_path: Path) -> None:
@@ -242,41 +201,6 @@ def test_portable_engines_by_version(fake_trt: Any, tmp_path: Path) -> None:
         engine.build_engine(onnx, plan, EngineOptions(hardware_compatible="same_compute_capability"))
 
 
-def test_what_portability_a_gpu_allows() -> None:
-    with pytest.raises(UnsupportedError, match=r"built on compute capability 8\.0 or newer"):
-        refuse_options(EngineOptions(hardware_compatible="ampere_plus"), "fp16", (10, 3), (7, 5))
-    portable = EngineOptions(hardware_compatible="same_compute_capability")
-    with pytest.raises(UnsupportedError, match="not supported on a Jetson"):
-        refuse_options(portable, "fp16", (10, 9), (8, 7), jetson=True)
-    with pytest.raises(InputError, match="no hardware compatibility 'any'"):
-        refuse_options(EngineOptions(hardware_compatible="any"), "fp16", (10, 9), None)  # type: ignore[arg-type]
-    assert trt.runs_on((8, 6), (10, 3))
-    assert trt.runs_on((10, 3), (11, 4))
-    assert not trt.runs_on((8, 6), (11, 4))
-    assert not trt.runs_on((10, 16), (10, 3))
-
-
-def test_a_version_compatible_engine_on_a_newer_tensorrt_needs_the_machine_s_own_lean_runtime(
-    fake_trt: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    fake_trt.install("8.6.1")
-    onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
-    engine.build_engine(onnx, plan, EngineOptions(version_compatible=True))
-    seen = fake_trt.install("10.3.0")
-    with pytest.raises(EnvironmentLackError, match=r"built by TensorRT 8\.6\.1: name .*libnvinfer_lean\.so\.8"):
-        TrtRunner(plan, onnx)
-    monkeypatch.setenv(runner.LEAN_RUNTIME, "/opt/libnvinfer_lean.so.10")
-    with pytest.raises(EnvironmentLackError, match=r"is no lean runtime of TensorRT 8\.6\.1"):
-        TrtRunner(plan, onnx)
-    monkeypatch.setenv(runner.LEAN_RUNTIME, "/opt/libnvinfer_lean.so.8")
-    with TrtRunner(plan, onnx) as opened:
-        assert opened.shape == (2, 3)
-    assert all(runtime.engine_host_code_allowed is False for runtime in seen.runtimes[-2:])
-    fake_trt.install("11.4.1")
-    with pytest.raises(InputError, match=r"built for tensorrt 8\.6\.1, but here it is 11\.4\.1"):
-        TrtRunner(plan, onnx)
-
-
 def test_a_dla_takes_what_it_can_and_the_rest_is_named(fake_trt: Any, tmp_path: Path) -> None:
     seen = fake_trt.install("10.3.0")
     seen.inspection, seen.dla = fake_trt.inspection("Half"), 2
@@ -298,66 +222,6 @@ def test_a_dla_takes_what_it_can_and_the_rest_is_named(fake_trt: Any, tmp_path: 
     seen.dla = 0
     with pytest.raises(UnsupportedError, match="finds no DLA here"):
         engine.build_engine(onnx, plan, EngineOptions(dla_core=0), precision="fp16")
-
-
-def test_a_cuda_graph_is_captured_once_and_replayed(fake_trt: Any, tmp_path: Path) -> None:
-    seen = fake_trt.install("10.3.0")
-    onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
-    engine.build_engine(onnx, plan)
-    image = np.arange(6, dtype=np.float32).reshape(2, 3)
-    with TrtRunner(plan, onnx, cuda_graph=True) as opened:
-        for step in range(4):
-            np.testing.assert_array_equal(opened(image + step)["logits"], 2 * (image + step))
-        opened.infer()
-        assert seen.enqueued == 2  # one plain run, one for the capture
-        assert seen.cuda.calls == ["begin", "end", "instantiate", "destroy graph"] + 5 * ["launch"]
-    assert seen.cuda.calls[-1] == "destroy"
-
-
-@pytest.mark.parametrize("failing", ["begin", "end", "instantiate", "launch"])
-def test_what_cuda_refuses_is_said(fake_trt: Any, tmp_path: Path, failing: str) -> None:
-    seen = fake_trt.install("10.3.0")
-    onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
-    engine.build_engine(onnx, plan)
-    seen.cuda.failing = {failing: 900}
-    told = r"cuda\w+ failed with CUDA error 900 \(operation not permitted.*run without a CUDA graph"
-    with pytest.raises(UnsupportedError, match=told), TrtRunner(plan, onnx, cuda_graph=True) as opened:
-        opened.infer()  # only this fails to launch; the others fail before
-    assert not seen.cuda.memory
-
-
-def test_work_that_fails_during_capture_ends_it(fake_trt: Any) -> None:
-    library = fake_trt.Cuda()
-
-    def fail() -> None:
-        raise UnsupportedError("the engine failed to run")
-
-    with pytest.raises(UnsupportedError, match="the engine failed to run"):
-        cuda.Cuda(library).capture(fail)
-    assert library.calls == ["begin", "end", "destroy graph"]
-
-
-def test_the_real_cuda_runtime_is_called_and_its_refusal_told() -> None:
-    found = [path for path in map(Path, sys.path) if (path / "nvidia").is_dir()]
-    libraries = [str(path) for root in found for path in (root / "nvidia").glob("*/lib/libcudart.so.*")]
-    if not libraries or gpu.cuda_device() is not None:
-        pytest.skip("needs the CUDA runtime of pip, and no GPU")
-    with pytest.raises(UnsupportedError, match=r"cudaStreamCreate failed with CUDA error \d+ \([a-zA-Z]"):
-        cuda.Cuda(cuda.declare(ctypes.CDLL(libraries[0])))
-    with pytest.raises(EnvironmentLackError, match="does not work with this driver"):
-        cuda.load(lambda: libraries)
-
-
-def test_without_a_cuda_runtime_the_runner_says_so(
-    fake_trt: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    fake_trt.install("10.3.0")
-    onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
-    engine.build_engine(onnx, plan)
-
-    monkeypatch.setattr(cuda, "load", partial(fake_trt.load, lambda: ["none/libcudart.so"]))
-    with pytest.raises(EnvironmentLackError, match=r"libcudart\) of 11\.4 or newer is not found: set LD_LIBRARY_PATH"):
-        TrtRunner(plan, onnx)
 
 
 def test_pinned_nodes_stay_float32_on_8(fake_trt: Any, tmp_path: Path) -> None:
@@ -392,171 +256,6 @@ def test_refusals_are_one_line_and_leave_nothing(fake_trt: Any, tmp_path: Path) 
     with pytest.raises(UnsupportedError, match="cannot build .* any implementation for node X"):
         engine.build_engine(tmp_path / "m.onnx", tmp_path / "m.engine")
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
-
-
-def test_an_engine_is_loaded_without_host_code_and_runs(fake_trt: Any, tmp_path: Path) -> None:
-    seen = fake_trt.install("10.3.0")
-    onnx, plan = tmp_path / "m.onnx", tmp_path / "m.engine"
-    onnx.write_bytes(b"graph")
-    engine.build_engine(onnx, plan)
-    image = np.arange(6, dtype=np.float32).reshape(2, 3)
-    with TrtRunner(plan, onnx) as opened:
-        assert seen.runtimes[-1].engine_host_code_allowed is False
-        assert (opened.batch, opened.shape, opened.outputs, opened.name) == (2, (2, 3), ["logits"], "tensorrt-10.3.0")
-        first = opened(image)["logits"]
-        opened(image + 1)
-        np.testing.assert_array_equal(first, 2 * image)  # a copy, not the buffer of the next run
-        for wrong in (image[:1], image.astype(np.float64)):
-            with pytest.raises(InputError, match=r"takes float32 \[2, 3\]"):
-                opened(wrong)
-        assert len(seen.cuda.memory) == 2
-    assert not seen.cuda.memory
-    runtimes = len(seen.runtimes)
-    plan.write_bytes(plan.read_bytes() + b"\0")
-    with pytest.raises(InputError, match="its hash differs"):
-        TrtRunner(plan, onnx)
-    assert len(seen.runtimes) == runtimes  # refused before TensorRT saw it
-    plan.write_bytes(b"no plan of this TensorRT")
-    identity = json.loads(sidecar(plan).read_text()) | {"engine_sha256": sha256(plan)}
-    sidecar(plan).write_text(json.dumps(identity))
-    with pytest.raises(InputError, match=r"10\.3\.0 cannot load .*build it on this machine"):
-        TrtRunner(plan, onnx)
-
-
-def test_dynamic_engines_are_refused(fake_trt: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake_trt.install("10.3.0")
-    onnx, plan = tmp_path / "m.onnx", tmp_path / "m.engine"
-    onnx.write_bytes(b"graph")
-    engine.build_engine(onnx, plan)
-    monkeypatch.setattr(fake_trt.Engine, "get_tensor_shape", lambda self, name: (-1, 3))
-    with pytest.raises(InputError, match="shapes must be static"):
-        TrtRunner(plan, onnx)
-
-
-def jetson(root: Path) -> Path:
-    (root / "etc").mkdir()
-    (root / "etc" / "nv_tegra_release").write_text("# R36 (release), REVISION: 4.3, GCID: 1\n")
-    return root
-
-
-def test_the_lack_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setattr(trt, "_SYSTEM_ROOT", tmp_path)
-    assert "pip install 'vitrim[tensorrt]'" in str(by_polygraphy.missing())
-    jetson(tmp_path)
-    assert "sudo apt install python3-libnvinfer" in str(by_polygraphy.missing())
-    with pytest.raises(EnvironmentLackError, match="TensorRT cannot be imported"):
-        engine.build_engine("a.onnx", "a.engine")
-    assert "nvidia-l4t-dla-compiler" in tensorrt_remedy("libnvdla_compiler.so: cannot open", tmp_path)
-    monkeypatch.setitem(sys.modules, "tensorrt", types.ModuleType("tensorrt"))
-    assert "is empty, its libraries are missing" in str(by_polygraphy.missing())
-
-
-def test_a_tensorrt_that_is_too_old_is_refused(fake_trt: Any) -> None:
-    fake_trt.install("8.2.1")
-    assert "8.2.1 is too old: vitrim needs 8.5" in str(by_polygraphy.missing())
-
-
-def test_without_a_gpu_tensorrt_s_own_reason_is_told(fake_trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_trt.install("8.6.0")
-
-    def no_gpu(logger: Any) -> None:  # as 8.6.0 does it, measured
-        logger.log(2, "CUDA initialization failure with error: 35. Please check your CUDA installation: http://x")
-        raise TypeError("pybind11::init(): factory function returned nullptr")
-
-    monkeypatch.setattr(sys.modules["tensorrt"], "Builder", no_gpu)
-    assert str(by_polygraphy.missing()).startswith(
-        "TensorRT 8.6.0 finds no GPU (CUDA initialization failure with error: 35): check nvidia-smi"
-    )
-
-
-class Driver:
-    """CUDA's driver library, answering for an Orin."""
-
-    def __init__(self, failing: int = 0) -> None:
-        self.failing = failing
-
-    def cuInit(self, flags: int) -> int:  # noqa: N802
-        return self.failing
-
-    def cuDeviceGet(self, device: Any, index: int) -> int:  # noqa: N802
-        device._obj.value = index
-        return 0
-
-    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802
-        name.value = b"Orin"
-        return 0
-
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: ctypes.c_int) -> int:  # noqa: N802
-        value._obj.value = {75: 8, 76: 7}[attribute]
-        return 0
-
-    def cuDriverGetVersion(self, value: Any) -> int:  # noqa: N802
-        value._obj.value = 12060
-        return 0
-
-
-def test_the_gpu_is_asked_of_the_driver(tmp_path: Path) -> None:
-    assert gpu.cuda_device(Driver) == {"gpu": "Orin", "compute_capability": "8.7", "cuda": "12.6"}
-    assert gpu.cuda_device(lambda: Driver(failing=100)) is None
-
-    def missing() -> None:
-        raise OSError("libcuda.so.1")
-
-    assert gpu.cuda_device(missing) is None
-    (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
-    version = tmp_path / "proc/driver/nvidia/version"
-    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu Jan\n")
-    assert gpu.driver(tmp_path) == "570.86.15"
-    version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release\n")
-    assert gpu.driver(tmp_path) == "540.4.0"
-
-
-def test_an_engine_from_elsewhere_is_never_loaded(tmp_path: Path) -> None:
-    plan, onnx = tmp_path / "model.engine", tmp_path / "model.onnx"
-    plan.write_bytes(b"native code")
-    onnx.write_bytes(b"graph")
-    here = {"tensorrt": "10.3.0", "gpu": "Orin", "machine": "aarch64"}
-    with pytest.raises(InputError, match=r"no readable model\.engine\.json"):
-        check_identity(plan, onnx, here)
-    identity = {"engine_sha256": sha256(plan), "onnx_sha256": sha256(onnx), **here}
-    sidecar(plan).write_text(json.dumps(identity | {"dla_core": "0"}))
-    with pytest.raises(InputError, match=r'no readable model\.engine\.json.*dla_core is "0", but must be a whole'):
-        check_identity(plan, onnx, here)
-    sidecar(plan).write_text(json.dumps(identity))
-    check_identity(plan, onnx, here)
-    with pytest.raises(InputError, match=r"built for tensorrt 10\.3\.0, but here it is 11\.4"):
-        check_identity(plan, onnx, here | {"tensorrt": "11.4"})
-    check_identity(plan, onnx, here | {"driver": "999"})  # engines outlive an update of the driver
-    with pytest.raises(InputError, match="built for gpu Orin, but here it is H200"):
-        check_identity(plan, onnx, here | {"gpu": "H200"})
-    portable = {"compute_capability": "8.6", "hardware_compatible": "ampere_plus", "version_compatible": True}
-    sidecar(plan).write_text(json.dumps(identity | portable))
-    check_identity(plan, onnx, here | {"gpu": "H200", "compute_capability": "9.0", "tensorrt": "11.4.1"})
-    with pytest.raises(InputError, match=r"compute_capability 8\.6, but here it is 7\.5"):
-        check_identity(plan, onnx, here | {"gpu": "T4", "compute_capability": "7.5"})
-    with pytest.raises(InputError, match=r"tensorrt 10\.3\.0, but here it is 10\.0\.1"):  # older
-        check_identity(plan, onnx, here | {"compute_capability": "8.6", "tensorrt": "10.0.1"})
-    same = portable | {"hardware_compatible": "same_compute_capability"}
-    sidecar(plan).write_text(json.dumps(identity | same))
-    check_identity(plan, onnx, here | {"gpu": "A10", "compute_capability": "8.6"})
-    with pytest.raises(InputError, match="compute_capability"):
-        check_identity(plan, onnx, here | {"gpu": "H200", "compute_capability": "9.0"})
-    sidecar(plan).write_text(json.dumps(identity))
-    onnx.write_bytes(b"another graph")
-    with pytest.raises(InputError, match="from another graph"):
-        check_identity(plan, onnx, here)
-    plan.write_bytes(b"changed code")
-    with pytest.raises(InputError, match="its hash differs"):
-        check_identity(plan, onnx, here)
-
-
-def test_files_of_0_1_0_load() -> None:
-    data = json.loads((OLD / "engine.json").read_text())
-    found = EngineIdentity.from_json(data, "engine.json")
-    assert json.loads(json.dumps(found.to_json())) == data
-    assert found.layers is not None
-    assert (found.precision, found.layers.passed, found.dla_fallback) == ("fp16", True, None)
 
 
 MISSING = by_polygraphy.missing()

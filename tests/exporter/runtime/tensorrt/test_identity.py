@@ -1,0 +1,61 @@
+"""What an engine is bound to: one that was not built here from this graph is never loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.files import sha256
+from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity, check_identity, sidecar
+
+OLD = Path(__file__).parents[3] / "data" / "0.1.0"
+
+
+def test_files_of_0_1_0_load() -> None:
+    data = json.loads((OLD / "engine.json").read_text())
+    found = EngineIdentity.from_json(data, "engine.json")
+    assert json.loads(json.dumps(found.to_json())) == data
+    assert found.layers is not None
+    assert (found.precision, found.layers.passed, found.dla_fallback) == ("fp16", True, None)
+
+
+def test_an_engine_from_elsewhere_is_never_loaded(tmp_path: Path) -> None:
+    plan, onnx = tmp_path / "model.engine", tmp_path / "model.onnx"
+    plan.write_bytes(b"native code")
+    onnx.write_bytes(b"graph")
+    here = {"tensorrt": "10.3.0", "gpu": "Orin", "machine": "aarch64"}
+    with pytest.raises(InputError, match=r"no readable model\.engine\.json"):
+        check_identity(plan, onnx, here)
+    identity = {"engine_sha256": sha256(plan), "onnx_sha256": sha256(onnx), **here}
+    sidecar(plan).write_text(json.dumps(identity | {"dla_core": "0"}))
+    with pytest.raises(InputError, match=r'no readable model\.engine\.json.*dla_core is "0", but must be a whole'):
+        check_identity(plan, onnx, here)
+    sidecar(plan).write_text(json.dumps(identity))
+    check_identity(plan, onnx, here)
+    with pytest.raises(InputError, match=r"built for tensorrt 10\.3\.0, but here it is 11\.4"):
+        check_identity(plan, onnx, here | {"tensorrt": "11.4"})
+    check_identity(plan, onnx, here | {"driver": "999"})  # engines outlive an update of the driver
+    with pytest.raises(InputError, match="built for gpu Orin, but here it is H200"):
+        check_identity(plan, onnx, here | {"gpu": "H200"})
+    portable = {"compute_capability": "8.6", "hardware_compatible": "ampere_plus", "version_compatible": True}
+    sidecar(plan).write_text(json.dumps(identity | portable))
+    check_identity(plan, onnx, here | {"gpu": "H200", "compute_capability": "9.0", "tensorrt": "11.4.1"})
+    with pytest.raises(InputError, match=r"compute_capability 8\.6, but here it is 7\.5"):
+        check_identity(plan, onnx, here | {"gpu": "T4", "compute_capability": "7.5"})
+    with pytest.raises(InputError, match=r"tensorrt 10\.3\.0, but here it is 10\.0\.1"):  # older
+        check_identity(plan, onnx, here | {"compute_capability": "8.6", "tensorrt": "10.0.1"})
+    same = portable | {"hardware_compatible": "same_compute_capability"}
+    sidecar(plan).write_text(json.dumps(identity | same))
+    check_identity(plan, onnx, here | {"gpu": "A10", "compute_capability": "8.6"})
+    with pytest.raises(InputError, match="compute_capability"):
+        check_identity(plan, onnx, here | {"gpu": "H200", "compute_capability": "9.0"})
+    sidecar(plan).write_text(json.dumps(identity))
+    onnx.write_bytes(b"another graph")
+    with pytest.raises(InputError, match="from another graph"):
+        check_identity(plan, onnx, here)
+    plan.write_bytes(b"changed code")
+    with pytest.raises(InputError, match="its hash differs"):
+        check_identity(plan, onnx, here)

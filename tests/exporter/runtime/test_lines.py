@@ -1,0 +1,68 @@
+"""Results as lines: one printer for `vitrim` and run_on_device.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from vitrim.exporter.runtime.bench.report import Bench, Untimed
+from vitrim.exporter.runtime.lines import bench_lines, bench_notes, engine_lines, parity_lines
+from vitrim.exporter.runtime.parity import Parity
+from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
+from vitrim.exporter.runtime.tensorrt.summary import Attention
+
+OLD = Path(__file__).parents[2] / "data" / "0.1.0"
+
+
+def test_a_benchmark() -> None:
+    """The lines that run_on_device.py of 0.1.0 wrote of this very file."""
+    bench = Bench.read(OLD / "bench-engine.json", "benchmark")
+    assert bench_lines(bench)[:5] == [
+        "tensorrt-10.3.0, batch 2, AMD EPYC",
+        "  dense: 4.145 ms (95 % interval 4.143 to 4.146, p95 4.188)",
+        "  pruned: 2.142 ms (95 % interval 2.140 to 2.144, p95 2.165)",
+        "  floor: 1.642 ms (95 % interval 1.640 to 1.643, p95 1.666)",
+        "  pruned, plain: 2.108 ms (95 % interval 2.101 to 2.158, p95 2.231)",
+    ]
+    assert bench_notes(bench)[-4:] == [
+        "Speed: 1.94 times as fast as dense (95 % interval 1.93 to 1.94)",
+        "Overhead over free slicing to the same tokens: 1.305",
+        "Energy: not measured: nvidia-ml-py is not installed: pip install nvidia-ml-py",
+        "Warning: the machine was busy (other programs used 1.0 of 2 cores): take absolute times with care",
+    ]
+    where = {"clocks": "floating", "clock_advice": ["sudo a", "sudo b"], "cpu_only": "no GPU here"}
+    changed = replace(bench, environment=where, modes={"cuda_graph": Untimed("not recorded")}, energy=None)
+    assert bench_notes(changed) == [
+        "  pruned, cuda_graph: not recorded",
+        "Note: no GPU here",
+        "Speed: 1.94 times as fast as dense (95 % interval 1.93 to 1.94)",
+        "Overhead over free slicing to the same tokens: 1.305",
+        "Clocks: floating; to lock them: sudo a; sudo b",
+    ]
+
+
+def test_a_ladder_with_an_engine() -> None:
+    parity = Parity.read(OLD / "parity-engine.json", "parity report")
+    assert parity_lines(parity) == [
+        "onnx: ok, 4 images, top-1 100.0%, error 1e-06",
+        "tensorrt-10.3.0 = golden: ok, 4 images, top-1 100.0%, error cosine 1.00000",
+        "Engine: fp16, strongly typed because the graph holds fp16; "
+        "all 1 matrix layers run in fp16 or as they were pinned",
+    ]
+    failed = replace(parity, rungs=(replace(parity.rungs[0], passed=False),), engine=None, graph_not_checked="no bf16")
+    assert parity_lines(failed) == [
+        "onnx: FAILED, 4 images, top-1 100.0%, error 1e-06",
+        "Note: the graph was not checked: no bf16",
+    ]
+
+
+def test_an_engine_says_how_it_was_built() -> None:
+    engine = EngineIdentity.read(OLD / "engine.json", "identity")
+    assert engine.layers is not None
+    layers = replace(engine.layers, attention=Attention(fused=11, not_fused=1, names=("s",), reason="too wide"))
+    portable = replace(engine, version_compatible=True, hardware_compatible="ampere_plus", layers=layers)
+    assert engine_lines(replace(portable, dla_core=0, dla_fallback=("a", "b")))[1:] == [
+        "Attention: 11 fused, 1 not: too wide",
+        "DLA core 0: 2 layers run on the GPU (a, b)",
+        "Built version-compatible, hardware-compatible (ampere_plus)",
+    ]
