@@ -26,7 +26,7 @@ from vitrim import api
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.core.targets import TARGETS
 from vitrim.exporter.graph.lint.check import lint, operator_table
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.graph.verify import run_once
 from vitrim.exporter.pruning.vit import deployable

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from ...exporter.core.errors import UnsupportedError
 from ...exporter.core.targets import Target
+from ...exporter.graph.files import read_bare
 from ...exporter.graph.io import Ends, rewrite_ends
 from ...exporter.graph.lint.check import operator_table, require_fit
 from ...exporter.graph.passes.base import PassReport
-from ...exporter.graph.passes.table import rewrite
-from ...exporter.graph.trace import save, trace
+from ...exporter.graph.passes.rewrite import rewrite
+from ...exporter.graph.store import WeightStore
+from ...exporter.graph.trace import trace_into
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.vit import Output, deployable
 from ...exporter.runtime.bench.interleave import interleave
@@ -65,7 +68,7 @@ def trace_all(
     folder: Path,
     listener: Listener,
 ) -> None:
-    """Write `<kind>.onnx` as traced, before any pass.
+    """Write `<kind>.onnx` as traced, before any pass, their weights in one file beside them.
 
     Args:
         dense: the model as it came.
@@ -77,14 +80,16 @@ def trace_all(
         listener: hears progress.
     """
     kinds = kinds_of(budget)
-    for index, kind in enumerate(kinds):
-        outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
-        plan = budget_of(kind, budget)
-        own = dict(metadata) | {"kind": kind, "budget": None if plan is None else plan.model_dump(mode="json")}
-        source = deployable(dense if kind == "dense" else model, plan, outputs)
-        save(trace(source, batch, own), folder / f"{kind}.onnx")
-        gc.collect()  # the exporter leaves cycles that hold the weights
-        listener.progress(index + 1, len(kinds))
+    with WeightStore(folder) as store:
+        for index, kind in enumerate(kinds):
+            outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
+            plan = budget_of(kind, budget)
+            own = dict(metadata) | {"kind": kind, "budget": None if plan is None else plan.model_dump(mode="json")}
+            source = deployable(dense if kind == "dense" else model, plan, outputs)
+            trace_into(store, f"{kind}.onnx", source, batch, own)
+            listener.progress(index + 1, len(kinds))
+    gc.collect()  # the exporter leaves cycles
+    give_back_memory()
 
 
 def rewrite_all(
@@ -92,32 +97,44 @@ def rewrite_all(
 ) -> None:
     """Write `<kind>.<form>.onnx` for every wanted attention form, and `passes.json` with the reports.
 
+    Weights stay in the file of the traced graphs, which the folder then has, too; those that passes make go to another.
+
     Raises:
         UnsupportedError: the rewritten graph does not lint clean for the target.
     """
     forms = forms_for(target, attention)
     reports: dict[str, Any] = {}
     kinds = [kind for kind in KINDS if (traced / f"{kind}.onnx").exists()]
-    for index, kind in enumerate(kinds):
-        model = onnx.load(traced / f"{kind}.onnx")
-        before, rewritten = operator_table(model), model
-        passes: list[PassReport] = []
-        for form in forms:  # the fused form goes on where the decomposed one ended
-            rewritten, more = rewrite(rewritten, target, {"image": image}, fused_attention=form == "fused")
-            passes = [*passes, *(report for report in more if report.count or not passes)]
-            if not any(prop.key == "vitrim.target" for prop in rewritten.metadata_props):
-                rewritten.metadata_props.add(key="vitrim.target", value=target.name)
-            finished, ended = rewrite_ends(rewritten, ends, image)
-            require_fit(finished, target, f"the {kind} graph")
-            save(finished, folder / f"{kind}.{form}.onnx")
-            gc.collect()  # so do graphs of nodes and tensors
-            reports[f"{kind}.{form}"] = {
-                "passes": [report.to_dict() for report in (*passes, *ended)],
-                "operators_before": before,
-                "operators_after": operator_table(finished),
-            }
-        listener.progress(index + 1, len(kinds))
+    with WeightStore(folder) as store:
+        for index, kind in enumerate(kinds):
+            rewritten, weights = read_bare(traced / f"{kind}.onnx")
+            before = operator_table(rewritten)
+            passes: list[PassReport] = []
+            for form in forms:  # the fused form goes on where the decomposed one ended
+                fused = form == "fused"
+                rewritten, more = rewrite(rewritten, target, {"image": image}, fused_attention=fused, weights=weights)
+                passes = [*passes, *(report for report in more if report.count or not passes)]
+                if not any(prop.key == "vitrim.target" for prop in rewritten.metadata_props):
+                    rewritten.metadata_props.add(key="vitrim.target", value=target.name)
+                finished, ended = rewrite_ends(rewritten, ends, image, weights)
+                require_fit(finished, target, f"the {kind} graph")
+                store.save(finished, f"{kind}.{form}.onnx", weights)
+                reports[f"{kind}.{form}"] = {
+                    "passes": [report.to_dict() for report in (*passes, *ended)],
+                    "operators_before": before,
+                    "operators_after": operator_table(finished),
+                }
+            listener.progress(index + 1, len(kinds))
+    gc.collect()  # graphs of nodes and tensors are cycles
+    give_back_memory()
     (folder / "passes.json").write_text(json.dumps(reports, indent=1))
+
+
+def give_back_memory() -> None:
+    """Hand what is free to the system: glibc keeps a session's weights for later, hundreds of MB."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def forms_for(target: Target, attention: str) -> tuple[str, ...]:
@@ -150,4 +167,6 @@ def choose_forms(rewritten: Path, target: Target, attention: str, threads: int |
         ratio = paired_ratio(samples["decomposed"], samples["fused"])
         form = "fused" if ratio["median"] > 1 else "decomposed"
         chosen[kind] = {"form": form, "fused_speedup": ratio["median"], "interval": ratio["interval"]}
+        del runners, runs  # the sessions of one kind at a time
+        give_back_memory()
     return chosen

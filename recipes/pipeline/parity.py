@@ -15,7 +15,7 @@ from ...calibration.images.sources import ImageSource, batches
 from ...exporter.core.answers import fidelity
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target
-from ...exporter.graph.passes.table import rewrite
+from ...exporter.graph.passes.rewrite import rewrite
 from ...exporter.graph.trace import trace
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.gates import gated

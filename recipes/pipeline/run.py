@@ -16,6 +16,7 @@ import numpy as np
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
 from ...exporter.core.files import sha256
 from ...exporter.core.targets import Target, get_target
+from ...exporter.graph.files import read_bare, save
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.load import fingerprint, save_slimmed
 from ...exporter.pruning.shape import describe
@@ -457,12 +458,10 @@ _NAMES = {"pruned": "model", "dense": "dense", "floor": "floor", "fp32": "model.
 
 
 def _fill(staging: Path, graphs: dict[str, Path], proven: Path, timed: Path, answered: Path, rewritten: Path) -> None:
-    """Copy finished files into the staging folder."""
+    """Copy finished files into the staging folder, graphs whole."""
     for kind, path in graphs.items():
-        shutil.copyfile(path, staging / f"{_NAMES[kind]}.onnx")
-        data = path.with_name(path.name + ".data")
-        if data.exists():
-            shutil.copyfile(data, staging / data.name)
+        model, weights = read_bare(path)
+        save(model, staging / f"{_NAMES[kind]}.onnx", weights)
     for source in (
         proven / "parity.json",
         proven / "golden.npz",

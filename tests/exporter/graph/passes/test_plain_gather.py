@@ -15,7 +15,7 @@ from onnx import helper
 
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import operator_table
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 
 node = helper.make_node
 
