@@ -76,8 +76,8 @@ def read_whole(path: str | os.PathLike[str]) -> onnx.ModelProto:
 def _take_in(tensor: TensorProto, weights: Weights) -> None:
     """An external tensor's data into it, in place."""
     tensor.raw_data = b"".join(_pieces(tensor, weights))
-    tensor.data_location = TensorProto.DEFAULT
-    del tensor.external_data[:]
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")
 
 
 def save(

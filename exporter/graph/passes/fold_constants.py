@@ -10,8 +10,8 @@
 3. weights of equal type, shape and bytes;
 4. an output that became a constant gets an Identity: an ONNX output needs a producer.
 
-Of the weights beside the graph only those are read that 1 computes with: equal ones are in one place, as their store
-wrote them.
+Of the weights beside the graph only those are read that 1 computes with, or that are of the type and shape of one in
+the graph: equal ones beside it are in one place, as their store wrote them.
 """
 
 from __future__ import annotations
