@@ -24,7 +24,7 @@ from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.core.preprocess import from_pixels
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.io import Ends, rewrite_ends
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import create_model, preprocessing
 from vitrim.exporter.pruning.vit import deployable

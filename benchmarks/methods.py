@@ -139,8 +139,9 @@ def answers(label: str, data: Path | None, row: Row | None, ratio: float, thread
 def latency(label: str, data: Path | None, row: Row, ratio: float, rounds: int, folder: Path) -> dict[str, Any]:
     """Speed-up over dense and overhead over free slicing at batch 1, fused attention everywhere; graphs in `folder`."""
     from vitrim.exporter.core.targets import get_target
-    from vitrim.exporter.graph.passes.table import rewrite
-    from vitrim.exporter.graph.trace import save, trace
+    from vitrim.exporter.graph.files import save
+    from vitrim.exporter.graph.passes.rewrite import rewrite
+    from vitrim.exporter.graph.trace import trace
     from vitrim.exporter.pruning.vit import PrunedViT
     from vitrim.exporter.runtime.bench.interleave import interleave
     from vitrim.exporter.runtime.bench.stats import paired_ratio

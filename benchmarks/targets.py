@@ -25,8 +25,9 @@ import torch
 from vitrim import api
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.core.targets import TARGETS
+from vitrim.exporter.graph.files import read_whole
 from vitrim.exporter.graph.lint.check import lint, operator_table
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.verify import run_once
 from vitrim.exporter.pruning.budget import read_budget
 from vitrim.recipes.pipeline.cache import StageCache
@@ -85,7 +86,7 @@ def make_graph(name: str, method: str, ratio: float, batch: int) -> tuple[onnx.M
         do_all(run, (Calibrate, Reference, Trace))
         budget = read_budget(run.folders["calibrate"] / "budget.json")
         image = widest_gap_batch(run.folders["reference"], batch)
-        graph = onnx.load(run.folders["trace"] / "pruned.onnx")
+        graph = read_whole(run.folders["trace"] / "pruned.onnx")
     return graph, {"image": image}, [budget.gmacs["pruned"], budget.gmacs["dense"]]
 
 

@@ -16,7 +16,7 @@ from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.targets import get_target
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import create_model, preprocessing
 from vitrim.exporter.pruning.methods import get_method

@@ -35,8 +35,9 @@ from ..core.errors import InputError, ParityError, UnsupportedError
 from ..core.preprocess import Preprocess, channel_constants, to_pixels
 from .passes.base import Builder, PassReport, constant, only_consumer, onnx_type, static_shape
 from .shapes import with_shapes
-from .surgery import export_graph
-from .verify import hold_against, run_once, with_outputs
+from .surgery import export_graph, import_graph
+from .verify import hold_against, only_until, run_once
+from .weights import Weights
 
 PIXELS, RANKED = "pixels in, normalization in the patch embedding", "softmax and top-k"
 PIXELS_NOTE = "uint8 [batch, height, width, channels], RGB, 0..255; the graph normalizes"
@@ -59,7 +60,7 @@ class Ends:
 
 
 def rewrite_ends(
-    model: onnx.ModelProto, ends: Ends, image: np.ndarray | None = None
+    model: onnx.ModelProto, ends: Ends, image: np.ndarray | None = None, weights: Weights | None = None
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
     """Give a finished float32 graph the ends that are asked for.
 
@@ -68,6 +69,7 @@ def rewrite_ends(
         ends: what is asked for; where that is nothing, the model itself is returned.
         image: [batch, channels, height, width] float32 on the 8-bit grid; given, the new graph is held against the one
             before on it.
+        weights: where the weights are that the model has beside it; new ones are in the new model.
 
     Returns:
         the new model with inferred shapes, and a report for each end that changed.
@@ -79,21 +81,21 @@ def rewrite_ends(
     """
     reports: list[PassReport] = []
     if ends.pixels:
-        began, graph = time.perf_counter(), gs.import_onnx(model)
+        began, graph = time.perf_counter(), import_graph(model, weights)
         held = take_pixels(graph, ends.preprocess)
         changed = with_shapes(export_graph(graph, model))
         changed.metadata_props.add(key="vitrim.input", value=PIXELS_NOTE)
-        error = None if image is None else _hold_pixels(model, changed, held, image, ends.preprocess)
+        error = None if image is None else _hold_pixels((model, changed), held, image, ends.preprocess, weights)
         reports.append(_report(PIXELS, model, changed, error, began))
         model = changed
     if ends.top_k is not None:
-        began, graph = time.perf_counter(), gs.import_onnx(model)
+        began, graph = time.perf_counter(), import_graph(model, weights)
         rank_classes(graph, ends.top_k)
         changed = with_shapes(export_graph(graph, model))
         error = None
         if image is not None:
             given = to_pixels(image, ends.preprocess) if ends.pixels else image
-            error = _hold_ranking(model, changed, given)
+            error = _hold_ranking(model, changed, given, weights)
         reports.append(_report(RANKED, model, changed, error, began))
         model = changed
     return model, reports
@@ -105,16 +107,20 @@ def _report(name: str, old: onnx.ModelProto, new: onnx.ModelProto, error: float 
 
 
 def _hold_pixels(
-    old: onnx.ModelProto, new: onnx.ModelProto, held: str, image: np.ndarray, preprocess: Preprocess
+    graphs: tuple[onnx.ModelProto, onnx.ModelProto],
+    held: str,
+    image: np.ndarray,
+    preprocess: Preprocess,
+    weights: Weights | None,
 ) -> float:
     """Embedded tokens of both; all that follows them is the same in both graphs."""
-    before = run_once(with_outputs(old, [held]), {"image": image})
-    after = run_once(with_outputs(new, [held]), {"image": to_pixels(image, preprocess)})
-    return hold_against(PIXELS, {held: before[held]}, after)
+    old, new = (only_until(model, [held]) for model in graphs)
+    before = run_once(old, {"image": image}, weights)
+    return hold_against(PIXELS, before, run_once(new, {"image": to_pixels(image, preprocess)}, weights))
 
 
-def _hold_ranking(old: onnx.ModelProto, new: onnx.ModelProto, image: np.ndarray) -> float:
-    before, after = run_once(old, {"image": image}), run_once(new, {"image": image})
+def _hold_ranking(old: onnx.ModelProto, new: onnx.ModelProto, image: np.ndarray, weights: Weights | None) -> float:
+    before, after = (run_once(model, {"image": image}, weights) for model in (old, new))
     hold_against(RANKED, before, after)
     error = ranking_error(before["logits"], after["probabilities"], after["classes"])
     if not error <= _RANKING_ATOL:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from ..core.errors import UnsupportedError
+from .weights import Weights
 
 
 class Session:
@@ -16,6 +17,7 @@ class Session:
     Args:
         model: of static shapes.
         optimized: let onnxruntime rewrite it; else it runs as it is written, which is what a pass is held against.
+        weights: where the weights are that the model has beside it; onnxruntime maps their files.
 
     Attributes:
         shape: of the first input.
@@ -24,7 +26,7 @@ class Session:
         UnsupportedError: onnxruntime refuses the graph.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, optimized: bool = True) -> None:
+    def __init__(self, model: onnx.ModelProto, *, optimized: bool = True, weights: Weights | None = None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -32,6 +34,9 @@ class Session:
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if weights is not None:
+            folder = str(weights.folder)
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         self._version = onnxruntime.__version__
         try:
             data = model.SerializeToString()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.shape_inference
-from onnx import TensorProto
 
 from ..core.errors import UnsupportedError
+from .weights import is_external
 
 LARGEST_READ = 1024  # elements of a constant that may tell a shape
 
@@ -29,7 +29,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     foreign = {name for node in model.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
     bare.graph.value_info.extend(value for value in model.graph.value_info if value.name in foreign)
     for tensor in model.graph.initializer:
-        if np.prod(tensor.dims) <= LARGEST_READ and tensor.data_location != TensorProto.EXTERNAL:
+        if np.prod(tensor.dims) <= LARGEST_READ and not is_external(tensor):
             bare.graph.initializer.append(tensor)
         else:
             bare.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)

@@ -1,12 +1,50 @@
-"""Between ONNX models and graphs of onnx-graphsurgeon."""
+"""Between ONNX models and graphs of onnx-graphsurgeon, where weights beside the graph stay until somebody looks.
+
+onnx-graphsurgeon keeps a tensor as it came until its `values` are read, and writes it back as it came; but it would
+read external data from the working directory, and hold on to what was read. So such tensors get values of another kind
+here, and `peek` looks at them without keeping them.
+"""
 
 from __future__ import annotations
 
-import onnx
-import onnx_graphsurgeon as gs
+from collections.abc import Iterator
 
-from .passes import lower_opset
-from .passes.fused_attention import FUSED_OPSET
+import numpy as np
+import onnx
+import onnx.helper
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from ..core.errors import InputError
+from .weights import Place, Weights, is_external, place_of
+
+
+class AsideValues(LazyValues):
+    """Values beside the graph.
+
+    Args:
+        tensor: that names their place.
+        weights: where that is; None: nobody said.
+    """
+
+    def __init__(self, tensor: onnx.TensorProto, weights: Weights | None) -> None:
+        super().__init__(tensor)
+        self.weights = weights
+
+    def load(self) -> np.ndarray:
+        """A read-only view of the file.
+
+        Raises:
+            InputError: it is not there.
+        """
+        if self.weights is None:
+            raise InputError(f"the weight {self.tensor.name} is in a file beside the graph; say where that is")
+        return self.weights.array(self.tensor)
+
+    @property
+    def place(self) -> Place:
+        """Where the values are: equal for equal ones, as far as one store wrote them."""
+        return place_of(self.tensor)
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -16,14 +54,57 @@ def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     return copied
 
 
+def import_graph(model: onnx.ModelProto, weights: Weights | None = None) -> gs.Graph:
+    """A model as a graph with links both ways.
+
+    Args:
+        model: it is not changed.
+        weights: where the weights are that the model has beside it.
+    """
+    graph = gs.import_onnx(model)
+    graph.import_domains = [onnx.helper.make_opsetid(entry.domain, entry.version) for entry in model.opset_import]
+    for constant in _constants(graph):
+        values = constant._values
+        if isinstance(values, LazyValues) and is_external(values.tensor):
+            constant._values = AsideValues(values.tensor, weights)
+    return graph
+
+
+def _constants(graph: gs.Graph) -> Iterator[gs.Constant]:
+    """Initializers and the values of Constant nodes, those of branches and loops too."""
+    for part in (graph, *graph.subgraphs(recursive=True)):
+        held = (*part.tensors().values(), *(value for node in part.nodes for value in node.attrs.values()))
+        yield from (tensor for tensor in held if isinstance(tensor, gs.Constant))
+
+
 def export_graph(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
-    """Back to ONNX, with the metadata, opset and IR version of the model it came from."""
+    """Back to ONNX, with the opsets of the graph, and the metadata and IR version of the model it came from."""
     model = gs.export_onnx(graph, do_type_check=False)
     model.ir_version = like.ir_version
-    del model.opset_import[:]
-    model.opset_import.extend(like.opset_import)
     del model.metadata_props[:]
     model.metadata_props.extend(like.metadata_props)
-    if any(node.op_type == "Attention" for node in model.graph.node):
-        lower_opset.raise_to(model, FUSED_OPSET)
     return model
+
+
+def raise_opset(graph: gs.Graph, version: int) -> None:
+    """Declare a higher opset; between 20 and 23 the operators that vitrim emits only gained types."""
+    graph.opset = max(graph.opset, version)
+    for entry in graph.import_domains:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = graph.opset
+
+
+def aside(tensor: gs.Tensor) -> AsideValues | None:
+    """A constant's values if they are beside the graph, else None."""
+    values = tensor._values if isinstance(tensor, gs.Constant) else None
+    return values if isinstance(values, AsideValues) else None
+
+
+def peek(tensor: gs.Constant) -> np.ndarray:
+    """A constant's values; what is beside the graph stays there.
+
+    Raises:
+        InputError: they are not where the graph says.
+    """
+    values = aside(tensor)
+    return values.load() if values is not None else np.asarray(tensor.values)

@@ -1,4 +1,4 @@
-"""torch -> ONNX with PyTorch's current (dynamo) exporter: static shapes, one file, metadata inside."""
+"""torch -> ONNX with PyTorch's current (dynamo) exporter: static shapes, no weight copied, metadata inside."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import copy
 import io
 import json
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import onnx
+import onnx_ir
 import torch
 
 from ..core.errors import UnsupportedError
-from ..core.files import atomic_path
+from .store import WeightStore
+from .weights import goes_aside
 
 OPSET = 20  # the exporter's own default: Gelu and LayerNormalization are still single operators
-_SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for the graph itself
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -61,7 +61,8 @@ class Traceable(Protocol):
 def trace(pruned: Traceable, batch: int, metadata: Mapping[str, Any] | None = None) -> onnx.ModelProto:
     """Export a pruned model with a fixed batch.
 
-    A copy is exported, so the caller's model is as it was; nothing in it depends on earlier calls.
+    A copy that shares its tensors is exported, so the caller's model is as it was; nothing in it depends on earlier
+    calls.
 
     Args:
         pruned: the model; its `outputs` become the graph's outputs, named by `output_names()`.
@@ -69,12 +70,44 @@ def trace(pruned: Traceable, batch: int, metadata: Mapping[str, Any] | None = No
         metadata: JSON-able values stored under `vitrim.<key>` in the model's metadata.
 
     Returns:
-        the model: input `image` [batch, channels, height, width] float32, opset 20.
+        the model with all its weights: input `image` [batch, channels, height, width] float32, opset 20.
 
     Raises:
         UnsupportedError: PyTorch cannot export the model; its reason in one line.
     """
-    fresh = copy.deepcopy(pruned).eval()
+    return _finished(_exported(pruned, batch), metadata)
+
+
+def trace_into(
+    store: WeightStore, name: str, pruned: Traceable, batch: int, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Export a pruned model into a folder; its weights go from PyTorch's tensors to the store's file.
+
+    Args:
+        store: that writes the folder.
+        name: of the graph's file.
+        pruned, batch, metadata: see `trace`.
+
+    Raises:
+        UnsupportedError: PyTorch cannot export the model; its reason in one line.
+        EnvironmentLackError: the disk refuses.
+    """
+    model = _exported(pruned, batch)
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or not goes_aside(int(tensor.dtype), tensor.nbytes, store.least):
+            continue
+        place = store.put(tensor.tobytes())
+        shape = onnx_ir.Shape(tensor.shape.numpy())
+        value.const_value = onnx_ir.ExternalTensor(
+            place.file, place.offset, place.length, tensor.dtype, shape=shape, name=value.name or ""
+        )
+    store.save(_finished(model, metadata), name)
+
+
+def _exported(pruned: Traceable, batch: int) -> onnx_ir.Model:
+    """What PyTorch's exporter makes; weights are views of the module's tensors."""
+    fresh = sharing_copy(pruned).eval()
     example = torch.zeros(batch, *pruned.image_size)
     try:
         with quiet(), torch.no_grad():
@@ -91,7 +124,17 @@ def trace(pruned: Traceable, batch: int, metadata: Mapping[str, Any] | None = No
         reason = " ".join(str(error).split())[:300]
         raise UnsupportedError(f"PyTorch {torch.__version__} cannot export {pruned.name}: {reason}") from error
     assert program is not None
-    model = program.model_proto
+    return program.model
+
+
+def sharing_copy(module: T) -> T:
+    """A copy of a module with its own mode, hooks and attributes, and the same parameters and buffers."""
+    held = (*module.parameters(), *module.buffers())  # type: ignore[attr-defined]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in held})
+
+
+def _finished(exported: onnx_ir.Model, metadata: Mapping[str, Any] | None) -> onnx.ModelProto:
+    model = onnx_ir.to_proto(exported)
     strip_exporter_notes(model)
     for key, value in (metadata or {}).items():
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
@@ -108,38 +151,3 @@ def strip_exporter_notes(model: onnx.ModelProto) -> None:
     for node in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del node.metadata_props[:]
     del model.graph.metadata_props[:]
-
-
-def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Write one file, atomically; past protobuf's 2 GB the weights go to `<name>.data` beside it.
-
-    Raises:
-        EnvironmentLackError: the disk refuses.
-    """
-    with atomic_path(path) as temporary:
-        if model.ByteSize() < _SINGLE_FILE_LIMIT:
-            temporary.write_bytes(model.SerializeToString())
-        else:
-            onnx.save_model(
-                model,
-                temporary,
-                save_as_external_data=True,
-                all_tensors_to_one_file=True,
-                location=os.path.basename(path) + ".data",
-            )
-
-
-def add_metadata(source: Path, target: Path, texts: Mapping[str, str]) -> None:
-    """Copy a graph file and the weights beside it, with more metadata; the weights are not parsed.
-
-    A protobuf message that follows another adds its repeated fields to it.
-    """
-    more = onnx.ModelProto()
-    for key, text in texts.items():
-        more.metadata_props.add(key=key, value=text)
-    shutil.copyfile(source, target)
-    with open(target, "ab") as stream:
-        stream.write(more.SerializeToString())
-    data = source.with_name(source.name + ".data")
-    if data.exists():
-        shutil.copyfile(data, target.with_name(data.name))

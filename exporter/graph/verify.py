@@ -15,14 +15,16 @@ onnxruntime's own rewrites are off: they fuse both graphs into the same one, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
 import onnx.helper
 
-from ..core.errors import ParityError
+from ..core.errors import ParityError, UnsupportedError
 from .session import Session
+from .surgery import copy_of
+from .weights import Weights
 
 RELATIVE = 1e-5  # a pass changes the order of a few float32 operations, nothing more
 _SCORES = 1e-4  # of the largest score: far above rounding, far below what a wrong score differs by
@@ -30,13 +32,67 @@ _SCORES = 1e-4  # of the largest score: far above rounding, far below what a wro
 Arrays = Mapping[str, np.ndarray]
 
 
-def run_once(model: onnx.ModelProto, feeds: Arrays) -> dict[str, np.ndarray]:
-    """Outputs by name from onnxruntime on the CPU, of the graph as it is written.
+class Line:
+    """A line of graphs, each held against the one before it on the same inputs.
+
+    Args:
+        first: the graph that the line begins with.
+        feeds: real inputs; None: nothing is run, and every graph is taken as it is.
+        weights: where the weights are that the graphs have beside them.
 
     Raises:
         UnsupportedError: onnxruntime refuses the graph or the inputs.
     """
-    return Session(model, optimized=False)(feeds)
+
+    def __init__(self, first: onnx.ModelProto, feeds: Arrays | None, weights: Weights | None = None) -> None:
+        self.last, self.feeds, self.weights = first, feeds, weights
+        self._outputs = run_once(first, feeds, weights) if feeds else None
+
+    def hold(self, name: str, model: onnx.ModelProto) -> tuple[float | None, int]:
+        """Hold the next graph against the last one; it is the last one then.
+
+        Args:
+            name: of the pass between them.
+            model: with inferred shapes.
+
+        Returns:
+            the largest absolute error of an output, None without inputs, and how many TopK ordered near-ties
+            differently.
+
+        Raises:
+            ParityError: the outputs differ; the pass, the output and the error are named.
+            UnsupportedError: onnxruntime refuses the graph; the pass is named.
+        """
+        former, self.last = self.last, model
+        if not self.feeds or self._outputs is None:
+            return None, 0
+        try:
+            outputs = run_once(model, self.feeds, self.weights)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"after the pass '{name}': {error}") from error
+        try:
+            return hold_against(name, self._outputs, outputs), 0
+        except ParityError:
+            replayed = hold_with_decisions(name, former, model, self.feeds, self.weights)
+            if replayed is None:
+                raise
+            return replayed
+        finally:
+            self._outputs = outputs
+
+
+def run_once(model: onnx.ModelProto, feeds: Arrays, weights: Weights | None = None) -> dict[str, np.ndarray]:
+    """Outputs by name from onnxruntime on the CPU, of the graph as it is written.
+
+    Args:
+        model: of static shapes.
+        feeds: inputs by name.
+        weights: where the weights are that the model has beside it.
+
+    Raises:
+        UnsupportedError: onnxruntime refuses the graph or the inputs.
+    """
+    return Session(model, optimized=False, weights=weights)(feeds)
 
 
 def hold_against(name: str, before: Arrays, after: Arrays) -> float:
@@ -63,7 +119,7 @@ def hold_against(name: str, before: Arrays, after: Arrays) -> float:
 
 
 def hold_with_decisions(
-    name: str, before: onnx.ModelProto, after: onnx.ModelProto, feeds: Arrays
+    name: str, before: onnx.ModelProto, after: onnx.ModelProto, feeds: Arrays, weights: Weights | None = None
 ) -> tuple[float, int] | None:
     """Case 2: the same with every TopK of `after` deciding as the one in `before`.
 
@@ -78,8 +134,8 @@ def hold_with_decisions(
     if not old or set(old) != set(new):
         return None
     watched = [*old, *old.values()]
-    seen = run_once(with_outputs(before, watched), feeds)
-    own = run_once(with_outputs(after, list(new)), feeds)
+    seen = run_once(with_outputs(before, watched), feeds, weights)
+    own = run_once(with_outputs(after, list(new)), feeds, weights)
     sizes = {index: own[index].shape for index in new}
     replayed = {index: seen[index][tuple(map(slice, size))] for index, size in sizes.items()}
     flips = sum(not np.array_equal(own[index], replayed[index]) for index in replayed)
@@ -87,7 +143,7 @@ def hold_with_decisions(
         return None
     outputs = {output.name for output in before.graph.output}
     pinned = with_outputs(_pinned(after, replayed), list(new.values()))
-    result = run_once(pinned, {**feeds, **replayed})
+    result = run_once(pinned, {**feeds, **replayed}, weights)
     for index, values in new.items():
         expected = seen[old[index]][tuple(map(slice, sizes[index]))].astype(np.float64)
         if not _largest(expected, result[values]) <= _SCORES * max(float(np.abs(expected).max(initial=0)), 1e-30):
@@ -110,8 +166,7 @@ def _rankings(model: onnx.ModelProto) -> dict[str, str]:
 
 def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     """A copy that gives out more of its values."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
+    copied = copy_of(model)
     graph = copied.graph
     shown = {output.name for output in graph.output}
     known = {value.name: value for value in graph.value_info}
@@ -119,10 +174,30 @@ def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     return copied
 
 
+def only_until(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """The part of a model that makes some values, which it gives out instead of its outputs.
+
+    Args:
+        model: with inferred shapes; it is not changed.
+        names: values that nodes make.
+    """
+    cut = copy_of(model)
+    graph, wanted, nodes = cut.graph, set(names), []
+    for node in reversed(model.graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            nodes.append(node)
+    known = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
+    for field, kept in (("node", nodes[::-1]), ("output", [known[n] for n in names]), ("initializer", weights)):
+        del getattr(graph, field)[:]
+        getattr(graph, field).extend(kept)
+    return cut
+
+
 def _pinned(model: onnx.ModelProto, decisions: Arrays) -> onnx.ModelProto:
     """A copy that reads TopK's indices from its inputs."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
+    copied = copy_of(model)
     graph = copied.graph
     for node in graph.node:
         if node.op_type == "TopK" and node.output[1] in decisions:

@@ -16,8 +16,8 @@ from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity
 from ...exporter.core.errors import ParityError
 from ...exporter.core.layout import WIDER, Kind
+from ...exporter.graph.files import read_bare, save
 from ...exporter.graph.precision.report import PrecisionReport
-from ...exporter.graph.trace import add_metadata
 from ...exporter.pruning.budget import Budget, write_budget
 from ...exporter.pruning.widths import read_widths, write_widths
 from ...exporter.runtime import bundle
@@ -133,9 +133,11 @@ def _copy_graphs(run: Run, graphs: dict[str, Path], budget: Budget | None, stagi
         kind = Kind(name)
         plan = budget_of_kind(Kind.PRUNED if kind in WIDER else kind, budget)
         own = {**facts, "budget": None if plan is None else plan.model_dump(mode="json")}
-        texts = {f"vitrim.{key}": json.dumps(value, sort_keys=True) for key, value in own.items()}
-        texts |= {"vitrim.kind": str(kind), "vitrim.target": run.target.name}
-        add_metadata(path, staging / kind.filename, texts)
+        texts = {key: json.dumps(value, sort_keys=True) for key, value in own.items()}
+        model, weights = read_bare(path)
+        for key, text in {**texts, "kind": str(kind), "target": run.target.name}.items():
+            model.metadata_props.add(key=f"vitrim.{key}", value=text)
+        save(model, staging / kind.filename, weights)
 
 
 def _build(run: Run, staging: Path, precision: dict[str, Any]) -> None:

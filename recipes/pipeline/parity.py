@@ -12,7 +12,7 @@ import torch
 from ...exporter.core import layout
 from ...exporter.core.errors import ParityError
 from ...exporter.core.targets import Target, get_target
-from ...exporter.graph.passes.table import rewrite
+from ...exporter.graph.passes.rewrite import rewrite
 from ...exporter.graph.trace import trace
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.torch_runner import TorchRunner

@@ -18,6 +18,7 @@ from ...exporter.core.answers import expected_agreement
 from ...exporter.core.errors import InputError, UnsupportedError
 from ...exporter.core.preprocess import Preprocess, to_pixels
 from ...exporter.core.targets import Target, get_target
+from ...exporter.graph.files import read_whole
 from ...exporter.graph.lint.check import require_fit
 from ...exporter.graph.precision.emulate import emulated
 from ...exporter.graph.precision.equalize import channel_maxima, equalize, normalized_products
@@ -29,7 +30,7 @@ from ...exporter.graph.precision.ranges import largest_activations, overflowing,
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.graph.precision.sensitivity import Costs, Found, Layout, scan
 from ...exporter.graph.shapes import with_shapes
-from ...exporter.graph.trace import save
+from ...exporter.graph.store import WeightStore
 from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.stats import paired_ratio
 from ...exporter.runtime.commands.bench import random_images
@@ -147,7 +148,7 @@ def write_precision(
     Raises:
         UnsupportedError: the graph is not fit for the target in this precision.
     """
-    models = {kind: with_shapes(onnx.load(path)) for kind, path in graphs.items()}
+    models = {kind: with_shapes(read_whole(path)) for kind, path in graphs.items()}
     images = _feeds(source, SCAN_IMAGES, models["pruned"], preprocess)
     if section.name == "int8":
         written, report = _int8(section, models, target, images, threads, listener)
@@ -168,12 +169,13 @@ def write_precision(
         written = {}
     elif trial["speedup_over_fp32"] is None:
         report["reason"] = f"not timed against float32: {trial['not_timed']}; `vitrim bench` does it on the device"
-    for kind, model in written.items():
-        model.metadata_props.add(key="vitrim.precision", value="fp16" if kind == "fp16" else section.name)
-        require_fit(model, target, f"the {kind} graph in {section.name}")
-        save(model, folder / f"{kind}.onnx")
-    if written and target.runtime == "tensorrt":
-        save(emulated(written["pruned"]), folder / PROOF)
+    with WeightStore(folder) as store:
+        for kind, model in written.items():
+            model.metadata_props.add(key="vitrim.precision", value="fp16" if kind == "fp16" else section.name)
+            require_fit(model, target, f"the {kind} graph in {section.name}")
+            store.save(model, f"{kind}.onnx")
+        if written and target.runtime == "tensorrt":
+            store.save(emulated(written["pruned"]), PROOF)
     PrecisionReport.from_json(report, layout.PRECISION).write(folder / layout.PRECISION)
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
-
 from ...exporter.core import layout
 from ...exporter.core.targets import get_target
+from ...exporter.graph.files import read_bare
 from ...exporter.graph.io import rewrite_ends
 from ...exporter.graph.lint.check import operator_table, require_fit
 from ...exporter.graph.passes.base import PassReport
-from ...exporter.graph.passes.table import rewrite
-from ...exporter.graph.trace import save
+from ...exporter.graph.passes.rewrite import rewrite
+from ...exporter.graph.store import WeightStore
 from .golden import ends_of
 from .graphs import forms_for
 from .kinds import KINDS
@@ -27,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class Rewrite(Stage):
-    """`<kind>.<form>.onnx` for every attention form that is wanted, and `passes.json`, the reports."""
+    """`<kind>.<form>.onnx` for every attention form that is wanted, and `passes.json`, the reports.
+
+    Weights stay in the file of the traced graphs, which the folder then has too; those that passes make go to another.
+    """
 
     name = "passes"
     needs = ("reference", "trace")
@@ -47,21 +48,26 @@ class Rewrite(Stage):
         ends = ends_of(section, view.preprocess)
         reports: dict[str, Any] = {}
         kinds = [kind for kind in KINDS if (traced / f"{kind}.onnx").exists()]
-        for index, kind in enumerate(kinds):
-            rewritten = onnx.load(traced / f"{kind}.onnx")
-            before = operator_table(rewritten)
-            passes: list[PassReport] = []
-            for form in forms_for(target, section.attention):  # the fused form goes on where the decomposed one ended
-                rewritten, more = rewrite(rewritten, target, {"image": image}, fused_attention=form == "fused")
-                passes = [*passes, *(report for report in more if report.count or not passes)]
-                finished, ended = rewrite_ends(rewritten, ends, image)
-                require_fit(finished, target, f"the {kind} graph")
-                save(finished, folder / f"{kind}.{form}.onnx")
-                gc.collect()  # graphs of nodes and tensors are cycles that hold the weights
-                reports[f"{kind}.{form}"] = {
-                    "passes": [report.to_dict() for report in (*passes, *ended)],
-                    "operators_before": before,
-                    "operators_after": operator_table(finished),
-                }
-            view.listener.progress(index + 1, len(kinds))
+        with WeightStore(folder) as store:
+            for index, kind in enumerate(kinds):
+                rewritten, weights = read_bare(traced / f"{kind}.onnx")
+                before = operator_table(rewritten)
+                passes: list[PassReport] = []
+                for form in forms_for(
+                    target, section.attention
+                ):  # the fused one goes on where the decomposed one ended
+                    fused = form == "fused"
+                    rewritten, more = rewrite(
+                        rewritten, target, {"image": image}, fused_attention=fused, weights=weights
+                    )
+                    passes = [*passes, *(report for report in more if report.count or not passes)]
+                    finished, ended = rewrite_ends(rewritten, ends, image, weights)
+                    require_fit(finished, target, f"the {kind} graph")
+                    store.save(finished, f"{kind}.{form}.onnx", weights)
+                    reports[f"{kind}.{form}"] = {
+                        "passes": [report.to_dict() for report in (*passes, *ended)],
+                        "operators_before": before,
+                        "operators_after": operator_table(finished),
+                    }
+                view.listener.progress(index + 1, len(kinds))
         (folder / layout.PASSES).write_text(json.dumps(reports, indent=1))

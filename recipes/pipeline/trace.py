@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...exporter.graph.trace import save, trace
+from ...exporter.graph.store import WeightStore
+from ...exporter.graph.trace import trace_into
 from ...exporter.pruning.vit import Output, deployable
 from .kinds import budget_of_kind, kinds_of, plan_of
 from .stage import Stage
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Trace(Stage):
-    """`<kind>.onnx` as traced."""
+    """`<kind>.onnx` as traced, their weights in one file beside them."""
 
     name = "trace"
     needs = ("slim", "calibrate")
@@ -29,10 +29,10 @@ class Trace(Stage):
         """Trace the dense model, the pruned one, and with a token plan its floor."""
         budget = plan_of(view)
         kinds = kinds_of(budget)
-        for index, kind in enumerate(kinds):
-            outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
-            model = view.dense if kind == "dense" else view.model
-            source = deployable(model, budget_of_kind(kind, budget), outputs)
-            save(trace(source, view.recipe.export.batch), folder / f"{kind}.onnx")
-            gc.collect()  # the exporter leaves cycles that hold the weights
-            view.listener.progress(index + 1, len(kinds))
+        with WeightStore(folder) as store:
+            for index, kind in enumerate(kinds):
+                outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
+                model = view.dense if kind == "dense" else view.model
+                source = deployable(model, budget_of_kind(kind, budget), outputs)
+                trace_into(store, f"{kind}.onnx", source, view.recipe.export.batch)
+                view.listener.progress(index + 1, len(kinds))

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, numpy_helper
+from onnx import TensorProto, numpy_helper
+
+from ..weights import all_graphs, is_external
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -92,7 +94,7 @@ def type_name(number: int) -> str:
 
 def has_data(tensor: TensorProto) -> bool:
     """Whether a tensor's data is here: neither left in its file nor left out."""
-    if tensor.data_location == TensorProto.EXTERNAL:
+    if is_external(tensor):
         return False
     fields = (tensor.raw_data, tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data)
     return any(len(each) for each in (*fields, tensor.uint64_data, tensor.string_data)) or 0 in tensor.dims
@@ -121,17 +123,6 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 def name_of(node: onnx.NodeProto) -> str:
     """A node's name, or its first output's."""
     return node.name or (node.output[0] if node.output else "?")
-
-
-def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph, and those of its branches and loops."""
-    yield graph
-    for node in graph.node:
-        for each in node.attribute:
-            if each.type == AttributeProto.GRAPH:
-                yield from all_graphs(each.g)
-            for inner in each.graphs if each.type == AttributeProto.GRAPHS else ():
-                yield from all_graphs(inner)
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -10,7 +10,8 @@ import onnx
 import onnx.defs
 
 from ...core.targets import Target
-from .facts import DEFAULT_DOMAINS, Finding, Known, all_graphs, attribute, name_of, type_name
+from ..weights import all_graphs
+from .facts import DEFAULT_DOMAINS, Finding, Known, attribute, name_of, type_name
 
 _HALVES = {"FLOAT16": "fp16", "BFLOAT16": "bf16"}
 _NORMS = {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}

@@ -19,14 +19,39 @@ A cache of keys, a soft cap and the matrix before the softmax stay, and are refu
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, numpy_dtype, onnx_type, static_shape
+from .base import Builder, Context, PatternPass, numpy_dtype, onnx_type, static_shape
 from .fused_attention import AFTER_SOFTMAX
 
 _FLOAT32 = 1  # ONNX's number
+
+
+@dataclass(frozen=True)
+class Match:
+    """An Attention.
+
+    Attributes:
+        node: it.
+        query, key, value: shapes by head, [batch, heads, tokens, width of a head].
+        dtype: of queries, keys and values.
+        mask: added, or boolean; None: none.
+    """
+
+    node: gs.Node
+    query: list[int]
+    key: list[int]
+    value: list[int]
+    dtype: np.dtype
+    mask: gs.Tensor | None
+
+    @property
+    def matrix(self) -> list[int]:
+        """Shape of what the softmax makes, [batch, heads, queries, keys]."""
+        return [*self.query[:3], self.key[2]]
 
 
 def _given(tensors: list[gs.Tensor], position: int) -> gs.Tensor | None:
@@ -38,7 +63,7 @@ def _read(node: gs.Node, position: int, context: Context) -> bool:
     return out is not None and (bool(out.outputs) or out.name in context.outputs)
 
 
-def match(node: gs.Node, context: Context) -> Found:
+def match(node: gs.Node, context: Context) -> Match | str:
     """Cases 1 to 5."""
     shapes = [static_shape(tensor) for tensor in node.inputs[:3]]
     if any(shape is None for shape in shapes):
@@ -63,19 +88,18 @@ def match(node: gs.Node, context: Context) -> Found:
         )
     if node.attrs.get("is_causal", 0) and query[2] != key[2]:
         return "it is causal with fewer queries than keys"
-    mask = _given(node.inputs, 3)
-    whole = [*query[:3], key[2]]
-    if mask is not None:
-        shape = static_shape(mask)
-        if shape is None or any(have not in (1, want) for have, want in zip(shape[::-1], whole[::-1], strict=False)):
+    found = Match(node, query, key, value, dtype, _given(node.inputs, 3))
+    if found.mask is not None:
+        shape, whole = static_shape(found.mask), found.matrix[::-1]
+        if shape is None or any(have not in (1, want) for have, want in zip(shape[::-1], whole, strict=False)):
             return "its mask does not fit queries and keys"
-    return {"node": node, "query": query, "key": key, "value": value, "dtype": dtype, "mask": mask, "matrix": whole}
+    return found
 
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     """Write one Attention in primitives."""
-    build, node, dtype = Builder(graph, "attention"), found["node"], found["dtype"]
-    query, key, value, matrix = found["query"], found["key"], found["value"], found["matrix"]
+    build, node, dtype = Builder(graph, "attention"), found.node, found.dtype
+    query, key, value, matrix = found.query, found.key, found.value, found.matrix
     flat = len(node.inputs[0].shape) == 3
     out, shown = node.outputs[0], _given(node.outputs, 3)
     q, k, v = node.inputs[:3]
@@ -124,7 +148,7 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
 
 def _masked(build: Builder, scores: gs.Tensor, found: Match) -> gs.Tensor:
     """Case 4."""
-    node, dtype, matrix, mask = found["node"], found["dtype"], found["matrix"], found["mask"]
+    node, dtype, matrix, mask = found.node, found.dtype, found.matrix, found.mask
     lowest = np.finfo(dtype).min
     if node.attrs.get("is_causal", 0):
         seen = build.const(np.tri(matrix[2], matrix[3], dtype=np.bool_), np.bool_, "causal")
@@ -136,7 +160,7 @@ def _masked(build: Builder, scores: gs.Tensor, found: Match) -> gs.Tensor:
     return build.node("Add", [scores, mask], matrix, dtype)
 
 
-PLAIN_ATTENTION = Pass(
+PLAIN_ATTENTION = PatternPass(
     "Attention to primitives",
     frozenset({"Attention"}),
     match,

@@ -1,23 +1,28 @@
-"""What a pass is: a declaration of a pattern, a check that says why it does not fit, and a rewrite.
+"""What a pass is: graph in, graph out, numerically the same; and the kind that most passes are, a declared pattern.
 
-`match` looks at one node and answers None (not this pattern), a string (the pattern, but it must stay, and why) or a
-`Match`. `apply` rewires the graph for one match. `run` does that for every node and cleans up.
+A `PatternPass` has a `match`, which looks at one node and answers None (not this pattern), a string (the pattern, but
+it must stay, and why) or what it found, and an `apply`, which rewires the graph for one of those. Passes of other kinds
+say themselves how they change a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from math import prod
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import onnx
 import onnx.helper
 import onnx_graphsurgeon as gs
 
 from ...core.targets import Target
+from ..surgery import export_graph, import_graph, peek
+from ..weights import Weights
 
-Match = dict[str, Any]
-Found = Match | str | None
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,20 @@ class Context:
         fused_attention: whether onnxruntime's fused Attention was asked for.
         opset: of the graph at hand.
         outputs: names of the graph's outputs: a reader that no node's list of consumers shows.
+        weights: where the weights are that the graph has beside it.
+        reasons: by node, why a pass before this one had to leave it as it is.
     """
 
     target: Target
     fused_attention: bool = False
     opset: int = 20
     outputs: frozenset[str] = frozenset()
+    weights: Weights | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def after(self, report: PassReport) -> Context:
+        """What the next pass may know."""
+        return replace(self, reasons={**self.reasons, **dict(report.skipped)})
 
 
 @dataclass
@@ -73,9 +86,34 @@ class PassReport:
         }
 
 
+class Pass(ABC):
+    """One change of a graph.
+
+    Attributes:
+        name: its effect, in words of the report.
+    """
+
+    name: str
+
+    @abstractmethod
+    def run(self, model: onnx.ModelProto, context: Context) -> tuple[onnx.ModelProto, PassReport]:
+        """Change a model.
+
+        Args:
+            model: with inferred shapes; it is not changed.
+            context: what is known beside it.
+
+        Returns:
+            the new model, or the same one, and what was done; where that is nothing, the count is 0.
+
+        Raises:
+            UnsupportedError: the target cannot take the graph; the node is named.
+        """
+
+
 @dataclass(frozen=True)
-class Pass:
-    """A rewrite, declared.
+class PatternPass(Pass, Generic[M]):
+    """A rewrite of a pattern, declared.
 
     Attributes:
         name: its effect, in words of the report.
@@ -87,15 +125,21 @@ class Pass:
 
     name: str
     roots: frozenset[str]
-    match: Callable[[gs.Node, Context], Found]
-    apply: Callable[[gs.Graph, Match, Context], None]
+    match: Callable[[gs.Node, Context], M | str | None]
+    apply: Callable[[gs.Graph, M, Context], None]
     wanted: Callable[[Context], bool] = lambda context: True
 
-    def run(self, graph: gs.Graph, context: Context) -> PassReport:
+    def run(self, model: onnx.ModelProto, context: Context) -> tuple[onnx.ModelProto, PassReport]:
+        """See `Pass`."""
+        if not self.wanted(context) or not any(node.op_type in self.roots for node in model.graph.node):
+            return model, PassReport(self.name)
+        graph = import_graph(model, context.weights)
+        report = self.rewrite(graph, context)
+        return (export_graph(graph, model) if report.count else model), report
+
+    def rewrite(self, graph: gs.Graph, context: Context) -> PassReport:
         """Rewrite in place; the graph is cleaned and in topological order afterwards."""
         report = PassReport(self.name)
-        if not self.wanted(context):
-            return report
         outputs = frozenset(tensor.name for tensor in graph.outputs)
         context = replace(context, opset=graph.opset, outputs=outputs)
         for node in list(graph.nodes):
@@ -115,15 +159,17 @@ class Pass:
 def constant(tensor: gs.Tensor) -> np.ndarray | None:
     """The value of an initializer or of a Constant node's output, else None."""
     if isinstance(tensor, gs.Constant):
-        return np.asarray(tensor.values)
+        return peek(tensor)
     producer = tensor.inputs[0] if tensor.inputs else None
     if producer is not None and producer.op == "Constant" and "value" in producer.attrs:
-        return np.asarray(producer.attrs["value"].values)
+        return peek(producer.attrs["value"])
     return None
 
 
 def scalar(tensor: gs.Tensor) -> float | None:
     """The value of a constant with one element, else None."""
+    if isinstance(tensor, gs.Constant) and prod(tensor.shape) != 1:
+        return None
     value = constant(tensor)
     return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 

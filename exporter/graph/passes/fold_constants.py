@@ -9,20 +9,42 @@
 2. nodes and weights that no output needs;
 3. weights of equal type, shape and bytes;
 4. an output that became a constant gets an Identity: an ONNX output needs a producer.
+
+Of the weights beside the graph only those are read that 1 computes with, or that are of the type and shape of one in
+the graph: equal ones beside it are in one place, as their store wrote them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime
 
-from .base import Names
+from ..surgery import AsideValues, aside, export_graph, import_graph, peek
+from .base import Context, Names, Pass, PassReport
 
 LARGEST = 16 * 2**20
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")  # never folded
+
+
+@dataclass(frozen=True)
+class Fold(Pass):
+    """Cases 1 to 4, under the name of its place in the line."""
+
+    name: str
+
+    def run(self, model: onnx.ModelProto, context: Context) -> tuple[onnx.ModelProto, PassReport]:
+        """See `Pass`."""
+        graph = import_graph(model, context.weights)
+        report = PassReport(self.name, fold(graph))
+        return (export_graph(graph, model) if report.count else model), report
 
 
 def fold(graph: gs.Graph) -> int:
@@ -34,7 +56,8 @@ def fold(graph: gs.Graph) -> int:
     before = _nodes(graph)
     onnxruntime.set_default_logger_severity(3)  # folding runs small graphs, whose warnings would reach the user
     try:
-        graph.fold_constants(size_threshold=LARGEST)
+        with _taken_in(graph):
+            graph.fold_constants(size_threshold=LARGEST)
     finally:
         onnxruntime.set_default_logger_severity(2)
     name_outputs(graph)
@@ -45,6 +68,28 @@ def fold(graph: gs.Graph) -> int:
 
 def _nodes(graph: gs.Graph) -> Counter[tuple[str, ...]]:
     return Counter((node.op, *(out.name for out in node.outputs)) for node in graph.nodes)
+
+
+@contextmanager
+def _taken_in(graph: gs.Graph) -> Iterator[None]:
+    """Weights beside the graph that constants are computed from are in it meanwhile."""
+    known = {name for name, tensor in graph.tensors().items() if isinstance(tensor, gs.Constant)}
+    held: list[tuple[gs.Constant, AsideValues, np.ndarray]] = []
+    for node in graph.nodes:
+        if node.op in _QUANTIZED or any(tensor.name not in known for tensor in node.inputs if not tensor.is_empty()):
+            continue
+        known.update(out.name for out in node.outputs)
+        for tensor in node.inputs:
+            values = aside(tensor)
+            if values is not None:
+                tensor.values = values.load()
+                held.append((tensor, values, tensor.values))
+    try:
+        yield
+    finally:
+        for tensor, values, loaded in held:
+            if tensor.values is loaded:
+                tensor.values = values
 
 
 def name_outputs(graph: gs.Graph) -> None:
@@ -68,17 +113,29 @@ def share_weights(graph: gs.Graph) -> int:
     Returns:
         copies that nobody reads any more.
     """
-    first: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
+    constants = [tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant)]
+    plain = [tensor for tensor in constants if isinstance(tensor.dtype, (np.dtype, type))]
+    inside = {_kind(tensor) for tensor in plain if aside(tensor) is None}
+    first: dict[Hashable, gs.Constant] = {}
     copies = 0
-    for tensor in graph.tensors().values():
-        if not isinstance(tensor, gs.Constant) or not isinstance(tensor.dtype, (np.dtype, type)):
-            continue
-        value = np.asarray(tensor.values)
-        digest = hashlib.blake2b(value.tobytes(), digest_size=16).digest()
-        kept = first.setdefault((value.dtype.str, value.shape, digest), tensor)
+    for tensor in plain:
+        values = aside(tensor)
+        content: Hashable = values.place if values is not None and _kind(tensor) not in inside else _digest(tensor)
+        kept = first.setdefault((_kind(tensor), content), tensor)
         if kept is tensor:
             continue
         copies += 1
         for reader in list(tensor.outputs):
             reader.inputs = [kept if value is tensor else value for value in reader.inputs]
     return copies
+
+
+def _kind(tensor: gs.Constant) -> tuple[str, tuple[int, ...]]:
+    return np.dtype(tensor.dtype).str, tuple(tensor.shape)
+
+
+def _digest(tensor: gs.Constant) -> bytes:
+    return hashlib.sha256(peek(tensor).tobytes()).digest()
+
+
+FOLD, FOLD_AGAIN = Fold("constants folded"), Fold("constants folded again")

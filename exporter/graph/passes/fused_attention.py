@@ -14,9 +14,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, constant, only_consumer, producer, scalar, static_shape
+from ..surgery import raise_opset
+from .base import Builder, Context, PatternPass, constant, only_consumer, producer, scalar, static_shape
+
+FUSED_OPSET = 23
+AFTER_SOFTMAX = 3  # of Attention's qk_matmul_output_mode
+
+
+@dataclass(frozen=True)
+class Match:
+    """One self-attention.
+
+    Attributes:
+        qkv: the projection, [batch, tokens, 3 * width].
+        last: the node that merges the heads.
+        shape: [batch, tokens, 3, heads, width of a head].
+        scale: of the queries.
+        bias: of every key, [1 or batch, 1, 1, keys]; None: none.
+        matrix: what the softmax makes, if it is read elsewhere, too.
+        shared: queries (0), keys (1) and values (2) that are read elsewhere, too.
+    """
+
+    qkv: gs.Tensor
+    last: gs.Node
+    shape: list[int]
+    scale: float
+    bias: gs.Tensor | None
+    matrix: gs.Tensor | None
+    shared: Mapping[int, gs.Tensor]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of a transposed tensor.
+
+    Attributes:
+        node: the ReduceMean.
+        source: before it is transposed.
+        axes: of the source that the mean is taken over.
+    """
+
+    node: gs.Node
+    source: gs.Tensor
+    axes: list[int]
 
 
 def _projection(tensor: gs.Tensor) -> tuple[gs.Node, int] | None:
@@ -30,7 +75,7 @@ def _projection(tensor: gs.Tensor) -> tuple[gs.Node, int] | None:
     return split, next(i for i, out in enumerate(split.outputs) if out is squeeze.inputs[0])
 
 
-def match(node: gs.Node, context: Context) -> Found:
+def match(node: gs.Node, context: Context) -> Match | str:
     """Cases 1 to 4."""
     matrix = static_shape(node.outputs[0])
     if matrix is None or len(matrix) != 4 or int(node.attrs.get("axis", -1)) not in (-1, 3):
@@ -74,15 +119,7 @@ def match(node: gs.Node, context: Context) -> Found:
         if tensor.name in context.outputs or any(other is not reader for other in tensor.outputs)
     }
     wanted = node.outputs[0] if readers or node.outputs[0].name in context.outputs else None
-    return {
-        "qkv": reshape.inputs[0],
-        "last": merged,
-        "shape": shape,
-        "scale": scale,
-        "bias": bias,
-        "matrix": wanted,
-        "shared": shared,
-    }
+    return Match(reshape.inputs[0], merged, shape, scale, bias, wanted, shared)
 
 
 def _biased(logits: gs.Tensor) -> tuple[gs.Node | None, gs.Tensor | None]:
@@ -107,27 +144,28 @@ def _applies(reader: gs.Node, matrix: gs.Tensor) -> bool:
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     """One Split and one Attention; whatever a pruning stage reads besides is made from them."""
-    build, last = Builder(graph, "attention"), found["last"]
-    batch, tokens, _, heads, head_dim = found["shape"]
-    width, out = heads * head_dim, last.outputs[0]
-    last.outputs.clear()
-    dtype = found["qkv"].dtype
+    build = Builder(graph, "attention")
+    batch, tokens, _, heads, head_dim = found.shape
+    width, out = heads * head_dim, found.last.outputs[0]
+    found.last.outputs.clear()
+    dtype = found.qkv.dtype
     names = [build.name(part) for part in ("q", "k", "v")]
     parts = [gs.Variable(name, dtype=dtype, shape=[batch, tokens, width]) for name in names]
     sizes = build.const([width] * 3, "int64", "parts")
-    graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 2}, [found["qkv"], sizes], parts))
-    heads_of = {"q_num_heads": heads, "kv_num_heads": heads, "scale": found["scale"]}
-    inputs = [*parts, _mask(build, found["bias"], batch, tokens)] if found["bias"] is not None else parts
+    graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 2}, [found.qkv, sizes], parts))
+    heads_of = {"q_num_heads": heads, "kv_num_heads": heads, "scale": found.scale}
+    inputs = [*parts, _mask(build, found.bias, batch, tokens)] if found.bias is not None else parts
     build.node("Attention", inputs, [batch, tokens, width], out.dtype, out, **heads_of)
-    for place, tensor in found["shared"].items():
+    for place, tensor in found.shared.items():
         apart = [batch, tokens, heads, head_dim]
         cut = build.node("Reshape", [parts[place], build.const(apart, "int64", "shape")], apart, dtype)
         build.node("Transpose", [cut], [batch, heads, tokens, head_dim], dtype, tensor, perm=[0, 2, 1, 3])
-    if found["matrix"] is not None:
-        attention, matrix = out.inputs[0], found["matrix"]
-        matrix.inputs.clear()
+    if found.matrix is not None:
+        attention = out.inputs[0]
+        found.matrix.inputs.clear()
         attention.attrs["qk_matmul_output_mode"] = AFTER_SOFTMAX
-        attention.outputs += [gs.Variable.empty(), gs.Variable.empty(), matrix]
+        attention.outputs += [gs.Variable.empty(), gs.Variable.empty(), found.matrix]
+    raise_opset(graph, FUSED_OPSET)
 
 
 def _mask(build: Builder, bias: gs.Tensor, batch: int, tokens: int) -> gs.Tensor:
@@ -139,7 +177,7 @@ def _mask(build: Builder, bias: gs.Tensor, batch: int, tokens: int) -> gs.Tensor
     return build.node("Expand", [bias, build.const(shape, "int64", "queries")], shape, bias.dtype)
 
 
-def match_mean(node: gs.Node, context: Context) -> Found:
+def match_mean(node: gs.Node, context: Context) -> Mean | str | None:
     """Case 5."""
     turn, axes = producer(node.inputs[0], "Transpose"), constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if turn is None or axes is None or int(node.attrs.get("keepdims", 1)) or only_consumer(node.inputs[0]) is not node:
@@ -149,16 +187,16 @@ def match_mean(node: gs.Node, context: Context) -> Found:
     rest = [axis for axis in perm if axis not in reduced]
     if rest != sorted(rest):
         return "what is left would still have to be transposed"
-    return {"node": node, "source": turn.inputs[0], "axes": reduced}
+    return Mean(node, turn.inputs[0], reduced)
 
 
-def apply_mean(graph: gs.Graph, found: Match, context: Context) -> None:
+def apply_mean(graph: gs.Graph, found: Mean, context: Context) -> None:
     """The mean over the axes as they were before the transpose."""
-    axes = Builder(graph, "mean").const(found["axes"], "int64", "axes")
-    found["node"].inputs = [found["source"], axes]
+    axes = Builder(graph, "mean").const(found.axes, "int64", "axes")
+    found.node.inputs = [found.source, axes]
 
 
-MEAN_BEFORE_TRANSPOSE = Pass("mean before the transpose", frozenset({"ReduceMean"}), match_mean, apply_mean)
-FUSED_ATTENTION = Pass("fused Attention", frozenset({"Softmax"}), match, apply, lambda context: context.fused_attention)
-FUSED_OPSET = 23
-AFTER_SOFTMAX = 3  # of Attention's qk_matmul_output_mode
+MEAN_BEFORE_TRANSPOSE = PatternPass("mean before the transpose", frozenset({"ReduceMean"}), match_mean, apply_mean)
+FUSED_ATTENTION = PatternPass(
+    "fused Attention", frozenset({"Softmax"}), match, apply, lambda context: context.fused_attention
+)

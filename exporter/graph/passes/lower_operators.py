@@ -18,16 +18,49 @@ Half precision is normalized in float32 (cases 1 and 5 cast there and back), dou
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, numpy_dtype, onnx_type, scalar, static_shape
+from .base import Builder, Context, PatternPass, numpy_dtype, onnx_type, scalar, static_shape
 
 NORM = "norm"  # begins the names of what is left of a normalization
 
 
-def match_norm(node: gs.Node, context: Context) -> Found:
+@dataclass(frozen=True)
+class Norm:
+    """A normalization.
+
+    Attributes:
+        node: it.
+        shape: of its input.
+        axis: the first that it normalizes over, counted from the front.
+        dtype: of its input.
+    """
+
+    node: gs.Node
+    shape: list[int]
+    axis: int
+    dtype: np.dtype
+
+
+@dataclass(frozen=True)
+class RunningSum:
+    """A running sum along the last axis.
+
+    Attributes:
+        node: the CumSum.
+        shape: of its input.
+        dtype: of its input.
+    """
+
+    node: gs.Node
+    shape: list[int]
+    dtype: np.dtype
+
+
+def match_norm(node: gs.Node, context: Context) -> Norm | str:
     """Cases 1 and 5."""
     shape, dtype = static_shape(node.inputs[0]), numpy_dtype(node.inputs[0])
     if shape is None:
@@ -37,18 +70,18 @@ def match_norm(node: gs.Node, context: Context) -> Found:
     if any(out.outputs or out.name in context.outputs for out in node.outputs[1:]):
         return "its mean or deviation is read"
     axis = int(node.attrs.get("axis", -1)) % len(shape)
-    return {"node": node, "shape": shape, "axis": axis, "dtype": dtype}
+    return Norm(node, shape, axis, dtype)
 
 
-def apply_norm(graph: gs.Graph, found: Match, context: Context) -> None:
+def apply_norm(graph: gs.Graph, found: Norm, context: Context) -> None:
     """Write one normalization in primitives."""
-    build, node, shape = Builder(graph, NORM), found["node"], found["shape"]
+    build, node, shape = Builder(graph, NORM), found.node, found.shape
     x, weight = node.inputs[0], node.inputs[1]
     bias = node.inputs[2] if len(node.inputs) > 2 and not node.inputs[2].is_empty() else None
-    out, given = node.outputs[0], found["dtype"]
+    out, given = node.outputs[0], found.dtype
     dtype = np.dtype(np.float64) if given == np.float64 else np.dtype(np.float32)
     node.outputs.clear()
-    axes = list(range(found["axis"], len(shape)))
+    axes = list(range(found.axis, len(shape)))
     narrow = [1 if position in axes else size for position, size in enumerate(shape)]
 
     def mean_of(tensor: gs.Tensor) -> gs.Tensor:
@@ -76,15 +109,15 @@ def apply_norm(graph: gs.Graph, found: Match, context: Context) -> None:
         value = build.node(op, [value, *others], shape, given if last is out else dtype, last, **attrs)
 
 
-def match_gelu(node: gs.Node, context: Context) -> Found:
+def match_gelu(node: gs.Node, context: Context) -> gs.Node | str:
     """Cases 2 and 3."""
     dtype = numpy_dtype(node.inputs[0])
-    return {"node": node} if dtype is not None else "its type has no constants here (bfloat16)"
+    return node if dtype is not None else "its type has no constants here (bfloat16)"
 
 
-def apply_gelu(graph: gs.Graph, found: Match, context: Context) -> None:
+def apply_gelu(graph: gs.Graph, node: gs.Node, context: Context) -> None:
     """Write one Gelu in primitives."""
-    build, node = Builder(graph, "gelu"), found["node"]
+    build = Builder(graph, "gelu")
     x, out = node.inputs[0], node.outputs[0]
     node.outputs.clear()
     shape, dtype = static_shape(x), x.dtype or np.float32
@@ -102,7 +135,7 @@ def apply_gelu(graph: gs.Graph, found: Match, context: Context) -> None:
     build.node("Mul", [mul(x, 0.5), raised], shape, out.dtype, out)
 
 
-def match_running_sum(node: gs.Node, context: Context) -> Found:
+def match_running_sum(node: gs.Node, context: Context) -> RunningSum | str:
     """Case 4."""
     shape, dtype, axis = static_shape(node.inputs[0]), numpy_dtype(node.inputs[0]), scalar(node.inputs[1])
     if shape is None or dtype is None or dtype.kind != "f" or axis is None:
@@ -111,40 +144,40 @@ def match_running_sum(node: gs.Node, context: Context) -> Found:
         return "it does not run along the last axis of a matrix"
     if node.attrs.get("exclusive", 0) or node.attrs.get("reverse", 0):
         return "it is exclusive or reversed"
-    return {"node": node, "shape": shape, "dtype": dtype}
+    return RunningSum(node, shape, dtype)
 
 
-def apply_running_sum(graph: gs.Graph, found: Match, context: Context) -> None:
+def apply_running_sum(graph: gs.Graph, found: RunningSum, context: Context) -> None:
     """Write one CumSum as a product."""
-    build, node, size = Builder(graph, "cumsum"), found["node"], found["shape"][-1]
+    build, node, size = Builder(graph, "cumsum"), found.node, found.shape[-1]
     x, out = node.inputs[0], node.outputs[0]
     node.outputs.clear()
-    triangle = build.const(np.triu(np.ones((size, size))), found["dtype"], "triangle")
-    build.node("MatMul", [x, triangle], found["shape"], out.dtype, out)
+    triangle = build.const(np.triu(np.ones((size, size))), found.dtype, "triangle")
+    build.node("MatMul", [x, triangle], found.shape, out.dtype, out)
 
 
-LOWER_CUMSUM = Pass(
+LOWER_CUMSUM = PatternPass(
     "CumSum to a product",
     frozenset({"CumSum"}),
     match_running_sum,
     apply_running_sum,
     lambda context: context.target.runtime == "tensorrt",
 )
-LOWER_LAYER_NORM = Pass(
+LOWER_LAYER_NORM = PatternPass(
     "LayerNormalization to primitives",
     frozenset({"LayerNormalization"}),
     match_norm,
     apply_norm,
     lambda context: "LayerNormalization" in context.target.lacks or context.target.opset < 17,
 )
-LOWER_RMS_NORM = Pass(
+LOWER_RMS_NORM = PatternPass(
     "RMSNormalization to primitives",
     frozenset({"RMSNormalization"}),
     match_norm,
     apply_norm,
     lambda context: "RMSNormalization" in context.target.lacks or context.target.opset < 23,
 )
-LOWER_GELU = Pass(
+LOWER_GELU = PatternPass(
     "Gelu to Erf",
     frozenset({"Gelu"}),
     match_gelu,

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,27 @@ import onnx.helper
 from onnx import numpy_helper
 
 from ...core.errors import UnsupportedError
+from ..surgery import copy_of
+from .base import Context, Pass, PassReport
 
 _HARMLESS = {("Cast", "saturate")}
 # Same signature, other meaning from this opset on: names of the modes; one scale a channel instead of one a group.
 _CHANGED = {"GridSample": 20, "GroupNormalization": 21}
 _PLAIN_TYPES = frozenset(range(1, 17))  # types as old as the format; the newer ones need a newer IR version
+
+
+@dataclass(frozen=True)
+class LowerOpset(Pass):
+    """Cases 1 to 4, and the oldest file version that goes with the opset."""
+
+    name: str
+
+    def run(self, model: onnx.ModelProto, context: Context) -> tuple[onnx.ModelProto, PassReport]:
+        """See `Pass`."""
+        copied = copy_of(model)
+        count = lower(copied, context.target.opset) + (declared(model).version > context.target.opset)
+        oldest_ir(copied)
+        return copied, PassReport(self.name, count)
 
 
 def declared(model: onnx.ModelProto) -> onnx.OperatorSetIdProto:
@@ -156,12 +173,6 @@ def _drop_attributes(node: onnx.NodeProto, schema: onnx.defs.OpSchema, newer: on
     return changed
 
 
-def raise_to(model: onnx.ModelProto, opset: int) -> None:
-    """Declare a higher opset; between 20 and 23 the operators that vitrim emits only gained types."""
-    entry = declared(model)
-    entry.version = max(entry.version, opset)
-
-
 def oldest_ir(model: onnx.ModelProto) -> None:
     """Declare the oldest file version that the opset allows: older runtimes refuse a newer one unread."""
     graph = model.graph
@@ -169,3 +180,6 @@ def oldest_ir(model: onnx.ModelProto) -> None:
     kinds |= {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)}
     least = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     model.ir_version = least if kinds <= _PLAIN_TYPES | {0} else max(least, model.ir_version)
+
+
+OPSET = LowerOpset("opset at most the target's")

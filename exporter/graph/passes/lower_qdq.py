@@ -12,35 +12,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx.helper
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, constant, numpy_dtype, onnx_type, static_shape
+from .base import Builder, Context, PatternPass, constant, numpy_dtype, onnx_type, static_shape
+
+
+@dataclass(frozen=True)
+class Match:
+    """One half of a pair that an older opset does not know.
+
+    Attributes:
+        node: it.
+        half: type of its scale where that is not float32 (case 1), else None.
+        kind: ONNX's number of the type that `output_dtype` names (case 2), 0 for none.
+    """
+
+    node: gs.Node
+    half: np.dtype | None
+    kind: int
+
 
 _HALF_SINCE, _TYPE_SINCE = 19, 21
 
 
-def match(node: gs.Node, context: Context) -> Found:
+def match(node: gs.Node, context: Context) -> Match | str | None:
     """Cases 1 and 2."""
-    found: Match = {"node": node}
-    dtype = numpy_dtype(node.inputs[1])
-    if context.target.opset < _HALF_SINCE:
-        if dtype is None:
-            return "its scale is neither float32 nor float16"
-        if dtype == np.float16:
-            found["half"] = dtype
-    if context.target.opset < _TYPE_SINCE and node.attrs.get("output_dtype", 0):
-        found["type"] = int(node.attrs["output_dtype"])
-    return found if len(found) > 1 else None
+    dtype, older = numpy_dtype(node.inputs[1]), context.target.opset < _HALF_SINCE
+    if older and dtype is None:
+        return "its scale is neither float32 nor float16"
+    half = dtype if older and dtype == np.float16 else None
+    kind = int(node.attrs.get("output_dtype", 0)) if context.target.opset < _TYPE_SINCE else 0
+    return Match(node, half, kind) if half is not None or kind else None
 
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     """Rewrite one of them in place."""
-    build, node = Builder(graph, "quantize"), found["node"]
-    if "type" in found:
-        _by_zero_point(build, node, found["type"])
-    if "half" not in found:
+    build, node = Builder(graph, "quantize"), found.node
+    if found.kind:
+        _by_zero_point(build, node, found.kind)
+    if found.half is None:
         return
     node.inputs[1] = _single(build, node.inputs[1])
     if node.op == "QuantizeLinear":
@@ -48,7 +62,7 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
         return
     out = node.outputs[0]
     node.outputs[0] = raw = gs.Variable(build.name("single"), dtype=np.float32, shape=out.shape)
-    build.node("Cast", [raw], static_shape(out), found["half"], out, to=onnx_type(found["half"]))
+    build.node("Cast", [raw], static_shape(out), found.half, out, to=onnx_type(found.half))
 
 
 def _by_zero_point(build: Builder, node: gs.Node, kind: int) -> None:
@@ -71,7 +85,7 @@ def _single(build: Builder, tensor: gs.Tensor) -> gs.Tensor:
     return build.node("Cast", [tensor], static_shape(tensor), np.float32, to=onnx_type(np.float32))
 
 
-OLD_QUANTIZATION = Pass(
+OLD_QUANTIZATION = PatternPass(
     "quantization in float32",
     frozenset({"QuantizeLinear", "DequantizeLinear"}),
     match,

@@ -19,22 +19,42 @@ Case 2 lays images end to end, so it needs an index that is never negative; an i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, static_shape
+from .base import Builder, Context, PatternPass, static_shape
 from .token_index import TokenIndex, paired_index, token_index
+
+
+@dataclass(frozen=True)
+class Match:
+    """A gather of whole tokens, or of whole rows.
+
+    Attributes:
+        node: the gather.
+        data: shape of what is gathered from.
+        index: positions of tokens; None: of rows of the first dimension.
+        rows: shape of the index in that case.
+    """
+
+    node: gs.Node
+    data: list[int]
+    index: TokenIndex | None = None
+    rows: tuple[int, ...] = ()
+
 
 _NEGATIVE = "its index might be negative, which means another token once images are laid end to end"
 
 
-def _checked(node: gs.Node, index: TokenIndex, data: list[int]) -> Found:
+def _checked(node: gs.Node, index: TokenIndex, data: list[int]) -> Match | str:
     if not index.shared and not index.non_negative():
         return _NEGATIVE
-    return {"node": node, "index": index, "data": data}
+    return Match(node, data, index)
 
 
-def match_elements(node: gs.Node, context: Context) -> Found:
+def match_elements(node: gs.Node, context: Context) -> Match | str | None:
     """Cases 1 to 3."""
     data, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
     if data is None or result is None:
@@ -49,14 +69,14 @@ def match_elements(node: gs.Node, context: Context) -> Found:
     return _checked(node, index, data)
 
 
-def match_nd(node: gs.Node, context: Context) -> Found:
+def match_nd(node: gs.Node, context: Context) -> Match | str | None:
     """Cases 4 and 5."""
     data, index = static_shape(node.inputs[0]), static_shape(node.inputs[1])
     if data is None or index is None:
         return "shapes are not static"
     batch_dims = int(node.attrs.get("batch_dims", 0))
     if batch_dims == 0 and index[-1] == 1:
-        return {"node": node, "index": None, "data": data, "rows": index[:-1]}
+        return Match(node, data, rows=tuple(index[:-1]))
     found = None
     if batch_dims == 0 and index[-1] == 2 and len(data) >= 2:
         found = paired_index(node.inputs[1], data[0])
@@ -69,11 +89,10 @@ def match_nd(node: gs.Node, context: Context) -> Found:
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     """Rewire one gather."""
-    build, node = Builder(graph, "gather"), found["node"]
-    x, out, index = node.inputs[0], node.outputs[0], found["index"]
-    data = found["data"]
+    build, node, index, data = Builder(graph, "gather"), found.node, found.index, found.data
+    x, out = node.inputs[0], node.outputs[0]
     if index is None:
-        rows, positions = found["rows"], node.inputs[1]
+        rows, positions = list(found.rows), node.inputs[1]
         shape = build.const(rows, "int64", "shape")
         node.outputs.clear()
         flat = build.node("Reshape", [positions, shape], rows, positions.dtype or np.int64)
@@ -92,5 +111,5 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     build.node("Gather", [rows, shifted], None, out.dtype, out, axis=0)
 
 
-PLAIN_GATHER = Pass("gather without expanded indices", frozenset({"GatherElements"}), match_elements, apply)
-PLAIN_GATHER_ND = Pass("gather without index pairs", frozenset({"GatherND"}), match_nd, apply)
+PLAIN_GATHER = PatternPass("gather without expanded indices", frozenset({"GatherElements"}), match_elements, apply)
+PLAIN_GATHER_ND = PatternPass("gather without index pairs", frozenset({"GatherND"}), match_nd, apply)

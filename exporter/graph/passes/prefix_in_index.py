@@ -11,10 +11,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, constant, producer, static_shape
+from .base import Builder, Context, PatternPass, constant, producer, static_shape
+
+
+@dataclass(frozen=True)
+class Match:
+    """Prefix and picked patches of one tensor, concatenated.
+
+    Attributes:
+        node: the Concat.
+        source: [batch, tokens, width].
+        shape: of the source.
+        prefix: tokens that are always kept.
+        index: of the patches that are picked.
+        rows: whether it counts through the images, as in case 2.
+    """
+
+    node: gs.Node
+    source: gs.Tensor
+    shape: list[int]
+    prefix: int
+    index: gs.Tensor
+    rows: bool
 
 
 def _token_slice(tensor: gs.Tensor) -> tuple[gs.Tensor, int, int] | None:
@@ -34,7 +57,7 @@ def _token_slice(tensor: gs.Tensor) -> tuple[gs.Tensor, int, int] | None:
     return node.inputs[0], start, min(end, size)
 
 
-def match(node: gs.Node, context: Context) -> Found:
+def match(node: gs.Node, context: Context) -> Match | str | None:
     """Cases 1 and 2."""
     if len(node.inputs) != 2 or int(node.attrs.get("axis", 0)) != 1:
         return None
@@ -53,17 +76,16 @@ def match(node: gs.Node, context: Context) -> Found:
         return "prefix and patches are not the two parts of one tensor"
     if (axis == 0) != (rows is not None):
         return "the patches are gathered in another way"
-    return {"node": node, "source": source, "prefix": prefix, "gather": gather, "rows": rows is not None}
+    return Match(node, source, shape, prefix, gather.inputs[1], rows is not None)
 
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     """One gather on the whole tensor."""
-    build, node = Builder(graph, "prefix"), found["node"]
-    source, prefix, index = found["source"], found["prefix"], found["gather"].inputs[1]
-    batch, tokens, width = static_shape(source)  # type: ignore[misc]
-    dtype, out = index.dtype or np.int64, node.outputs[0]
-    node.outputs.clear()
-    if not found["rows"]:
+    build, source, prefix, index = Builder(graph, "prefix"), found.source, found.prefix, found.index
+    batch, tokens, width = found.shape
+    dtype, out = index.dtype or np.int64, found.node.outputs[0]
+    found.node.outputs.clear()
+    if not found.rows:
         shape = static_shape(index) or [0]
         moved = build.node("Add", [index, build.const(prefix, dtype, "prefix")], shape, dtype)
         whole = build.node(
@@ -87,4 +109,4 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     build.node("Gather", [rows, whole], None, out.dtype, out, axis=0)
 
 
-PREFIX_IN_INDEX = Pass("prefix tokens inside the index", frozenset({"Concat"}), match, apply)
+PREFIX_IN_INDEX = PatternPass("prefix tokens inside the index", frozenset({"Concat"}), match, apply)

@@ -11,9 +11,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, constant, static_shape
+from .base import Builder, Context, PatternPass, constant, static_shape
+
+
+@dataclass(frozen=True)
+class Match:
+    """A tensor cut into rows.
+
+    Attributes:
+        tensor: [rows, ...].
+        slices: the node that takes each row, in order.
+    """
+
+    tensor: gs.Tensor
+    slices: tuple[gs.Node, ...]
 
 
 def _row(node: gs.Node) -> int | None:
@@ -29,7 +44,7 @@ def _row(node: gs.Node) -> int | None:
     return int(starts[0])
 
 
-def match(node: gs.Node, context: Context) -> Found:
+def match(node: gs.Node, context: Context) -> Match | None:
     """Case 1."""
     out = node.outputs[0]
     shape = static_shape(out)
@@ -39,18 +54,18 @@ def match(node: gs.Node, context: Context) -> Found:
     if sorted(row for row in rows if row is not None) != list(range(shape[0])):
         return None
     slices = sorted(zip(rows, out.outputs, strict=True), key=lambda pair: pair[0] or 0)
-    return {"tensor": out, "slices": [consumer for _, consumer in slices], "rows": shape[0]}
+    return Match(out, tuple(consumer for _, consumer in slices))
 
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     """One Split with equal parts."""
     build = Builder(graph, "qkv")
     outputs = []
-    for consumer in found["slices"]:
+    for consumer in found.slices:
         outputs.append(consumer.outputs[0])
         consumer.outputs.clear()
-    sizes = build.const([1] * found["rows"], "int64", "parts")
-    graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 0}, [found["tensor"], sizes], outputs))
+    sizes = build.const([1] * len(found.slices), "int64", "parts")
+    graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 0}, [found.tensor, sizes], outputs))
 
 
-ONE_SPLIT = Pass("qkv split once", frozenset({"Transpose"}), match, apply)
+ONE_SPLIT = PatternPass("qkv split once", frozenset({"Transpose"}), match, apply)

@@ -24,12 +24,36 @@ reason, because no scatter may survive.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, constant, numpy_dtype, onnx_type, static_shape
+from .base import Builder, Context, PatternPass, constant, numpy_dtype, onnx_type, static_shape
 from .token_index import TokenIndex, paired_index, token_index
+
+
+@dataclass(frozen=True)
+class Match:
+    """A scatter of whole tokens.
+
+    Attributes:
+        node: the scatter.
+        rows: its targets.
+        data: shape of what is written to.
+        tokens: of one image in it.
+        dtype: of what is written.
+        overwrite: whether it overwrites instead of adding.
+        uniform: the one value that it writes; None: it writes tokens.
+    """
+
+    node: gs.Node
+    rows: TokenIndex
+    data: list[int]
+    tokens: int
+    dtype: np.dtype
+    overwrite: bool = False
+    uniform: float | None = None
 
 
 def _rows(node: gs.Node, data: list[int], index: list[int], updates: list[int]) -> TokenIndex | str:
@@ -46,7 +70,7 @@ def _rows(node: gs.Node, data: list[int], index: list[int], updates: list[int]) 
     return "the index does not name whole rows"
 
 
-def match(node: gs.Node, context: Context) -> Found:
+def match(node: gs.Node, context: Context) -> Match | str:
     """Cases 1 to 5."""
     reduction = node.attrs.get("reduction", "none")
     data, index, updates = (static_shape(tensor) for tensor in node.inputs[:3])
@@ -61,20 +85,19 @@ def match(node: gs.Node, context: Context) -> Found:
     if isinstance(rows, str):
         return rows
     axis = int(node.attrs.get("axis", 0)) % len(data) if node.op == "ScatterElements" else index[-1] - 1
-    found: Match = {"node": node, "rows": rows, "data": data, "tokens": data[axis], "dtype": dtype}
-    if reduction == "none":
-        written = constant(node.inputs[2])
-        uniform = written is not None and written.size > 0 and bool((written == written.flat[0]).all())
-        if not uniform and not rows.distinct(data[axis]):
-            return "reduction is 'none' and a target may be named twice, so the order of writing would matter"
-        found["overwrite"] = True
-        found["uniform"] = float(written.flat[0]) if uniform and written is not None else None
-    return found
+    if reduction == "add":
+        return Match(node, rows, data, data[axis], dtype)
+    uniform, written = None, constant(node.inputs[2])
+    if written is not None and written.size > 0 and bool((written == written.flat[0]).all()):
+        uniform = float(written.flat[0])
+    elif not rows.distinct(data[axis]):
+        return "reduction is 'none' and a target may be named twice, so the order of writing would matter"
+    return Match(node, rows, data, data[axis], dtype, True, uniform)
 
 
 def _one_hot(build: Builder, found: Match, dtype: np.dtype) -> gs.Tensor:
     """[B or 1, N, r]: 1 where source r goes to token N."""
-    rows, tokens = found["rows"], found["tokens"]
+    rows, tokens = found.rows, found.tokens
     column = rows.tensor(build, [rows.images, 1, rows.count])
     shape = [rows.images, tokens, rows.count]
 
@@ -90,8 +113,8 @@ def _one_hot(build: Builder, found: Match, dtype: np.dtype) -> gs.Tensor:
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     """Replace one scatter."""
-    build, node = Builder(graph, "merge"), found["node"]
-    rows, tokens, shape, dtype = found["rows"], found["tokens"], found["data"], found["dtype"]
+    build, node = Builder(graph, "merge"), found.node
+    rows, tokens, shape, dtype = found.rows, found.tokens, found.data, found.dtype
     target, updates, out = node.inputs[0], node.inputs[2], node.outputs[0]
     node.outputs.clear()
     work = dtype if dtype.kind == "f" else np.dtype(np.float32)
@@ -108,22 +131,21 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
 
     one_hot = _one_hot(build, found, work)
     whole = [rows.lead, tokens, width]
-    if found.get("uniform") is None:
+    if found.uniform is None:
         if work != dtype:
             updates = build.node("Cast", [updates], static_shape(updates), work, to=onnx_type(work))
         updates = reshape(updates, [rows.lead, rows.count, width])
         added = build.node("MatMul", [one_hot, updates], whole, work)
-    if "overwrite" not in found:
+    if not found.overwrite:
         build.node("Add", [target, back(added)], shape, out.dtype, out)
         return
     ones = build.const(np.ones((rows.count, 1)), work, "ones")
     narrow = [rows.images, tokens, 1]
     hits = build.node("MatMul", [one_hot, ones], narrow, work)
     hit = build.node("Min", [hits, build.const(1, work, "one")], narrow, work)
-    if found.get("uniform") is not None:
-        added = build.node(
-            "Mul", [hit, build.const(np.full((rows.lead, 1, width), found["uniform"]), work)], whole, work
-        )
+    if found.uniform is not None:
+        value = build.const(np.full((rows.lead, 1, width), found.uniform), work)
+        added = build.node("Mul", [hit, value], whole, work)
     stays = build.node("Sub", [build.const(1, work, "one"), hit], narrow, work)
     if work != dtype:
         target = build.node("Cast", [target], shape, work, to=onnx_type(work))
@@ -134,4 +156,4 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     build.node("Reshape", [result, build.const(shape, "int64", "shape")], shape, out.dtype, out)
 
 
-SCATTER_FREE = Pass("merge without scatter", frozenset({"ScatterElements", "ScatterND"}), match, apply)
+SCATTER_FREE = PatternPass("merge without scatter", frozenset({"ScatterElements", "ScatterND"}), match, apply)

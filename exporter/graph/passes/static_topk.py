@@ -13,10 +13,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Builder, Context, Found, Match, Pass, constant, numpy_dtype, onnx_type, static_shape
+from .base import Builder, Context, PatternPass, constant, numpy_dtype, onnx_type, static_shape
+
+
+@dataclass(frozen=True)
+class Match:
+    """A TopK of another form.
+
+    Attributes:
+        node: the TopK.
+        axis: along which it ranks, counted from the front.
+        cast: integer type that is ranked as float32 (case 1); None: it stays.
+        k: the new K (cases 2 and 4); None: it stays.
+    """
+
+    node: gs.Node
+    axis: int
+    cast: np.dtype | None
+    k: int | None
 
 
 def _first(node: gs.Node, axis: int) -> int | None:
@@ -33,7 +52,7 @@ def _first(node: gs.Node, axis: int) -> int | None:
     return int(ends[0]) if int(axes[0]) % max(rank, 1) == axis else None
 
 
-def match(node: gs.Node, context: Context) -> Found:
+def match(node: gs.Node, context: Context) -> Match | str | None:
     """Cases 1 to 4."""
     shape = static_shape(node.inputs[0])
     k = constant(node.inputs[1])
@@ -42,37 +61,34 @@ def match(node: gs.Node, context: Context) -> Found:
     if shape is None:
         return "the input's shape is not static"
     axis = int(node.attrs.get("axis", -1)) % len(shape)
-    found: Match = {"node": node}
     dtype = numpy_dtype(node.inputs[0])
-    if dtype is not None and dtype.kind in "iu" and not context.target.integer_topk:
-        found["cast"] = dtype
+    cast = dtype if dtype is not None and dtype.kind in "iu" and not context.target.integer_topk else None
+    changed = k.ndim == 0
+    count, is_sorted = int(k.reshape(-1)[0]), bool(node.attrs.get("sorted", 1))
     firsts = [_first(reader, axis) for out in node.outputs for reader in out.outputs]
     shown = any(out.name in context.outputs for out in node.outputs)
-    if firsts and not shown and all(first is not None for first in firsts) and node.attrs.get("sorted", 1):
+    if firsts and not shown and all(first is not None for first in firsts) and is_sorted:
         most = max(first for first in firsts if first is not None)
-        if most < int(k.reshape(-1)[0]):
-            found |= {"k": most, "axis": axis}
-    if not node.attrs.get("sorted", 1):
-        found["sort"] = True
-    if k.ndim == 0 and "k" not in found:
-        found |= {"k": int(k), "axis": axis}
-    return found if len(found) > 1 else None
+        changed, count = changed or most < count, min(most, count)
+    if cast is None and not changed and is_sorted:
+        return None
+    return Match(node, axis, cast, count if changed else None)
 
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     """Rewrite one TopK in place."""
-    build, node = Builder(graph, "topk"), found["node"]
-    if "sort" in found:
+    build, node, dtype = Builder(graph, "topk"), found.node, found.cast
+    if not node.attrs.get("sorted", 1):
         node.attrs["sorted"] = 1
-    if "k" in found:
-        node.inputs[1] = build.const([found["k"]], "int64", "k")
+    if found.k is not None:
+        node.inputs[1] = build.const([found.k], "int64", "k")
         for out in node.outputs:
             shape = static_shape(out)
             if shape is not None:
-                shape[found["axis"]] = found["k"]
+                shape[found.axis] = found.k
                 out.shape = shape
-    if "cast" in found:
-        source, dtype = node.inputs[0], found["cast"]
+    if dtype is not None:
+        source = node.inputs[0]
         node.inputs[0] = build.node("Cast", [source], static_shape(source), np.float32, to=1)
         values = node.outputs[0]
         raw = gs.Variable(build.name("values"), dtype=np.float32, shape=values.shape)
@@ -80,4 +96,4 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
         build.node("Cast", [raw], static_shape(values), dtype, values, to=onnx_type(dtype))
 
 
-STATIC_TOPK = Pass("TopK with constant K", frozenset({"TopK"}), match, apply)
+STATIC_TOPK = PatternPass("TopK with constant K", frozenset({"TopK"}), match, apply)

@@ -24,7 +24,7 @@ from onnx import TensorProto
 from ..passes.base import Names, producer
 from ..passes.lower_opset import declared
 from ..session import Session
-from ..surgery import copy_of, export_graph
+from ..surgery import copy_of, export_graph, import_graph
 from .ranges import batches_of
 
 _LEAST = 1e-5  # below it a channel says nothing
@@ -109,7 +109,7 @@ def equalize(model: onnx.ModelProto, maxima: Mapping[str, np.ndarray]) -> tuple[
     Returns:
         the model and how many products were evened out.
     """
-    graph = gs.import_onnx(model)
+    graph = import_graph(model)
     names = Names(graph, "even")
 
     def put(node: gs.Node, index: int, values: np.ndarray) -> None:

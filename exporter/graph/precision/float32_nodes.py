@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..passes.base import numpy_dtype, through
+from ..passes.base import numpy_dtype, scalar, through
 from ..passes.lower_operators import NORM
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
@@ -44,7 +44,7 @@ def is_projection(node: gs.Node) -> bool:
     if node.op != "MatMul":
         return False
     weight = through(node.inputs[1], *QDQ)
-    return isinstance(weight, gs.Constant) and weight.values.ndim > 1
+    return isinstance(weight, gs.Constant) and len(weight.shape) > 1
 
 
 def carrying_nodes(graph: gs.Graph) -> set[str]:
@@ -101,8 +101,8 @@ def _is_normalization(node: gs.Node) -> bool:
 
 def _has_extreme_scalar(node: gs.Node) -> bool:
     least, most = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
-    scalars = [t.values for t in node.inputs if isinstance(t, gs.Constant) and t.values.dtype == np.float32]
-    sizes = [abs(float(value.reshape(-1)[0])) for value in scalars if value.size == 1]
+    floats = [tensor for tensor in node.inputs if isinstance(tensor, gs.Constant) and numpy_dtype(tensor) == np.float32]
+    sizes = [abs(value) for tensor in floats if (value := scalar(tensor)) is not None]
     return node.op not in QDQ and any(size and not least <= size <= most for size in sizes)
 
 

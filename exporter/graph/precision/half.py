@@ -27,7 +27,7 @@ from ...core.errors import UnsupportedError
 from ..passes.base import Names, numpy_dtype
 from ..passes.lower_opset import declared
 from ..shapes import with_shapes
-from ..surgery import export_graph
+from ..surgery import export_graph, import_graph
 
 Half = Literal["fp16", "bf16"]
 LARGEST = {"fp16": 65504.0, "bf16": 3.38e38}
@@ -64,7 +64,7 @@ def to_half(model: onnx.ModelProto, half: Half, wide: Collection[str], *, half_i
         UnsupportedError: a weight is too large for the type; it is named.
     """
     opset = declared(model).version
-    graph = gs.import_onnx(model)
+    graph = import_graph(model)
     stay = {node.name for node in graph.nodes if node.name in wide or not _may_be(node, half, opset)}
     typing = _Typing(graph, half)
     if half_io:

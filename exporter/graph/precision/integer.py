@@ -19,15 +19,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnx.helper
 import onnx_graphsurgeon as gs
 
 from ...core.targets import get_target
-from ..passes.base import Builder, Context, Found, Match, Pass, constant, only_consumer, producer, static_shape
-from ..surgery import copy_of, export_graph
+from ..passes.base import Builder, Context, PatternPass, constant, only_consumer, producer, static_shape
+from ..surgery import export_graph, import_graph
 
 DOMAIN = "com.microsoft"
 _LARGEST, _ZERO = 127, 128
@@ -35,7 +35,24 @@ _ONE_SIDED = 16  # the zero point of what is hardly ever negative
 _TINY = 1e-12  # a row of zeros has a scale, too
 
 
-def match(node: gs.Node, context: Context) -> Found:
+@dataclass(frozen=True)
+class Match:
+    """A product of two dequantized values, the second a weight.
+
+    Attributes:
+        node: the MatMul.
+        quantize: the node that quantizes its activation.
+        weight: the node that dequantizes its weight.
+        columns: of the weight.
+    """
+
+    node: gs.Node
+    quantize: gs.Node
+    weight: gs.Node
+    columns: int
+
+
+def match(node: gs.Node, context: Context) -> Match | str | None:
     """A product of two dequantized values, the second a weight."""
     activation, weight = (producer(tensor, "DequantizeLinear") for tensor in node.inputs)
     if activation is None or weight is None:
@@ -43,18 +60,18 @@ def match(node: gs.Node, context: Context) -> Found:
     quantize, values = producer(activation.inputs[0], "QuantizeLinear"), constant(weight.inputs[0])
     if quantize is None or values is None:
         return "it is no weight behind a scale, or its activation comes quantized from elsewhere"
-    return {"node": node, "quantize": quantize, "weight": weight, "columns": values.shape[1]}
+    return Match(node, quantize, weight, values.shape[1])
 
 
 def apply_static(graph: gs.Graph, found: Match, context: Context) -> None:
     """Case 1."""
-    node, quantize, weight = found["node"], found["quantize"], found["weight"]
+    node, quantize, weight = found.node, found.quantize, found.weight
     last, bias = node, None
     add = only_consumer(node.outputs[0])
     if add is not None and add.op == "Add" and node.outputs[0].name not in context.outputs:
         other = next(tensor for tensor in add.inputs if tensor is not node.outputs[0])
         values = constant(other)
-        if values is not None and values.shape == (found["columns"],):
+        if values is not None and values.shape == (found.columns,):
             last, bias = add, other
     out = last.outputs[0]
     last.outputs.clear()
@@ -64,7 +81,7 @@ def apply_static(graph: gs.Graph, found: Match, context: Context) -> None:
 
 def apply_token(graph: gs.Graph, found: Match, context: Context, lowest: float | None = None) -> None:
     """Cases 2 and 3; the latter where the lowest value is known and near 0."""
-    node, weight, x = found["node"], found["weight"], found["quantize"].inputs[0]
+    node, weight, x = found.node, found.weight, found.quantize.inputs[0]
     build, out = Builder(graph, "int8"), node.outputs[0]
     node.outputs.clear()
     shape, float32 = static_shape(x) or [], np.float32
@@ -115,17 +132,14 @@ def to_integer(
         per_token: names of the products whose activations get a scale a token.
         lowest: of those whose activations are hardly ever negative, the lowest value (case 3).
     """
-    graph, context = gs.import_onnx(copy_of(model)), Context(get_target("ort-cpu"))
+    graph, context = import_graph(model), Context(get_target("ort-cpu"))
 
     def apply(graph: gs.Graph, found: Match, context: Context) -> None:
-        name = found["node"].name
+        name = found.node.name
         if name in per_token:
             apply_token(graph, found, context, (lowest or {}).get(name))
         else:
             apply_static(graph, found, context)
 
-    Pass("Q/DQ to integer products", frozenset({"MatMul"}), match, apply).run(graph, context)
-    written = export_graph(graph, model)
-    if all(entry.domain != DOMAIN for entry in written.opset_import):
-        written.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-    return written
+    PatternPass("Q/DQ to integer products", frozenset({"MatMul"}), match, apply).rewrite(graph, context)
+    return export_graph(graph, model)

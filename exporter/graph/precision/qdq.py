@@ -26,7 +26,7 @@ import onnx_graphsurgeon as gs
 
 from ..passes.base import producer, through
 from ..shapes import with_shapes
-from ..surgery import copy_of, export_graph
+from ..surgery import copy_of, export_graph, import_graph
 from .float32_nodes import carrying_nodes
 
 Scheme = Literal["onnxruntime", "tensorrt"]
@@ -42,7 +42,7 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
     Args:
         model: float32, with inferred shapes; its first output are the logits.
     """
-    graph = gs.import_onnx(model)
+    graph = import_graph(model)
     carrying = carrying_nodes(graph)
     last = producer(through(graph.outputs[0], *_MOVES, "Add"))
     ends = {tensor.name for tensor in graph.inputs}
@@ -119,7 +119,7 @@ def restored(quantized: onnx.ModelProto, model: onnx.ModelProto, nodes: Collecti
         model: the float32 graph that it was made from.
         nodes: names of the products; those that are in float32 anyway stay as they are.
     """
-    graph = gs.import_onnx(quantized)
+    graph = import_graph(quantized)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     weight_of = {node.name: node.input[1] for node in model.graph.node if node.name in nodes}
     for node in graph.nodes:

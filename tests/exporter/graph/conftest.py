@@ -39,7 +39,8 @@ def make_graph() -> Graph:
 def rewritten() -> Check:
     """(model, feeds, target) -> the rewritten model, equal to the one before and valid, and passes' counts."""
     from vitrim.exporter.core.targets import get_target
-    from vitrim.exporter.graph.passes.table import rewrite, run_once
+    from vitrim.exporter.graph.passes.rewrite import rewrite
+    from vitrim.exporter.graph.verify import run_once
 
     def check(
         model: onnx.ModelProto,

@@ -21,7 +21,7 @@ from vitrim.exporter.core.preprocess import Preprocess, from_pixels, to_pixels
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.io import Ends, folded, rewrite_ends
 from vitrim.exporter.graph.lint.check import lint
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.torch_runner import TorchRunner

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from vitrim.exporter.core.errors import ParityError
+from vitrim.exporter.core.errors import ParityError, UnsupportedError
 from vitrim.exporter.graph.shapes import with_shapes
-from vitrim.exporter.graph.verify import hold_against, hold_with_decisions, run_once
+from vitrim.exporter.graph.verify import Line, hold_against, hold_with_decisions, only_until, run_once
 
 X = np.array([[[5.0, 1], [3, 2], [3, 4], [1, 8]]], np.float32)  # tokens 1 and 2 tie in the first column
 
@@ -75,3 +75,49 @@ def test_graphs_run_as_they_are_written(make_graph: Any) -> None:
     model = make_graph(nodes, {"x": x}, dict.fromkeys(("split", "once"), (np.float32, (1, 4, 4))), **weights)
     outputs = run_once(model, {"x": x})
     assert 0 < np.abs(outputs["split"] - outputs["once"]).max() < 1e-5
+
+
+def test_comparison_of_a_pass_names_what_changed() -> None:
+    kept = np.array([[0, 1, 2]], dtype=np.int32)
+    with pytest.raises(ParityError, match="changed the decisions in kept_1"):
+        hold_against("p", {"kept_1": kept}, {"kept_1": kept + 1})
+    with pytest.raises(ParityError, match="its shape, type or name differ"):
+        hold_against("p", {"kept_1": kept}, {})
+    with pytest.raises(ParityError, match="by nan"):
+        hold_against("p", {"y": np.ones(2, np.float32)}, {"y": np.array([1, np.nan], np.float32)})
+    assert hold_against("p", {"y": np.zeros(2, np.float32)}, {"y": np.full(2, 1e-6, np.float32)}) == pytest.approx(1e-6)
+
+
+def test_a_line_of_graphs_is_held_one_by_one(make_graph: Any) -> None:
+    graphs = [ranked(make_graph, [0, 0, 1, 0], gain=gain) for gain in (1.0, 1.0, 1.5)]
+    line = Line(graphs[0], {"x": X})
+    assert line.hold("same", graphs[1]) == (0.0, 0)
+    assert line.last is graphs[1]
+    with pytest.raises(ParityError, match="pass 'louder' changed the output y by"):
+        line.hold("louder", graphs[2])
+    near = [ranked(make_graph, nudge) for nudge in ([0, 1e-6, 0, 0], [0, 0, 1e-6, 0])]
+    assert Line(near[0], {"x": X}).hold("reordered", near[1]) == (0.0, 1)
+
+
+def test_a_line_without_inputs_runs_nothing(make_graph: Any) -> None:
+    graphs = [ranked(make_graph, [0, 0, 1, 0], gain=gain) for gain in (1.0, 1.5)]
+    line = Line(graphs[0], None)
+    assert line.hold("louder", graphs[1]) == (None, 0)
+
+
+def test_a_graph_that_does_not_run_is_named_by_its_pass(make_graph: Any) -> None:
+    first = ranked(make_graph, [0, 0, 1, 0])
+    broken = onnx.ModelProto()
+    broken.CopyFrom(first)
+    broken.graph.node[0].op_type = "Det"
+    with pytest.raises(UnsupportedError, match=r"^after the pass 'spoil': onnxruntime .* cannot run the graph"):
+        Line(first, {"x": X}).hold("spoil", broken)
+
+
+def test_the_part_that_makes_a_value_runs_alone(make_graph: Any) -> None:
+    model = ranked(make_graph, [0, 0, 1, 0])
+    part = only_until(model, ["score"])
+    assert [each.op_type for each in part.graph.node] == ["Gather", "Add"]
+    assert {tensor.name for tensor in part.graph.initializer} == {"first", "nudge"}
+    np.testing.assert_array_equal(run_once(part, {"x": X})["score"], [[5, 3, 4, 1]])
+    assert len(model.graph.node) == 6

@@ -14,7 +14,7 @@ from vitrim import api
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.block import Places, attend, embed, follow, mlp, places_of, run_whole
 from vitrim.exporter.pruning.decisions import Replay

@@ -17,7 +17,7 @@ from vitrim.calibration.units.cost import count_macs
 from vitrim.exporter.core.errors import InputError, UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.slim import slim

@@ -11,7 +11,7 @@ import pytest
 from vitrim import api
 from vitrim.exporter.core.targets import TARGETS, get_target
 from vitrim.exporter.graph.lint.check import lint, operator_table
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.verify import RELATIVE, run_once
 from vitrim.recipes.pipeline.cache import StageCache
 from vitrim.recipes.pipeline.calibrate import Calibrate

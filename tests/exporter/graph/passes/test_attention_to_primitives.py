@@ -15,8 +15,9 @@ from onnx import helper
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint, operator_table
-from vitrim.exporter.graph.passes.table import rewrite, run_once
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
+from vitrim.exporter.graph.verify import run_once
 from vitrim.exporter.pruning.vit import PrunedViT
 
 node = helper.make_node

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import helper
 
+from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.lint.check import operator_table
 from vitrim.exporter.graph.passes import fold_constants as folding
+from vitrim.exporter.graph.passes.base import Context
+from vitrim.exporter.graph.store import WeightStore
+from vitrim.exporter.graph.verify import run_once
+from vitrim.exporter.graph.weights import is_external
 
 node = helper.make_node
 X = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
@@ -59,3 +67,61 @@ def test_a_large_constant_stays_computed(make_graph: Any, rewritten: Any) -> Non
     model = make_graph(nodes, {"x": x}, {"y": (np.float32, (rows, 1024))}, **weights)
     result, _ = rewritten(model, {"x": x}, "ort-cpu")
     assert result.ByteSize() < 10_000
+
+
+def beside(model: onnx.ModelProto, folder: Path) -> Any:
+    with WeightStore(folder) as store:
+        store.save(model, "m.onnx")
+    return read_bare(folder / "m.onnx")
+
+
+def test_of_weights_beside_the_graph_only_those_that_are_computed_with_are_read(
+    make_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, w = np.ones((1, 100), np.float32), np.random.default_rng(1).standard_normal((3, 200, 200)).astype(np.float32)
+    nodes = [
+        node("Transpose", ["turned"], ["t"], perm=[1, 0]),
+        node("MatMul", ["x", "t"], ["a"]),
+        node("MatMul", ["a", "plain"], ["b"]),
+        node("MatMul", ["b", "twin"], ["c"]),
+        node("QuantizeLinear", ["quantized", "s"], ["q"]),
+        node("DequantizeLinear", ["q", "s"], ["d"]),
+        node("MatMul", ["c", "d"], ["y"]),
+    ]
+    held = {"turned": w[0, :, :100], "plain": w[1], "twin": w[1].copy(), "quantized": w[2], "s": np.float32(0.1)}
+    model = make_graph(nodes, {"x": x}, {"y": (np.float32, (1, 200))}, **held)
+    bare, weights = beside(model, tmp_path)
+    read: list[str] = []
+    array = weights.array
+    monkeypatch.setattr(weights, "array", lambda tensor: read.append(tensor.name) or array(tensor))
+    result, report = folding.FOLD.run(bare, Context(get_target("ort-cpu"), weights=weights))
+    assert read == ["turned"]
+    assert report.count == 2  # the Transpose, and the twin
+    outside = {tensor.name for tensor in result.graph.initializer if is_external(tensor)}
+    assert outside == {"plain", "quantized"}
+    assert operator_table(result)["QuantizeLinear"] == 1
+    whole, _ = folding.FOLD.run(model, Context(get_target("ort-cpu")))
+    old, new = run_once(whole, {"x": x})["y"], run_once(result, {"x": x}, weights)["y"]
+    assert old.tobytes() == new.tobytes()
+
+
+def test_a_weight_that_is_read_but_not_folded_stays_beside_the_graph(
+    make_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "LARGEST", 1000)
+    x, w = np.ones((1, 200), np.float32), np.random.default_rng(1).standard_normal((200, 200)).astype(np.float32)
+    nodes = [node("Transpose", ["w"], ["t"], perm=[1, 0]), node("MatMul", ["x", "t"], ["y"])]
+    bare, weights = beside(make_graph(nodes, {"x": x}, {"y": (np.float32, (1, 200))}, w=w), tmp_path)
+    result, report = folding.FOLD.run(bare, Context(get_target("ort-cpu"), weights=weights))
+    assert report.count == 0
+    assert [tensor.name for tensor in result.graph.initializer if is_external(tensor)] == ["w"]
+
+
+def test_a_weight_inside_finds_its_twin_beside(make_graph: Any, tmp_path: Path) -> None:
+    x, w = np.ones((1, 200), np.float32), np.random.default_rng(1).standard_normal((200, 200)).astype(np.float32)
+    nodes = [node("MatMul", ["x", "w"], ["a"]), node("MatMul", ["a", "v"], ["y"])]
+    bare, weights = beside(make_graph(nodes, {"x": x}, {"y": (np.float32, (1, 200))}, w=w, v=w + 1), tmp_path)
+    bare.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(w, "v"))
+    result, report = folding.FOLD.run(bare, Context(get_target("ort-cpu"), weights=weights))
+    assert report.count == 1
+    assert len(result.graph.initializer) == 1

@@ -15,7 +15,8 @@ from onnx import helper
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint, operator_table
-from vitrim.exporter.graph.passes.table import rewrite, run_once
+from vitrim.exporter.graph.passes.rewrite import rewrite
+from vitrim.exporter.graph.verify import run_once
 
 node = helper.make_node
 
@@ -151,3 +152,12 @@ def test_a_block_can_go_below_opset_17(opset: int, make_graph: Any, rewritten: A
     onnx.checker.check_model(result, full_check=True)
     np.testing.assert_allclose(run_once(result, {"x": x})["y"], run_once(model, {"x": x})["y"], atol=1e-6)
     assert lint(result, target) == []
+
+
+def test_lowered_norm_and_gelu_count(traced: onnx.ModelProto, image: Any, counts: Any) -> None:
+    rewritten, reports = rewrite(traced, get_target("trt-8.5"), image())
+    done = counts(reports)
+    assert done["LayerNormalization to primitives"] == 9  # two a block and the last
+    assert done["Gelu to Erf"] == operator_table(rewritten)["Erf"] == 4
+    reduces = [node for node in rewritten.graph.node if node.op_type == "ReduceMean"]
+    assert all(len(node.input) == 1 for node in reduces)  # opset 17: axes is an attribute

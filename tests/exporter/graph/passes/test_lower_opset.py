@@ -11,7 +11,7 @@ from onnx import helper
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.passes.lower_opset import lower
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.shapes import with_shapes
 
 node = helper.make_node

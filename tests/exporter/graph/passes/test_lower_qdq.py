@@ -13,9 +13,11 @@ from onnx import helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.graph.files import save
 from vitrim.exporter.graph.lint.check import lint, operator_table
-from vitrim.exporter.graph.passes.table import rewrite, run_once
-from vitrim.exporter.graph.trace import save, trace
+from vitrim.exporter.graph.passes.rewrite import rewrite
+from vitrim.exporter.graph.trace import trace
+from vitrim.exporter.graph.verify import run_once
 from vitrim.exporter.pruning.vit import PrunedViT
 
 node = helper.make_node

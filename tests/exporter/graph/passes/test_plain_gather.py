@@ -15,7 +15,8 @@ from onnx import helper
 
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import operator_table
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
+from vitrim.exporter.graph.verify import run_once
 
 node = helper.make_node
 
@@ -53,6 +54,20 @@ def test_every_form_becomes_a_gather(form: str, batch: int, rewritten: Any) -> N
     assert table["Gather"] >= 1
     if form == "constant":  # the same tokens of every image: no offsets, whatever the batch
         assert table == {"Gather": 1}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_each_index_is_read_once(batch: int, counts: Any) -> None:
+    x = torch.randn(batch, 9, 6, generator=torch.Generator().manual_seed(0))
+    model = export_module(Pick("gather"), x)
+    rewritten, reports = rewrite(model, get_target("ort-cpu"), {"x": x.numpy()})
+    before, after = operator_table(model), operator_table(rewritten)
+    assert before["GatherElements"] == 1
+    assert "GatherElements" not in after
+    assert "Expand" not in after
+    assert counts(reports)["gather without expanded indices"] == 1
+    expected = Pick("gather")(x).numpy()
+    np.testing.assert_array_equal(run_once(rewritten, {"x": x.numpy()})["y"], expected)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

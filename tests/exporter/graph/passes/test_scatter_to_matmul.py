@@ -15,7 +15,8 @@ from onnx import helper
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import operator_table
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
+from vitrim.exporter.graph.verify import run_once
 
 node = helper.make_node
 R = 6
@@ -62,6 +63,20 @@ def test_torch_forms_lose_their_scatter(form: str, batch: int, rewritten: Any) -
     result, counts = rewritten(model, {"x": x.numpy()})
     assert counts["merge without scatter"] >= 1
     assert not any(op.startswith("Scatter") for op in operator_table(result))
+
+
+@pytest.mark.parametrize("form", ["scatter_add", "sum", "index_put"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_merging_survives_in_the_whole_line_with_repeated_indices(form: str, batch: int, counts: Any) -> None:
+    x = torch.randn(batch, 11, 5, generator=torch.Generator().manual_seed(2))
+    index = (x[:, :R] @ x[:, R:].transpose(1, 2)).argmax(-1)
+    assert all(len(set(row.tolist())) < R for row in index)  # several sources share a target
+    model = export_module(Merge(form), x)
+    assert any(op.startswith("Scatter") for op in operator_table(model))
+    rewritten, reports = rewrite(model, get_target("trt-8.5"), {"x": x.numpy()})
+    assert counts(reports)["merge without scatter"] == 1
+    assert not any(op.startswith("Scatter") for op in operator_table(rewritten))
+    np.testing.assert_allclose(run_once(rewritten, {"x": x.numpy()})["y"], Merge(form)(x).numpy(), atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)

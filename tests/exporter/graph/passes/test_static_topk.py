@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+import torch
+from helpers import export_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint, operator_table
+from vitrim.exporter.graph.passes.rewrite import rewrite
+from vitrim.exporter.graph.verify import run_once
 
 node = helper.make_node
 
@@ -76,3 +81,23 @@ def test_sorted_is_set(target: str, make_graph: Any, rewritten: Any) -> None:
     result, counts = rewritten(make_graph(nodes, {"x": x}, {"y": (np.float32, (2, 1))}, **weights), {"x": x}, target)
     assert counts["TopK with constant K"] == 1
     assert all(a.i == 1 for n in result.graph.node if n.op_type == "TopK" for a in n.attribute if a.name == "sorted")
+
+
+class Ranked(torch.nn.Module):
+    """The three largest, by an argsort of integers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        order = (x * 100).to(torch.int32).argsort(dim=1, descending=True)
+        return order[:, :3]
+
+
+def test_argsort_of_integers_becomes_a_small_float_topk() -> None:
+    x = torch.rand(2, 8, generator=torch.Generator().manual_seed(3))
+    model = export_module(Ranked(), x)
+    rewritten, _ = rewrite(model, get_target("trt-8.5"), {"x": x.numpy()})
+    node = next(node for node in rewritten.graph.node if node.op_type == "TopK")
+    k = next(tensor for tensor in rewritten.graph.initializer if tensor.name == node.input[1])
+    assert onnx.numpy_helper.to_array(k).tolist() == [3]
+    assert [finding.what for finding in lint(rewritten, get_target("trt-8.5")) if finding.op == "TopK"] == []
+    np.testing.assert_array_equal(run_once(rewritten, {"x": x.numpy()})["y"], Ranked()(x).numpy())
+    assert "trt-8.5 ranks no integers" in [finding.what for finding in lint(model, get_target("trt-8.5"))]

@@ -14,7 +14,7 @@ from helpers import budget_for, small_swin, small_vit
 from onnx.reference import ReferenceEvaluator
 
 from vitrim.exporter.core.targets import get_target
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.vit import deployable

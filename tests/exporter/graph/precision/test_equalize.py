@@ -10,10 +10,9 @@ import onnx_graphsurgeon as gs
 import pytest
 from onnx import helper, numpy_helper
 
-from vitrim.exporter.graph.passes.table import run_once
 from vitrim.exporter.graph.precision.equalize import channel_maxima, equalize, normalized_products
 from vitrim.exporter.graph.shapes import with_shapes
-from vitrim.exporter.graph.verify import with_outputs
+from vitrim.exporter.graph.verify import run_once, with_outputs
 
 make = helper.make_node
 

@@ -16,7 +16,7 @@ from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.io import Ends, rewrite_ends
 from vitrim.exporter.graph.lint.check import lint
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.precision.float32_nodes import wide_nodes
 from vitrim.exporter.graph.precision.half import LARGEST, to_half
 from vitrim.exporter.graph.precision.qdq import quantizable, with_qdq

@@ -11,12 +11,11 @@ from onnx import helper, numpy_helper
 
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint
-from vitrim.exporter.graph.passes.table import run_once
 from vitrim.exporter.graph.precision.integer import to_integer
 from vitrim.exporter.graph.precision.qdq import quantizable, restored, with_qdq
 from vitrim.exporter.graph.precision.ranges import quantization_ranges
 from vitrim.exporter.graph.shapes import with_shapes
-from vitrim.exporter.graph.verify import with_outputs
+from vitrim.exporter.graph.verify import run_once, with_outputs
 from vitrim.exporter.runtime.parity import cosine
 from vitrim.exporter.runtime.runners import OrtRunner
 

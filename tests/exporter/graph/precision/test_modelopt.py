@@ -14,7 +14,7 @@ from helpers import budget_for
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.precision.modelopt import with_modelopt
 from vitrim.exporter.graph.precision.qdq import quantizable, restored
 from vitrim.exporter.graph.trace import trace

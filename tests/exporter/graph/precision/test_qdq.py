@@ -13,10 +13,9 @@ from onnx import numpy_helper
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.io import Ends, rewrite_ends
 from vitrim.exporter.graph.lint.check import lint
-from vitrim.exporter.graph.passes.table import run_once
 from vitrim.exporter.graph.precision.qdq import quantizable, restored, with_dynamic, with_qdq
 from vitrim.exporter.graph.precision.ranges import quantization_ranges
-from vitrim.exporter.graph.verify import with_outputs
+from vitrim.exporter.graph.verify import run_once, with_outputs
 from vitrim.exporter.runtime.parity import cosine
 from vitrim.exporter.runtime.runners import OrtRunner
 

@@ -11,10 +11,10 @@ import pytest
 from onnx import helper
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.graph.passes.table import run_once
 from vitrim.exporter.graph.precision.qdq import quantizable
 from vitrim.exporter.graph.precision.ranges import batches_of, largest_activations, overflowing, quantization_ranges
 from vitrim.exporter.graph.shapes import with_shapes
+from vitrim.exporter.graph.verify import run_once
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((4, 5)).astype(np.float32)

@@ -158,7 +158,7 @@ def test_a_real_model() -> None:
     from helpers import budget_for, small_vit
 
     from vitrim.exporter.core.targets import get_target
-    from vitrim.exporter.graph.passes.table import rewrite
+    from vitrim.exporter.graph.passes.rewrite import rewrite
     from vitrim.exporter.graph.precision.integer import to_integer
     from vitrim.exporter.graph.precision.qdq import quantizable, restored, with_qdq
     from vitrim.exporter.graph.precision.ranges import quantization_ranges

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
-from vitrim.exporter.graph.passes.table import rewrite
+from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.decisions import Replay
 from vitrim.exporter.pruning.methods import get_method

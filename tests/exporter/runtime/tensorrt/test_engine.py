@@ -307,8 +307,9 @@ def pruned_graph(folder: Path) -> tuple[Any, Path, np.ndarray]:
     from helpers import budget_for, small_vit
 
     from vitrim.exporter.core.targets import get_target
-    from vitrim.exporter.graph.passes.table import rewrite
-    from vitrim.exporter.graph.trace import save, trace
+    from vitrim.exporter.graph.files import save
+    from vitrim.exporter.graph.passes.rewrite import rewrite
+    from vitrim.exporter.graph.trace import trace
     from vitrim.exporter.pruning.torch_runner import TorchRunner
     from vitrim.exporter.pruning.vit import PrunedViT
 

@@ -1,0 +1,261 @@
+"""ONNX files: read without their large weights, written whole without holding them, and given more metadata.
+
+A whole file is the graph's bytes with those of every weight copied into their place::
+
+    ModelProto   ir_version producer... | graph                                           | opset_import metadata...
+    GraphProto                            node name | initializer initializer... | input output value_info
+    TensorProto                                       dims type name | raw_data: bytes of the data file
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import onnx
+from google.protobuf.message import DecodeError, Message
+from onnx import TensorProto
+
+from ..core.errors import InputError
+from ..core.files import atomic_path
+from .store import ALIGNMENT, copy_fields, raw_bytes
+from .weights import Place, Weights, goes_aside, inner_tensors, is_external, put_aside, size_of
+
+SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for metadata that is added later
+_GRAPH, _INITIALIZER, _RAW_DATA, _METADATA = 7, 5, 9, 14  # field numbers in onnx.proto
+_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # protobuf's wire types
+_FIXED = {_EIGHT: 8, _FOUR: 4}
+_PIECE = 1 << 20
+_SAYS_NO_MORE = {"dims", "data_type", "name", "raw_data"}
+
+M = TypeVar("M", bound=Message)
+Chunk = bytes | TensorProto  # a tensor stands for its data
+
+
+def read_bare(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Weights]:
+    """A model of which the large weights that are in files of their own stay there.
+
+    Returns:
+        the model, its small weights in it, and where the large ones are, each of them there and whole.
+
+    Raises:
+        InputError: no such file, not ONNX, or a weight is not where it says.
+    """
+    file = Path(path)
+    weights = Weights(file.parent, str(file))
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from error
+    except (DecodeError, ValueError) as error:
+        raise InputError(f"{file} is not a whole ONNX file") from error
+    for tensor in filter(is_external, model.graph.initializer):
+        weights.find(tensor)
+        if not goes_aside(tensor.data_type, size_of(tensor)):
+            _take_in(tensor, weights)
+    for tensor in filter(is_external, inner_tensors(model)):
+        _take_in(tensor, weights)
+    return model, weights
+
+
+def read_whole(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """A model with all its weights in it, for those who take nothing else.
+
+    Raises:
+        InputError: see `read_bare`.
+    """
+    model, weights = read_bare(path)
+    for tensor in filter(is_external, model.graph.initializer):
+        _take_in(tensor, weights)
+    return model
+
+
+def _take_in(tensor: TensorProto, weights: Weights) -> None:
+    """An external tensor's data into it, in place."""
+    tensor.raw_data = b"".join(_pieces(tensor, weights))
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")
+
+
+def save(
+    model: onnx.ModelProto,
+    path: str | os.PathLike[str],
+    weights: Weights | None = None,
+    *,
+    limit: int = SINGLE_FILE_LIMIT,
+) -> None:
+    """Write one file, atomically; past protobuf's 2 GB the large weights go to `<name>.data` beside it.
+
+    Weights that are beside the graph are copied piece by piece and never in memory.
+
+    Args:
+        model: it is not changed.
+        path: of the file.
+        weights: where the weights are that the model has beside it.
+        limit: bytes that a single file may have.
+
+    Raises:
+        InputError: a weight is not where the model says.
+        EnvironmentLackError: the disk refuses.
+    """
+    chunks = _chunks(model)
+    if sum(map(_size, chunks)) >= limit:
+        data = Path(f"{os.fspath(path)}.data")
+        with atomic_path(data) as temporary, open(temporary, "wb") as out:
+            chunks = [_moved(model, data.name, out, weights).SerializeToString()]
+    with atomic_path(path) as temporary, open(temporary, "wb") as out:
+        _write(chunks, out, weights)
+
+
+def add_metadata(source: str | os.PathLike[str], target: str | os.PathLike[str], entries: Mapping[str, str]) -> None:
+    """Copy an ONNX file with more metadata, which is written behind it: its graph and weights are never parsed.
+
+    Files of weights beside it are not copied.
+
+    Args:
+        source: the file.
+        target: where the copy goes; may be the same.
+        entries: texts by key; keys that the file does not have yet.
+
+    Raises:
+        InputError: the file cannot be read, is no ONNX file, or has one of the keys.
+        EnvironmentLackError: the disk refuses.
+    """
+    known = set(entries) & metadata_keys(source)
+    if known:
+        raise InputError(f"{os.fspath(source)} has the metadata {', '.join(sorted(known))} already")
+    more = onnx.ModelProto()
+    for key, text in entries.items():
+        more.metadata_props.add(key=key, value=text)
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+        with open(temporary, "ab") as out:
+            out.write(more.SerializeToString())
+
+
+def metadata_keys(path: str | os.PathLike[str]) -> set[str]:
+    """Keys of an ONNX file's metadata, read without the rest of it.
+
+    Raises:
+        InputError: the file cannot be read or is no ONNX file.
+    """
+    keys = set()
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            while file.tell() < size:
+                field, kind = divmod(_read_varint(file), 8)
+                length = _read_varint(file) if kind in (_BYTES, _VARINT) else _FIXED[kind]
+                if field == _METADATA and kind == _BYTES:
+                    keys.add(onnx.StringStringEntryProto.FromString(file.read(length)).key)
+                elif kind != _VARINT:
+                    file.seek(length, os.SEEK_CUR)
+            if file.tell() != size:
+                raise ValueError("its last field is cut off")
+    except OSError as error:
+        raise InputError(f"cannot read {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
+    except (DecodeError, KeyError, ValueError) as error:
+        raise InputError(f"{os.fspath(path)} is not a whole ONNX file") from error
+    return keys
+
+
+def _read_varint(file: BinaryIO) -> int:
+    number = 0
+    for shift in range(0, 64, 7):
+        byte = file.read(1)
+        if not byte:
+            break
+        number |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return number
+    raise ValueError("a number is cut off")
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _chunks(model: onnx.ModelProto) -> list[Chunk]:
+    """A model as protobuf writes it."""
+    tensors = [chunk for each in model.graph.initializer for chunk in _field(_INITIALIZER, _tensor(each))]
+    before, after = _around(model.graph, _INITIALIZER)
+    graph = _field(_GRAPH, [before, *tensors, after])
+    before, after = _around(model, _GRAPH)
+    return [before, *graph, after]
+
+
+def _around(message: Message, number: int) -> tuple[bytes, bytes]:
+    """The bytes of a message before and after one of its fields."""
+    names = {field.number: field.name for field in message.DESCRIPTOR.fields}
+    parts = []
+    for skipped in (lambda each: each >= number, lambda each: each <= number):
+        part = type(message)()
+        copy_fields(message, part, {name for each, name in names.items() if skipped(each)})
+        parts.append(part.SerializeToString())
+    return parts[0], parts[1]
+
+
+def _field(number: int, content: Sequence[Chunk]) -> list[Chunk]:
+    return [_varint(number << 3 | _BYTES) + _varint(sum(map(_size, content))), *content]
+
+
+def _tensor(tensor: TensorProto) -> list[Chunk]:
+    says = {field.name for field, _ in tensor.ListFields()}
+    inside = not goes_aside(tensor.data_type, size_of(tensor)) or not says <= _SAYS_NO_MORE
+    if inside and not is_external(tensor):
+        return [tensor.SerializeToString()]
+    header = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    return [header.SerializeToString(), *_field(_RAW_DATA, [tensor])]
+
+
+def _size(chunk: Chunk) -> int:
+    return len(chunk) if isinstance(chunk, bytes) else size_of(chunk)
+
+
+def _write(chunks: Sequence[Chunk], out: BinaryIO, weights: Weights | None) -> None:
+    for chunk in chunks:
+        if isinstance(chunk, bytes):
+            out.write(chunk)
+        else:
+            for piece in _pieces(chunk, weights):
+                out.write(piece)
+
+
+def _pieces(tensor: TensorProto, weights: Weights | None) -> Iterator[bytes]:
+    """The data of a tensor, wherever it is."""
+    if not is_external(tensor):
+        yield raw_bytes(tensor)
+        return
+    if weights is None:
+        raise InputError(f"the weight {tensor.name} is in a file beside the graph; say where that is")
+    path, place = weights.find(tensor)
+    left = size_of(tensor)
+    with open(path, "rb") as stream:
+        stream.seek(place.offset)
+        while left and (piece := stream.read(min(left, _PIECE))):
+            left -= len(piece)
+            yield piece
+
+
+def _moved(model: onnx.ModelProto, name: str, out: BinaryIO, weights: Weights | None) -> onnx.ModelProto:
+    """The model with its large weights in a file of its own."""
+    lean = onnx.ModelProto()
+    copy_fields(model, lean, {"graph"})
+    copy_fields(model.graph, lean.graph, {"initializer"})
+    for tensor in model.graph.initializer:
+        size = size_of(tensor)
+        if not is_external(tensor) and not goes_aside(tensor.data_type, size):
+            lean.graph.initializer.append(tensor)
+            continue
+        offset = -(-out.tell() // ALIGNMENT) * ALIGNMENT
+        out.seek(offset)
+        _write([tensor], out, weights)
+        lean.graph.initializer.append(put_aside(tensor, Place(name, offset, size)))
+    return lean

@@ -1,0 +1,83 @@
+"""The passes applied to a graph, each held against the graph before it on real inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from ...core.errors import UnsupportedError
+from ...core.targets import Target
+from ..shapes import with_shapes
+from ..surgery import copy_of
+from ..verify import Line
+from ..weights import Weights
+from . import table
+from .base import Context, Pass, PassReport
+from .lower_opset import declared
+
+OLDEST_OPSET = 13  # Squeeze, Unsqueeze, Split and ReduceSum take their axes and parts as inputs from here on
+
+
+def rewrite(
+    model: onnx.ModelProto,
+    target: Target,
+    feeds: Mapping[str, np.ndarray] | None = None,
+    *,
+    fused_attention: bool = False,
+    weights: Weights | None = None,
+) -> tuple[onnx.ModelProto, list[PassReport]]:
+    """Apply every pass that the target wants.
+
+    Args:
+        model: a traced model of opset 13 or later; it is not changed.
+        target: where the graph will run.
+        feeds: real inputs; given, every pass that changed something is held against the graph before it.
+        fused_attention: use onnxruntime's fused Attention where it fits; raises the opset to 23.
+        weights: where the weights are that the model has beside it. They stay there, of the new model too; weights
+            that a pass makes are in it.
+
+    Returns:
+        the new model with inferred shapes, and a report a pass.
+
+    Raises:
+        ParityError: a pass changed the outputs; it and the output are named.
+        UnsupportedError: the target cannot take the graph; the node is named.
+        InputError: a weight that a pass wants to know is not where the model says.
+    """
+    version = declared(model).version
+    if version < OLDEST_OPSET:
+        raise UnsupportedError(f"the graph has opset {version}; passes take {OLDEST_OPSET} and later: export it anew")
+    if fused_attention and (target.runtime != "onnxruntime" or "Attention" in target.lacks):
+        raise UnsupportedError(f"{target.name} gets no fused Attention; leave attention decomposed")
+    line = Line(with_shapes(copy_of(model)), feeds, weights)
+    context, reports = Context(target, fused_attention, weights=weights), list[PassReport]()
+    for each in table.PASSES:
+        report = step(each, line, context)
+        reports.append(report)
+        context = context.after(report)
+    return line.last, reports
+
+
+def step(each: Pass, line: Line, context: Context) -> PassReport:
+    """One pass on the last graph of a line, held against it.
+
+    Raises:
+        ParityError: see `rewrite`.
+        UnsupportedError: see `rewrite`.
+    """
+    began, before = time.perf_counter(), line.last
+    model, report = each.run(before, context)
+    report.nodes = (len(before.graph.node), len(model.graph.node))
+    if report.count:
+        try:
+            model = with_shapes(model)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"after the pass '{each.name}': {error}") from error
+        report.max_abs, report.near_ties = line.hold(each.name, model)
+    else:
+        line.last = model
+    report.seconds = time.perf_counter() - began
+    return report

@@ -1,0 +1,197 @@
+"""The whole line of passes: every target, what a broken pass is told, any budget, and weights beside the graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from helpers import budget_for, small_vit
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from vitrim.calibration.tokens.rules import BY_COUNT
+from vitrim.exporter.core.errors import ParityError, UnsupportedError
+from vitrim.exporter.core.targets import TARGETS, get_target
+from vitrim.exporter.graph.files import read_bare, read_whole
+from vitrim.exporter.graph.lint.check import lint, operator_table
+from vitrim.exporter.graph.passes import table
+from vitrim.exporter.graph.passes.base import PatternPass
+from vitrim.exporter.graph.passes.rewrite import rewrite
+from vitrim.exporter.graph.store import WeightStore
+from vitrim.exporter.graph.trace import trace, trace_into
+from vitrim.exporter.graph.verify import run_once
+from vitrim.exporter.graph.weights import is_external
+from vitrim.exporter.pruning.methods import METHODS
+from vitrim.exporter.pruning.methods.matching import largest_reduction
+from vitrim.exporter.pruning.vit import PrunedViT
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_every_target_gets_a_clean_graph_that_computes_the_same(
+    traced: onnx.ModelProto, target: str, image: Any, counts: Any
+) -> None:
+    feeds = image()
+    rewritten, reports = rewrite(traced, get_target(target), feeds)
+    assert [str(finding) for finding in lint(rewritten, get_target(target))] == []
+    onnx.checker.check_model(rewritten, full_check=True)
+    before, after = run_once(traced, feeds), run_once(rewritten, feeds)
+    assert list(before) == list(after) == ["logits", "kept_1", "kept_2"]
+    np.testing.assert_allclose(after["logits"], before["logits"], atol=2e-4)
+    np.testing.assert_array_equal(after["kept_2"], before["kept_2"])
+    table = operator_table(rewritten)
+    forbidden = {"Shape", "NonZero", "If", "Loop", "Range", "ScatterElements", "ScatterND", "GatherElements"}
+    assert forbidden.isdisjoint(table)
+    assert get_target(target).lacks.isdisjoint(table)
+    assert rewritten.opset_import[0].version <= get_target(target).opset
+    assert {entry.key for entry in rewritten.metadata_props} == {"vitrim.recipe"}
+    done = counts(reports)
+    assert (done["qkv split once"], done["keys transposed once"], done["one scale per attention"]) == (4, 2, 2)
+    if get_target(target).lacks <= {"Attention"}:
+        assert len(rewritten.graph.node) < len(traced.graph.node)
+
+
+def test_a_pass_that_changes_the_result_is_caught_by_name(
+    traced: onnx.ModelProto, image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(graph: Any, match: Any, context: Any) -> None:
+        match.attrs["epsilon"] = 10.0
+
+    broken = PatternPass("broken on purpose", frozenset({"LayerNormalization"}), lambda node, context: node, spoil)
+    monkeypatch.setattr(table, "PASSES", (*table.PASSES[:4], broken))
+    with pytest.raises(ParityError, match="pass 'broken on purpose' changed the output logits by"):
+        rewrite(traced, get_target("ort-cpu"), image())
+
+
+def test_a_pass_that_breaks_the_graph_is_named(
+    traced: onnx.ModelProto, image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(graph: Any, match: Any, context: Any) -> None:
+        match.op, match.attrs = "Det", {}  # onnxruntime has no determinant of this many dimensions
+
+    broken = PatternPass("broken on purpose", frozenset({"Conv"}), lambda node, context: node, spoil)
+    monkeypatch.setattr(table, "PASSES", (broken,))
+    with pytest.raises(UnsupportedError, match=r"pass 'broken on purpose': "):
+        rewrite(traced, get_target("ort-cpu"), image())
+
+
+@settings(
+    max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)  # shrinking takes minutes
+@given(
+    depth=st.integers(1, 2),
+    heads=st.integers(1, 3),
+    registers=st.integers(0, 2),
+    batch=st.integers(1, 2),
+    method=st.sampled_from([*METHODS]),
+    place=st.sampled_from(["before_mlp", "after_block"]),
+    target=st.sampled_from(["ort-cpu", "trt-8.5", "trt-10.3"]),
+    fused=st.booleans(),
+    data=st.data(),
+)
+def test_any_legal_budget_exports_static_and_equal(
+    depth: int,
+    heads: int,
+    registers: int,
+    batch: int,
+    method: str,
+    place: str,
+    target: str,
+    fused: bool,
+    data: Any,
+    image: Any,
+) -> None:
+    model = small_vit(depth=depth, num_heads=heads, embed_dim=heads * 8, reg_tokens=registers)
+    tokens, least = 17 + registers, 2 + registers
+    after = sorted((data.draw(st.integers(least, tokens)) for _ in range(depth)), reverse=True)
+    if method in BY_COUNT:  # one matching merges at most half
+        now = tokens
+        for index, wanted in enumerate(after):
+            now = after[index] = max(wanted, now - largest_reduction(now, 1 + registers))
+    budget = budget_for(model, dict(enumerate(after)), method, {"place": place})
+    pruned = PrunedViT(model, budget, ("logits", "kept", "merged"))
+    feeds = image(batch)
+    rewritten, _ = rewrite(
+        trace(pruned, batch), get_target(target), feeds, fused_attention=fused and target == "ort-cpu"
+    )
+    assert [str(finding) for finding in lint(rewritten, get_target(target))] == []
+    outputs = run_once(rewritten, feeds)
+    with torch.inference_mode():
+        reference = pruned.trace(torch.from_numpy(feeds["image"]))
+    assert reference.logits is not None
+    scale = max(1.0, float(reference.logits.abs().max()))
+    gaps = [float(gap.min()) for gap in reference.gap.values()]
+    if min(gaps, default=1.0) > 1e-4:  # a near-tie may rightly fall the other way
+        np.testing.assert_allclose(outputs["logits"], reference.logits.numpy(), atol=1e-4 * scale)
+        for block, pairs in reference.merged.items():
+            np.testing.assert_array_equal(outputs[f"merged_{block}"], pairs.numpy())
+    for block, ids in reference.kept.items():
+        assert outputs[f"kept_{block}"].shape == ids.shape
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [("tome", {}), ("tofu", {}), ("ppt", {"threshold": 0.004}), ("evit", {"fuse": True}), ("frugal", {})],
+    ids=str,
+)
+def test_merging_exports_clean_and_equal(
+    method: str, parameters: dict[str, Any], target: str, batch: int, image: Any
+) -> None:
+    model = small_vit()
+    budget = budget_for(model, {0: 14, 2: 9, 3: 6}, method, parameters)
+    pruned = PrunedViT(model, budget, ("logits", "kept", "merged"))
+    feeds = image(batch)
+    fused = target == "ort-cpu"
+    rewritten, _ = rewrite(trace(pruned, batch), get_target(target), feeds, fused_attention=fused)
+    assert [str(finding) for finding in lint(rewritten, get_target(target))] == []
+    table = operator_table(rewritten)
+    assert not any(op.startswith("Scatter") for op in table)
+    if fused:
+        assert table["Attention"] == 4
+        # beside the fused operators: the class token's row alone, once a stage, where a method reads it
+        reads = method in ("ppt", "evit", "frugal") and parameters.get("policy") != "pool"
+        assert table.get("Softmax", 0) == (3 if reads else 0)
+    outputs = run_once(rewritten, feeds)
+    with torch.inference_mode():
+        reference = pruned.trace(torch.from_numpy(feeds["image"]))
+    assert reference.logits is not None
+    np.testing.assert_allclose(outputs["logits"], reference.logits.numpy(), atol=1e-4)
+    for kind in ("kept", "merged"):
+        for block, ids in getattr(reference, kind).items():
+            np.testing.assert_array_equal(np.sort(outputs[f"{kind}_{block}"]), np.sort(ids.numpy()))
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
+def test_weights_beside_the_graph_stay_there_and_change_nothing(target: str, image: Any, tmp_path: Path) -> None:
+    vit = small_vit(depth=2, embed_dim=192)
+    model = trace(PrunedViT(vit, budget_for(vit, {0: 12, 1: 8}), ("logits", "kept")), 1)
+    with WeightStore(tmp_path / "traced") as store:
+        store.save(model, "m.onnx")
+    bare, weights = read_bare(tmp_path / "traced" / "m.onnx")
+    feeds, fused = image(), target == "ort-cpu"
+    whole, expected = rewrite(model, get_target(target), feeds, fused_attention=fused)
+    lean, reports = rewrite(bare, get_target(target), feeds, fused_attention=fused, weights=weights)
+    told = [[(report.to_dict() | {"seconds": 0}) for report in each] for each in (expected, reports)]
+    assert told[0] == told[1]  # counts, nodes, and every error to the last bit
+    outside = [tensor.name for tensor in lean.graph.initializer if is_external(tensor)]
+    assert len(outside) == 2 * 4 + 1
+    assert len(lean.SerializeToString()) < len(whole.SerializeToString()) / 10
+    with WeightStore(tmp_path / "passes") as store:
+        store.save(lean, "m.onnx", weights)
+    assert read_whole(tmp_path / "passes" / "m.onnx").SerializeToString() == whole.SerializeToString()
+    assert len(list((tmp_path / "passes").glob("*.data"))) == 1  # the traced graph's
+
+
+def test_weights_that_are_gone_are_one_line(image: Any, tmp_path: Path) -> None:
+    vit = small_vit(depth=1, embed_dim=192)
+    with WeightStore(tmp_path) as store:
+        trace_into(store, "m.onnx", PrunedViT(vit, budget_for(vit, {}), ("logits",)), 1)
+    bare, weights = read_bare(tmp_path / "m.onnx")
+    next(tmp_path.glob("*.data")).unlink()
+    with pytest.raises(UnsupportedError, match="cannot run the graph"):
+        rewrite(bare, get_target("ort-cpu"), image(), weights=weights)
