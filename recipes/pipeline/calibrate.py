@@ -153,7 +153,7 @@ def from_target(plan: Planning) -> Budget:
     return found.budget.model_copy(update={"statistics": {"search": found.summary()}})
 
 
-# By the one key of `prune` that says how much goes; `budget`, a file, needs no planning.
+# By the one key of `prune` that says how much goes; `budget`, a file, and `given`, in memory, need no planning.
 WAYS: Mapping[str, Callable[[Planning], Budget]] = {
     "target": from_target,
     "preset": from_preset,
@@ -199,6 +199,10 @@ def make_plan(
     dense_macs = model_macs(whole, dense_plan(whole))
     if prune.budget is not None:
         return _from_file(prune.budget, shape, dense_macs)
+    if prune.given:
+        raise InputError(
+            "prune.given: this recipe's budget was in memory, handed over in Python; give prune.budget: FILE"
+        )
     plan = Planning(prune, recipe.export.batch, model, shape, dense_macs, source, folder, listener)
     way = next(make for key, make in WAYS.items() if getattr(prune, key) is not None)
     threshold = plan.method.threshold

@@ -28,7 +28,7 @@ def test_every_way_that_a_recipe_has_is_in_the_table() -> None:
         assert getattr(PruneSection.model_validate({key: value}), key) is not None
     with pytest.raises(ValueError, match="exactly one of target, preset, keep_rates, remove, mass, budget"):
         PruneSection.model_validate({})
-    assert set(WAYS) == set(values)
+    assert set(WAYS) == set(values) == set(PruneSection.ways) - {"budget", "given"}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,7 @@ def test_a_quantile_calibrates_thresholds_whatever_the_way(tmp_path: Path) -> No
         ({"method": "uniform", "mass": 0.5}, "prune.mass needs importance, which uniform does not have"),
         ({"method": "tome", "keep_rates": {1: 0.2}}, r"blocks\[1\] removes 13 of 17 tokens, but one stage of tome"),
         ({"method": "tomato", "remove": 1}, "unknown pruning method 'tomato'"),
+        ({"given": True}, r"prune\.given: this recipe's budget was in memory.*give prune\.budget: FILE"),
         ({"remove": 1, "parameters": {"exponet": 1}}, r"prune\.parameters\.exponet is not a known key"),
         (
             {
