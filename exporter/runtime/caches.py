@@ -13,12 +13,14 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..core.errors import InputError
 from ..core.files import explain_os_error, sha256
 
 VARIABLE = "VITRIM_CACHE"
+_METADATA_PROPS = 14  # of ONNX's ModelProto
+_VARINT, _BYTES = 0, 2  # of protobuf's wire format
 
 
 def cache_root() -> Path:
@@ -66,14 +68,59 @@ def refuse_foreign_folder(path: Path) -> None:
 
 
 def graph_hash(path: str | os.PathLike[str]) -> str:
-    """What a graph's caches are bound to: SHA-256 of the file, and of the weights beside it where there are any.
+    """What a graph's caches are bound to: SHA-256 of the file without its metadata, and of the weights beside it.
+
+    Metadata says where a graph came from, such as its recipe, and changes nothing that a runtime compiles.
 
     Raises:
         InputError: the file cannot be read.
     """
     weights = Path(f"{os.fspath(path)}.data")
-    own = sha256(path)
+    try:
+        own = _hash_without_metadata(path)
+    except OSError as error:
+        raise InputError(f"cannot read {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
     return hashlib.sha256((own + sha256(weights)).encode()).hexdigest() if weights.exists() else own
+
+
+def _hash_without_metadata(path: str | os.PathLike[str]) -> str:
+    """Hash of an ONNX file's fields but `metadata_props`, in their order; of the whole file where it is no ONNX."""
+    digest = hashlib.sha256()
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        while file.tell() < size:
+            tag = _read_varint(file)
+            field, kind = divmod(tag, 8)
+            if kind not in (_VARINT, _BYTES):
+                return sha256(path)
+            length = _read_varint(file)
+            if length < 0:
+                return sha256(path)
+            if field == _METADATA_PROPS:
+                file.seek(length, os.SEEK_CUR)
+                continue
+            digest.update(f"{tag}:{length};".encode())
+            left = length if kind == _BYTES else 0
+            while left > 0:
+                piece = file.read(min(left, 1 << 20))
+                if not piece:
+                    return sha256(path)
+                digest.update(piece)
+                left -= len(piece)
+    return digest.hexdigest()
+
+
+def _read_varint(file: BinaryIO) -> int:
+    """A number of protobuf's wire format; -1 at the end of the file."""
+    number, shift = 0, 0
+    while True:
+        byte = file.read(1)
+        if not byte or shift > 63:
+            return -1
+        number |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return number
+        shift += 7
 
 
 def timing_cache_path(folder: Path, device: Mapping[str, Any], graph: str) -> Path:

@@ -53,9 +53,8 @@ class Rewrite(Stage):
                 rewritten, weights = read_bare(traced / f"{kind}.onnx")
                 before = operator_table(rewritten)
                 passes: list[PassReport] = []
-                for form in forms_for(
-                    target, section.attention
-                ):  # the fused one goes on where the decomposed one ended
+                # The fused form goes on where the decomposed one ended.
+                for form in forms_for(target, section.attention):
                     fused = form == "fused"
                     rewritten, more = rewrite(
                         rewritten, target, {"image": image}, fused_attention=fused, weights=weights

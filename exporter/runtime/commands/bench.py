@@ -68,6 +68,7 @@ def bench_graphs(
     timing: Timing = Timing(),
     target: Target | None = None,
     progress: Progress | None = None,
+    earlier: Mapping[str, np.ndarray] | None = None,
 ) -> Bench:
     """Interleaved benchmark of ONNX files through onnxruntime, in three repeats with sessions loaded anew.
 
@@ -76,6 +77,8 @@ def bench_graphs(
         timing: how.
         target: whose execution providers are used where they start here; None takes the CPU's.
         progress: called with (rounds done, rounds).
+        earlier: rounds of the same graphs that have just been timed in turns, [rounds] milliseconds by kind: at most a
+            third of `timing.runs` of them stand for the first repeat.
 
     Returns:
         the benchmark; its environment has `cpu_only`, the reason why the target's own providers were not used, or None.
@@ -94,8 +97,13 @@ def bench_graphs(
         calls.update({kind: partial(one, random_images(one.shape, one.dtype)) for kind, one in runners.items()})
         return calls
 
+    known = 0 if earlier is None else min(len(earlier[Kind.PRUNED]), timing.runs // REPEATS)
     with Watch() as watch:
-        samples, sizes = repeat(make, timing.runs, REPEATS, timing.warmup, progress)
+        repeats = REPEATS - 1 if known else REPEATS
+        samples, sizes = repeat(make, timing.runs - known, repeats, timing.warmup, progress)
+    if earlier is not None and known:
+        samples = {kind: np.concatenate([earlier[kind][:known], values]) for kind, values in samples.items()}
+        sizes = [known, *sizes]
     first = next(iter(runners.values()))
     before.update(runtime=first.name, cpu_only=reasons[0] if reasons else None)
     result = report(samples, first.batch, _with_after(before, watch, timing.threads), sizes)
