@@ -379,23 +379,40 @@ def models(wanted: str = "", progress: Progress | None = None) -> list[Family]:
     return survey(wanted, progress)
 
 
-def new(model: str, out: str | os.PathLike[str] | None = None) -> str:
+def new(
+    model: str,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    target: str = "ort-cpu",
+    precision: str = "fp32",
+    checkpoint: str | os.PathLike[str] | None = None,
+    images: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+) -> str:
     """A commented recipe for a timm model, as text.
 
     Args:
         model: timm's name.
-        out: a file to write it to, too.
+        out: a file to write it to, too; paths in the recipe start at its folder.
+        target: where the graph will run, see `vitrim.targets`.
+        precision: of the target.
+        checkpoint: weights; timm's own are fetched where it is left out.
+        images: photos; a folder to be named later where it is left out.
+        classes: of the checkpoint's head, where it is not the model's own number.
 
     Raises:
-        InputError: timm has no such model, or the file exists.
-        UnsupportedError: vitrim does not take it.
+        InputError: timm has no such model, there is no such target, precision, checkpoint or image, or the file exists.
+        UnsupportedError: vitrim does not take the model.
     """
     need_export()
+    from pathlib import Path
+
     from .exporter.core.errors import InputError
     from .exporter.core.files import atomic_write
     from .recipes.pipeline.new import new_recipe
 
-    text = new_recipe(model)
+    folder = Path.cwd() if out is None else Path(os.path.abspath(out)).parent
+    text = new_recipe(model, folder, target, precision, checkpoint, images, classes)
     if out is None:
         return text
     if os.path.lexists(out):

@@ -286,8 +286,13 @@ def models(wanted: str) -> Call:
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write; standard output by default.",
 )
-def new(model: str, out: Path | None) -> Call:
-    """Write a commented recipe for MODEL, a timm name."""
+@click.option("--target", default="ort-cpu", show_default=True, help="Where it will run, see `vitrim targets`.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Your weights; timm's are fetched by default.")
+@click.option("--images", type=click.Path(path_type=Path), help="Your photos; photos/ by default.")
+@click.option("--classes", type=click.IntRange(1), help="Classes of your checkpoint, where not the model's own number.")
+def new(model: str, out: Path | None, **options: Any) -> Call:
+    """Write a commented recipe for MODEL, a timm name, with the best method measured."""
 
     def draw(text: str, console: Console) -> None:
         click.echo(text if out is None else f"wrote {out}\n", nl=False)
@@ -295,7 +300,7 @@ def new(model: str, out: Path | None) -> Call:
     def plain(text: str) -> Any:
         return {"recipe": text} if out is None else {"written": str(out)}
 
-    return Call("new", (model,), {"out": out}, draw, plain=plain)
+    return Call("new", (model,), {"out": out, **options}, draw, plain=plain)
 
 
 @command("vitrim doctor --json")

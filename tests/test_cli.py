@@ -24,7 +24,7 @@ from vitrim.exporter.runtime.parity import Parity, Rung
 
 COMMANDS = [
     "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes",
-    "methods", "models", "new", "doctor",
+    "methods", "models", "new", "clean", "doctor",
 ]  # fmt: skip
 
 
@@ -93,6 +93,10 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["recipes"], "api.recipes()"),
         (["recipes", "--schema"], "api.recipe_schema()"),
         (["new", "deit_tiny_patch16_224", "-o", "d.yaml"], "api.new('deit_tiny_patch16_224', out='d.yaml')"),
+        (
+            ["new", "vit_tiny_patch16_224", "--target", "trt-11", "--precision", "fp16", "--classes", "37"],
+            "api.new('vit_tiny_patch16_224', target='trt-11', precision='fp16', classes=37)",
+        ),
         (["inspect", "out", "--target", "trt-11"], "api.inspect('out', target='trt-11')"),
     ],
 )

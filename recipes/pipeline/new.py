@@ -1,52 +1,100 @@
-"""A commented recipe for a model, every value the default."""
+"""A commented recipe for a model, every value the default or what the user says."""
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 from ...calibration.tokens.cost import dense_plan, model_macs
+from ...exporter.core.errors import InputError
+from ...exporter.core.targets import get_target
 from ...exporter.pruning.load import create_model
 from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import describe
+from .load import parse_yaml, validate
+from .precision import check_precision
 
 _TEMPLATE = """# {name}: {depth} blocks, {tokens} tokens, {dense:.2f} GMACs dense. Keys left out keep their default.
 model:
   name: {name}
-  pretrained: true            # fetch timm's weights; or checkpoint: FILE.safetensors, or random: SEED to try things out
+{weights}
 
 images:
-  path: photos/               # a folder of photos, of class folders (for accuracy), or an .npz; from this file's folder
+{images}
   count: 64                   # spread evenly over the folder; what is left over measures agreement
 
 prune:
-  method: {method}          # see `vitrim methods`
-  target: {{gflops: {target:.2f}}}      # or flops_ratio: 0.65, or speedup: 1.5; or a preset, keep_rates, mass, budget
+{chosen}# see `vitrim methods`
+  target: {{gflops: {gflops:.2f}}}      # or flops_ratio: 0.65, or speedup: 1.5; or a preset, keep_rates, mass, budget
   # blocks: {blocks}         # where tokens go; null lets the rule decide
   # search: {{trials: 100}}     # Monte-Carlo search on the images, a few minutes
 
 export:
-  target: ort-cpu             # ort-cuda, ort-trt, jetpack-5, -6.0, -6, -7, -7.2, trt-11; see `vitrim targets`
+{target}# ort-cuda, ort-trt, jetpack-5, -6.0, -6, -7, -7.2, trt-11; see `vitrim targets`
   batch: 1
   # input: uint8              # pixels [batch, height, width, 3] in, the normalization folded in
   # top_k: 5                  # probabilities and classes of the best beside the logits
 
 precision:
-  name: fp32                  # fp16, bf16 or int8, where the target has them; see docs/precision.md
+{precision}# fp16, bf16 or int8, where the target has them; see docs/precision.md
 
 parity: {{atol: 1.0e-4}}
 bench: {{runs: 50}}
 """
 
 
-def new_recipe(name: str) -> str:
-    """See `vitrim.api.new`."""
-    shape = describe(create_model(name, random=0))
+def new_recipe(
+    name: str,
+    folder: Path,
+    target: str = "ort-cpu",
+    precision: str = "fp32",
+    checkpoint: str | os.PathLike[str] | None = None,
+    images: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+) -> str:
+    """See `vitrim.api.new`; `folder` is the one that the file will lie in."""
+    args = {} if classes is None else {"num_classes": classes}
+    shape = describe(create_model(name, args=args, random=0))
     dense = model_macs(shape, dense_plan(shape)) / 1e9
-    blocks = [shape.depth * (index + 1) // 4 for index in range(3)]
-    return _TEMPLATE.format(
+    weights = _line("pretrained: true", "fetch timm's weights; or checkpoint: FILE.safetensors, or random: SEED to try")
+    if checkpoint is not None:
+        weights = _line(f"checkpoint: {_path(checkpoint, folder, 'checkpoint')}", "safetensors or a PyTorch state dict")
+    if classes is not None:
+        weights += "\n" + _line(f"args: {{num_classes: {classes}}}", "the checkpoint's head")
+    text = _TEMPLATE.format(
         name=name,
         depth=shape.depth,
         tokens=shape.tokens,
         dense=dense,
-        method=DEFAULT,
-        target=0.65 * dense,
-        blocks=blocks,
+        weights=weights,
+        images=_line(
+            f"path: {'photos/' if images is None else _path(images, folder, 'images')}",
+            "a folder of photos, of class folders (for accuracy), or an .npz; from this file's folder",
+        ),
+        chosen=_key(f"method: {DEFAULT}"),
+        gflops=0.65 * dense,
+        blocks=[shape.depth * (index + 1) // 4 for index in range(3)],
+        target=_key(f"target: {target}"),
+        precision=_key(f"name: {precision}"),
     )
+    recipe = validate(parse_yaml(text, "the recipe"), "the recipe")
+    check_precision(recipe.precision, get_target(recipe.export.target))
+    return text
+
+
+def _path(path: str | os.PathLike[str], folder: Path, what: str) -> str:
+    """A path as a recipe in `folder` writes it: absolute ones as they are, others from there; InputError: not there."""
+    if not os.path.exists(path):
+        raise InputError(f"no {what} at {os.fspath(path)}; name a file or folder that is there")
+    found = os.fspath(path) if os.path.isabs(path) else os.path.relpath(path, folder)
+    return json.dumps(found, ensure_ascii=False)  # as YAML quotes it
+
+
+def _line(key: str, comment: str) -> str:
+    return f"{_key(key)}# {comment}"
+
+
+def _key(key: str) -> str:
+    """A key and its value, padded to where comments start."""
+    return f"  {key} ".ljust(30)
