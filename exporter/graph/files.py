@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -31,7 +31,6 @@ _FIXED = {_EIGHT: 8, _FOUR: 4}
 _PIECE = 1 << 20
 _SAYS_NO_MORE = {"dims", "data_type", "name", "raw_data"}
 
-M = TypeVar("M", bound=Message)
 Chunk = bytes | TensorProto  # a tensor stands for its data
 
 
@@ -207,12 +206,17 @@ def _field(number: int, content: Sequence[Chunk]) -> list[Chunk]:
 
 
 def _tensor(tensor: TensorProto) -> list[Chunk]:
-    says = {field.name for field, _ in tensor.ListFields()}
-    inside = not goes_aside(tensor.data_type, size_of(tensor)) or not says <= _SAYS_NO_MORE
-    if inside and not is_external(tensor):
+    if not is_external(tensor) and not _is_plain(tensor):
         return [tensor.SerializeToString()]
     header = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     return [header.SerializeToString(), *_field(_RAW_DATA, [tensor])]
+
+
+def _is_plain(tensor: TensorProto) -> bool:
+    """Whether a large tensor says nothing but its type, shape, name and data, in that order."""
+    says = {field.name for field, _ in tensor.ListFields()}
+    size = size_of(tensor)
+    return goes_aside(tensor.data_type, size) and says <= _SAYS_NO_MORE and len(tensor.raw_data) == size
 
 
 def _size(chunk: Chunk) -> int:

@@ -31,7 +31,7 @@ _STAY = frozenset(
     {TensorProto.BOOL, TensorProto.STRING, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64}
     | {TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64}
 )
-_PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # values a byte
+_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,17 @@ def is_external(tensor: TensorProto) -> bool:
 
 
 def size_of(tensor: TensorProto) -> int:
-    """Bytes of a tensor's data; 0 for strings, whose size no shape tells."""
-    count, name = prod(tensor.dims), TensorProto.DataType.Name(tensor.data_type)
-    if tensor.data_type == TensorProto.STRING:
+    """Bytes of a tensor's data as its type and shape tell it; 0 for strings and types that this onnx does not know."""
+    unknown = tensor.data_type not in TensorProto.DataType.values()
+    if unknown or tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
         return 0
-    if name in _PACKED:
-        return -(-count // _PACKED[name])
-    return count * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
+    bits = _bits(tensor) or 8 * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
+    return -(-prod(tensor.dims) * bits // 8)
+
+
+def _bits(tensor: TensorProto) -> int:
+    """Bits of a value, 0 where that is whole bytes."""
+    return _BITS.get(TensorProto.DataType.Name(tensor.data_type), 0)
 
 
 def place_of(tensor: TensorProto) -> Place:
@@ -127,10 +131,10 @@ class Weights:
             InputError: the file is not there, is too short, or lies outside of the folder; or the place is none.
         """
         try:
-            place = place_of(tensor)
-        except (KeyError, TypeError, ValueError) as error:
+            place, wanted = place_of(tensor), size_of(tensor)
+            path = (self.folder / place.file).resolve()
+        except (TypeError, ValueError) as error:
             raise InputError(f"{self.graph} does not say where its weight {tensor.name} is; save it anew") from error
-        path = (self.folder / place.file).resolve()
         if not path.is_relative_to(self.folder):
             raise InputError(f"{self.graph} wants its weights from {place.file}, outside its own folder; save it anew")
         size = path.stat().st_size if path.is_file() else -1
@@ -139,8 +143,10 @@ class Weights:
             raise InputError(
                 f"{self.graph} keeps its weights in {place.file}, which {fault}; put the whole file beside it"
             )
-        if place.length < size_of(tensor):
-            raise InputError(f"{self.graph} gives its weight {tensor.name} too few bytes; save it anew")
+        if place.length < wanted or (place.length and not wanted) or any(dim < 0 for dim in tensor.dims):
+            raise InputError(
+                f"{self.graph} gives its weight {tensor.name} {place.length} bytes, which do not fit its type and shape"
+            )
         return path, place
 
     def array(self, tensor: TensorProto) -> np.ndarray:
@@ -155,7 +161,7 @@ class Weights:
         size = size_of(tensor)
         if not size:
             return np.asarray(numpy_helper.to_array(TensorProto(data_type=tensor.data_type, dims=tensor.dims)))
-        if TensorProto.DataType.Name(tensor.data_type) in _PACKED:
+        if _bits(tensor):
             packed = TensorProto(data_type=tensor.data_type, dims=tensor.dims)
             packed.raw_data = self._map(path)[place.offset : place.offset + size]
             return np.asarray(numpy_helper.to_array(packed))
@@ -168,14 +174,3 @@ class Weights:
             with open(path, "rb") as stream:
                 self._maps[path] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         return self._maps[path]
-
-
-def value_of(tensor: TensorProto, weights: Weights | None) -> np.ndarray:
-    """The values of a tensor, wherever they are.
-
-    Raises:
-        InputError: they are beside the graph, and nobody said where that is, or they are not there.
-    """
-    if weights is None and is_external(tensor):
-        raise InputError(f"the weight {tensor.name} is in a file beside the graph; give the folder of the graph, too")
-    return np.asarray(numpy_helper.to_array(tensor)) if weights is None else weights.array(tensor)

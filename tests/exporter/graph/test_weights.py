@@ -100,7 +100,8 @@ def test_a_file_outside_of_the_folder_is_refused(place: str, tmp_path: Path) -> 
     [
         ("offset", "twelve", "does not say where its weight w is"),
         ("offset", "-4", "keeps its weights in w.data, which is too short"),
-        ("length", "36", "gives its weight w too few bytes"),
+        ("length", "36", "gives its weight w 36 bytes, which do not fit its type and shape"),
+        ("location", "a\0b", "does not say where its weight w is"),
         ("location", "", "keeps its weights in , which is missing"),
     ],
 )
@@ -108,6 +109,17 @@ def test_a_place_that_is_none_is_one_line(key: str, value: str, reason: str, tmp
     tensor = kept_in(tmp_path, np.ones(10, np.float32))
     next(entry for entry in tensor.external_data if entry.key == key).value = value
     with pytest.raises(InputError, match=reason):
+        Weights(tmp_path).array(tensor)
+
+
+@pytest.mark.parametrize(("field", "value"), [("data_type", 999), ("data_type", 0), ("data_type", 8), ("dims", -10)])
+def test_a_type_or_shape_that_is_none_is_one_line(field: str, value: int, tmp_path: Path) -> None:
+    tensor = kept_in(tmp_path, np.ones(10, np.float32))
+    if field == "dims":
+        tensor.dims[0] = value
+    else:
+        tensor.data_type = value
+    with pytest.raises(InputError, match="gives its weight w 40 bytes, which do not fit its type and shape"):
         Weights(tmp_path).array(tensor)
 
 
