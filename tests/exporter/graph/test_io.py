@@ -13,6 +13,7 @@ from helpers import budget_for, export_module, small_swin, small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitrim.exporter.core.answers import ranking_error
 from vitrim.exporter.core.errors import InputError, ParityError, UnsupportedError
 from vitrim.exporter.core.preprocess import Preprocess, from_pixels
 from vitrim.exporter.core.targets import get_target
@@ -23,7 +24,7 @@ from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.torch_runner import TorchRunner
 from vitrim.exporter.pruning.vit import deployable
-from vitrim.exporter.runtime.parity import compare, ranking_error
+from vitrim.exporter.runtime.rungs import compare
 from vitrim.exporter.runtime.runners import OrtRunner
 
 PATCH14 = {"img_size": 56, "patch_size": 14}
