@@ -38,6 +38,7 @@ def test_keys_are_told_in_words_with_their_defaults() -> None:
     [
         ({"type": "string"}, "text"),
         ({"type": "number", "maximum": 0.5}, "number to 0.5"),
+        ({"type": "number", "minimum": 0.0, "maximum": 1.0}, "number from 0 to 1"),
         ({"type": "integer", "minimum": 1, "maximum": 65536}, "whole number from 1 to 65536"),
         ({"enum": ["a", 3, None]}, "a, 3, null"),
     ],
