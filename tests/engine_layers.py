@@ -116,3 +116,13 @@ ELEVEN = {  # [11]
     "TacticName": "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize128x128x64",
     "Metadata": "[ONNX Layer: /blocks.0/mlp/fc1/MatMul]",
 }
+
+
+def quantized(layer: Any, dtype: Any) -> list[Any]:
+    """A product that takes dequantized values, its weights transposed on the way, and one that takes none."""
+    scale = layer("/q", dtype.FLOAT, kind="QUANTIZE")
+    dequantize = layer("/dq", dtype.FLOAT, kind="DEQUANTIZE").fed(scale)
+    turned = layer("/turn", dtype.FLOAT, kind="SHUFFLE").fed(dequantize)
+    product = layer("/blocks.0/mlp/MatMul", dtype.FLOAT, kind="MATRIX_MULTIPLY").fed(scale, turned)
+    plain = layer("/blocks.0/attn/MatMul", dtype.FLOAT, kind="MATRIX_MULTIPLY").fed(product, product)
+    return [scale, dequantize, turned, product, plain]

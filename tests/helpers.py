@@ -152,3 +152,9 @@ def make_evidence(seed: int, heads: int, patches: int, prefix: int, block: tuple
 
     attention = (draw(tokens, tokens) * 2).softmax(-1)
     return Evidence(attention, draw(tokens, 5), draw(tokens, 5), prefix, prefix > 0, block)
+
+
+def attention_of(seed: int, batch: int = 1, heads: int = 3, tokens: int = 17, sharp: float = 2.0) -> torch.Tensor:
+    """Random softmax attention [batch, heads, tokens, tokens] in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(batch, heads, tokens, tokens, generator=generator, dtype=torch.float64) * sharp).softmax(-1)

@@ -9,7 +9,6 @@ import pytest
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.targets import ALIASES, INTEGER_OPERATORS, PRECISIONS, TARGETS, get_target, precisions_of
-from vitrim.exporter.runtime.machine.jetpack import TABLE
 from vitrim.exporter.runtime.tensorrt.versions import typing_for
 
 TENSORRT = [target for target in TARGETS.values() if target.runtime == "tensorrt"]
@@ -118,15 +117,6 @@ def test_a_target_on_a_device_has_what_both_have() -> None:
 def test_typing_is_what_engines_are_built_with(target: object) -> None:
     fp32, fp16 = (typing_for(target.tensorrt, precision).strong for precision in ("fp32", "fp16"))
     assert {"weak": (False, False), "either": (False, True), "strong": (True, True)}[target.typing] == (fp32, fp16)
-
-
-def test_every_jetpack_has_a_target_of_its_tensorrt() -> None:
-    for row in TABLE:
-        if not row.target.startswith("none"):
-            version = get_target(row.target).tensorrt
-            assert version is not None
-            least = [int(part) for part in row.tensorrt.split()[0].split(".")[:2]]
-            assert version <= tuple(least)  # JetPack 7.2 takes what 7.0 takes
 
 
 def test_the_table_is_plain_data_and_every_fault_has_a_link() -> None:

@@ -12,12 +12,10 @@ import torch
 from helpers import budget_for, export_module, small_swin, small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from vitrim.calibration.images.photos import make_transform
-from vitrim.calibration.images.sources import ArrayImages, EightBit
+from vitrim.exporter.core.answers import ranking_error
 from vitrim.exporter.core.errors import InputError, ParityError, UnsupportedError
-from vitrim.exporter.core.preprocess import Preprocess, from_pixels, to_pixels
+from vitrim.exporter.core.preprocess import Preprocess, from_pixels
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.io import Ends, folded, rewrite_ends
 from vitrim.exporter.graph.lint.check import lint
@@ -26,7 +24,7 @@ from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.torch_runner import TorchRunner
 from vitrim.exporter.pruning.vit import deployable
-from vitrim.exporter.runtime.parity import compare, ranking_error
+from vitrim.exporter.runtime.rungs import compare
 from vitrim.exporter.runtime.runners import OrtRunner
 
 PATCH14 = {"img_size": 56, "patch_size": 14}
@@ -232,36 +230,6 @@ def test_more_classes_than_there_are_is_refused() -> None:
     _, preprocess, graph = make("vit_tiny_patch16_224")
     with pytest.raises(InputError, match="export.top_k is 8, but the model has 7 classes"):
         rewrite_ends(graph, Ends(preprocess, top_k=8))
-
-
-def test_pixels_and_back_is_the_transform_to_the_bit() -> None:
-    preprocess = preprocess_for()
-    pixels = draw_pixels(preprocess, 4)
-    wanted = np.stack([np.asarray(make_transform(preprocess)(Image.fromarray(picture))) for picture in pixels])
-    images = from_pixels(pixels, preprocess)
-    assert (images == wanted).all()
-    assert (to_pixels(images, preprocess) == pixels).all()
-    source = EightBit(ArrayImages(pixels, np.arange(4), preprocess, "test"), preprocess)
-    assert (source.read(2) == wanted[2]).all()
-    assert source.labels is not None
-    assert source.fingerprint() != source.source.fingerprint()
-
-
-def test_noise_comes_onto_the_grid_and_stays() -> None:
-    preprocess = preprocess_for(mean=(0.5, 0.4, 0.3))
-    noise = 3 * np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
-    source = EightBit(ArrayImages(noise, None, preprocess, "noise"), preprocess)
-    rounded = source.read(1)[None]
-    assert (from_pixels(to_pixels(rounded, preprocess), preprocess) == rounded).all()
-    mean, std = (np.array(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    inside = (noise[1] * std + mean).clip(0, 1)
-    assert np.abs((rounded[0] * std + mean) - inside).max() <= 0.5 / 255 + 1e-6
-
-
-@pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.5,)), ((0.5, 0.5, 0.5), (0.5, 0.0, 0.5))])
-def test_constants_that_do_not_fit_are_refused(mean: Any, std: Any) -> None:
-    with pytest.raises(InputError, match=r"model\.preprocess"):
-        to_pixels(np.zeros((1, 3, 2, 2), np.float32), preprocess_for(3, mean, std))
 
 
 def test_ranking_error_forgives_near_ties_and_nothing_else() -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from helpers import SMALL, small_vit
 from safetensors.torch import save_file
 
-from vitrim.exporter.core.errors import InputError, UnsupportedError
+from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import create_model, fingerprint, preprocessing
 from vitrim.exporter.pruning.shape import describe
 
@@ -114,37 +113,8 @@ def test_random_weights_follow_the_seed() -> None:
     assert fingerprint(small_vit(seed=1)) != fingerprint(small_vit(seed=2))
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
-        ("resnet18", "ResNet"),
-        ("swinv2_tiny_window8_256", "SwinTransformerV2"),
-        ("vit_relpos_small_patch16_224", "VisionTransformerRelPos"),
-    ],
-)
-def test_unsupported_models_are_named_with_what_is_supported(name: str, reason: str) -> None:
-    with pytest.raises(UnsupportedError, match=rf"{name} is not supported: it is a {reason}.*DeiT-III"):
-        describe(timm.create_model(name))
-
-
-def test_unsupported_parts_are_named() -> None:
-    from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock
-
-    for block_fn in (ParallelScalingBlock, ResPostBlock):
-        with pytest.raises(UnsupportedError, match=rf"blocks\.0 is a {block_fn.__name__}"):
-            describe(timm.create_model("vit_tiny_patch16_224", block_fn=block_fn, depth=2))
-    with pytest.raises(UnsupportedError, match="num_classes is 0"):
-        describe(timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=2))
-    with pytest.raises(UnsupportedError, match="AttentionRope|DiffAttention|is a"):
-        describe(timm.create_model("vit_tiny_patch16_224", attn_layer="diff", depth=2))
-
-
-def test_shape_and_preprocessing_of_deit_tiny() -> None:
+def test_preprocessing_of_deit_tiny() -> None:
     model = create_model("deit_tiny_patch16_224", random=0)
-    shape = describe(model)
-    assert (shape.depth, shape.width, shape.heads, shape.head_dim, shape.tokens) == (12, 192, 3, 64, 197)
-    assert (shape.prefix_tokens, shape.class_token, shape.classes) == (1, True, 1000)
     prepared = preprocessing(model)
     assert prepared.mean == (0.485, 0.456, 0.406)
     assert (prepared.crop_pct, prepared.interpolation, prepared.input_size) == (0.9, "bicubic", (3, 224, 224))

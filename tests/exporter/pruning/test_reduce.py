@@ -1,4 +1,4 @@
-"""What a stage does to the sequence, in numbers; methods' own selections are held in methods/test_merging.py."""
+"""What a stage does to the sequence, in numbers; methods' own selections are held in methods/."""
 
 from __future__ import annotations
 

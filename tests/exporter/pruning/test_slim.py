@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from vitrim.calibration.units.cost import costs_of, count_macs, unit_cost
 from vitrim.exporter.core.errors import InputError, UnsupportedError
-from vitrim.exporter.pruning.gates import Gates, gated
+from vitrim.exporter.pruning.gates import gated
 from vitrim.exporter.pruning.load import create_model, fingerprint, save_slimmed
 from vitrim.exporter.pruning.reference import drop_tokens
 from vitrim.exporter.pruning.shape import describe
@@ -84,25 +84,6 @@ def test_the_model_itself_stays_and_gates_leave_no_trace():
         slim(model, widths)
         assert torch.equal(model(images), dense)
     assert fingerprint(model) == before
-
-
-def test_gates_by_image_reach_their_own_image_only():
-    """Swin's windows stand in the batch dimension, so a factor of an image has to find all its windows."""
-    for model in (small_vit(), small_swin()):
-        images, parts = images_for(model, 3), parts_of(model)
-        draw = torch.Generator().manual_seed(0)
-        gates = Gates(
-            [torch.rand(3, part.heads, generator=draw) for part in parts],
-            [torch.rand(3, part.neurons, generator=draw) for part in parts],
-        )
-        with torch.inference_mode():
-            with gated(blocks_of(model), gates):
-                together = model(images)
-            for index in range(3):
-                own = Gates([gate[index] for gate in gates.heads], [gate[index] for gate in gates.neurons])
-                with gated(blocks_of(model), own):
-                    alone = model(images[index : index + 1])
-                torch.testing.assert_close(together[index : index + 1], alone, atol=1e-5, rtol=0)
 
 
 @settings(max_examples=15, deadline=None)

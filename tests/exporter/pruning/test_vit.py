@@ -183,40 +183,6 @@ def test_dropping_by_hand_gives_the_same_logits(vit: Any) -> None:
         torch.testing.assert_close(trace.logits, expected, atol=2e-5, rtol=1e-5)
 
 
-def test_replaying_own_decisions_changes_nothing_and_other_ones_do(vit: Any) -> None:
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
-    pruned = PrunedViT(vit, budget_for(vit, {1: 9, 2: 5}))
-    with torch.inference_mode():
-        trace = pruned.trace(images)
-        again = pruned.trace(images, replay=Replay(trace.kept))
-        other = {1: torch.arange(9).expand(2, -1), 2: torch.arange(5).expand(2, -1)}
-        moved = pruned.trace(images, replay=Replay(other))
-    assert trace.logits is not None
-    assert again.logits is not None
-    assert moved.logits is not None
-    assert torch.equal(trace.logits, again.logits)
-    assert torch.equal(moved.kept[2], other[2])
-    assert (trace.logits - moved.logits).abs().max() > 1e-3
-
-
-def test_slice_control_keeps_the_first_tokens(vit: Any) -> None:
-    pruned = PrunedViT(vit, budget_for(vit, {1: 9, 2: 5}, "slice"))
-    with torch.inference_mode():
-        trace = pruned.trace(torch.randn(1, 3, 64, 64))
-    assert trace.kept[2].tolist() == [[0, 1, 2, 3, 4]]
-
-
-def test_uniform_and_random_controls(vit: Any) -> None:
-    images = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        even = PrunedViT(vit, budget_for(vit, {1: 5}, "uniform")).trace(images).kept[1]
-        one = PrunedViT(vit, budget_for(vit, {1: 5}, "random", seed=1)).trace(images).kept[1]
-        two = PrunedViT(vit, budget_for(vit, {1: 5}, "random", seed=2)).trace(images).kept[1]
-    assert even.tolist() == [[0, 3, 7, 11, 15]] * 2
-    assert torch.equal(one[0], one[1])
-    assert not torch.equal(one, two)
-
-
 def test_a_budget_for_another_model_is_refused(vit: Any) -> None:
     other = small_vit("vit_small_patch14_reg4_dinov2", patch_size=16)
     with pytest.raises(InputError, match="prefix_tokens is 5, but the model has 1"):

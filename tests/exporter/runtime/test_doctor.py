@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime import doctor
-from vitrim.exporter.runtime.machine.jetpack import jetpack_of, read_l4t
 
 RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8\n"
 
@@ -18,24 +16,6 @@ def jetson(root: Path, text: str) -> Path:
     (root / "etc").mkdir(exist_ok=True)
     (root / "etc" / "nv_tegra_release").write_text(text)
     return root
-
-
-def test_l4t_and_jetpack(tmp_path: Path) -> None:
-    assert read_l4t(tmp_path) is None
-    assert read_l4t(jetson(tmp_path, RELEASE)) == (36, 4)
-    row = jetpack_of((36, 4))
-    assert row is not None
-    assert (row.tensorrt, row.target) == ("10.3", "jetpack-6")
-    assert jetpack_of((99, 0)) is None
-
-
-@pytest.mark.parametrize(
-    ("l4t", "target"), [((35, 4), (8, 5)), ((36, 3), (8, 6)), ((36, 5), (10, 3)), ((38, 4), (10, 13))]
-)
-def test_the_table_names_targets_that_exist(l4t: tuple[int, int], target: tuple[int, int]) -> None:
-    row = jetpack_of(l4t)
-    assert row is not None
-    assert get_target(row.target).tensorrt == target
 
 
 def test_a_jetson_is_recognised(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from helpers import budget_for, small_vit
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from vitrim.calibration.tokens.rules import BY_COUNT
 from vitrim.exporter.core.errors import ParityError, UnsupportedError
 from vitrim.exporter.core.targets import TARGETS, get_target
 from vitrim.exporter.graph.files import read_bare, read_whole
@@ -25,7 +24,7 @@ from vitrim.exporter.graph.store import WeightStore
 from vitrim.exporter.graph.trace import trace, trace_into
 from vitrim.exporter.graph.verify import run_once
 from vitrim.exporter.graph.weights import is_external
-from vitrim.exporter.pruning.methods import METHODS
+from vitrim.exporter.pruning.methods import METHODS, get_method
 from vitrim.exporter.pruning.methods.matching import largest_reduction
 from vitrim.exporter.pruning.vit import PrunedViT
 
@@ -107,7 +106,7 @@ def test_any_legal_budget_exports_static_and_equal(
     model = small_vit(depth=depth, num_heads=heads, embed_dim=heads * 8, reg_tokens=registers)
     tokens, least = 17 + registers, 2 + registers
     after = sorted((data.draw(st.integers(least, tokens)) for _ in range(depth)), reverse=True)
-    if method in BY_COUNT:  # one matching merges at most half
+    if get_method(method).placement.sized_by == "counts":  # one matching merges at most half
         now = tokens
         for index, wanted in enumerate(after):
             now = after[index] = max(wanted, now - largest_reduction(now, 1 + registers))

@@ -23,7 +23,7 @@ from vitrim.exporter.graph.precision.qdq import quantizable, with_qdq
 from vitrim.exporter.graph.precision.ranges import largest_activations, overflowing, quantization_ranges
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.vit import deployable
-from vitrim.exporter.runtime.parity import cosine
+from vitrim.exporter.runtime.rungs import cosine
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 
 METHODS = ["zero_tprune", "ppt", "tome", "frugal", "ats"]

@@ -16,7 +16,7 @@ from vitrim.exporter.graph.precision.qdq import quantizable, restored, with_qdq
 from vitrim.exporter.graph.precision.ranges import quantization_ranges
 from vitrim.exporter.graph.shapes import with_shapes
 from vitrim.exporter.graph.verify import run_once, with_outputs
-from vitrim.exporter.runtime.parity import cosine
+from vitrim.exporter.runtime.rungs import cosine
 from vitrim.exporter.runtime.runners import OrtRunner
 
 make = helper.make_node

@@ -16,7 +16,7 @@ from vitrim.exporter.graph.lint.check import lint
 from vitrim.exporter.graph.precision.qdq import quantizable, restored, with_dynamic, with_qdq
 from vitrim.exporter.graph.precision.ranges import quantization_ranges
 from vitrim.exporter.graph.verify import run_once, with_outputs
-from vitrim.exporter.runtime.parity import cosine
+from vitrim.exporter.runtime.rungs import cosine
 from vitrim.exporter.runtime.runners import OrtRunner
 
 METHODS = ["zero_tprune", "ppt", "tome", "frugal", "ats"]

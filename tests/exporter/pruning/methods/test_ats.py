@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from helpers import budget_for, make_evidence, small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_merging import plain_significance
 
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
@@ -22,9 +21,6 @@ from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.reference import drop_tokens
 from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.runners import OrtRunner
-
-sys.path.insert(0, str(Path(__file__).parent))
-from plain_merging import plain_significance
 
 ats = get_method("ats")
 

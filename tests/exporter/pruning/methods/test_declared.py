@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import types
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from helpers import make_evidence
 from pydantic import ConfigDict, Field
 
 from vitrim.exporter.pruning import methods
-from vitrim.exporter.pruning.methods import METHODS, get_method
 from vitrim.exporter.pruning.methods.base import Method, Placement, Selection, Threshold
 from vitrim.exporter.pruning.plan import Preset, StagePlan
 
@@ -168,31 +163,3 @@ def test_helpers_may_be_private_and_an_heir_is_checked_as_well() -> None:
 def test_every_problem_of_a_kind_is_told_at_once() -> None:
     with pytest.raises(TypeError, match=r"raeds is nothing .* reads\?.*; nmae is nothing .* name\?"):
         make(raeds="all", nmae="x")
-
-
-def test_an_unread_attention_is_explained() -> None:
-    unread = make_evidence(0, 2, 6, 1)
-    unread = replace(unread, attention=None)
-    with pytest.raises(ValueError, match="so its class must say reads = 'first' or 'all'"):
-        get_method("evit").select(unread, 4, Method.StageOptions(), get_method("evit").Parameters())
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_what_methods_say_they_read_is_what_they_read(name: str) -> None:
-    """With less attention than a method asks for it fails; with just that it decides as with all of it."""
-    method, whole = get_method(name), make_evidence(5, 3, 12, 1)
-    assert whole.attention is not None
-    given = {"none": None, "first": whole.attention[:, :, :1], "all": whole.attention}
-    arguments = (9, method.StageOptions(), method.Parameters())
-    expected = method.select(whole, *arguments).kept
-    found = method.select(replace(whole, attention=given[method.reads]), *arguments).kept
-    assert (found is None and expected is None) or torch.equal(found, expected)
-    if method.reads != "none":
-        with pytest.raises(ValueError, match="must say reads"):
-            method.select(replace(whole, attention=None), *arguments)
-
-
-def test_the_words_of_a_class_are_the_documented_ones() -> None:
-    said = re.findall(r"^        (\w+): ", Method.__doc__ or "", re.M)
-    hints = [name for name in Method.__annotations__ if not name.startswith("_")]
-    assert sorted(said) == sorted(hints)

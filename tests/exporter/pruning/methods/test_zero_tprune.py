@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import attention_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,11 +18,6 @@ from vitrim.exporter.pruning.methods.zero_tprune import ZeroTPrune, importance
 
 METHOD = ZeroTPrune()
 Parameters, StageOptions = ZeroTPrune.Parameters, ZeroTPrune.StageOptions
-
-
-def attention_of(seed: int, batch: int = 1, heads: int = 3, tokens: int = 17, sharp: float = 2.0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(batch, heads, tokens, tokens, generator=generator, dtype=torch.float64) * sharp).softmax(-1)
 
 
 def plain_importance(
@@ -128,55 +124,6 @@ def test_equals_the_plain_implementation(
             prefix > 0,
         )
         assert selection.kept[image].tolist() == expected
-
-
-def test_trap_1_votes_flow_along_columns() -> None:
-    """With A s instead of A^T s a uniform start would tie for ever, as rows sum to 1."""
-    attention = attention_of(1)
-    start = initial_scores(17, False, attention)
-    once = page_rank(attention, start, 1)
-    torch.testing.assert_close(once, attention.mean(2, keepdim=True) * 17)  # one round from uniform = column means
-    assert once.std(-1).min() > 0.1
-    wrong = page_rank(attention.transpose(2, 3), start, 1)
-    assert wrong.std(-1).max() < 1e-9
-
-
-@pytest.mark.parametrize("iterations", [1, 5, 30])
-def test_votes_are_conserved_on_the_whole_graph(iterations: int) -> None:
-    attention = attention_of(2)
-    start = initial_scores(17, True, attention)
-    assert start[0, 0, 0, 0].item() == pytest.approx(math.sqrt(17))
-    total = page_rank(attention, start, iterations).sum(-1)
-    torch.testing.assert_close(total, torch.full_like(total, 16 + math.sqrt(17)))
-
-
-def test_a_masked_graph_is_the_gathered_submatrix() -> None:
-    attention = attention_of(3)
-    alive = torch.ones(17, dtype=torch.bool)
-    alive[[2, 5, 11]] = False
-    start = initial_scores(17, True, attention)
-    masked = page_rank(attention, start * alive, 7, alive.double().view(1, 1, 1, -1))
-    gathered = page_rank(attention[:, :, alive][..., alive], start[..., alive], 7)
-    torch.testing.assert_close(masked[..., alive], gathered)
-    assert masked[..., ~alive].abs().max() == 0
-
-
-def test_trap_2_the_variance_is_measured_on_the_mean_1_scale() -> None:
-    """On the sum-1 scale no variance reaches 0.01 with 197 tokens, so every head would be rejected."""
-    scores = page_rank(
-        attention_of(4, heads=6, tokens=197, sharp=1.0),
-        initial_scores(197, False, torch.ones(1, dtype=torch.float64)),
-        1,
-    )
-    sum_one = scores / scores.sum(-1, keepdim=True)
-    assert (sum_one.var(-1, unbiased=False) < 0.01).all()
-    _, variance = head_weights(sum_one, 0, 197, (0.01, 0.7))
-    expected = (scores / scores.mean(-1, keepdim=True)).var(-1, unbiased=False)
-    torch.testing.assert_close(variance.squeeze(-1), expected)
-    middle = float(expected.median())
-    weights, _ = head_weights(scores, 0, 197, (0.0, middle))
-    assert weights.round().flatten().tolist() == (expected <= middle).double().flatten().tolist()
-    assert 0 < float(weights.mean()) < 1
 
 
 def test_all_heads_count_where_none_passes() -> None:

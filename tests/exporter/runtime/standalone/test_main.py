@@ -6,17 +6,13 @@ them by these names is a test of its own, where there is one.
 
 from __future__ import annotations
 
-import ast
 import ctypes
-import importlib.util
-import inspect
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +27,8 @@ from vitrim.exporter.runtime.bench import stats
 from vitrim.exporter.runtime.bench.report import Bench
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.standalone import pack as standalone
-from vitrim.exporter.runtime.tensorrt import cuda, plain_build, polygraphy_build
+from vitrim.exporter.runtime.tensorrt import cuda
 from vitrim.exporter.runtime.tensorrt import versions as trt
-from vitrim.exporter.runtime.tensorrt.plain_build import by_tensorrt
-from vitrim.exporter.runtime.tensorrt.serializer import Parts, Settings
 
 STANDIN = Path(__file__).parents[1] / "standin"
 OLD = Path(__file__).parents[3] / "data" / "0.1.0"
@@ -110,33 +104,6 @@ class Device:
 
     def builds(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
-def test_python_38_can_read_it_and_every_module_in_it() -> None:
-    ast.parse(standalone.source(), feature_version=(3, 8))
-    names = standalone.modules()
-    wanted = {"core.errors", "core.records", "runtime.parity", "runtime.bench.stats", "runtime.bundle"}
-    assert wanted | {"runtime.standalone.main"} <= set(names)
-    allowed = {"numpy", "tensorrt", "onnxruntime", "pynvml", "polygraphy", *sys.stdlib_module_names}
-    for name in names:
-        tree = ast.parse(standalone._path(name).read_text(encoding="utf-8"), feature_version=(3, 8))
-        for node in ast.walk(tree):
-            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            imported += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            assert {one.partition(".")[0] for one in imported} <= allowed, name
-            operands = [node.left, node.right] if isinstance(node, ast.BinOp) else []
-            operands += [node.value] if isinstance(node, ast.AugAssign) else []
-            if isinstance(getattr(node, "op", None), ast.BitOr):  # dicts have it from 3.9 on
-                assert not any(isinstance(one, (ast.Dict, ast.DictComp)) for one in operands), (name, node.lineno)
-            if isinstance(node, ast.Attribute):
-                newer = {"removeprefix", "removesuffix", "is_relative_to", "with_stem", "pairwise"}
-                assert node.attr not in newer, (name, node.lineno)
-
-
-def test_both_ways_to_build_take_every_setting() -> None:
-    for module in (plain_build, polygraphy_build):
-        source = inspect.getsource(module)
-        assert all(f"settings.{one.name}" in source for one in fields(Settings)), module.__name__
 
 
 def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> None:
@@ -270,29 +237,6 @@ def test_an_engine_in_another_precision_is_refused_unless_asked_for(cudart: Path
     assert (done.returncode, "is not fp16: 1 of 1 matrix layers" in done.stderr) == (3, True)
     assert "model.engine" not in bundle.verify(folder).files
     assert device(folder, "build", "--any-precision").returncode == 0
-
-
-def test_every_option_is_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("STANDIN_VERSION", "8.6.1")
-    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "log"))
-    spec = importlib.util.spec_from_file_location("standin_tensorrt", STANDIN / "tensorrt.py")
-    assert spec is not None
-    assert spec.loader is not None
-    standin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(standin)
-    network, took = standin.Builder(None).create_network(0), []
-    network.graph = {"shape": SHAPE}
-
-    def change(builder: Any, network: Any, config: Any) -> None:
-        took.append((config.flags, config.hardware_compatibility_level, config.profiling_verbosity, config.pools))
-
-    settings = Settings(True, True, True, 7, hardware_compatible="ampere_plus", change=change)
-    made = by_tensorrt(standin, Parts(standin.Builder(None), network, None), settings)
-    assert json.loads(made) == network.graph
-    flags, level = standin.BuilderFlag, standin.HardwareCompatibilityLevel.AMPERE_PLUS
-    detailed = standin.ProfilingVerbosity.DETAILED
-    wanted = {flags.FP16, flags.INT8, flags.OBEY_PRECISION_CONSTRAINTS}
-    assert took == [(wanted, level, detailed, {"WORKSPACE": 7})]
 
 
 def test_its_numbers_are_those_of_the_package(python: str, tmp_path: Path) -> None:

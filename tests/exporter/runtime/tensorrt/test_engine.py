@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from engine_layers import quantized
 
 from vitrim.exporter.core.errors import InputError, UnsupportedError
 from vitrim.exporter.core.files import sha256
@@ -22,7 +21,6 @@ from vitrim.exporter.runtime import caches
 from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.tensorrt import engine
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
-from vitrim.exporter.runtime.tensorrt.network import quantized_layers
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
 from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from vitrim.exporter.runtime.tensorrt.runner import TrtRunner
@@ -39,16 +37,6 @@ def onnx_in(folder: Path) -> Path:
     path = folder / "m.onnx"
     path.write_bytes(b"graph")
     return path
-
-
-def quantized(layer: Any, dtype: Any) -> list[Any]:
-    """A product that takes dequantized values, its weights transposed on the way, and one that takes none."""
-    scale = layer("/q", dtype.FLOAT, kind="QUANTIZE")
-    dequantize = layer("/dq", dtype.FLOAT, kind="DEQUANTIZE").fed(scale)
-    turned = layer("/turn", dtype.FLOAT, kind="SHUFFLE").fed(dequantize)
-    product = layer("/blocks.0/mlp/MatMul", dtype.FLOAT, kind="MATRIX_MULTIPLY").fed(scale, turned)
-    plain = layer("/blocks.0/attn/MatMul", dtype.FLOAT, kind="MATRIX_MULTIPLY").fed(product, product)
-    return [scale, dequantize, turned, product, plain]
 
 
 @pytest.mark.parametrize(
@@ -99,14 +87,6 @@ def test_int8_without_q_dq_pairs_is_refused(fake_trt: Any, tmp_path: Path) -> No
     fake_trt.install("8.6.1")  # where it would calibrate without data
     with pytest.raises(InputError, match="no matrix product in it takes Q/DQ pairs"):
         engine.build_engine(onnx_in(tmp_path), tmp_path / "m.engine", precision="int8")
-
-
-@pytest.mark.parametrize("version", ["8.5.2", "10.3.0"])
-def test_products_of_dequantized_values_are_found_through_transposes(fake_trt: Any, version: str) -> None:
-    fake_trt.install(version)
-    network = types.SimpleNamespace(layers=quantized(fake_trt.Layer, fake_trt.DataType))
-    network.num_layers, network.get_layer = len(network.layers), network.layers.__getitem__
-    assert quantized_layers(sys.modules["tensorrt"], network) == {"/blocks.0/mlp/MatMul"}
 
 
 def test_an_engine_in_another_precision_is_refused_and_not_saved(fake_trt: Any, tmp_path: Path) -> None:
@@ -321,6 +301,7 @@ def pruned_graph(folder: Path) -> tuple[Any, Path, np.ndarray]:
     return TorchRunner(pruned, 2), folder / "m.onnx", image
 
 
+@pytest.mark.slow
 def test_the_graphs_of_the_gpu_tests_are_what_they_say(tmp_path: Path) -> None:
     import onnx
 
@@ -338,7 +319,7 @@ def test_the_graphs_of_the_gpu_tests_are_what_they_say(tmp_path: Path) -> None:
 @GPU
 @pytest.mark.parametrize("cuda_graph", [False, True])
 def test_build_run_and_compare_on_a_gpu(tmp_path: Path, cuda_graph: bool) -> None:
-    from vitrim.exporter.runtime.parity import compare
+    from vitrim.exporter.runtime.rungs import compare
 
     torch_runner, graph, image = pruned_graph(tmp_path)
     identity = engine.build_engine(graph, tmp_path / "m.engine")

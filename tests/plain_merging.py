@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import strategies as st
+
+from vitrim.exporter.pruning.methods.base import Selection
 
 Pairs = list[tuple[int, int]]
+# Arguments of helpers.make_evidence.
+SIZES = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 10_000),
+        "heads": st.integers(1, 4),
+        "patches": st.integers(4, 15),
+        "prefix": st.integers(0, 3),
+    }
+)
 
 
 def plain_matching(
@@ -72,3 +84,14 @@ def plain_fused(x: np.ndarray, attention: np.ndarray, stays: list[int]) -> np.nd
     """EViT's fused token: what goes, summed with its class attention as it is."""
     weights = attention[:, 0].mean(axis=0)
     return sum((weights[j] * x[j] for j in range(len(x)) if j not in stays), np.zeros(x.shape[1]))
+
+
+def pairs_of(selection: Selection, image: int) -> list[tuple[int, int]]:
+    """(source, target) positions in the sequence before."""
+    assert selection.merge is not None
+    assert selection.kept is not None
+    if selection.merge.active is not None and not selection.merge.active[image]:
+        return []
+    kept = selection.kept[image].tolist()
+    targets = [kept[target] for target in selection.merge.target[image].tolist()]
+    return list(zip(selection.merge.source[image].tolist(), targets, strict=True))

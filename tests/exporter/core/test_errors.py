@@ -1,0 +1,46 @@
+"""Errors that end a command with one line, and with which exit status."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from vitrim.exporter.core import errors
+
+ROOT = Path(__file__).resolve().parents[3]
+STATUS = {
+    "VitrimError": 3,
+    "InputError": 3,
+    "UnsupportedError": 3,
+    "EnvironmentLackError": 3,
+    "ParityError": 1,
+    "NotFasterError": 2,
+}
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_every_error_has_its_exit_status(name: str) -> None:
+    kind = getattr(errors, name)
+    assert issubclass(kind, errors.VitrimError)
+    assert kind("why").exit_code == STATUS[name]
+    assert str(kind("why")) == "why"
+
+
+def test_the_list_is_whole() -> None:
+    tree = ast.parse(Path(errors.__file__).read_text())
+    assert [node.name for node in tree.body if isinstance(node, ast.ClassDef)] == list(STATUS)
+
+
+def test_the_guide_s_table_has_every_status() -> None:
+    guide = (ROOT / "docs" / "guide.md").read_text("utf-8")
+    table = guide.partition("| exit status | meaning |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| (\d) \| ", table, re.M) == [str(status) for status in sorted({0, *STATUS.values()})]
+
+
+def test_what_was_made_comes_with_a_refusal_to_be_faster() -> None:
+    one, other = errors.NotFasterError("slower"), errors.NotFasterError("slower")
+    one.result = {"ratio": 1.1}
+    assert (one.result, other.result) == ({"ratio": 1.1}, None)

@@ -1,0 +1,72 @@
+"""Frugal merging against loops over tokens: what similarity and significance cost together."""
+
+from __future__ import annotations
+
+import torch
+from helpers import make_evidence
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_merging import SIZES, pairs_of, plain_matching, plain_significance
+
+from vitrim.exporter.pruning.methods import get_method
+from vitrim.exporter.pruning.methods.matching import largest_reduction
+from vitrim.exporter.pruning.methods.ppt import significance
+
+frugal = get_method("frugal")
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=SIZES.filter(lambda s: s["prefix"] > 0), exponent=st.sampled_from([0.0, 0.75, 2.0]), data=st.data())
+def test_frugal_merging_equals_the_plain_implementation(
+    shape: dict[str, int], exponent: float, data: st.DataObject
+) -> None:
+    evidence = make_evidence(**shape)
+    tokens, prefix = shape["patches"] + shape["prefix"], shape["prefix"]
+    reduction = data.draw(st.integers(1, largest_reduction(tokens, prefix)))
+    parameters = frugal.Parameters(exponent=exponent)
+    selection = frugal.select(evidence, tokens - reduction, frugal.StageOptions(), parameters)
+    assert selection.kept is not None
+    assert evidence.attention is not None
+    for image in range(2):
+        shares = plain_significance(evidence.attention[image].numpy(), evidence.values[image].numpy(), prefix)
+        worth = {patch: share**exponent for patch, share in shares.items()}
+        stays, pairs = plain_matching(evidence.keys[image].numpy(), prefix, reduction, worth)
+        assert selection.kept[image].tolist() == stays
+        assert pairs_of(selection, image) == pairs
+
+
+def test_without_an_exponent_it_is_tome_s_matching() -> None:
+    evidence, tome = make_evidence(7, 3, 14, 1), get_method("tome")
+    without = frugal.select(evidence, 10, frugal.StageOptions(), frugal.Parameters(exponent=0))
+    plain = tome.select(evidence, 10, tome.StageOptions(), tome.Parameters())
+    weighed = frugal.select(evidence, 10, frugal.StageOptions(), frugal.Parameters(exponent=4))
+    assert without.kept is not None
+    assert plain.kept is not None
+    assert weighed.kept is not None
+    assert torch.equal(without.kept, plain.kept)
+    assert [pairs_of(without, image) for image in range(2)] == [pairs_of(plain, image) for image in range(2)]
+    assert not torch.equal(weighed.kept, plain.kept)
+
+
+def test_a_patch_that_matters_stays_though_it_is_alike() -> None:
+    """Patches 0 and 1 are twins, 2 and 3 nearly so; the class token looks at 0 alone."""
+    keys = torch.tensor([[0.0, 0.0], [1.0, 0.01], [1.0, 0.0], [0.0, 1.0], [0.2, 1.0]], dtype=torch.float64)
+    row = torch.tensor([0.1, 0.02, 0.84, 0.02, 0.02], dtype=torch.float64)  # patches are tokens 1 to 4; 2 is of group A
+    evidence = type(make_evidence(0, 1, 4, 1))(
+        row.expand(1, 1, 5, 5), keys.expand(1, 1, 5, 2), torch.ones(1, 1, 5, 2, dtype=torch.float64), 1, True
+    )
+
+    def merged(exponent: float) -> list[tuple[int, int]]:
+        return pairs_of(frugal.select(evidence, 4, frugal.StageOptions(), frugal.Parameters(exponent=exponent)), 0)
+
+    assert merged(0) == [(2, 1)]
+    assert merged(4) == [(4, 3)]
+
+
+def test_stages_stand_after_a_quarter_and_every_sixth_of_the_depth() -> None:
+    assert frugal.placement.blocks(12) == (3, 5, 7, 9)
+    assert frugal.placement.sized_by == "counts"
+    assert frugal.proportional(frugal.Parameters())
+    assert not frugal.proportional(frugal.Parameters(proportional=False))
+    evidence = make_evidence(1, 2, 6, 1)
+    assert torch.equal(frugal.score(evidence, frugal.Parameters()).importance, significance(evidence))

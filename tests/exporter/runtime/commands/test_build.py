@@ -1,0 +1,157 @@
+"""A bundle's engine: built in its precision, proven, and published with it or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from small_bundles import CLOSE, FP16, doubling, named
+
+from vitrim import api
+from vitrim import cli_output as screen
+from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
+from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.commands.build import build_bundle
+from vitrim.exporter.runtime.commands.check import check_bundle
+from vitrim.exporter.runtime.parity import Parity
+from vitrim.exporter.runtime.tensorrt.options import EngineOptions
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def tripled(root: Path, **entries: Any) -> Path:
+    """The bundle with golden outputs that its graphs, which double, do not give."""
+    golden = dict(np.load(root / "golden.npz"))
+    golden["logits"] = golden["logits"] * np.float32(1.5)
+    np.savez(root / "golden.npz", **golden)
+    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **entries)
+    return root
+
+
+def test_the_manifest_s_precision_reaches_the_builder(fake_trt: Any, tmp_path: Path) -> None:
+    seen = fake_trt.install("8.6.1")
+    seen.inspection = fake_trt.inspection("Half", fused=False)
+    root = doubling(tmp_path / "b", **FP16)
+    result = api.build(root, workspace_mib=64, version_compatible=True, timing_cache=tmp_path / "timings")
+    assert seen.config.flags == {"FP16", "OBEY_PRECISION_CONSTRAINTS", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"}
+    assert [layer.name for layer in seen.network.layers if layer.precision is not None] == [
+        "/blocks.0/norm",
+        "/blocks.0/norm_1",
+    ]
+    assert seen.config.limits == {"workspace": 64 << 20}
+    assert len(list((tmp_path / "timings").iterdir())) == 1
+    assert result.engine is not None
+    assert (result.passed, result.engine.precision) == (True, "fp16")
+    manifest = bundle.verify(root, needs=("model.engine", "model.engine.json"))
+    assert (manifest.engine, manifest.precision.to_json()) == ("built", FP16["precision"])
+    assert manifest.target == "trt-8.6"
+    assert json.loads((root / "parity.json").read_text())["engine"]["layers"]["precisions"] == {"fp16": 1}
+
+
+def test_the_screen_tells_precision_attention_and_options(fake_trt: Any, tmp_path: Path) -> None:
+    seen = fake_trt.install("10.3.0")
+    seen.inspection, seen.dla = fake_trt.inspection("Half", fused=False), 1
+    seen.on_dla = lambda layer: layer.name == "/blocks.0/topk"
+    result = api.build(doubling(tmp_path / "b", **FP16), dla_core=0, timing_cache=False)
+    out = StringIO()
+    screen.print_parity(result, Console(file=out, width=300))
+    said = out.getvalue()
+    assert "Engine: fp16, strongly typed because the graph holds fp16; all 1 matrix layers run in fp16" in said
+    assert "Attention: 0 fused, 1 not: no rule of NVIDIA's is broken" in said
+    assert "DLA core 0: 2 layers run on the GPU (/blocks.0/norm, /blocks.0/norm_1)" in said
+
+
+def test_an_engine_in_another_precision_is_not_published(fake_trt: Any, tmp_path: Path) -> None:
+    seen = fake_trt.install("10.3.0")
+    seen.inspection = fake_trt.inspection("Float")
+    root = doubling(tmp_path / "b", **FP16)
+    with pytest.raises(UnsupportedError, match="not fp16: 2 of 2"):
+        build_bundle(root)
+    assert "model.engine" not in bundle.verify(root).files
+    assert not build_bundle(root, EngineOptions(strict=False)).engine.layers.passed
+    assert "model.engine" in bundle.verify(root).files
+
+
+def test_an_engine_of_another_precision_is_judged_so_and_its_limits_are_kept(fake_trt: Any, tmp_path: Path) -> None:
+    seen = fake_trt.install("10.3.0")
+    seen.inspection = fake_trt.inspection("Half")
+    root = doubling(tmp_path / "b", **FP16)
+    golden = dict(np.load(root / "golden.npz"))
+    golden["logits"] = golden["logits"] * np.float32(1.001) + np.float32(1e-3)
+    np.savez(root / "golden.npz", **golden)
+    parity = Parity.read(root / "parity.json", "parity report")
+    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **FP16)
+    assert not build_bundle(root).passed
+    replace(parity, close=CLOSE).write(root / "parity.json")
+    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **FP16)
+    assert build_bundle(root).passed
+    written = Parity.read(root / "parity.json", "parity report")
+    assert (written.close, [rung.strict for rung in written.rungs]) == (CLOSE, [True, False])
+    assert written.smallest_atol == 0.0
+    assert [rung.strict for rung in check_bundle(root).rungs] == [False, False]
+
+
+def test_a_build_takes_the_precision(recorder: Any, tmp_path: Path) -> None:
+    folder = named(tmp_path / "b", precision={"name": "fp16", "float32_nodes": ["/norm"]}, engine=False)
+    assert build_bundle(folder, EngineOptions(workspace_mib=64), serialize=recorder).passed
+    assert recorder.builds == {"model.onnx": ("fp16", ("/norm",))}
+    manifest = bundle.verify(folder)
+    assert manifest.precision == bundle.GraphPrecision("fp16", ("/norm",))
+    assert manifest.engine == "built"
+
+
+def test_an_engine_that_gives_other_outputs_is_not_published(fake_trt: Any, tmp_path: Path) -> None:
+    fake_trt.install("10.3.0")
+    root = tripled(doubling(tmp_path / "b"))
+    before = contents(root)
+    result = build_bundle(root)
+    assert (result.passed, result.rungs[-1].first_offender) == (False, "logits")
+    assert [rung.name for rung in result.rungs] == ["onnx", "tensorrt-10.3.0 = golden"]
+    assert result.engine is not None  # what was built is said all the same
+    assert contents(root) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_build_that_fails_leaves_the_bundle_and_no_staging_folder(fake_trt: Any, tmp_path: Path) -> None:
+    seen = fake_trt.install("10.3.0")
+    seen.failure = "Could not find any implementation for node X"
+    root = doubling(tmp_path / "b")
+    before = contents(root)
+    with pytest.raises(UnsupportedError, match="any implementation for node X"):
+        build_bundle(root)
+    assert contents(root) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_second_build_takes_the_place_of_the_first(fake_trt: Any, tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b")
+    for version in ("8.6.1", "10.3.0", "10.3.0"):
+        fake_trt.install(version)
+        result = build_bundle(root)
+        assert result.engine is not None
+        assert result.engine.tensorrt == version
+        written = Parity.read(root / "parity.json", "parity report")
+        assert written == result
+        assert [rung.name for rung in written.rungs] == ["onnx", f"tensorrt-{version} = golden"]  # no older engine's
+        assert json.loads((root / "model.engine.json").read_text())["tensorrt"] == version
+    bundle.verify(root)
+
+
+def test_what_keeps_from_building_is_said_before_anything_is_done(recorder: Any, tmp_path: Path) -> None:
+    root = named(tmp_path / "b", engine=False)
+    recorder.reason = "TensorRT finds no GPU"
+    with pytest.raises(EnvironmentLackError) as caught:
+        build_bundle(root, serialize=recorder)
+    assert str(caught.value) == "TensorRT finds no GPU"
+    assert recorder.builds == {}
+    (root / "dense.onnx").write_text("changed")
+    with pytest.raises(InputError, match=r"dense\.onnx is not the file that was published"):
+        build_bundle(root, serialize=recorder)

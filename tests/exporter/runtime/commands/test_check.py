@@ -1,0 +1,136 @@
+"""A bundle held against PyTorch's outputs: what ran, what could not, and how close it must be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_bundles import CLOSE, doubling, half, named
+
+from vitrim.exporter.core.errors import EnvironmentLackError, InputError
+from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bench.timing import Timing
+from vitrim.exporter.runtime.commands.bench import bench_bundle
+from vitrim.exporter.runtime.commands.check import GraphCheck, check_bundle, check_folder
+from vitrim.exporter.runtime.parity import Parity
+
+QUICK = Timing(runs=6, warmup=0, threads=1)
+
+
+def tripled(root: Path, **entries: Any) -> Path:
+    """The bundle with golden outputs that its graphs, which double, do not give."""
+    golden = dict(np.load(root / "golden.npz"))
+    golden["logits"] = golden["logits"] * np.float32(1.5)
+    np.savez(root / "golden.npz", **golden)
+    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **entries)
+    return root
+
+
+@pytest.mark.parametrize(("target", "said"), [("ort-cpu", None), ("trt-10.3", "the graph is for trt-10.3")])
+def test_check_and_bench_say_when_only_the_cpu_ran(target: str, said: str | None, tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b", target=target)
+    checked = check_bundle(root)
+    timed = bench_bundle(root, QUICK)
+    assert checked.passed
+    assert timed.runtime == "onnxruntime-cpu"
+    for found in (checked.cpu_only, timed.environment["cpu_only"]):
+        assert found is None if said is None else str(found).startswith(said)
+
+
+def test_a_graph_of_another_precision_is_judged_by_cosine_and_answers(tmp_path: Path) -> None:
+    root = half(tmp_path / "b")
+    result = check_bundle(root)
+    (rung,) = result.rungs
+    assert (result.passed, result.close, result.smallest_atol) == (True, CLOSE, None)
+    assert (rung.strict, rung.unproven, rung.stages[0].differing) == (False, 1, 1)
+    for stricter in ({"atol": 1e-6}, {"tie": 1e-6}):
+        strict = check_bundle(root, **stricter)
+        assert (strict.passed, strict.rungs[0].strict, strict.close) == (False, True, None)
+    assert check_bundle(root, atol=0.1).passed
+
+
+def test_a_bundle_in_which_nothing_decides_alike_must_be_close_as_it_is(tmp_path: Path) -> None:
+    (rung,) = check_bundle(half(tmp_path / "alike", ties=8)).rungs
+    assert (rung.passed, rung.unproven, rung.equal) == (True, 8, None)
+    wrong = np.random.default_rng(2).standard_normal((8, 5)).astype(np.float32)
+    result = check_bundle(half(tmp_path / "wrong", ties=8, logits=wrong))
+    assert not result.passed
+    assert result.rungs[0].reason.startswith("no image decides alike, and the mean cosine is")
+
+
+def test_onnxruntime_is_not_asked_for_bf16(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b", precision={"name": "bf16", "float32_nodes": []}, target="trt-10.13")
+    with pytest.raises(
+        EnvironmentLackError, match="nothing was checked: onnxruntime runs no bf16 graphs; .* no model.e"
+    ):
+        check_bundle(root)
+    with pytest.raises(EnvironmentLackError, match="onnxruntime runs no bf16 graphs, and no engine is timed"):
+        bench_bundle(root, QUICK)
+
+
+def test_a_check_that_can_check_nothing_does_not_pass(recorder: Any, tmp_path: Path) -> None:
+    folder = named(tmp_path / "b")
+    assert check_bundle(folder, onnxruntime=False).passed
+    recorder.reason = "TensorRT finds no GPU"
+    with pytest.raises(EnvironmentLackError, match="nothing was checked: TensorRT finds no GPU"):
+        check_bundle(folder, onnxruntime=False)
+
+
+def test_a_graph_that_gives_other_outputs_fails_by_the_limits_that_hold(tmp_path: Path) -> None:
+    root = tripled(doubling(tmp_path / "b"))
+    golden = np.load(root / "golden.npz")
+    worst = float(np.abs(golden["logits"] - 2 * golden["image"]).max())
+    (rung,) = check_bundle(root).rungs
+    assert (rung.passed, rung.first_offender, rung.name) == (False, "logits", "onnxruntime-cpu = golden")
+    assert rung.smallest_atol == pytest.approx(worst, rel=1e-6)
+    assert not check_bundle(root, atol=worst * 0.999).passed
+    assert check_bundle(root, atol=worst * 1.001).passed
+
+
+def test_the_bundle_s_own_limits_hold_where_none_are_given(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b")
+    own = check_bundle(root)
+    assert (own.atol, own.tie, own.close) == (1e-3, 1e-3, None)
+    given = check_bundle(root, tie=0.5)
+    assert (given.atol, given.tie) == (1e-3, 0.5)
+    assert [rung.name for rung in own.rungs] == ["onnxruntime-cpu = golden"]  # those of the export are not run again
+
+
+def test_without_an_engine_and_without_onnxruntime_there_is_nothing_to_check(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b")
+    with pytest.raises(EnvironmentLackError) as caught:
+        check_bundle(root, onnxruntime=False)
+    assert str(caught.value) == f"nothing was checked: {root} has no model.engine: build it first"
+
+
+def test_a_damaged_bundle_is_not_run(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b")
+    (root / "model.onnx").write_bytes((root / "dense.onnx").read_bytes() + b" ")
+    with pytest.raises(InputError, match=r"model\.onnx is not the file that was published"):
+        check_bundle(root)
+
+
+def test_an_engine_that_cannot_run_here_is_said_beside_what_could(recorder: Any, tmp_path: Path) -> None:
+    recorder.reason = "TensorRT finds no GPU"
+    root = doubling(tmp_path / "b")
+    (root / "model.engine").write_bytes(b"engine")
+    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"])
+    result = check_bundle(root)
+    assert result.passed
+    assert result.engine_not_checked == "TensorRT finds no GPU"
+    assert [rung.name for rung in result.rungs] == ["onnxruntime-cpu = golden"]
+    recorder.reason = None
+    again = check_folder(root, Parity(10.0, 1e-3, ()), GraphCheck())  # the recorder's engine answers what it is given
+    assert again.engine_not_checked is None
+    assert [rung.name for rung in again.rungs] == ["onnxruntime-cpu = golden", "tensorrt-10.3.0 = golden"]
+
+
+def test_rungs_that_were_there_come_first_and_stay(recorder: Any, tmp_path: Path) -> None:
+    root = named(tmp_path / "b")
+    (first,) = Parity.read(doubling(tmp_path / "d") / "parity.json", "parity report").rungs
+    result = check_folder(root, Parity(1e-4, 1e-5, (first,), graph_not_checked="before"))
+    assert result.rungs[0] == first
+    assert [rung.name for rung in result.rungs[1:]] == ["tensorrt-10.3.0 = golden"]
+    assert result.graph_not_checked is None  # of this check, not of an older one

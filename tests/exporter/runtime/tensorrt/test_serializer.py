@@ -1,0 +1,45 @@
+"""What every way to build an engine is given, and TensorRT's words for it."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from dataclasses import asdict, fields
+
+import pytest
+
+from vitrim.exporter.runtime.tensorrt import plain_build, polygraphy_build
+from vitrim.exporter.runtime.tensorrt.options import COMPATIBILITY_FROM
+from vitrim.exporter.runtime.tensorrt.plain_build import by_tensorrt
+from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
+from vitrim.exporter.runtime.tensorrt.serializer import Serializer, Settings, compatibility_level
+
+
+def test_both_ways_to_build_take_every_setting() -> None:
+    for module in (plain_build, polygraphy_build):
+        source = inspect.getsource(module)
+        assert all(f"settings.{one.name}" in source for one in fields(Settings)), module.__name__
+
+
+def test_each_of_them_is_called_as_the_protocol_says() -> None:
+    for made in (by_tensorrt, by_polygraphy):
+        for name in ("__call__", "missing"):
+            assert inspect.signature(getattr(type(made), name)) == inspect.signature(getattr(Serializer, name))
+
+
+def test_nothing_is_asked_for_by_default() -> None:
+    wanted = {one.name: False for one in fields(Settings) if one.type == "bool"}
+    assert len(wanted) == 4
+    said = asdict(Settings())
+    assert {name: said[name] for name in wanted} == wanted
+    assert said["workspace"] == 1024 * 1024 * 1024
+    assert (said["hardware_compatible"], said["timing_cache"], said["change"]) == (None, None, None)
+
+
+def test_every_compatibility_has_a_word_of_tensorrt_s() -> None:
+    levels = types.SimpleNamespace(AMPERE_PLUS="a", SAME_COMPUTE_CAPABILITY="s")
+    trt = types.SimpleNamespace(HardwareCompatibilityLevel=levels)
+    assert [compatibility_level(trt, wanted) for wanted in COMPATIBILITY_FROM] == ["a", "s"]
+    assert compatibility_level(types.SimpleNamespace(), None) is None  # 8.5 has no such levels
+    with pytest.raises(AttributeError):
+        compatibility_level(types.SimpleNamespace(HardwareCompatibilityLevel=levels), "other")  # type: ignore[arg-type]
