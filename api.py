@@ -320,12 +320,12 @@ def doctor(deep: bool = True) -> list[Check]:
     return examine(deep=deep)
 
 
-def clean(outputs: Iterable[str | os.PathLike[str]] = ()) -> dict[str, int]:
+def clean(outputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ()) -> dict[str, int]:
     """Remove the caches of finished stages that lie beside outputs.
 
     Args:
-        outputs: bundles, budgets or checkpoints whose caches go; none: all caches in the working folder, and the one
-            that $VITRIM_STAGES names.
+        outputs: one or several bundles, budgets or checkpoints whose caches go; none: all caches in the working folder,
+            and the one that $VITRIM_STAGES names.
 
     Returns:
         by cache, the bytes that it took.
@@ -335,7 +335,7 @@ def clean(outputs: Iterable[str | os.PathLike[str]] = ()) -> dict[str, int]:
     """
     from .recipes.pipeline.cache import clean as run
 
-    return run(outputs)
+    return run([outputs] if isinstance(outputs, (str, os.PathLike)) else outputs)
 
 
 def recipes() -> dict[str, str]:

@@ -200,7 +200,7 @@ def caches_in(folder: Path) -> list[Path]:
 
 def clean(outputs: Iterable[str | os.PathLike[str]] = ()) -> dict[str, int]:
     """See `vitrim.api.clean`."""
-    roots = [cache_of(Path(output)).root for output in outputs]
+    roots = [cache_of(Path(os.path.abspath(output))).root for output in outputs]
     if not roots:
         shared = os.environ.get(SHARED)
         roots = [*caches_in(Path.cwd()), *([Path(shared)] if shared and is_cache(Path(shared)) else [])]

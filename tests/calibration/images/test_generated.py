@@ -97,3 +97,22 @@ def test_a_folder_is_an_image_folder_of_the_same_pixels(tmp_path: Path) -> None:
         assert path.parent.name.startswith(f"{label}_")
         with Image.open(path) as opened:
             np.testing.assert_array_equal(np.asarray(opened), image)
+
+
+def test_generated_images_are_balanced_repeatable_and_different() -> None:
+    pixels, labels = make_images(40, 7)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (40, 112, 112, 3)
+    assert np.bincount(labels).tolist() == [4] * len(CLASSES)
+    again, _ = make_images(40, 7)
+    np.testing.assert_array_equal(pixels, again)
+    other, _ = make_images(40, 8)
+    assert (pixels != other).any(axis=(1, 2, 3)).all()
+    larger, _ = make_images(50, 7)
+    np.testing.assert_array_equal(larger[:40], pixels)  # image i depends on the seed and i only
+    assert 60 < pixels.mean() < 190
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_other_sizes(size: int) -> None:
+    assert make_images(3, 0, size)[0].shape == (3, size, size, 3)

@@ -11,7 +11,7 @@ import pytest
 
 from vitrim.calibration.tokens.budgets import from_preset, make_budget
 from vitrim.calibration.tokens.cost import LatencyModel, dense_plan, gmacs, model_macs, scoring_macs
-from vitrim.calibration.tokens.presets import PRESETS, get_preset
+from vitrim.calibration.tokens.presets import get_preset
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.plan import StagePlan
@@ -112,13 +112,6 @@ def test_scoring_is_counted_apart() -> None:
     assert scoring_macs(shape, budget) == 31 * 6 * 197 * 197 + 98 * 98 * 64
     assert gmacs(shape, budget)["scoring"] < 0.002 * gmacs(shape, budget)["dense"] * 1.01
     assert scoring_macs(shape, make_budget(shape, "evit", {}, [StagePlan(3, 146)])) == 0
-
-
-def test_every_preset_fits_every_size() -> None:
-    for name, preset in PRESETS.items():
-        for size in ("tiny", "small", "base"):
-            budget = from_preset(deit(size), preset)
-            assert budget.gmacs["pruned"] < budget.gmacs["dense"], name
 
 
 def speedup(model: LatencyModel, mac_ratio: float) -> float:

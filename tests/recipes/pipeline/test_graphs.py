@@ -1,96 +1,103 @@
-"""Graphs of a run in their cache: one file of weights for all, linked by the next stage, whole in the bundle."""
+"""Which graphs a run has ended with: the chosen form of attention, in the precision that was kept."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from helpers import budget_for, small_vit
 
-from vitrim.exporter.core.preprocess import from_pixels
-from vitrim.exporter.core.targets import get_target
-from vitrim.exporter.graph.files import read_bare, save
-from vitrim.exporter.graph.io import Ends
-from vitrim.exporter.graph.weights import is_external, place_of
-from vitrim.exporter.pruning.load import preprocessing
-from vitrim.exporter.runtime.runners import OrtRunner
-from vitrim.recipes.pipeline.graphs import KINDS, choose_forms, rewrite_all, trace_all
-from vitrim.recipes.pipeline.stage import Silence
+from vitrim.exporter.core.errors import UnsupportedError
+from vitrim.exporter.core.targets import TARGETS, get_target
+from vitrim.recipes.pipeline.graphs import PROOF, final_graphs, float32_graphs, forms_for
 
-FORMS = ("decomposed", "fused")
+DATA = Path(__file__).parents[2] / "data" / "0.1.0"
+CHOSEN = {"dense": "fused", "pruned": "decomposed", "floor": "fused"}
 
 
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The folders of both stages, and what the graphs take."""
-    model, root = small_vit(depth=2, embed_dim=192), tmp_path_factory.mktemp("stages")
-    preprocess, draw = preprocessing(model), np.random.default_rng(0)
-    pixels = draw.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
-    traced, rewritten = root / "trace", root / "passes"
-    traced.mkdir()
-    rewritten.mkdir()
-    image, ends = from_pixels(pixels, preprocess), Ends(preprocess, pixels=True)
-    trace_all(model, model, budget_for(model, {0: 12, 1: 8}), 1, {"note": "n"}, traced, Silence())
-    rewrite_all(traced, get_target("ort-cpu"), image, "auto", rewritten, Silence(), ends)
-    return {"trace": traced, "passes": rewritten, "pixels": pixels, "image": image}
+class Folders:
+    """A view whose stages lie in folders of their names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, stage: str) -> Path:
+        return self.root / stage
+
+    def folder_if_any(self, stage: str) -> Path | None:
+        return self.folder(stage) if self.folder(stage).exists() else None
 
 
-def size_aside(path: Path) -> dict[str, int]:
-    """Bytes that a graph has in each data file."""
-    found: dict[str, int] = {}
-    for tensor in filter(is_external, read_bare(path)[0].graph.initializer):
-        place = place_of(tensor)
-        found[place.file] = found.get(place.file, 0) + place.length
-    return found
+@pytest.fixture
+def view(tmp_path: Path) -> Folders:
+    (tmp_path / "forms").mkdir()
+    forms = {kind: {"form": form} for kind, form in CHOSEN.items()}
+    (tmp_path / "forms" / "forms.json").write_text(json.dumps(forms))
+    return Folders(tmp_path)
 
 
-def test_three_traced_graphs_have_one_file_of_weights(stages: dict[str, Any]) -> None:
-    folder = stages["trace"]
-    (data,) = folder.glob("*.data")
-    sizes = [size_aside(folder / f"{kind}.onnx") for kind in KINDS]
-    assert sizes[0] == sizes[1] == sizes[2]
-    assert list(sizes[0]) == [data.name]
-    assert data.stat().st_size < sizes[0][data.name] + 9 * 4096
-    assert all((folder / f"{kind}.onnx").stat().st_size < 10**6 for kind in KINDS)
+def test_graphs_are_in_the_form_that_was_chosen(view: Folders) -> None:
+    found = float32_graphs(view)  # type: ignore[arg-type]
+    assert found == {kind: view.root / "passes" / f"{kind}.{form}.onnx" for kind, form in CHOSEN.items()}
 
 
-def test_six_rewritten_graphs_link_it_and_add_the_folded_embedding(stages: dict[str, Any]) -> None:
-    (data,) = stages["trace"].glob("*.data")
-    linked = stages["passes"] / data.name
-    assert linked.samefile(data)
-    (fresh,) = set(stages["passes"].glob("*.data")) - {linked}
-    assert fresh.stat().st_size == 4 * 192 * 3 * 16 * 16  # one patch embedding for all six
-    for kind in KINDS:
-        for form in FORMS:
-            assert set(size_aside(stages["passes"] / f"{kind}.{form}.onnx")) == {data.name, fresh.name}
-    reports = json.loads((stages["passes"] / "passes.json").read_text())
-    assert set(reports) == {f"{kind}.{form}" for kind in KINDS for form in FORMS}
+def test_without_another_precision_they_are_the_final_ones(view: Folders) -> None:
+    graphs = final_graphs(view)  # type: ignore[arg-type]
+    assert graphs.final == graphs.float32 == float32_graphs(view)  # type: ignore[arg-type]
+    assert graphs.proof == graphs.final["pruned"]
+    assert graphs.precision is None
 
 
-def test_cached_graphs_run_by_their_path_and_whole_alike(stages: dict[str, Any], tmp_path: Path) -> None:
-    for kind in KINDS:
-        before = OrtRunner(stages["trace"] / f"{kind}.onnx", threads=1)(stages["image"])["logits"]
-        for form in FORMS:
-            path = stages["passes"] / f"{kind}.{form}.onnx"
-            after = OrtRunner(path, threads=1)(stages["pixels"])
-            np.testing.assert_allclose(after["logits"], before, atol=2e-4)
-            model, weights = read_bare(path)
-            save(model, tmp_path / path.name, weights)
-            assert not any(
-                map(is_external, onnx.load(tmp_path / path.name, load_external_data=False).graph.initializer)
-            )
-            whole = OrtRunner(tmp_path / path.name, threads=1)(stages["pixels"])
-            assert {name: value.tobytes() for name, value in whole.items()} == {
-                name: value.tobytes() for name, value in after.items()
-            }
-    assert not list(tmp_path.glob("*.data"))
+def precise(view: Folders, *names: str) -> Path:
+    """A result of the stage `precision` with graphs of these names."""
+    folder = view.root / "precision"
+    folder.mkdir()
+    shutil.copy(DATA / "precision-fp16.json", folder / "precision.json")
+    for name in names:
+        (folder / name).write_text("a graph")
+    return folder
 
 
-def test_forms_are_chosen_from_them(stages: dict[str, Any]) -> None:
-    chosen = choose_forms(stages["passes"], get_target("ort-cpu"), "auto", 1)
-    assert set(chosen) == set(KINDS)
-    assert {entry["form"] for entry in chosen.values()} <= set(FORMS)
+def test_a_precision_that_was_kept_replaces_its_kinds_and_keeps_float32_beside(view: Folders) -> None:
+    folder = precise(view, "pruned.onnx", "floor.onnx", PROOF)
+    graphs = final_graphs(view)  # type: ignore[arg-type]
+    assert graphs.final == {
+        "dense": view.root / "passes" / "dense.fused.onnx",
+        "pruned": folder / "pruned.onnx",
+        "floor": folder / "floor.onnx",
+        "fp32": view.root / "passes" / "pruned.decomposed.onnx",
+    }
+    assert graphs.proof == folder / PROOF
+    assert graphs.precision is not None
+    assert graphs.precision.name == "fp16"
+
+
+def test_without_a_stand_in_the_graph_itself_is_proven(view: Folders) -> None:
+    folder = precise(view, "pruned.onnx")
+    assert final_graphs(view).proof == folder / "pruned.onnx"  # type: ignore[arg-type]
+
+
+def test_a_precision_that_was_not_kept_leaves_float32(view: Folders) -> None:
+    precise(view)
+    graphs = final_graphs(view)  # type: ignore[arg-type]
+    assert graphs.final == graphs.float32
+    assert graphs.proof == graphs.float32["pruned"]
+    assert graphs.precision is not None
+
+
+@pytest.mark.parametrize(
+    ("attention", "forms"),
+    [("auto", ("decomposed", "fused")), ("decomposed", ("decomposed",)), ("fused", ("fused",))],
+)
+def test_onnxruntime_may_run_both_forms(attention: str, forms: tuple[str, ...]) -> None:
+    assert forms_for(get_target("ort-cpu"), attention) == forms
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("trt")])
+def test_tensorrt_fuses_by_itself(name: str) -> None:
+    target = get_target(name)
+    assert forms_for(target, "auto") == forms_for(target, "decomposed") == ("decomposed",)
+    with pytest.raises(UnsupportedError) as caught:
+        forms_for(target, "fused")
+    assert str(caught.value) == f"export.attention is fused, but {name} has no Attention operator; use auto"

@@ -150,17 +150,3 @@ def test_an_export_needs_images_and_a_float32_model_on_the_cpu() -> None:
         recipe_of(pruned.half(), {"images": loader()})
     with pytest.raises(InputError, match="give prune .* slim .* or both"):
         recipe_of(small_vit(), {"images": loader()})
-
-
-def test_keywords_change_a_recipe_too() -> None:
-    recipe = api.recipe("quickstart", {"export.batch": 4, "bench.runs": 9})
-    assert (recipe.export.batch, recipe.bench.runs) == (4, 9)
-
-
-def test_every_name_that_the_package_promises_exists() -> None:
-    for name in vitrim.__all__:
-        assert callable(getattr(vitrim, name)), name
-    assert set(vitrim.__all__) < set(dir(vitrim))
-    assert (Path(vitrim.__file__).parent / "py.typed").exists()
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        vitrim.nothing  # noqa: B018

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -129,3 +130,15 @@ def test_targets_are_listed_with_what_is_known_of_them() -> None:
         assert all(link in page.output for _, link in target.faults)
     listed = json.loads(CliRunner().invoke(cli, ["targets", "--json"]).output)
     assert [row["name"] for row in listed] == list(TARGETS)
+
+
+def test_inspect_shows_before_after_and_lint(made: tuple[Path, Any]) -> None:
+    result = api.inspect(made[0])
+    assert sum(result["operators"].values()) < sum(result["before"].values())
+    assert result["findings"] == []
+    assert any(entry["count"] for entry in result["passes"])
+    other = api.inspect(made[0] / "model.onnx", "jetpack-5")
+    assert any("LayerNormalization" in finding["what"] for finding in other["findings"])
+    verdicts = api.lint(made[0])["targets"]
+    assert verdicts["ort-cpu"] == {"errors": 0, "warnings": 0, "findings": []}
+    assert verdicts["trt-8.5"]["findings"] == other["findings"]

@@ -9,13 +9,10 @@ import pytest
 from helpers import small_recipe
 
 from vitrim.exporter.core import sources
-from vitrim.recipes.pipeline.cache import StageCache
-from vitrim.recipes.pipeline.listener import Silence
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.recipe import sections
-from vitrim.recipes.pipeline.run import STAGES, open_run
+from vitrim.recipes.pipeline.run import STAGES
 from vitrim.recipes.pipeline.stage import Input, Stage, plain_value, stage_key
-from vitrim.recipes.pipeline.view import UndeclaredError
 
 CONTENTS = {name: name for name in ("model", "dense", "plan", "calibration", "evaluation")}
 
@@ -68,27 +65,6 @@ def test_files_count_by_their_content(tmp_path: Path) -> None:
     files[1].write_text("another")
     again = plain_value(recipe_from(small_recipe() | {"prune": {"budget": str(files[1])}}), "prune")
     assert again != values[0]
-
-
-def test_what_is_not_declared_cannot_be_seen(tmp_path: Path) -> None:
-    run = open_run(recipe_from(small_recipe()), StageCache(tmp_path / ".c.cache"), Silence())
-    view = run.view(Example)
-    assert view.recipe.bench.runs == 5
-    assert view.recipe.prune.target.flops_ratio == 0.7  # type: ignore[union-attr]
-    assert view.recipe.slim is None
-    assert len(view.calibration) == 6
-    assert view.preprocess.input_size == (3, 64, 64)
-    for look, what in (
-        (lambda: view.recipe.bench.threads, r"the stage example reads bench\.threads of the recipe and does not"),
-        (lambda: view.recipe.export, "reads export of the recipe"),
-        (lambda: view.evaluation, "uses the input evaluation"),
-        (lambda: view.model, "uses the input model"),
-        (lambda: view.disjoint, "whether the images are disjoint"),
-        (lambda: view.folder("calibrate"), "uses the result of calibrate"),
-        (lambda: view.made_now("calibrate"), "uses the result of calibrate"),
-    ):
-        with pytest.raises(UndeclaredError, match=what):
-            look()
 
 
 def test_the_declarations_of_all_stages_name_what_there_is() -> None:

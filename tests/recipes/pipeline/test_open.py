@@ -1,0 +1,163 @@
+"""What a recipe names, opened: the right weights, the right images, and which are left for the evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_recipe, source_for
+from PIL import Image
+from safetensors.torch import save_file
+
+from vitrim.calibration.images.generated import make_images
+from vitrim.calibration.images.sources import ArrayImages, EightBit, read_all
+from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.pruning.load import preprocessing
+from vitrim.recipes.pipeline.load import recipe_from
+from vitrim.recipes.pipeline.open import (
+    Given,
+    Sources,
+    first_images,
+    open_model,
+    open_sources,
+    preprocess_of,
+)
+
+
+def sources_of(vit: Any, images: Any, given: Any = None, classes: int = 10, **sections: Any) -> Sources:
+    """Opened images of a recipe that has these sections."""
+    data = small_recipe(**sections) | {"images": images}
+    if "evaluate" not in sections:
+        del data["evaluate"]
+    return open_sources(recipe_from(data), preprocessing(vit), classes, given or Given())
+
+
+def test_a_checkpoint_is_the_one_that_the_recipe_was_made_with(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    random = open_model(recipe_from(small_recipe()))
+    save_file(random.state_dict(), path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    section = small_recipe()["model"] | {"random": None, "checkpoint": str(path)}
+    recipe = recipe_from(small_recipe() | {"model": section | {"sha256": found}})
+    model = open_model(recipe)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in random.state_dict().items())
+    other = "0123456789abcdef" * 4
+    with pytest.raises(InputError) as caught:
+        open_model(recipe_from(small_recipe() | {"model": section | {"sha256": other}}))
+    assert str(caught.value) == (
+        f"model.checkpoint: {path} is not the file that this recipe was made with (SHA-256 {found[:12]}..., not "
+        "0123456789ab...); fetch that one, or take model.sha256 out"
+    )
+
+
+def test_a_model_in_memory_is_taken_as_it_is_and_missed_elsewhere(vit: Any) -> None:
+    recipe = recipe_from(small_recipe() | {"model": {"name": "mine", "given": True}})
+    assert open_model(recipe, Given(model=vit)) is vit
+    with pytest.raises(InputError, match=r"^model\.given: .* handed over in Python; give model\.checkpoint: FILE$"):
+        open_model(recipe)
+
+
+def test_preprocessing_is_the_model_s_with_the_recipe_s_changes(vit: Any) -> None:
+    section = small_recipe()["model"] | {"preprocess": {"mean": [0.1, 0.2, 0.3]}}
+    found = preprocess_of(recipe_from(small_recipe() | {"model": section}), vit)
+    own = preprocessing(vit)
+    assert tuple(found.mean) == (0.1, 0.2, 0.3)
+    assert (found.std, found.input_size) == (own.std, (3, 64, 64))
+
+
+def test_noise_is_normal_and_repeatable(vit: Any) -> None:
+    source = sources_of(vit, {"generator": "noise", "count": 3, "seed": 5}).calibration
+    wanted = np.random.default_rng(5).standard_normal((3, 3, 64, 64), dtype=np.float32)
+    np.testing.assert_array_equal(read_all(source), wanted)
+    assert source.labels is None
+
+
+def test_shapes_have_labels_where_the_model_has_their_classes(vit: Any) -> None:
+    images = {"generator": "shapes", "count": 4, "seed": 3}
+    found = sources_of(vit, images)
+    pixels, labels = make_images(4, 3, 64)
+    assert isinstance(found.calibration, ArrayImages)
+    np.testing.assert_array_equal(found.calibration.pixels, pixels)
+    np.testing.assert_array_equal(found.calibration.labels, labels)
+    assert sources_of(vit, images, classes=7).calibration.labels is None
+
+
+def test_generated_images_are_evaluated_on_64_of_the_next_seed(vit: Any) -> None:
+    found = sources_of(vit, {"generator": "shapes", "count": 4, "seed": 3})
+    assert found.disjoint
+    assert isinstance(found.evaluation, ArrayImages)
+    np.testing.assert_array_equal(found.evaluation.pixels, make_images(64, 4, 64)[0])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(6):
+        Image.new("RGB", (80, 70), (40 * index, 0, 0)).save(folder / f"{index}.png")
+    return folder
+
+
+def named(source: Any) -> list[str]:
+    return [Path(name).stem for name in source.names]
+
+
+def test_photos_that_are_left_over_are_for_the_evaluation(vit: Any, photos: Path) -> None:
+    found = sources_of(vit, {"path": str(photos), "count": None, "every": 3})
+    assert named(found.calibration) == ["0", "3"]
+    assert named(found.evaluation) == ["1", "2", "4", "5"]
+    assert found.disjoint
+
+
+def test_where_nothing_is_left_the_calibration_images_serve_twice(vit: Any, photos: Path) -> None:
+    found = sources_of(vit, {"path": str(photos), "count": 64})
+    assert found.evaluation is found.calibration
+    assert len(found.calibration) == 6
+    assert not found.disjoint
+
+
+@pytest.mark.parametrize(("offset", "disjoint"), [(0, False), (1, True)])
+def test_an_evaluation_of_its_own_is_disjoint_where_no_name_is_in_both(
+    vit: Any, photos: Path, offset: int, disjoint: bool
+) -> None:
+    images = {"path": str(photos), "every": 2}
+    found = sources_of(vit, images, evaluate={"path": str(photos), "every": 2, "offset": offset, "generator": None})
+    assert named(found.evaluation) == [str(index) for index in range(offset, 6, 2)]
+    assert found.disjoint is disjoint
+
+
+def test_a_graph_of_pixels_is_evaluated_on_images_that_are_pixels(vit: Any) -> None:
+    images = {"generator": "noise", "count": 2}
+    plain, pixels = sources_of(vit, images), sources_of(vit, images, export={"input": "uint8"})
+    assert isinstance(pixels.evaluation, EightBit)
+    assert not isinstance(pixels.calibration, EightBit)
+    grid = (read_all(pixels.evaluation) * 0.5 + 0.5) * 255
+    np.testing.assert_allclose(grid, grid.round(), atol=1e-3)
+    assert np.abs(read_all(plain.evaluation) * 127.5 % 1).max() > 0.1  # noise itself is not on it
+
+
+def test_images_in_memory_are_taken_and_missed_elsewhere(vit: Any) -> None:
+    one, two = source_for(vit, 3), source_for(vit, 4, seed=1)
+    found = sources_of(vit, {"given": True}, Given(calibration=one, evaluation=two))
+    assert (found.calibration, found.evaluation, found.disjoint) == (one, two, True)
+    alone = sources_of(vit, {"given": True}, Given(calibration=one))
+    assert (alone.evaluation, alone.disjoint) == (one, False)
+    with pytest.raises(InputError, match=r"^images\.given: .* handed over in Python; give images\.path$"):
+        sources_of(vit, {"given": True})
+    with pytest.raises(InputError, match=r"^evaluate\.given: .* handed over in Python; give evaluate\.path$"):
+        sources_of(vit, {"generator": "noise"}, evaluate={"given": True, "generator": None})
+
+
+def test_the_first_images_come_in_whole_batches(vit: Any) -> None:
+    source = source_for(vit, 5)
+    every = read_all(source)
+    np.testing.assert_array_equal(first_images(source, 5, 1), every)
+    assert first_images(source, 3, 2).shape == (4, 3, 64, 64)
+    assert first_images(source, 0, 1).shape[0] == 1
+    np.testing.assert_array_equal(first_images(source, 2, 8), every[[0, 1, 2, 3, 4, 0, 1, 2]])  # too few: repeated
+    with pytest.raises(InputError, match="^there are no images$"):
+        first_images(ArrayImages(every[:0], None, source.preprocess, "none"), 1, 1)

@@ -1,0 +1,125 @@
+"""What lies in a bundle: every file, what the graphs tell of themselves, and nothing of this machine's paths."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from vitrim import api
+from vitrim.exporter.core import layout, sources
+from vitrim.exporter.core.errors import ParityError
+from vitrim.exporter.pruning.budget import read_budget
+from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.parity import Parity, Rung
+from vitrim.exporter.runtime.tensorrt.options import EngineOptions
+from vitrim.recipes.pipeline import pack
+
+
+def test_a_bundle_holds_everything_and_verifies(made: tuple[Path, Any]) -> None:
+    out, result = made
+    names = {path.name for path in out.iterdir()}
+    wanted = {"model.onnx", "budget.json", "recipe.yaml", "golden.npz", "parity.json", "bench.json", "manifest.json"}
+    more = {"README.md", "fidelity.json", "dense.onnx", "floor.onnx", "passes.json", "run_on_device.py"}
+    assert wanted | more == names
+    manifest = bundle.verify(out)
+    assert manifest.preprocess["input_size"] == [3, 64, 64]
+    assert manifest.versions["torch"]
+    assert result.parity.passed
+    assert [rung.name.split(":")[0] for rung in result.parity.rungs] == ["identity", "torch", "onnx", "onnx"]
+    assert result.parity.rungs[0].smallest_atol == 0.0
+    assert result.parity.smallest_atol < 1e-4
+    bench = json.loads((out / "bench.json").read_text())
+    assert set(bench["distributions"]) == {"dense", "pruned", "floor"}
+    assert bench["speedup"] > 0
+    assert bench["overhead"] > 0
+    assert result.fidelity.images == 12
+    assert result.fidelity.accuracy_dense is not None
+    assert result.engine is not None
+    api.recipe(str(out / "recipe.yaml"))  # the resolved recipe is a recipe
+
+
+def test_the_graph_says_what_it_is(made: tuple[Path, Any]) -> None:
+    out, result = made
+    model = onnx.load(out / "model.onnx")
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(facts["vitrim.budget"])["method"] == "zero_tprune"
+    assert json.loads(facts["vitrim.preprocess"])["input_size"] == [3, 64, 64]
+    assert facts["vitrim.target"] == "ort-cpu"
+    assert [value.name for value in model.graph.input] == ["image"]
+    stages = [row.block for row in result.budget.stages]
+    assert [value.name for value in model.graph.output] == ["logits", *(f"kept_{block}" for block in stages)]
+    for value in (*model.graph.input, *model.graph.output):
+        assert all(dim.dim_value > 0 for dim in value.type.tensor_type.shape.dim)
+
+
+def test_every_graph_says_which_one_it_is_and_its_own_plan(made: tuple[Path, Any]) -> None:
+    out, result = made
+    counts = result.budget.tokens
+    whole = (17,) * 4
+    for name, kind, method, tokens in (
+        ("dense.onnx", "dense", "zero_tprune", whole),
+        ("model.onnx", "pruned", "zero_tprune", counts),
+        ("floor.onnx", "floor", "slice", counts),
+    ):
+        facts = {entry.key: entry.value for entry in onnx.load(out / name).metadata_props}
+        plan = json.loads(facts["vitrim.budget"])
+        assert (facts["vitrim.kind"], plan["method"]) == (kind, method)
+        assert tuple(row["after"] for row in plan["blocks"]) == tokens
+        assert json.loads(facts["vitrim.versions"])["vitrim"]
+    assert read_budget(out / "budget.json") == result.budget
+
+
+def test_no_path_of_this_machine_is_in_a_bundle(made: tuple[Path, Any]) -> None:
+    places = [str(made[0].parent), str(Path.home()), str(sources.ROOT), sys.prefix]
+    for path in made[0].iterdir():
+        data = path.read_bytes()
+        for place in places:
+            assert place.encode() not in data, (path.name, place)
+
+
+def test_reports_are_the_stages_own_files(made: tuple[Path, Any], walked: Any) -> None:
+    for stage, name in (
+        ("passes", "passes.json"),
+        ("parity", "parity.json"),
+        ("parity", "golden.npz"),
+        ("fidelity", "fidelity.json"),
+        ("bench", "bench.json"),
+    ):
+        assert (made[0] / name).read_bytes() == (walked.folders[stage] / name).read_bytes()
+
+
+def failing(folder: Path, parity: Parity) -> Parity:
+    """The ladder with a rung more, that failed."""
+    rung = Rung("engine", 2, passed=False, first_offender="logits", reason="off by 3", smallest_atol=3.0)
+    return Parity(parity.atol, parity.tie, (*parity.rungs, rung))
+
+
+def test_an_engine_that_is_built_is_proven_and_one_that_fails_is_told(
+    walked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+
+    def build_engine(graph: Path, engine: Path, options: EngineOptions, **more: Any) -> None:
+        built.append((graph.name, options.workspace_mib, more))
+        engine.write_bytes(b"engine")
+
+    monkeypatch.setattr(pack, "build_engine", build_engine)
+    monkeypatch.setattr(pack, "check_folder", lambda folder, parity: parity)
+    (tmp_path / "good").mkdir()
+    found = pack.pack(walked, tmp_path / "good", None, ["vitrim", "export"])
+    assert built == [("model.onnx", 1024, {"precision": "fp32", "pinned": [], "pins_may_miss": True})]
+    assert found.parity.passed
+    assert "- engine: model.engine\n" in (tmp_path / "good" / "README.md").read_text()
+    assert json.loads((tmp_path / "good" / layout.MANIFEST).read_text())["engine"] == "built"
+
+    monkeypatch.setattr(pack, "check_folder", failing)
+    (tmp_path / "bad").mkdir()
+    with pytest.raises(ParityError, match="^parity failed at 'engine', first at logits: off by 3; the smallest atol"):
+        pack.pack(walked, tmp_path / "bad", None, ["vitrim", "export"])
+    assert not json.loads((tmp_path / "bad" / "parity.json").read_text())["passed"]
+    assert not (tmp_path / "bad" / layout.MANIFEST).exists()

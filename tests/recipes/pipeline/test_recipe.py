@@ -1,0 +1,118 @@
+"""The recipe as a model: what its sections refuse by themselves, and what others read off them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import small_recipe
+from pydantic import ValidationError
+
+from vitrim.recipes.pipeline.recipe import (
+    BenchSection,
+    ImagesSection,
+    ModelSection,
+    PruneSection,
+    Recipe,
+    Section,
+    SlimSection,
+    TargetSection,
+    file_keys,
+    json_schema,
+    sections,
+)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        (PruneSection, {}, "give exactly one of target, preset, keep_rates, remove, mass, budget; found none of them"),
+        (PruneSection, {"mass": 0.5, "preset": "a"}, "mass, budget; found preset and mass"),
+        (PruneSection, {"keep_rates": {-1: 0.5}}, r"block -1 has rate 0\.5; blocks count from 0 and rates lie in"),
+        (PruneSection, {"keep_rates": {1: 0.0}}, r"block 1 has rate 0\.0"),
+        (PruneSection, {"remove": 0}, "0 removes nothing; give a number above 0, or a list of numbers from 0 up"),
+        (PruneSection, {"remove": [0, 0]}, r"\[0, 0\] removes nothing"),
+        (PruneSection, {"remove": [3, -1]}, r"\[3, -1\] removes nothing"),
+        (TargetSection, {"gflops": 1.0, "speedup": 2.0}, "found gflops and speedup"),
+        (ImagesSection, {"generator": "noise", "count": None}, "count must be a number when images are generated"),
+        (ImagesSection, {}, "give exactly one of path, generator; found none of them"),
+        (ModelSection, {"name": "a", "random": 0, "pretrained": True}, "found pretrained and random"),
+        (SlimSection, {"widths": "w", "heads": False, "neurons": False}, "heads and neurons are both false"),
+        (SlimSection, {"widths": "w", "multiple": 12}, "multiple of 8"),
+        (BenchSection, {"runs": 5.0}, "valid integer"),
+        (BenchSection, {"rounds": 5}, "Extra inputs are not permitted"),
+    ],
+)
+def test_what_sections_refuse(section: type[Section], values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        section.model_validate(values)
+
+
+def test_random_weights_of_seed_0_are_a_way() -> None:
+    assert ModelSection(name="a", random=0).random == 0
+    with pytest.raises(ValidationError, match="found none of them"):
+        ModelSection(name="a", pretrained=False)
+
+
+def test_a_list_that_removes_something_somewhere_is_taken() -> None:
+    assert PruneSection(remove=[0, 3]).remove == [0, 3]
+
+
+def test_a_recipe_has_something_to_do() -> None:
+    data = {key: value for key, value in small_recipe().items() if key != "prune"}
+    with pytest.raises(ValidationError, match=r"give prune \(fewer tokens\), slim \(fewer heads and neurons\) or both"):
+        Recipe.model_validate(data)
+    assert Recipe.model_validate(data | {"slim": {"widths": "w.json"}}).prune is None
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe = Recipe.model_validate(small_recipe())
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.bench.runs = 9  # type: ignore[misc]
+
+
+def test_a_recipe_knows_its_folder_and_keeps_it_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.model_validate(small_recipe())
+    assert recipe.folder == tmp_path
+    other = recipe.within(Path("/elsewhere"))
+    assert (other.folder, recipe.folder) == (Path("/elsewhere"), tmp_path)
+    assert other.model_dump() == recipe.model_dump()
+    assert str(tmp_path) not in json.dumps(recipe.model_dump(mode="json"))
+
+
+def test_every_section_has_a_path() -> None:
+    found = dict(sections())
+    assert found[""] is Recipe
+    assert (found["prune.target"], found["evaluate"], found["images"]) == (TargetSection, ImagesSection, ImagesSection)
+    assert {"model.preprocess", "slim.masks", "prune.search", "engine"} < set(found)
+
+
+def test_every_key_that_names_a_file_is_known() -> None:
+    assert sorted(file_keys()) == [
+        ("evaluate", "path"),
+        ("images", "path"),
+        ("model", "checkpoint"),
+        ("prune", "budget"),
+        ("slim", "widths"),
+    ]
+
+
+def test_every_key_says_what_it_is_and_every_way_is_a_key() -> None:
+    for path, section in sections():
+        assert set(section.ways) <= set(section.model_fields), path
+        assert set(section.bound) <= set(section.model_fields), path
+        for name, field in section.model_fields.items():
+            inner = any(f"{path}.{name}".lstrip(".") == other for other, _ in sections())
+            described = inner or (path, name) in {("model", "name")} or bool(field.description)
+            assert described, f"{path}.{name}"
+
+
+def test_the_schema_is_of_a_recipe_and_refuses_other_keys() -> None:
+    schema = json_schema()
+    assert (schema["title"], schema["required"]) == ("vitrim recipe", ["model", "images"])
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    objects = [schema, *schema["$defs"].values()]
+    assert all(one["additionalProperties"] is False for one in objects)

@@ -1,0 +1,94 @@
+"""From PyTorch to ONNX: a graph of each kind that computes what its model does, with weights in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from helpers import random_widths
+
+from vitrim.exporter.pruning.slim import slim
+from vitrim.exporter.pruning.vit import PrunedViT
+from vitrim.exporter.runtime.runners import OrtRunner, run_all
+from vitrim.recipes.pipeline.kinds import sliced
+from vitrim.recipes.pipeline.trace import Trace
+
+
+def answers(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    runner = OrtRunner(str(path), threads=1)
+    return dict(run_all(runner, images, runner.batch))
+
+
+def external(path: Path) -> set[tuple[str, int, int]]:
+    """Where a graph's large weights lie: file, offset, length."""
+    entries = [
+        {pair.key: pair.value for pair in tensor.external_data}
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer
+        if tensor.external_data
+    ]
+    return {(entry["location"], int(entry["offset"]), int(entry["length"])) for entry in entries}
+
+
+@pytest.fixture(scope="module")
+def images(walked: Any) -> np.ndarray:
+    found: np.ndarray = np.load(walked.folders["reference"] / "images.npy")
+    return found
+
+
+def test_there_is_a_graph_of_each_kind_and_one_file_of_weights(walked: Any) -> None:
+    folder = walked.folders["trace"]
+    graphs = {path.stem for path in folder.glob("*.onnx")}
+    assert graphs == {"dense", "pruned", "floor"}
+    (weights,) = [path for path in folder.iterdir() if path.suffix != ".onnx"]
+    parts = {name: external(folder / f"{name}.onnx") for name in graphs}
+    patches = (weights.name, 0, 4 * 48 * 3 * 16 * 16)  # of the small model, the one weight that is large
+    assert parts == {name: {patches} for name in graphs}
+    assert weights.stat().st_size == patches[2]  # once, not once a kind
+
+
+def test_outputs_are_logits_and_the_pruned_one_tells_its_decisions(walked: Any, made: tuple[Path, Any]) -> None:
+    stages = [f"kept_{row.block}" for row in made[1].budget.stages]
+    for name, outputs in (("dense", ["logits"]), ("pruned", ["logits", *stages]), ("floor", ["logits"])):
+        model = onnx.load(walked.folders["trace"] / f"{name}.onnx", load_external_data=False)
+        assert [value.name for value in model.graph.output] == outputs
+        assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 64]
+
+
+def test_every_graph_computes_what_its_model_does(walked: Any, made: tuple[Path, Any], images: np.ndarray) -> None:
+    model, budget = walked.dense(), made[1].budget
+    models = {"dense": model, "pruned": PrunedViT(model, budget), "floor": PrunedViT(model, sliced(budget))}
+    found = {}
+    for name, source in models.items():
+        found[name] = answers(walked.folders["trace"] / f"{name}.onnx", images)["logits"]
+        with torch.inference_mode():
+            np.testing.assert_allclose(found[name], source(torch.from_numpy(images)).numpy(), atol=1e-5)
+    assert np.abs(found["pruned"] - found["floor"]).max() > 1e-3  # they do not decide alike
+
+
+@pytest.mark.slow
+def test_without_a_token_plan_the_narrow_model_stands_beside_the_whole_one(tmp_path: Path, vit: Any) -> None:
+    """In the recipe's batch; progress is told a graph at a time."""
+    heard: list[tuple[int, int]] = []
+    narrow = slim(vit, random_widths(vit))
+    view: Any = SimpleNamespace(
+        dense=vit,
+        model=narrow,
+        folder_if_any=lambda stage: None,
+        recipe=SimpleNamespace(export=SimpleNamespace(batch=3)),
+        listener=SimpleNamespace(progress=lambda *seen: heard.append(seen)),
+    )
+    Trace.make(view, tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.onnx")} == {"dense", "pruned"}
+    assert heard == [(1, 2), (2, 2)]
+    batch = np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32)
+    for name, model in (("dense", vit), ("pruned", narrow)):
+        with torch.inference_mode():
+            wanted = model(torch.from_numpy(batch)).numpy()
+        found = answers(tmp_path / f"{name}.onnx", batch)
+        assert set(found) == {"logits"}
+        np.testing.assert_allclose(found["logits"], wanted, atol=1e-4)
