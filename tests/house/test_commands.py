@@ -11,6 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
+from helpers import small_vit
+from torch.utils.data import DataLoader, TensorDataset
+
+from vitrim.calibration.images.generated import write_folder
+from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.runtime.bundle import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("README.md", "docs/guide.md", "docs/slimming.md")
@@ -83,6 +91,38 @@ def test_commands_run(chain: list[str], tmp_path: Path) -> None:
         if "export quickstart" in command:
             assert re.search(r"top-1\s+│?\s*9[5-9]\.\d %|top-1.*(9[5-9]\.\d|100\.0) %", done.stdout), done.stdout
             assert "Parity: passed" in done.stdout
+
+
+def python_blocks() -> list[Any]:
+    blocks = []
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text("utf-8")
+        for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)):
+            blocks.append(pytest.param(code, id=f"{document}: {number}"))
+    return blocks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", python_blocks())
+def test_python_runs_as_written(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a loader, a folder of photos, and a small model in the place of the one that timm would fetch."""
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "photos", 10, 0, 64)
+    hub = {("deit_tiny_patch16_224", True): small_vit("deit_tiny_patch16_224", depth=6)}
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: hub[name, pretrained])
+    draw = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(6, 3, 64, 64, generator=draw), torch.randint(0, 7, (6,), generator=draw)
+    names: dict[str, Any] = {"loader": DataLoader(TensorDataset(images, labels), batch_size=4)}
+    exec(compile(code, "README", "exec"), names)
+    model, pruned, bundle = (names[name] for name in ("model", "pruned", "bundle"))
+    assert isinstance(pruned, torch.nn.Module)
+    assert pruned.budget.gmacs["pruned"] <= 0.65 * pruned.budget.gmacs["dense"]
+    assert not model.training
+    assert bundle.parity.passed
+    assert bundle.bench.speedup > 0
+    assert bundle.precision.asked == "fp16"
+    assert get_target(verify(tmp_path / "out").target) is get_target("jetpack-6")
+    assert bundle.recipe.images.path == str(tmp_path / "photos")
 
 
 def test_every_line_of_a_bash_block_is_run() -> None:

@@ -40,6 +40,11 @@ def test_every_file_that_is_read_is_installed() -> None:
     assert wanted <= installed
 
 
+def test_the_types_ship() -> None:
+    assert "py.typed" in SETTINGS["package-data"]["vitrim"]
+    assert Path("py.typed") in tracked()
+
+
 def brought(extra: str) -> set[str]:
     """Distributions that an extra names, its own extras followed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
