@@ -62,3 +62,11 @@ def test_a_key_of_zeros_matches_without_a_division_by_0() -> None:
     kept, _, gap = match_tokens(keys, 0, 2)
     assert torch.isfinite(gap).all()
     assert kept.shape == (1, 4)
+
+
+def test_a_match_that_was_nearly_another_is_a_small_gap() -> None:
+    keys = torch.tensor([[[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, -0.11]]], dtype=torch.float64)
+    _, merge, gap = match_tokens(keys, 0, 1)
+    first, second = 1 / np.sqrt(1 + 0.1**2), 1 / np.sqrt(1 + 0.11**2)  # patch 0 beside patches 1 and 3
+    assert (merge.source.tolist(), merge.target.tolist()) == ([[0]], [[1]])
+    assert float(gap[0]) == pytest.approx((first - second) / first)
