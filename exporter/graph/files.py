@@ -1,4 +1,4 @@
-"""ONNX files: read without their large weights, written whole without holding them, and given more metadata.
+"""ONNX files: read without their large weights, and written whole without holding them.
 
 A whole file is the graph's bytes with those of every weight copied into their place::
 
@@ -10,8 +10,7 @@ A whole file is the graph's bytes with those of every weight copied into their p
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,10 +23,9 @@ from ..core.files import atomic_path
 from .store import ALIGNMENT, copy_fields, raw_bytes
 from .weights import Place, Weights, goes_aside, inner_tensors, is_external, put_aside, size_of
 
-SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for metadata that is added later
-_GRAPH, _INITIALIZER, _RAW_DATA, _METADATA = 7, 5, 9, 14  # field numbers in onnx.proto
-_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # protobuf's wire types
-_FIXED = {_EIGHT: 8, _FOUR: 4}
+SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for what is in no weight
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in onnx.proto
+_BYTES = 2  # protobuf's wire type of what has a length
 _PIECE = 1 << 20
 _SAYS_NO_MORE = {"dims", "data_type", "name", "raw_data"}
 
@@ -107,70 +105,6 @@ def save(
             chunks = [_moved(model, data.name, out, weights).SerializeToString()]
     with atomic_path(path) as temporary, open(temporary, "wb") as out:
         _write(chunks, out, weights)
-
-
-def add_metadata(source: str | os.PathLike[str], target: str | os.PathLike[str], entries: Mapping[str, str]) -> None:
-    """Copy an ONNX file with more metadata, which is written behind it: its graph and weights are never parsed.
-
-    Files of weights beside it are not copied.
-
-    Args:
-        source: the file.
-        target: where the copy goes; may be the same.
-        entries: texts by key; keys that the file does not have yet.
-
-    Raises:
-        InputError: the file cannot be read, is no ONNX file, or has one of the keys.
-        EnvironmentLackError: the disk refuses.
-    """
-    known = set(entries) & metadata_keys(source)
-    if known:
-        raise InputError(f"{os.fspath(source)} has the metadata {', '.join(sorted(known))} already")
-    more = onnx.ModelProto()
-    for key, text in entries.items():
-        more.metadata_props.add(key=key, value=text)
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
-        with open(temporary, "ab") as out:
-            out.write(more.SerializeToString())
-
-
-def metadata_keys(path: str | os.PathLike[str]) -> set[str]:
-    """Keys of an ONNX file's metadata, read without the rest of it.
-
-    Raises:
-        InputError: the file cannot be read or is no ONNX file.
-    """
-    keys = set()
-    try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            while file.tell() < size:
-                field, kind = divmod(_read_varint(file), 8)
-                length = _read_varint(file) if kind in (_BYTES, _VARINT) else _FIXED[kind]
-                if field == _METADATA and kind == _BYTES:
-                    keys.add(onnx.StringStringEntryProto.FromString(file.read(length)).key)
-                elif kind != _VARINT:
-                    file.seek(length, os.SEEK_CUR)
-            if file.tell() != size:
-                raise ValueError("its last field is cut off")
-    except OSError as error:
-        raise InputError(f"cannot read {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
-    except (DecodeError, KeyError, ValueError) as error:
-        raise InputError(f"{os.fspath(path)} is not a whole ONNX file") from error
-    return keys
-
-
-def _read_varint(file: BinaryIO) -> int:
-    number = 0
-    for shift in range(0, 64, 7):
-        byte = file.read(1)
-        if not byte:
-            break
-        number |= (byte[0] & 127) << shift
-        if byte[0] < 128:
-            return number
-    raise ValueError("a number is cut off")
 
 
 def _varint(number: int) -> bytes:

@@ -5,13 +5,12 @@ It is not written but put together from the package's own modules, as they are, 
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 from .... import __version__
 from ...core import layout
+from ...core.sources import closure, path_of
 
-_ROOT = Path(__file__).resolve().parents[2]  # exporter
 _ENTRY = "runtime.standalone.main"
 
 _HEAD = '''#!/usr/bin/env python3
@@ -92,7 +91,7 @@ def source() -> str:
     for package in sorted({"", *packages, *(name.rpartition(".")[0] for name in packages)}):
         parts.append(f'_SOURCES["{".".join(filter(None, (_PACKAGE, package)))}"] = ""\n')
     for name in names:
-        text = _path(name).read_text(encoding="utf-8")
+        text = path_of(f"exporter.{name}").read_text(encoding="utf-8")
         assert "'''" not in text, f"{name} cannot be embedded: it holds three single quotes"
         line = f"# {'-' * 12} {name} {'-' * (100 - len(name))}"
         parts.append(f"{line}\n_SOURCES[\"{_PACKAGE}.{name}\"] = r'''{text}'''\n")
@@ -101,29 +100,8 @@ def source() -> str:
 
 def modules() -> list[str]:
     """Names below `exporter` of every module that the entry imports, itself and what those import included."""
-    found: list[str] = []
-    waiting = [_ENTRY]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.append(name)
-            waiting += _imports(name)
-    return sorted(found)
-
-
-def _path(name: str) -> Path:
-    return _ROOT.joinpath(*name.split(".")).with_suffix(".py")
-
-
-def _imports(name: str) -> list[str]:
-    """Modules of the package that one imports relatively, wherever in it."""
-    named: list[str] = []
-    for node in ast.walk(ast.parse(_path(name).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = name.split(".")[: -node.level]
-            target = [*base, *(node.module.split(".") if node.module else [])]
-            named += [".".join([*target, *more]) for more in ([], *([alias.name] for alias in node.names))]
-    return [one for one in named if one and _path(one).is_file()]
+    found = closure(f"exporter.{_ENTRY}")
+    return [name.partition(".")[2] for name in found if path_of(name).name != "__init__.py"]
 
 
 def write(folder: Path) -> Path:

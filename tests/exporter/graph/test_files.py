@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.graph.files import add_metadata, metadata_keys, read_bare, read_whole, save
+from vitrim.exporter.graph.files import read_bare, read_whole, save
 from vitrim.exporter.graph.store import ALIGNMENT, WeightStore
 from vitrim.exporter.graph.weights import is_external, place_of
 
@@ -156,48 +156,3 @@ def test_external_tensors_inside_of_nodes_are_taken_in(tmp_path: Path) -> None:
     assert (tmp_path / "m.onnx").stat().st_size < 1000
     bare, _ = read_bare(tmp_path / "m.onnx")
     np.testing.assert_array_equal(numpy_helper.to_array(bare.graph.node[0].attribute[0].t), W)
-
-
-def test_metadata_is_added_without_reading_the_model(model: onnx.ModelProto, tmp_path: Path) -> None:
-    path = aside(model, tmp_path / "in")
-    source, target = tmp_path / "a.onnx", tmp_path / "b.onnx"
-    save(*read_bare(path)[:1], source, read_bare(path)[1])
-    entries = {"vitrim.recipe": "x" * 70_000, "vitrim.versions": "ü"}
-    add_metadata(source, target, entries)
-    assert target.read_bytes().startswith(source.read_bytes())
-    found = onnx.load(target)
-    assert {entry.key: entry.value for entry in found.metadata_props} == {"vitrim.kind": "pruned", **entries}
-    del found.metadata_props[:]
-    expected = onnx.load(source)
-    del expected.metadata_props[:]
-    assert found == expected
-    onnx.checker.check_model(target, full_check=True)
-    session = onnxruntime.InferenceSession(target)
-    assert session.get_modelmeta().custom_metadata_map == {"vitrim.kind": "pruned", **entries}
-    np.testing.assert_array_equal(run(target), run(source))
-    assert metadata_keys(target) == {"vitrim.kind", *entries}
-
-
-def test_metadata_may_go_into_the_file_itself_but_never_twice(model: onnx.ModelProto, tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    save(model, path)
-    add_metadata(path, path, {"new": "1"})
-    with pytest.raises(InputError, match=r"has the metadata new already"):
-        add_metadata(path, path, {"new": "2", "other": "3"})
-    assert metadata_keys(path) == {"vitrim.kind", "new"}
-    add_metadata(path, tmp_path / "same.onnx", {})
-    assert (tmp_path / "same.onnx").read_bytes() == path.read_bytes()
-
-
-@pytest.mark.parametrize("cut", [1, 100, 5000])
-def test_a_file_that_is_cut_off_is_one_line(cut: int, model: onnx.ModelProto, tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    path.write_bytes(model.SerializeToString()[:-cut])
-    with pytest.raises(InputError, match="is not a whole ONNX file$"):
-        add_metadata(path, tmp_path / "b.onnx", {"a": "b"})
-    path.write_bytes(b"\xff" * 40)
-    with pytest.raises(InputError, match="is not a whole ONNX file$"):
-        metadata_keys(path)
-    with pytest.raises(InputError, match="cannot read .*: no such file"):
-        add_metadata(tmp_path / "none.onnx", tmp_path / "b.onnx", {"a": "b"})
-    assert not (tmp_path / "b.onnx").exists()

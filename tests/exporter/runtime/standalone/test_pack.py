@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import vitrim
-from vitrim.exporter.core import layout
+from vitrim.exporter.core import layout, sources
 from vitrim.exporter.runtime.standalone import pack as standalone
 
 HOME = Path(vitrim.__file__).parent / "exporter"
@@ -29,7 +29,7 @@ def test_python_38_can_read_it_and_every_module_in_it() -> None:
     assert wanted | {"runtime.standalone.main"} <= set(names)
     allowed = {"numpy", "tensorrt", "onnxruntime", "pynvml", "polygraphy", *sys.stdlib_module_names}
     for name in names:
-        tree = ast.parse(standalone._path(name).read_text(encoding="utf-8"), feature_version=(3, 8))
+        tree = ast.parse(sources.path_of(f"exporter.{name}").read_text(encoding="utf-8"), feature_version=(3, 8))
         for node in ast.walk(tree):
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             imported += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
@@ -65,17 +65,17 @@ def test_the_file_holds_every_module_as_it_is(tmp_path: Path) -> None:
     assert text == standalone.source()
     assert text.startswith("#!/usr/bin/env python3\n")
     assert f"by vitrim {vitrim.__version__};" in text.splitlines()[1]
-    sources = {
+    embedded = {
         ast.literal_eval(node.targets[0].slice): ast.literal_eval(node.value)
         for node in ast.parse(text).body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript)
     }
-    whole = {name: source for name, source in sources.items() if source}
+    whole = {name: source for name, source in embedded.items() if source}
     assert set(whole) == {f"vitrim_on_device.{name}" for name in standalone.modules()}
     for name, source in whole.items():
         file = HOME.joinpath(*name.split(".")[1:]).with_suffix(".py")
         assert source == file.read_text(), name
-    packages = {name for name, source in sources.items() if not source}
+    packages = {name for name, source in embedded.items() if not source}
     assert {"vitrim_on_device", "vitrim_on_device.core", "vitrim_on_device.runtime.tensorrt"} <= packages
 
 
@@ -102,7 +102,7 @@ for rows in (([1, 2], "abc"), ([1, None, 3], "ab")):
 
 def test_a_module_that_cannot_be_embedded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.py").write_text("x = '''text'''\n")
-    monkeypatch.setattr(standalone, "_path", lambda name: tmp_path / "a.py")
+    monkeypatch.setattr(standalone, "path_of", lambda name: tmp_path / "a.py")
     monkeypatch.setattr(standalone, "modules", lambda: ["core.a"])
     with pytest.raises(AssertionError, match="core.a cannot be embedded: it holds three single quotes"):
         standalone.source()
@@ -117,8 +117,12 @@ def test_imports_inside_functions_and_of_names_are_followed(tmp_path: Path, monk
         "runtime/unused": "",
     }
     for name, text in files.items():
-        path = tmp_path / f"{name}.py"
+        path = tmp_path / "exporter" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr(standalone, "_ROOT", tmp_path)
-    assert standalone.modules() == ["core.files", "runtime.a", "runtime.deep.b", "runtime.standalone.main"]
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    sources.imports_of.cache_clear()
+    try:
+        assert standalone.modules() == ["core.files", "runtime.a", "runtime.deep.b", "runtime.standalone.main"]
+    finally:
+        sources.imports_of.cache_clear()
