@@ -48,6 +48,7 @@ class WeightStore:
     def __init__(self, folder: str | os.PathLike[str], least: int = LEAST) -> None:
         self.folder, self.least = Path(folder), least
         self._places: dict[bytes, Place] = {}
+        self._taken: dict[str, Path] = {}
         self._graphs: dict[str, onnx.ModelProto] = {}
         self._content = hashlib.sha256()
         self._file: BinaryIO | None = None
@@ -122,24 +123,11 @@ class WeightStore:
         source = weights or Weights(self.folder)
         path, place = source.find(tensor)
         if _OURS.fullmatch(place.file):
-            self._link(path)
+            self._taken[place.file] = path
             return tensor
         with open(path, "rb") as stream:
             stream.seek(place.offset)
             return put_aside(tensor, self.put(stream.read(place.length)))
-
-    def _link(self, source: Path) -> None:
-        """The predecessor's file under the same name; a copy where the file system has no hard links."""
-        target = self.folder / source.name
-        if target.exists():  # of equal content, or it would have another name
-            return
-        try:
-            os.link(source, target)
-        except OSError:
-            try:
-                shutil.copyfile(source, target)
-            except OSError as error:
-                raise explain_os_error(error, target) from error
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
@@ -149,23 +137,59 @@ class WeightStore:
         return self._file
 
     def _publish(self) -> None:
-        final = f"weights-{self._content.hexdigest()[:16]}.data"
-        if self._file is not None:
-            try:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                umask = os.umask(0)
-                os.umask(umask)
-                os.chmod(self._file.name, 0o444 & ~umask)  # other folders may share it
-                os.replace(self._file.name, self.folder / final)
-            except OSError as error:
-                raise explain_os_error(error, self.folder / final) from error
-        for name, model in self._graphs.items():
-            for tensor in model.graph.initializer:
-                for entry in tensor.external_data:
-                    if entry.key == "location" and entry.value == PENDING:
-                        entry.value = final
-            atomic_write(self.folder / name, model.SerializeToString())
+        """Write everything under its name; what a failure leaves behind is removed, but for what was there before."""
+        final = self.folder / f"weights-{self._content.hexdigest()[:16]}.data"
+        at, made = self.folder, list[Path]()
+        try:
+            for name, source in self._taken.items():
+                at = self.folder / name
+                if not at.exists():  # else it is of equal content, or it would have another name
+                    made.append(at)
+                    link(source, at)
+            if self._file is not None:
+                at = final
+                made += [] if at.exists() else [at]
+                self._name_file(at)
+            for name, model in self._graphs.items():
+                at = self.folder / name
+                made += [] if at.exists() else [at]
+                atomic_write(at, _settled(model, final.name).SerializeToString())
+        except BaseException as error:
+            for path in made:
+                path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise explain_os_error(error, at) from error
+            raise
+
+    def _name_file(self, final: Path) -> None:
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(self._file.name, 0o444 & ~umask)  # other folders may share it
+        os.replace(self._file.name, final)
+
+
+def _settled(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
+    """A graph whose weights are in a file that has its name now; changed in place."""
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location" and entry.value == PENDING:
+                entry.value = file
+    return model
+
+
+def link(source: Path, target: Path) -> None:
+    """A file under another name; a copy where the file system has no hard links.
+
+    Raises:
+        OSError: it can be neither linked nor copied.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def raw_bytes(tensor: TensorProto) -> bytes:

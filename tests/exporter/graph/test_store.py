@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -161,6 +162,35 @@ def test_a_failure_leaves_nothing(make_graph: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stop"):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_leaves_nothing_and_is_one_line(
+    make_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with WeightStore(tmp_path / "one") as store:
+        store.save(chain(make_graph, W[0], W[1]), "m.onnx")
+    model, weights = read_bare(tmp_path / "one" / "m.onnx")
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(W[2], "w1"))
+    whole = stores.atomic_write
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "b.onnx":
+            raise OSError(errno.ENOSPC, "no space")
+        whole(path, data)
+
+    def write() -> None:
+        with WeightStore(tmp_path / "two") as store:
+            store.save(model, "a.onnx", weights)
+            store.save(model, "b.onnx", weights)
+
+    monkeypatch.setattr(stores, "atomic_write", full)
+    with pytest.raises(EnvironmentLackError, match=r"^cannot write .*b.onnx: the disk is full"):
+        write()
+    assert list((tmp_path / "two").iterdir()) == []
+    assert len(list((tmp_path / "one").iterdir())) == 2
+    monkeypatch.undo()
+    write()
+    assert len(list((tmp_path / "two").iterdir())) == 4
 
 
 def test_a_published_file_cannot_be_appended_to_by_accident(make_graph: Any, tmp_path: Path) -> None:
