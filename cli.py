@@ -195,7 +195,7 @@ def _refuse_failed(parity: Parity) -> None:
     help="Least seconds of warm-up per graph.",
 )
 @threads_option
-@click.option("--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs; the other way is timed besides.")
+@click.option("--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs; the other way is timed too.")
 @click.option("--copies/--no-copies", help="Time engines with the copies to and from the GPU.")
 @click.option("--energy", is_flag=True, help="Also measure energy per image, in separate loops.")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here, as JSON.")

@@ -20,7 +20,7 @@ MOST_WORKERS = 4
 
 
 class _Items:
-    """A source as a map-style dataset; a fault comes back as a value, so that it is told in its own words."""
+    """A source as a map-style dataset; a fault comes back as a value, so that its message stays as it is."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source

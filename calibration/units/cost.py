@@ -41,7 +41,7 @@ class UnitCost:
         return int(self.of(self.heads, self.neurons))
 
     def of(self, heads: Sequence[Any], neurons: Sequence[Any]) -> Any:
-        """Of a model with so many heads and neurons a block: numbers, or tensors of soft widths."""
+        """Of a model with so many heads and neurons per block: numbers, or tensors of soft widths."""
         return self.fixed + sum(
             price_head * head + price_neuron * neuron
             for price_head, head, price_neuron, neuron in zip(self.head, heads, self.neuron, neurons, strict=True)

@@ -44,7 +44,7 @@ def finetune(
         epochs: over the images.
         lr: at the start; falls to 0 along a cosine.
         weight_decay: AdamW's.
-        batch: images a step.
+        batch: images per step.
         seed: of the order.
         progress: called with (steps done, steps).
 

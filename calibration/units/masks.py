@@ -88,7 +88,7 @@ def learn_masks(
             about a thousandth of a weight's, so the rate is far above those for weights.
         sparse, smooth: weights of the two penalties, see `penalty`. What no class needs is only moved by the first, so
             too small a weight leaves an order that is little better than chance.
-        batch: images a step.
+        batch: images per step.
         seed: of the order.
         progress: called with (steps done, steps).
 

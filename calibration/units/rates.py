@@ -85,7 +85,7 @@ def learn_rates(
         lr: of Adam, on the logits of the rates.
         ascent: step of the multiplier, per share of the dense cost that is too much.
         penalty: weight of the squared excess at the first and at the last step.
-        batch: images a step.
+        batch: images per step.
         seed: of the order.
         heads, neurons: whether heads and neurons may go.
         progress: called with (steps done, steps).

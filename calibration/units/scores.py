@@ -67,7 +67,7 @@ def taylor(
         draws: classes drawn an image where there are no labels.
         seed: of the draws.
         classes: count images of these labels only; None takes all.
-        batch: images a pass.
+        batch: images per forward pass.
         progress: called with (images done, images).
 
     Raises:

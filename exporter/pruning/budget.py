@@ -54,7 +54,7 @@ class Budget(BaseModel):
         method: name of the pruning method, see `vitrim.exporter.pruning.methods`.
         parameters: the method's parameters; `place` says where in a block a stage sits.
         prefix_tokens: class, distillation and register tokens, which are never removed.
-        blocks: one row a block, in order.
+        blocks: one row per block, in order.
         gmacs: predicted multiply-accumulates in 1e9 (`dense`, `pruned`, `scoring`); informative.
         statistics: the calibration figures behind the plan; informative.
         provenance: hashes and versions; informative.
@@ -196,7 +196,7 @@ def read_budget(path: str | os.PathLike[str]) -> Budget:
 
 
 def format_budget(budget: Budget) -> str:
-    """JSON text with one line a block, so that two budgets can be diffed."""
+    """JSON text with one line per block, so that two budgets can be diffed."""
     data = budget.model_dump(mode="json")
     rows = ",\n".join("    " + json.dumps(row) for row in data.pop("blocks"))
     head: list[str] = []

@@ -1,6 +1,6 @@
 """The plan of a slimmed model: which heads and MLP neurons every block keeps.
 
-A plan is a JSON file with one line a block::
+A plan is a JSON file with one line per block::
 
     {"format": "vitrim-widths/1", "model": "vit_tiny_patch16_224", "method": "taylor", "blocks": [
       {"block": "blocks.0", "heads_before": 3, "heads": [0, 2], "neurons_before": 768, "neurons": [0, 3, ...]},
@@ -52,7 +52,7 @@ class Widths(BaseModel):
     Attributes:
         model: timm name, free text for a reader.
         method: how units were judged, `taylor` or `xpruner`.
-        blocks: one row a block, in order.
+        blocks: one row per block, in order.
         costs: `gmacs` and `parameters`, each as [dense, slimmed]; informative.
         statistics: figures behind the plan; informative.
         provenance: hashes and versions; informative.
@@ -103,7 +103,7 @@ def read_widths(path: str | os.PathLike[str]) -> Widths:
 
 
 def format_widths(widths: Widths) -> str:
-    """JSON text with one line a block, so that two plans can be diffed."""
+    """JSON text with one line per block, so that two plans can be diffed."""
     data = widths.model_dump(mode="json")
     rows = ",\n".join("    " + json.dumps(row) for row in data.pop("blocks"))
     entries = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()]

@@ -61,7 +61,7 @@ class Manifest(Record):
         input: of its graphs: name, dtype, layout, shape, and where normalization happens.
         precision: of its graphs but the dense one, which is float32.
         engine: `built`, or why there is none.
-        extra: what a newer vitrim wrote besides.
+        extra: what a newer vitrim added.
     """
 
     format: str
@@ -78,7 +78,7 @@ class Manifest(Record):
     extra: dict[str, Any] | None = optional()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; what a newer vitrim wrote besides stands after the rest."""
+        """Plain data; what a newer vitrim added stands after the rest."""
         found = super().to_json()
         extra = found.pop("extra", {})
         return {**found, **extra}

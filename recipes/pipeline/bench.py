@@ -32,7 +32,7 @@ class Bench(Stage):
 
     @staticmethod
     def make(view: View, folder: Path) -> None:
-        """Time every graph once a round; rounds that the choice of forms has just timed count too."""
+        """Time every graph once per round; rounds that the choice of forms has just timed count too."""
         section, graphs = view.recipe.bench, final_graphs(view)
         name = in_manifest(graphs.precision)["name"]
         timed, held = graphs.final, {Kind.PRUNED: name, Kind.FLOOR: name, Kind.FP16: "fp16"}

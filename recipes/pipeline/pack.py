@@ -1,6 +1,6 @@
 """The last stage: everything that a bundle holds, put into its staging folder.
 
-What is told of the recipe and of the machine enters the graphs here, so that nothing before depends on it, and names no
+What graphs say of the recipe and of the machine enters them here, so that nothing before depends on it, and names no
 path of this machine.
 """
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 SCAN_IMAGES = 256
 TRIAL_ROUNDS = 25
-# Measured on two cores with AVX512-VNNI, on ViT-Ti and DeiT-S: a scale a token by the value, float32 by the product.
+# Measured on two cores with AVX512-VNNI, on ViT-Ti and DeiT-S: a scale per token by the value, float32 by the product.
 TOKEN_NS, FLOAT_NS = 0.37, 0.01
 CLEARLY = 0.98  # of the time of the static form, which another form must stay below
 HARDLY_NEGATIVE = 0.25  # of the largest value, how far below zero an activation may go to count as one-sided
@@ -285,7 +285,7 @@ def costs_of(model: onnx.ModelProto, products: list[str]) -> dict[str, Costs]:
 def _tell(found: Found, products: int, listener: Listener) -> None:
     floats, tokens = len(found.layout.floats), len(found.layout.token)
     if floats or tokens:
-        listener.note(f"int8: of {products} products {floats} stay in float32, {tokens} have a scale a token")
+        listener.note(f"int8: of {products} products {floats} stay in float32, {tokens} have a scale per token")
 
 
 @dataclass

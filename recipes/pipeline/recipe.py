@@ -211,7 +211,7 @@ class FinetuneSection(Section):
 
     epochs: int = Field(default=0, ge=0, le=10000, description="Passes over the images; 0 trains nothing.")
     lr: float = Field(default=1e-4, gt=0, description="AdamW's first step; falls to 0 along a cosine.")
-    batch: int = Field(default=32, ge=1, description="Images a step.")
+    batch: int = Field(default=32, ge=1, description="Images per step.")
 
 
 class SlimSection(Section):
@@ -282,7 +282,7 @@ class PrecisionSection(Section):
         description="fp16: an activation that exceeds 65504 over this on the calibration images stays in float32.",
     )
     float32: list[str] = Field(
-        default_factory=list, description="Nodes that stay in float32 besides, as patterns such as node_MatMul_9*."
+        default_factory=list, description="Further nodes that stay in float32, as patterns such as node_MatMul_9*."
     )
     calibrator: Literal["minmax", "percentile", "entropy"] = Field(
         default="minmax", description="int8: how an activation's range comes from what it is on the images."
@@ -328,7 +328,7 @@ class BenchSection(Section):
     """How the dense, pruned and free-slicing graphs are timed."""
 
     runs: int = Field(default=50, ge=5, le=100000, description="Interleaved rounds, each timing every graph once.")
-    warmup: float = Field(default=0.5, ge=0, le=600, description="Least seconds of warm-up a graph.")
+    warmup: float = Field(default=0.5, ge=0, le=600, description="Least seconds of warm-up per graph.")
     threads: int | None = Field(default=None, ge=1, description="onnxruntime threads; null: all cores.")
     allow_slower: bool = Field(default=False, description="Do not fail when the pruned graph is not faster.")
 

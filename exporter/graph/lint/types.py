@@ -174,7 +174,7 @@ def _per_channel(node: onnx.NodeProto, name: str, data: str, scale: str, known: 
     pair = next((reader for reader in known.readers.get(node.output[0], []) if reader.op_type != op), None)
     if data not in known.constants:
         if op == "QuantizeLinear":
-            what = "a scale a channel for an activation; TensorRT takes them for weights only"
+            what = "a scale per channel for an activation; TensorRT takes them for weights only"
             yield Finding(name, op, "error", what, "give it one scale")
         return
     source = node.output[0]

@@ -143,7 +143,7 @@ def _applies(reader: gs.Node, matrix: gs.Tensor) -> bool:
 
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
-    """One Split and one Attention; whatever a pruning stage reads besides is made from them."""
+    """One Split and one Attention; whatever else a pruning stage reads is made from them."""
     build = Builder(graph, "attention")
     batch, tokens, _, heads, head_dim = found.shape
     width, out = heads * head_dim, found.last.outputs[0]

@@ -30,7 +30,7 @@ from ..surgery import copy_of
 from .base import Context, Pass, PassReport
 
 _HARMLESS = {("Cast", "saturate")}
-# Same signature, other meaning from this opset on: names of the modes; one scale a channel instead of one a group.
+# Same signature, other meaning from this opset on: names of the modes; one scale per channel instead of one per group.
 _CHANGED = {"GridSample": 20, "GroupNormalization": 21}
 _PLAIN_TYPES = frozenset(range(1, 17))  # types as old as the format; the newer ones need a newer IR version
 

@@ -8,7 +8,7 @@
     (image, idx) [B,k,2]--\\                                       Gather(x [B*N,C], idx + b*N, axis=0)
     x [B,N,C] ------------GatherND
 
-The expanded form reads C copies of every index, and GatherND a pair a token.
+The expanded form reads C copies of every index, and GatherND a pair per token.
 
 3. ids [1,N] gathered by [1,k]: a plain Gather too;
 4. GatherND(batch_dims=1) with [B,k,1], and GatherND with pairs whose first column is the image: as 1 or 2;

@@ -65,7 +65,7 @@ class TokenIndex:
         return _never_negative(self.source) if isinstance(self.source, gs.Tensor) else bool((self.source >= 0).all())
 
     def distinct(self, tokens: int) -> bool:
-        """Whether no image can name a token twice; `tokens` an image."""
+        """Whether no image can name a token twice; `tokens` per image."""
         if isinstance(self.source, np.ndarray):
             rows = (self.source % tokens).reshape(self.images, self.count)
             return all(len(np.unique(row)) == self.count for row in rows)

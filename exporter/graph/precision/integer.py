@@ -3,7 +3,7 @@
 ::
 
     1. x --Q--DQ--MatMul(DQ(W8))--Add(b)--  =>  x --Q--MatMulIntegerToFloat(W8; scales, zero point, b)--
-    2. the same with a scale a token        =>  x --Div(s)--Q--MatMulIntegerToFloat(W8)--Mul(s)--Add(b)--
+    2. the same with a scale per token        =>  x --Div(s)--Q--MatMulIntegerToFloat(W8)--Mul(s)--Add(b)--
                                                 x --Abs--ReduceMax--Mul(1/127)--Max(tiny)-- s
     3. ... of what is hardly ever negative      x ---------ReduceMax--Mul(1/239)--Max(lowest/16)-- s
 
@@ -129,7 +129,7 @@ def to_integer(
 
     Args:
         model: of `quantize.with_qdq` with its scheme `onnxruntime`; it is not changed.
-        per_token: names of the products whose activations get a scale a token.
+        per_token: names of the products whose activations get a scale per token.
         lowest: of those whose activations are hardly ever negative, the lowest value (case 3).
     """
     graph, context = import_graph(model), Context(get_target("ort-cpu"))

@@ -27,7 +27,7 @@ class Costs:
     """What the finer forms of a product take over one scale a tensor, in any unit of time.
 
     Attributes:
-        token: a scale a token.
+        token: a scale per token.
         floats: float32.
     """
 
@@ -40,7 +40,7 @@ class Layout:
     """In which form each product is; those in neither set have one scale a tensor.
 
     Attributes:
-        token: names of products with a scale a token.
+        token: names of products with a scale per token.
         floats: names of products in float32.
     """
 
@@ -108,8 +108,8 @@ def scan(
         images: [n, ...] as the graph takes them.
         reference: [n, classes] logits of the float32 graph on them.
         wanted: least share of images with the same top class.
-        per_token: whether the runtime has the form with a scale a token.
-        costs: what the finer forms of every product cost; None: alike, and a scale a token half of float32.
+        per_token: whether the runtime has the form with a scale per token.
+        costs: what the finer forms of every product cost; None: alike, and a scale per token half of float32.
         few: images that single products are judged on.
         progress: called with (layouts tried, a guess at how many there will be).
     """

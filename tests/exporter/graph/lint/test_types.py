@@ -59,7 +59,7 @@ def test_types_that_only_onnxruntime_has() -> None:
 
 
 def pair(**changes: Any) -> onnx.ModelProto:
-    """x through a pair, times a weight through its own, a scale an output channel."""
+    """x through a pair, times a weight through its own, a scale per output channel."""
     given: dict[str, Any] = {
         "scale": np.float32(0.02),
         "zero": np.int8(0),
@@ -95,7 +95,7 @@ def test_a_symmetric_int8_pair_is_clean_everywhere(name: str) -> None:
         (
             {"scale": np.full(8, 0.02, np.float32), "zero": np.zeros(8, np.int8)},
             "quantize",
-            "a scale a channel for an activation; TensorRT takes them for weights only",
+            "a scale per channel for an activation; TensorRT takes them for weights only",
         ),
         (
             {"scales": np.full(8, 0.02, np.float32), "zeros": np.zeros(8, np.int8), "axis": 0},

@@ -26,7 +26,7 @@ RNG = np.random.default_rng(0)
 
 
 def half_graph(make_graph: Any) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """x(half) through a pair, times a weight through its pair, a scale a channel."""
+    """x(half) through a pair, times a weight through its pair, a scale per channel."""
     x = RNG.standard_normal((1, 5, 8)).astype(np.float16)
     weights = {
         "w": RNG.standard_normal((8, 6)).astype(np.float16),

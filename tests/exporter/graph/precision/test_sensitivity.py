@@ -202,8 +202,8 @@ def test_the_most_damage_for_the_least_cost_goes_first() -> None:
 def test_refinements_go_by_what_they_save_for_their_time() -> None:
     steps = refinements(
         {
-            "much for little": (10, 1, Costs(1, 3)),  # 9 by a scale a token, then 1 / 2
-            "float at once": (6, 5, Costs(1, 2)),  # 1 by a scale a token, but 3 by float32
+            "much for little": (10, 1, Costs(1, 3)),  # 9 by a scale per token, then 1 / 2
+            "float at once": (6, 5, Costs(1, 2)),  # 1 by a scale per token, but 3 by float32
             "no better a token": (4, 4, Costs(1, 2)),
             "harmless": (0, 0, Costs()),
         }
