@@ -14,6 +14,7 @@ from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity as Answers
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError
 from ...exporter.core.files import sha256
+from ...exporter.core.memory import give_back_memory
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.precision.report import PrecisionReport
@@ -33,7 +34,6 @@ from .fidelity import Fidelity
 from .forms import Forms
 from .golden import check_ends, ends_of
 from .listener import Listener, Silence
-from .memory import give_back_memory
 from .open import NOTHING, Given, Sources, open_model, open_sources, preprocess_of
 from .pack import pack
 from .parity import Parity

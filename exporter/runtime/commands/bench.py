@@ -16,6 +16,7 @@ import numpy as np
 from ...core import layout
 from ...core.errors import EnvironmentLackError, InputError, VitrimError
 from ...core.layout import Kind
+from ...core.memory import give_back_memory
 from ...core.targets import Precision, Target, get_target
 from .. import bundle
 from ..bench.interleave import interleave, repeat
@@ -90,7 +91,9 @@ def bench_graphs(
     reasons: list[str] = []
 
     def make() -> dict[str, Call]:
-        reasons.clear()
+        for held in (reasons, runners, calls):
+            held.clear()
+        give_back_memory()  # of the sessions before: a benchmark never holds two sets of them
         for kind, graph in graphs.items():
             runners[kind], reason = runner_for(graph.path, chosen, timing.threads, graph.precision)
             reasons.extend([reason] if reason else [])

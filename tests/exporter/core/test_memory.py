@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitrim.recipes.pipeline.memory import give_back_memory
+from vitrim.exporter.core.memory import give_back_memory
 
 
 def resident() -> int:
