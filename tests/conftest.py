@@ -11,15 +11,27 @@ import pytest
 import torch
 from helpers import small_vit
 
-torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for what it starts
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+else:
+    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
 
 ROOT = Path(__file__).resolve().parent.parent
+WHOLE_EXPORTS = {"made", "walked", "quantized"}  # fixtures that make one
 
 
 def real_data() -> Path | None:
     """The folder with real weights and photos: $VITRIM_DATA, or `shared/data` beside the checkout."""
     candidates = [os.environ.get("VITRIM_DATA"), ROOT.parent / "shared" / "data"]
     return next((Path(path) for path in candidates if path and Path(path).is_dir()), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a whole export through a fixture is slow."""
+    for item in items:
+        if WHOLE_EXPORTS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,7 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         assert f"Example: vitrim {name}" in page.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -158,6 +159,7 @@ def test_a_full_disk_is_named() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_new_writes_a_recipe_that_validates(tmp_path: Path) -> None:
     done = vitrim("new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -169,6 +171,7 @@ def test_new_writes_a_recipe_that_validates(tmp_path: Path) -> None:
     assert "exists" in again.stderr
 
 
+@pytest.mark.slow
 def test_doctor_and_recipes_speak_json() -> None:
     checks = json.loads(vitrim("doctor", "--json").stdout)
     assert {"torch", "onnxruntime", "tensorrt", "jetson"} <= {check["name"] for check in checks}

@@ -42,11 +42,13 @@ def deit(data_folder: Path) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     return model, images, source.labels, dense
 
 
+@pytest.mark.slow
 def test_the_dense_model_classifies_the_photos(deit: Any) -> None:
     _, _, labels, dense = deit
     assert (dense.argmax(1) == labels).mean() > 0.6
 
 
+@pytest.mark.slow
 def test_zero_tprune_beats_random_patches_at_the_same_tokens(deit: Any) -> None:
     model, images, labels, dense = deit
     shape = describe(model)
@@ -67,6 +69,7 @@ def _kept(budget: Any) -> list[int]:
     return [row.after - 1 for row in budget.stages if row.after > 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
 def test_the_exported_graph_decides_as_pytorch_does_on_photos(deit: Any, target: str) -> None:
     model, images, _, _ = deit

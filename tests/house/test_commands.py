@@ -72,6 +72,7 @@ def is_heavy(chain: list[str]) -> bool:
     return any(HEAVY & set(command.split()) for command in chain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chain", items())
 def test_commands_run(chain: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from safetensors import safe_open
@@ -15,6 +16,7 @@ from vitrim.recipes.quickstart import HELD_OUT_SEED, MODEL_ARGS, MODEL_NAME, TRA
 from vitrim.recipes.quickstart.train import accuracy
 
 
+@pytest.mark.slow
 def test_weights_load_strictly_and_are_right_on_held_out_images() -> None:
     model = create_model(MODEL_NAME, args=MODEL_ARGS, checkpoint=WEIGHTS)
     pixels, labels = make_images(400, HELD_OUT_SEED)
@@ -35,6 +37,7 @@ def test_the_recipe_is_the_trained_model() -> None:
     )
 
 
+@pytest.mark.slow
 def test_importance_matters_on_it() -> None:
     """Few patches decide: of 196, the 12 best by score hurt less than 12 random ones do on average."""
     from vitrim.calibration.tokens.budgets import make_budget

@@ -56,6 +56,7 @@ def test_a_broken_photo_is_named_in_one_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_any_order_can_be_read(photos: ImageSource) -> None:
     (piece,) = read_batches(photos, [5, 3, 5], 8)
     np.testing.assert_array_equal(piece[0], photos.read(5))
@@ -67,6 +68,7 @@ def test_what_lies_in_memory_needs_no_workers() -> None:
     assert workers_for(ArrayImages(np.zeros((100, 3, 64, 64), np.float32), None, PREPROCESS, "x"), 100) == 0
 
 
+@pytest.mark.slow
 def test_a_data_loader_is_a_source() -> None:
     images, labels = torch.randn(10, 3, 64, 64), torch.arange(10)
     source = from_loader(DataLoader(TensorDataset(images, labels), batch_size=4), PREPROCESS, 7)

@@ -28,6 +28,7 @@ def started(model: Any, method: str, share: float = 0.7) -> tuple[Any, float]:
     return from_target(shape, method, {}, macs, default_rule(shape, method, {})), macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["zero_tprune", "frugal", "evit"])
 def test_search_never_does_worse_and_is_repeatable(method: str) -> None:
     model = small_vit(depth=6)

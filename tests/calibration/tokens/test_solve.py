@@ -39,6 +39,7 @@ def legal(shape: ViTShape, budget: Any) -> None:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     ratio=st.floats(0.4, 0.99),
@@ -57,6 +58,7 @@ def test_targets_are_met_within_a_percent_and_never_passed(ratio: float, stages:
     assert reached >= 0.99 * macs
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(ratio=st.floats(0.55, 0.99), final=st.booleans(), method=st.sampled_from(sorted(BY_COUNT)))
 def test_merging_methods_meet_targets_within_what_one_matching_can_merge(

@@ -17,6 +17,7 @@ class StopError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_stopped_run_goes_on_where_it_was(tmp_path, labelled):
     dense, narrow, source = parts(labelled)

@@ -50,6 +50,7 @@ def plain_masks(model, source, epochs, lr, sparse, smooth, batch, seed):
     return [mask.detach() for mask in masks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: small_vit(depth=2, mlp_ratio=0.5), small_swin])
 def test_masks_are_those_of_a_plain_implementation(make):
     model = make()

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from helpers import small_vit, source_for
 
@@ -19,6 +20,7 @@ def learned(share, epochs=40, **settings):
     return model, cost, scores, rates
 
 
+@pytest.mark.slow
 def test_the_constraint_is_reached_and_rates_do_not_collapse():
     """METHODS' trap 3: with the multiplier going down instead of up, all rates end at 0."""
     _, _, _, rates = learned(0.7)
@@ -63,6 +65,7 @@ def test_a_soft_gate_is_half_open_at_its_rate():
     assert gate[2] > 1 - 1e-4
 
 
+@pytest.mark.slow
 def test_hard_widths_meet_the_target_within_a_percent():
     model, cost, scores, rates = learned(0.7, epochs=10)
     widths = cut(parts_of(model), threshold_values(scores, (rates.heads, rates.neurons)), cost, 0.7 * cost.dense)

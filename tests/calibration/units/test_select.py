@@ -20,6 +20,7 @@ def random_scores(parts, seed):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(list(MODELS)),

@@ -62,6 +62,7 @@ def draw_pixels(preprocess: Preprocess, batch: int, seed: int = 0) -> np.ndarray
     return np.random.default_rng(seed).integers(0, 256, (batch, height, width, channels), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_every_family_takes_pixels(name: str) -> None:
     whole, preprocess, graph = make(name)
@@ -84,6 +85,7 @@ def test_every_family_takes_pixels(name: str) -> None:
     assert not any(node.op_type == "Conv" for node in changed.graph.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5", "trt-11"])
 def test_batches_and_targets(target: str) -> None:
     whole, preprocess, graph = make("vit_tiny_patch16_224", 8, target)
@@ -99,6 +101,7 @@ def test_batches_and_targets(target: str) -> None:
     assert reader.op_type == "Cast"  # TensorRT takes uint8 nowhere else
 
 
+@pytest.mark.slow
 def test_nothing_asked_is_nothing_done() -> None:
     _, preprocess, graph = make("vit_tiny_patch16_224")
     before = graph.SerializeToString()
@@ -149,6 +152,7 @@ def test_folding_is_exact_for_any_normalization_and_patch(
     np.testing.assert_allclose(patch.reshape(1, -1) @ matrix + moved, wanted[:, :, 0, 0].numpy(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 3))
 def test_any_grid_and_patch_in_a_graph(high: int, wide: int, rows: int, columns: int, batch: int) -> None:

@@ -38,6 +38,7 @@ def test_a_graph_or_inputs_that_do_not_fit_are_one_line(make_graph: Any) -> None
         Session(fine)(X.T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimized", [True, False])
 def test_weights_beside_the_graph_change_no_bit(optimized: bool, tmp_path: Path) -> None:
     vit = small_vit(depth=2, embed_dim=192)

@@ -28,6 +28,7 @@ def pruned(vit: Any, *outputs: str) -> Any:
     return deployable(vit, budget_for(vit, {0: 12, 1: 8}), outputs or ("logits", "kept"))
 
 
+@pytest.mark.slow
 def test_a_graph_says_what_it_takes_and_gives(vit: Any) -> None:
     model = trace(pruned(vit), 2, {"kind": "pruned", "recipe": {"b": 1, "a": [2]}})
     assert [value.name for value in (*model.graph.input, *model.graph.output)] == [
@@ -75,6 +76,7 @@ def test_the_copy_that_is_exported_shares_every_tensor(vit: Any) -> None:
     assert not module.training
 
 
+@pytest.mark.slow
 def test_a_folder_gets_the_same_graph_and_its_weights_once(vit: Any, tmp_path: Path) -> None:
     metadata = {"kind": "pruned"}
     whole = trace(pruned(vit), 1, metadata)
@@ -90,6 +92,7 @@ def test_a_folder_gets_the_same_graph_and_its_weights_once(vit: Any, tmp_path: P
     assert size <= data.stat().st_size < size + 4096 * len(outside)  # the dense graph brought nothing new
 
 
+@pytest.mark.slow
 def test_graphs_do_not_depend_on_earlier_ones(vit: Any) -> None:
     first = trace(pruned(vit), 1).SerializeToString()
     trace(deployable(vit, None, ("logits",)), 2)

@@ -116,6 +116,7 @@ def test_places_in_numbers() -> None:
     assert found.pairs[1].tolist() == [[0, 1, 3], [5, 6, 8], [15, 16, 18]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["eva02", "dinov3", "mixed rope, absolute too", "beit"])
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
 def test_graphs_are_static_clean_and_equal(family: str, target: str) -> None:
@@ -140,6 +141,7 @@ def test_a_fused_token_stands_nowhere() -> None:
         PrunedViT(model, budget_for(model, {1: 9}, "evit", {"fuse": True}))
 
 
+@pytest.mark.slow
 def test_a_recipe_takes_a_rope_model(tmp_path: Any) -> None:
     args = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3, "num_classes": 10}
     recipe = small_recipe(model={"name": "vit_small_patch16_rope_224", "args": args})

@@ -86,6 +86,7 @@ def test_the_model_itself_stays_and_gates_leave_no_trace():
     assert fingerprint(model) == before
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["vit", "layer scale", "swin"]))
 def test_any_widths_fit_and_slimming_twice_composes(seed, family):

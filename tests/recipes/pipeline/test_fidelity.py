@@ -102,6 +102,7 @@ def test_a_precision_is_held_against_float32_besides(graphs: dict[str, Path]) ->
     assert same.precision.tokens_changed == {"kept_1": 0.0}
 
 
+@pytest.mark.slow
 def test_the_stage_measures_the_bundle_s_graphs_on_the_evaluation_images(made: tuple[Path, Any], walked: Any) -> None:
     found = json.loads((walked.folders["fidelity"] / "fidelity.json").read_text())
     images = np.stack([walked.sources.evaluation.read(index) for index in range(12)])

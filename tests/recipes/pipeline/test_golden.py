@@ -30,6 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, dict[str,
     return out, api.export(recipe, out), recipe
 
 
+@pytest.mark.slow
 def test_the_ladder_holds_pixels_and_classes(made: tuple[Path, Any, dict[str, Any]]) -> None:
     out, done, _ = made
     assert done.parity.passed
@@ -99,6 +100,7 @@ def test_manifest_and_readme_say_what_to_feed(made: tuple[Path, Any, dict[str, A
     assert "of the 3 best classes" in text
 
 
+@pytest.mark.slow
 def test_images_off_the_grid_come_onto_it(tmp_path: Path) -> None:
     images = np.random.default_rng(0).standard_normal((6, 3, 64, 64)).astype(np.float32)
     np.savez(tmp_path / "images.npz", image=images)
@@ -109,6 +111,7 @@ def test_images_off_the_grid_come_onto_it(tmp_path: Path) -> None:
     assert api.check(tmp_path / "out").passed
 
 
+@pytest.mark.slow
 def test_a_slimmed_swin_takes_pixels(tmp_path: Path) -> None:
     recipe = small_recipe(
         model={"name": "swin_tiny_patch4_window7_224", "args": {**SMALL_SWIN, "num_classes": 10}},

@@ -132,6 +132,7 @@ def test_targets_are_listed_with_what_is_known_of_them() -> None:
     assert [row["name"] for row in listed] == list(TARGETS)
 
 
+@pytest.mark.slow
 def test_inspect_shows_before_after_and_lint(made: tuple[Path, Any]) -> None:
     result = api.inspect(made[0])
     assert sum(result["operators"].values()) < sum(result["before"].values())

@@ -82,6 +82,7 @@ def test_no_path_of_this_machine_is_in_a_bundle(made: tuple[Path, Any]) -> None:
             assert place.encode() not in data, (path.name, place)
 
 
+@pytest.mark.slow
 def test_reports_are_the_stages_own_files(made: tuple[Path, Any], walked: Any) -> None:
     for stage, name in (
         ("passes", "passes.json"),

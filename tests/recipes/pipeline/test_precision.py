@@ -45,6 +45,7 @@ def make(folder: Path, name: str, target: str = "ort-cpu", **precision: Any) -> 
     return api.export(recipe, folder / "out", engine="skip", listener=ears), folder / "out", ears.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "target"), [("fp16", "jetpack-5"), ("int8", "jetpack-5"), ("int8", "trt-11")])
 def test_tensorrt_takes_the_graph(name: str, target: str, tmp_path: Path) -> None:
     done, out, _ = make(tmp_path, name, target)
@@ -75,6 +76,7 @@ def test_tensorrt_takes_the_graph(name: str, target: str, tmp_path: Path) -> Non
     assert api.check(out).passed
 
 
+@pytest.mark.slow
 def test_bfloat16_is_proven_by_rounding_like_it(tmp_path: Path) -> None:
     done, out, _ = make(tmp_path, "bf16", "jetpack-6")
     model = onnx.load(out / "model.onnx")
@@ -86,6 +88,7 @@ def test_bfloat16_is_proven_by_rounding_like_it(tmp_path: Path) -> None:
     assert not {path.name for path in out.iterdir()} & {"proof.onnx"}
 
 
+@pytest.mark.slow
 def test_int8_on_the_cpu_is_integer_products(tmp_path: Path) -> None:
     done, out, _ = make(tmp_path, "int8")
     table = operator_table(onnx.load(out / "model.onnx"))
@@ -94,6 +97,7 @@ def test_int8_on_the_cpu_is_integer_products(tmp_path: Path) -> None:
     assert set(done.precision.forms_timed) == {"static", "dynamic"}
 
 
+@pytest.mark.slow
 def test_dynamic_scales_are_not_for_batches(tmp_path: Path) -> None:
     recipe = small_recipe(
         export={"batch": 2},
@@ -103,6 +107,7 @@ def test_dynamic_scales_are_not_for_batches(tmp_path: Path) -> None:
     assert (done.precision.form, done.precision.forms_timed) == ("static", {})
 
 
+@pytest.mark.slow
 def test_what_is_not_faster_is_not_kept_and_told(tmp_path: Path) -> None:
     done, out, notes = make(tmp_path, "fp16", keep_slower=False)
     assert done.precision.name == "fp32"
@@ -115,6 +120,7 @@ def test_what_is_not_faster_is_not_kept_and_told(tmp_path: Path) -> None:
     assert done.parity.rungs[-1].strict
 
 
+@pytest.mark.slow
 def test_pixels_stay_float_in_half_precision(tmp_path: Path) -> None:
     recipe = small_recipe(
         export={"target": "jetpack-6", "input": "uint8", "top_k": 3},
@@ -126,6 +132,7 @@ def test_pixels_stay_float_in_half_precision(tmp_path: Path) -> None:
     assert done.parity.rungs[-1].equal.cosine_min > 0.999
 
 
+@pytest.mark.slow
 def test_a_target_refuses_what_it_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"precision\.name: trt-8\.5 takes no bf16 graph \(it takes fp32, fp16, int8\)"
@@ -137,6 +144,7 @@ def test_a_target_refuses_what_it_does_not_have(tmp_path: Path) -> None:
         make(tmp_path, "fp16", float32=["nothing*"])
 
 
+@pytest.mark.slow
 def test_an_answer_that_does_not_hold_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="in fp16.*mean cosine is .* below 1"):
         make(tmp_path, "fp16", "jetpack-6", cosine=1.0)

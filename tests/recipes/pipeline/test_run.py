@@ -63,6 +63,7 @@ def test_golden_outputs_are_pytorch_s(made: tuple[Path, Any]) -> None:
     assert api.check(made[0]).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "section"),
     [
@@ -104,6 +105,7 @@ def test_one_changed_byte_in_any_file_of_the_bundle_is_found(made: tuple[Path, A
 EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fidelity", "bench"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "done_again"),
     [
@@ -131,6 +133,7 @@ def test_a_change_runs_what_reads_it_and_nothing_else(
     bundle.verify(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_changed_code_is_run_again(tmp_path: Path) -> None:
     """A whole copy of vitrim, in which one pass changes between two exports."""
     package = tmp_path / "vitrim"
@@ -161,6 +164,7 @@ def test_a_bundle_s_recipe_makes_the_same_bundle_elsewhere(made: tuple[Path, Any
     np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("target", ["trt-8.5", "trt-10.3"])
 def test_other_targets_and_batches(tmp_path: Path, target: str, batch: int) -> None:
@@ -170,6 +174,7 @@ def test_other_targets_and_batches(tmp_path: Path, target: str, batch: int) -> N
     assert bundle.load_golden(tmp_path / "out")["image"].shape[0] % batch == 0
 
 
+@pytest.mark.slow
 def test_an_edited_budget_is_followed(tmp_path: Path) -> None:
     path = tmp_path / "budget.json"
     api.calibrate(small(), path)
@@ -212,6 +217,7 @@ def test_every_way_to_a_budget(tmp_path: Path, prune: dict[str, Any]) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"b.json"}
 
 
+@pytest.mark.slow
 def test_a_budget_that_removes_nothing_is_the_dense_model(tmp_path: Path) -> None:
     budget = api.calibrate(small(), tmp_path / "b.json")
     rows = [row.model_copy(update={"before": 17, "after": 17}) for row in budget.blocks]
@@ -223,6 +229,7 @@ def test_a_budget_that_removes_nothing_is_the_dense_model(tmp_path: Path) -> Non
     assert result.fidelity.agreement == 1.0
 
 
+@pytest.mark.slow
 def test_a_failed_proof_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"parity failed at 'torch: .*smallest atol that would pass"):
         api.export(small(parity={"atol": 1e-12}), tmp_path / "out")
@@ -230,6 +237,7 @@ def test_a_failed_proof_publishes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.staging"))
 
 
+@pytest.mark.slow
 def test_not_faster_is_published_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*args: Any, **keys: Any) -> Bench:
         rng = np.random.default_rng(0)
@@ -271,6 +279,7 @@ for stage, name in stages:
     child = os.fork()
     if not child:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
         try:
             api.export(recipe, out, listener=Deadly(stage, number))
         except KeyboardInterrupt:
@@ -283,6 +292,7 @@ for stage, name in stages:
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(tmp_path: Path) -> None:
     out, other = tmp_path / "out", small(prune={"target": {"flops_ratio": 0.61}})
     api.export(small(), out)
@@ -301,6 +311,7 @@ def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(tmp_path: Path) -> N
     assert not list((tmp_path / ".out.cache").glob("*.making"))
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_output_take_turns(tmp_path: Path) -> None:
     """The second says who is at work, waits, and finds everything done."""
     out, heard = tmp_path / "out", Heard()

@@ -26,6 +26,7 @@ from vitrim.exporter.pruning.widths import read_widths, write_widths
 from vitrim.exporter.runtime.runners import OrtRunner
 
 
+@pytest.mark.slow
 def test_slim_then_tokens_in_one_recipe(tmp_path: Path) -> None:
     recipe = small_recipe(slim={"target": {"flops_ratio": 0.8}}, prune={"target": {"flops_ratio": 0.6}})
     done = api.export(recipe, tmp_path / "out")
@@ -46,6 +47,7 @@ def test_slim_then_tokens_in_one_recipe(tmp_path: Path) -> None:
     assert "Slimmed: " in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_swin_from_checkpoint_to_bundle(tmp_path: Path) -> None:
     recipe = small_recipe(
         model={"name": "swin_tiny_patch4_window7_224", "args": {**SMALL_SWIN, "num_classes": 10}},
@@ -68,6 +70,7 @@ def test_swin_from_checkpoint_to_bundle(tmp_path: Path) -> None:
     assert weights["model"] < 0.9 * weights["dense"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5", "trt-10.3"])
 def test_a_slimmed_swin_fits_every_target(target: str) -> None:
     model = slim(small_swin(), random_widths(small_swin(), 1))

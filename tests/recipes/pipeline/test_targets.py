@@ -43,6 +43,7 @@ def is_static(model: onnx.ModelProto) -> bool:
     return all(dim.HasField("dim_value") for value in values for dim in value.type.tensor_type.shape.dim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_pruned_graph_fits_and_computes_what_was_traced(traced: dict[str, Any], name: str) -> None:
     target = get_target(name)
@@ -60,6 +61,7 @@ def test_the_pruned_graph_fits_and_computes_what_was_traced(traced: dict[str, An
             np.testing.assert_allclose(value, old, rtol=0, atol=RELATIVE * scale if old.dtype.kind == "f" else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "floor"])
 @pytest.mark.parametrize("name", ["trt-8.5", "trt-11"])
 def test_so_do_the_graphs_that_it_is_timed_against(traced: dict[str, Any], name: str, kind: str) -> None:
@@ -70,6 +72,7 @@ def test_so_do_the_graphs_that_it_is_timed_against(traced: dict[str, Any], name:
     np.testing.assert_allclose(new, old, rtol=0, atol=RELATIVE * np.abs(old).max())
 
 
+@pytest.mark.slow
 def test_operators_by_target_are_the_expected_ones(traced: dict[str, Any]) -> None:
     """From one traced graph: what each version adds is used, what it lacks is gone, and nothing else changes."""
     traces = traced["graphs"]["pruned"]

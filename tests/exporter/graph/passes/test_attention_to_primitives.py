@@ -83,6 +83,7 @@ def test_any_attention_is_the_same_in_primitives(
     assert table.get("Expand", 0) == (2 if group > 1 else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["trt-8.5", "trt-8.6", "trt-10.3", "trt-10.13", "ort-cuda"])
 def test_a_graph_with_fused_attention_fits_targets_without_it(target: str) -> None:
     """The fused form of a pruned model, its pruning stages reading the matrix, goes back for every target."""

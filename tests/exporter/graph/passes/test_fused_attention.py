@@ -18,6 +18,7 @@ from vitrim.exporter.graph.verify import run_once
 from vitrim.exporter.pruning.vit import PrunedViT
 
 
+@pytest.mark.slow
 def test_fused_attention_takes_every_block_and_hands_stages_their_matrix(
     traced: onnx.ModelProto, image: Any, counts: Any
 ) -> None:
@@ -55,6 +56,7 @@ class Inquisitive(torch.nn.Module):
         return out + (weights.amax((1, 2)) + read).unsqueeze(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_fused_attention_serves_readers_of_queries_keys_and_values(batch: int, counts: Any) -> None:
     x = torch.randn(batch, 17, 48, generator=torch.Generator().manual_seed(0))
@@ -67,6 +69,7 @@ def test_fused_attention_serves_readers_of_queries_keys_and_values(batch: int, c
     np.testing.assert_allclose(run_once(rewritten, {"x": x.numpy()})["y"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fused_attention_leaves_qk_norm_with_the_reason(image: Any) -> None:
     model = small_vit(qk_norm=True)
     graph = trace(PrunedViT(model, budget_for(model, {})), 1)

@@ -154,6 +154,7 @@ def test_a_block_can_go_below_opset_17(opset: int, make_graph: Any, rewritten: A
     assert lint(result, target) == []
 
 
+@pytest.mark.slow
 def test_lowered_norm_and_gelu_count(traced: onnx.ModelProto, image: Any, counts: Any) -> None:
     rewritten, reports = rewrite(traced, get_target("trt-8.5"), image())
     done = counts(reports)

@@ -112,6 +112,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     return onnx.load(Path(folder / "int8.onnx"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5", "trt-8.6", "trt-10.3", "trt-11"])
 def test_a_quantized_model_goes_through_the_passes(quantized: onnx.ModelProto, target: str) -> None:
     feeds = {"image": RNG.standard_normal((1, 3, 64, 64)).astype(np.float32)}

@@ -77,6 +77,7 @@ def test_a_pass_that_breaks_the_graph_is_named(
         rewrite(traced, get_target("ort-cpu"), image())
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )  # shrinking takes minutes
@@ -131,6 +132,7 @@ def test_any_legal_budget_exports_static_and_equal(
         assert outputs[f"kept_{block}"].shape == ids.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
 @pytest.mark.parametrize(
@@ -165,6 +167,7 @@ def test_merging_exports_clean_and_equal(
             np.testing.assert_array_equal(np.sort(outputs[f"{kind}_{block}"]), np.sort(ids.numpy()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
 def test_weights_beside_the_graph_stay_there_and_change_nothing(target: str, image: Any, tmp_path: Path) -> None:
     vit = small_vit(depth=2, embed_dim=192)

@@ -52,6 +52,7 @@ class Merge(torch.nn.Module):
 FORMS = ["scatter_add", "sizes", "sum", "sum without self", "index_add", "index_add rows", "index_put"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [*FORMS, "overwrite", "overwrite pairs", "mask"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_torch_forms_lose_their_scatter(form: str, batch: int, rewritten: Any) -> None:

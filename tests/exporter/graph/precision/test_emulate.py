@@ -45,6 +45,7 @@ def test_every_value_is_rounded_once_and_sums_are_not(half: str, make_graph: Any
     assert np.abs(found - (X @ W) * 2).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", ["fp16", "bf16"])
 def test_a_whole_graph_keeps_its_ends_and_has_no_half_left(half: Any, graphs: Any, noise: Any) -> None:
     model, image = graphs("zero_tprune", "trt-11"), noise(1)

@@ -36,6 +36,7 @@ def uneven(model: onnx.ModelProto) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "target"), [("zero_tprune", "trt-8.5"), ("tome", "ort-cpu")])
 def test_the_same_answers_from_evener_channels(method: str, target: str, graphs: Any, noise: Any) -> None:
     model, images = graphs(method, target), noise(2)
@@ -56,6 +57,7 @@ def test_the_same_answers_from_evener_channels(method: str, target: str, graphs:
     assert np.sort(old["kept_1"]).tolist() == np.sort(new["kept_1"]).tolist()
 
 
+@pytest.mark.slow
 def test_maxima_are_numpy_s_whatever_the_rank(families: Any, noise: Any) -> None:
     """Swin's tokens are a grid."""
     model, _ = families("swin")

@@ -32,6 +32,7 @@ def products(graph: gs.Graph) -> dict[str, gs.Node]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("method", METHODS)
 def test_scores_stay_and_products_do_not(method: str, target: str, graphs: Any) -> None:
@@ -47,6 +48,7 @@ def test_scores_stay_and_products_do_not(method: str, target: str, graphs: Any) 
             assert node.name in wide, node.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "target"), [("zero_tprune", "ort-cpu"), ("ats", "trt-11")])
 def test_sums_by_products_with_constants_are_scores(method: str, target: str, graphs: Any) -> None:
     """zero_tprune sums tokens, and a TensorRT graph of ats has running sums, as products with constants."""
@@ -62,6 +64,7 @@ def test_sums_by_products_with_constants_are_scores(method: str, target: str, gr
     assert not set(sums) & carrying_nodes(graph)
 
 
+@pytest.mark.slow
 def test_quantized_products_still_end_the_way_up(graphs: Any, noise: Any) -> None:
     """Weights behind a pair are weights, or the whole residual stream would stay in float32."""
     model = graphs("tome", "trt-11")

@@ -67,6 +67,7 @@ def check_ways_to_decisions(model: onnx.ModelProto, types: dict[str, int], low: 
     return crossed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "half"), [(t, "fp16") for t in TARGETS] + [("trt-10.3", "bf16")])
 @pytest.mark.parametrize("method", METHODS)
 def test_types(method: str, target: str, half: Any, graphs: Any, types_of: Any) -> None:
@@ -103,6 +104,7 @@ def test_types(method: str, target: str, half: Any, graphs: Any, types_of: Any) 
     assert len(result.model.SerializeToString()) < (0.6 if half == "fp16" else 0.75) * len(before)
 
 
+@pytest.mark.slow
 def test_a_value_is_cast_once(graphs: Any, types_of: Any) -> None:
     model = typed(graphs("frugal"))
     casts = [(node.input[0], node.attribute[0].i) for node in model.graph.node if node.op_type == "Cast"]
@@ -114,6 +116,7 @@ def test_a_value_is_cast_once(graphs: Any, types_of: Any) -> None:
         assert above is None or above.op_type != "Cast" or types[above.input[0]] not in (FLOAT, FLOAT16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_numbers_on_onnxruntime(method: str, graphs: Any, noise: Any) -> None:
     model, images = graphs(method), noise(4)
@@ -163,6 +166,7 @@ def test_half_ends(graphs: Any, types_of: Any) -> None:
         assert [o.name for o in result.graph.output] == [o.name for o in model.graph.output]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qk_norm", "swiglu", "pool", "bias", "rotary", "swin"])
 def test_other_families(family: str, families: Any, noise: Any) -> None:
     model, preprocess = families(family)
@@ -233,6 +237,7 @@ def test_what_overflows_is_found_named_and_kept(graphs: Any, noise: Any, as_writ
     assert overflowing(largest, writers, LARGEST["bf16"], wide) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["trt-10.3", "trt-11"])
 @pytest.mark.parametrize("half", ["fp16", "bf16"])
 def test_half_around_int8(half: Any, target: str, graphs: Any, noise: Any, types_of: Any, as_written: Any) -> None:
@@ -263,6 +268,7 @@ def test_old_opsets_and_other_domains_stay_in_float32(graphs: Any, noise: Any, t
     assert {types[node.input[1]] for node in pairs} == {FLOAT}
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.sampled_from(METHODS),

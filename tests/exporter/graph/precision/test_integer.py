@@ -88,6 +88,7 @@ def test_a_residual_is_no_bias() -> None:
     np.testing.assert_allclose(*(run_once(m, {"image": images})["logits"] for m in (quantized, result)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_scale_a_token_does_not_look_at_other_images(graphs: Any, noise: Any) -> None:
     model, images = graphs("tome", batch=2), noise(6)
     quantized = pairs(model, images)

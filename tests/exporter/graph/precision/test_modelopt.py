@@ -83,6 +83,7 @@ def zero_points(model: onnx.ModelProto) -> list[np.ndarray]:
     return [values[node.input[2]] for node in model.graph.node if node.op_type.endswith("izeLinear")]
 
 
+@pytest.mark.slow
 def test_without_modelopt_the_remedy_is_said(graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentLackError, match=r"pip install 'vitrim\[modelopt\]' in an environment") as caught:
@@ -90,6 +91,7 @@ def test_without_modelopt_the_remedy_is_said(graph: onnx.ModelProto, monkeypatch
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_percentile_is_refused(graph: onnx.ModelProto) -> None:
     with pytest.raises(InputError, match=r"^precision.calibrator: ModelOpt has no percentile; take minmax or entropy"):
         with_modelopt(graph, quantizable(graph), [IMAGES], "percentile")

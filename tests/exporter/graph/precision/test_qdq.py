@@ -59,6 +59,7 @@ def test_other_families(family: str, families: Any) -> None:
     assert shapes == block * 2 + behind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["swiglu", "separate"])
 def test_gated_mlps_and_separate_projections(family: str, families: Any) -> None:
     model, _ = families(family)
@@ -133,6 +134,7 @@ def test_tensorrt_s_scheme(method: str, target: str, graphs: Any, noise: Any) ->
     assert cosine(old, new).min() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["onnxruntime", "tensorrt"])
 def test_restored_products_are_float_again(scheme: Any, graphs: Any, families: Any, noise: Any) -> None:
     for model, images in ((graphs("tome", "trt-11"), noise(2)), (families("separate")[0], noise(2, 56))):

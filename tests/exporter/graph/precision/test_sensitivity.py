@@ -152,6 +152,7 @@ def test_it_holds_whenever_damage_adds_up(tensor: dict[str, int], share: float, 
         assert not harm or run.wrong(found.layout) + harm[0] > allowed - 1e-9
 
 
+@pytest.mark.slow
 def test_a_real_model() -> None:
     """A small ViT whose second MLP has a few enormous activations: those products are found."""
     import onnx

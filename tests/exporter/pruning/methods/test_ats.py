@@ -110,6 +110,7 @@ def test_masked_duplicates_equal_tokens_that_really_leave(args: dict[str, Any], 
         assert set(row) <= set(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
 def test_the_graph_has_no_loop_and_the_same_slots(target: str) -> None:
     model = small_vit()

@@ -139,6 +139,7 @@ def test_the_dense_graph_is_built_like_the_bundle_s_own_engine(
     assert result.runtime == "tensorrt-8.6.1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half_io", [False, True])
 def test_onnxruntime_times_every_graph_in_its_own_precision(
     half_io: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

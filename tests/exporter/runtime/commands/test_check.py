@@ -28,6 +28,7 @@ def tripled(root: Path, **entries: Any) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "said"), [("ort-cpu", None), ("trt-10.3", "the graph is for trt-10.3")])
 def test_check_and_bench_say_when_only_the_cpu_ran(target: str, said: str | None, tmp_path: Path) -> None:
     root = doubling(tmp_path / "b", target=target)

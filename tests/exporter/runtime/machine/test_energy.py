@@ -75,6 +75,7 @@ class Load:
         self.watts = 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [True, False])
 def test_energy_per_image_is_that_above_idle(counts: bool) -> None:
     load = Load()

@@ -121,6 +121,7 @@ def test_stat_tells_other_work_from_stolen_time(tmp_path: Path) -> None:
     assert watch.other_cores is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other work is read from /proc")
 def test_own_work_is_not_other_work() -> None:
     def watched() -> float:

@@ -106,6 +106,7 @@ class Device:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> None:
     folder, device = make(tmp_path / "b"), Device(python, cudart, tmp_path, "8.5.2.2")
     lacks = device(folder, "check")
