@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .view import View
 
 ROUNDS = 30  # at the most; half of them choose
-TOGETHER = 3 << 30  # bytes of weights that may be loaded at once; more are timed kind by kind
+TOGETHER = 256 << 20  # bytes of weights that may be loaded at once; more are timed kind by kind, in half the memory
 
 
 class Forms(Stage):
