@@ -12,6 +12,7 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 from ..core.errors import UnsupportedError
+from .budget import Budget, check_legal
 
 NO_CLASSIFIER = "it has no classifier (num_classes is 0); give args: {num_classes: N} with a trained head"
 SUPPORTED = "timm's ViT family (ViT, AugReg, DeiT, DeiT-III, MAE, DINOv2, CLIP), EVA, DINOv3, RoPE ViTs and BEiT"
@@ -54,6 +55,22 @@ class ViTShape:
     attention_width: tuple[int, ...]
     stem_macs: int
     head_macs: int
+
+
+def check_fits_model(budget: Budget, shape: ViTShape, where: str = "budget") -> None:
+    """Refuse a plan that the model cannot follow, see `budget.check_legal`.
+
+    Raises:
+        InputError: naming the row, the value and the limit.
+    """
+    check_legal(
+        budget,
+        depth=shape.depth,
+        tokens=shape.tokens,
+        prefix_tokens=shape.prefix_tokens,
+        prefix_pooled=shape.prefix_pooled,
+        where=where,
+    )
 
 
 def _weights(module: nn.Module) -> int:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from ..core.errors import UnsupportedError
 from .block import Places, Rows, attend, embed, follow, mlp, places_of, run_whole
-from .budget import Budget, check_legal
+from .budget import Budget
 from .decisions import Decision, Replay, Trace
 from .methods import get_method
 from .methods.base import Evidence, Merge, Selection
 from .methods.options import check_budget, parse_parameters, parse_stage
 from .reduce import MASKED, PACKED, first_of_each, merged_pairs, position_in, reduce
-from .shape import describe, image_size, model_name
+from .shape import check_fits_model, describe, image_size, model_name
 
 Observer = Callable[[int, Evidence], None]
 Output = Literal["logits", "kept", "merged", "gap", "tokens"]
@@ -67,13 +67,7 @@ class PrunedViT(nn.Module):
     def __init__(self, model: nn.Module, budget: Budget, outputs: tuple[Output, ...] = ("logits",)) -> None:
         super().__init__()
         shape = describe(model)
-        check_legal(
-            budget,
-            depth=shape.depth,
-            tokens=shape.tokens,
-            prefix_tokens=shape.prefix_tokens,
-            prefix_pooled=shape.prefix_pooled,
-        )
+        check_fits_model(budget, shape)
         self.model: Any = model
         self.budget = budget
         self.outputs = outputs

@@ -18,12 +18,12 @@ from ...calibration.tokens.search import search
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
-from ...exporter.pruning.budget import Budget, check_legal, read_budget, write_budget
+from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
 from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import check_budget, parse_parameters
 from ...exporter.pruning.plan import Preset
-from ...exporter.pruning.shape import ViTShape, describe
+from ...exporter.pruning.shape import ViTShape, check_fits_model, describe
 from .listener import Listener
 from .provenance import provenance
 from .recipe import PruneSection, Recipe
@@ -222,14 +222,7 @@ def make_plan(
 def _from_file(path: str, shape: ViTShape, dense_macs: int) -> Budget:
     """A budget that is given, checked against the model and its method."""
     budget = read_budget(path)
-    check_legal(
-        budget,
-        depth=shape.depth,
-        tokens=shape.tokens,
-        prefix_tokens=shape.prefix_tokens,
-        prefix_pooled=shape.prefix_pooled,
-        where=path,
-    )
+    check_fits_model(budget, shape, path)
     check_budget(get_method(budget.method), budget)
     return budget.model_copy(update={"gmacs": gmacs(shape, budget, dense_macs), "model": shape.name})
 

@@ -87,11 +87,12 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> 
     budget, graphs = plan_of(view), final_graphs(view)
     slimmed = view.folder_if_any("slim")
     widths = None if slimmed is None else read_widths(slimmed / layout.WIDTHS)
-    _copy_graphs(run, graphs.final, budget, staging)
+    portable_recipe = portable(recipe)
+    _copy_graphs(run, portable_recipe, graphs.final, budget, staging)
     for stage, names in _REPORTS.items():
         for name in names:
             shutil.copyfile(view.folder(stage) / name, staging / name)
-    (staging / layout.RECIPE).write_text(dump_recipe(recipe))
+    (staging / layout.RECIPE).write_text(dump_recipe(portable_recipe))
     if graphs.precision is not None:
         graphs.precision.write(staging / layout.PRECISION)
     if budget is not None:
@@ -126,9 +127,11 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> 
     return found
 
 
-def _copy_graphs(run: Run, graphs: dict[str, Path], budget: Budget | None, staging: Path) -> None:
+def _copy_graphs(
+    run: Run, recipe: dict[str, Any], graphs: dict[str, Path], budget: Budget | None, staging: Path
+) -> None:
     """Every graph under its name in a bundle, with what a reader of the file alone should know."""
-    facts = {"recipe": portable(run.recipe), "preprocess": run.preprocess.to_dict(), "versions": versions()}
+    facts = {"recipe": recipe, "preprocess": run.preprocess.to_dict(), "versions": versions()}
     for name, path in graphs.items():
         kind = Kind(name)
         plan = budget_of_kind(Kind.PRUNED if kind in WIDER else kind, budget)

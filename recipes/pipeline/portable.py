@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,14 @@ def portable(recipe: Recipe) -> dict[str, Any]:
     return data
 
 
-def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML that runs on another machine, every default spelled out."""
-    return yaml.safe_dump(portable(recipe), sort_keys=False, allow_unicode=True)
+def dump_recipe(recipe: Recipe | Mapping[str, Any]) -> str:
+    """The recipe as YAML that runs on another machine, every default spelled out.
+
+    Args:
+        recipe: it, or what `portable` made of it, which reads the whole checkpoint.
+    """
+    data = portable(recipe) if isinstance(recipe, Recipe) else dict(recipe)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
 def portable_command(command: Sequence[str]) -> list[str]:

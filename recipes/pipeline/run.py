@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,8 +152,10 @@ class Run:
         return self._models["model"]
 
     def release(self) -> None:
-        """Let go of PyTorch's models."""
-        self._models.clear()
+        """Let go of PyTorch's models, and of their memory."""
+        if self._models:
+            self._models.clear()
+            give_back_memory()
 
     def view(self, stage: type[Stage], key: str = "") -> View:
         """The run as a stage sees it."""
@@ -163,17 +165,18 @@ class Run:
         """Make a stage, or take it from the cache; skip it where the recipe does not want it."""
         if not stage.wanted(self.recipe):
             return
-        key = stage_key(stage, self.recipe, _Contents(self), self.keys, versions())
+        contents: dict[str, str] = {name: self.content(name) for name in stage.takes}
+        key = stage_key(stage, self.recipe, contents, self.keys, versions())
         folder = self.cache.find(stage, key)
         self.listener.stage(stage.name, cached=folder is not None)
         if folder is None:
             folder = self.cache.make(stage, key, lambda fresh: stage.make(self.view(stage, key), fresh))
             self.made.add(stage.name)
+            give_back_memory()
         self.folders[stage.name], self.keys[stage.name] = folder, stage.result_key(folder, key)
         stage.judge(folder)
         if stage.last_of_torch:
             self.release()
-        give_back_memory()
 
     def content(self, name: str) -> str:
         """Hash of an input; of each input once."""
@@ -190,22 +193,6 @@ class Run:
             return "" if self.given.plan is None else format_budget(self.given.plan)
         source = self.sources.calibration if name == "calibration" else self.sources.evaluation
         return source.fingerprint()
-
-
-class _Contents(Mapping[str, str]):
-    """Hashes of a run's inputs, made when they are asked for."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __getitem__(self, name: str) -> str:
-        return self._run.content(name)
-
-    def __iter__(self) -> Any:
-        return iter(("model", "dense", "plan", "calibration", "evaluation"))
-
-    def __len__(self) -> int:
-        return 5
 
 
 def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given = NOTHING) -> Run:

@@ -76,7 +76,7 @@ def stage_key(
     Args:
         stage: whose.
         recipe: of which the declared keys count; files count by their content.
-        contents: hash of every input.
+        contents: hash of every input that the stage takes.
         results: what the stages behind each stage are keyed by; one that the recipe does not want is not in it.
         versions: of the packages that do the work.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,12 +12,11 @@ from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.scores import patches_for_mass
 from vitrim.calibration.tokens.solve import from_mass, from_target
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.budget import check_legal
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.methods import METHODS, get_method
 from vitrim.exporter.pruning.methods.matching import largest_reduction
 from vitrim.exporter.pruning.methods.options import check_budget
-from vitrim.exporter.pruning.shape import ViTShape, describe
+from vitrim.exporter.pruning.shape import ViTShape, check_fits_model, describe
 
 BY_COUNT = [name for name, method in METHODS.items() if method.placement.sized_by == "counts"]
 
@@ -27,16 +24,6 @@ BY_COUNT = [name for name, method in METHODS.items() if method.placement.sized_b
 @pytest.fixture(scope="module")
 def tiny() -> ViTShape:
     return describe(create_model("deit_tiny_patch16_224", random=0))
-
-
-def legal(shape: ViTShape, budget: Any) -> None:
-    check_legal(
-        budget,
-        depth=shape.depth,
-        tokens=shape.tokens,
-        prefix_tokens=shape.prefix_tokens,
-        prefix_pooled=shape.prefix_pooled,
-    )
 
 
 @pytest.mark.slow
@@ -52,7 +39,7 @@ def test_targets_are_met_within_a_percent_and_never_passed(ratio: float, stages:
     macs = ratio * model_macs(shape, dense_plan(shape))
     rule = default_rule(shape, method, {}, stages=stages, final=final)
     budget = from_target(shape, method, {}, macs, rule)
-    legal(shape, budget)
+    check_fits_model(budget, shape)
     reached = model_macs(shape, budget.plan())
     assert reached <= macs
     assert reached >= 0.99 * macs
@@ -67,7 +54,7 @@ def test_merging_methods_meet_targets_within_what_one_matching_can_merge(
     shape = describe(create_model("vit_tiny_patch16_224", args={"embed_dim": 24, "num_heads": 3}, random=0))
     macs = ratio * model_macs(shape, dense_plan(shape))
     budget = from_target(shape, method, {}, macs, default_rule(shape, method, {}, final=final))
-    legal(shape, budget)
+    check_fits_model(budget, shape)
     assert 0.99 * macs <= model_macs(shape, budget.plan()) <= macs
     for row in budget.stages:
         assert row.after == 1 or row.before - row.after <= largest_reduction(row.before, 1)
@@ -104,7 +91,7 @@ def test_mass_budgets_never_grow(tiny: ViTShape) -> None:
     small = from_mass(tiny, "zero_tprune", {}, importance, 0.5, 0.9, rule)
     large = from_mass(tiny, "zero_tprune", {}, importance, 0.9, 0.9, rule)
     for budget in (small, large):
-        legal(tiny, budget)
+        check_fits_model(budget, tiny)
     assert small.gmacs["pruned"] < large.gmacs["pruned"]
 
 
