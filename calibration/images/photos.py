@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...exporter.core.errors import InputError
+from ...exporter.core.files import explain_read_error
 from ...exporter.core.preprocess import Preprocess
 
 
@@ -102,5 +103,5 @@ class PhotoFiles:
             try:
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
             except OSError as error:
-                raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+                raise explain_read_error(error, path) from error
         return digest.hexdigest()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ...exporter.core.errors import InputError
+from ...exporter.core.errors import InputError, did_you_mean
 from ...exporter.pruning.methods import METHODS
 from ...exporter.pruning.plan import Preset
 
@@ -18,7 +16,6 @@ def get_preset(name: str) -> Preset:
         InputError: there is none; close matches and all names are given.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(name, PRESETS)
         raise InputError(f"prune.preset: there is no preset {name!r}{hint} (there are {', '.join(PRESETS)})")
     return PRESETS[name]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class VitrimError(Exception):
     """Base of every error that ends a command with one line instead of a traceback."""
@@ -32,3 +35,9 @@ class NotFasterError(VitrimError):
 
     exit_code = 2
     result: object = None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is not known: `; did you mean X?`, or nothing where none is close."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""

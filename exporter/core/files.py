@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,30 @@ def explain_os_error(error: OSError, path: str | os.PathLike[str]) -> Environmen
     """Turn an operating system error while writing `path` into one line with a way out."""
     reason = _HINTS.get(error.errno or 0, (error.strerror or str(error)).lower())
     return EnvironmentLackError(f"cannot write {os.fspath(path)}: {reason}")
+
+
+def explain_read_error(error: OSError, path: str | os.PathLike[str]) -> InputError:
+    """Turn an operating system error while reading `path` into one line."""
+    return InputError(f"cannot read {os.fspath(path)}: {(error.strerror or str(error)).lower()}")
+
+
+def ordinary_mode(mode: int) -> int:
+    """Permissions that a file or folder of this process gets by itself: `mode` without what the umask takes."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return mode & ~umask
+
+
+def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """A file under another name; a copy where the file system has no hard links.
+
+    Raises:
+        OSError: it can be neither linked nor copied.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def read_json(path: str | os.PathLike[str], kind: str, maker: str) -> object:
@@ -70,9 +95,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        os.chmod(temporary, ordinary_mode(0o666))
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, final)
@@ -100,5 +123,5 @@ def sha256(path: str | os.PathLike[str]) -> str:
             while piece := stream.read(1 << 20):
                 digest.update(piece)
     except OSError as error:
-        raise InputError(f"cannot read {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
+        raise explain_read_error(error, path) from error
     return digest.hexdigest()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .errors import InputError
+from .errors import InputError, did_you_mean
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
     Capability = tuple[int, int]
@@ -320,7 +319,6 @@ def get_target(name: str) -> Target:
     known = ALIASES.get(name, name)
     if known not in TARGETS:
         names = [*TARGETS, *ALIASES]
-        close = difflib.get_close_matches(name, names, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(name, names)
         raise InputError(f"there is no target {name!r}{hint} (there are {', '.join(names)})")
     return TARGETS[known]

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
 from ..core.errors import InputError
-from ..core.files import atomic_path
+from ..core.files import atomic_path, explain_read_error
 from .store import ALIGNMENT, copy_fields, raw_bytes
 from .weights import Place, Weights, goes_aside, inner_tensors, is_external, put_aside, size_of
 
@@ -46,7 +46,7 @@ def read_bare(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Weights]:
     try:
         model = onnx.load(file, load_external_data=False)
     except OSError as error:
-        raise InputError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from error
+        raise explain_read_error(error, file) from error
     except (DecodeError, ValueError) as error:
         raise InputError(f"{file} is not a whole ONNX file") from error
     for tensor in filter(is_external, model.graph.initializer):

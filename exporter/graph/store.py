@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto, numpy_helper
 
-from ..core.files import atomic_write, explain_os_error
+from ..core.files import atomic_write, explain_os_error, link, ordinary_mode
 from .weights import LEAST, Place, Weights, goes_aside, is_external, place_of, put_aside, size_of
 
 ALIGNMENT = 4096  # ONNX asks for it: a page, so that a tensor can be mapped
@@ -165,9 +164,7 @@ class WeightStore:
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(self._file.name, 0o444 & ~umask)  # other folders may share it
+        os.chmod(self._file.name, ordinary_mode(0o444))  # other folders may share it
         os.replace(self._file.name, final)
 
 
@@ -178,18 +175,6 @@ def _settled(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
             if entry.key == "location" and entry.value == PENDING:
                 entry.value = file
     return model
-
-
-def link(source: Path, target: Path) -> None:
-    """A file under another name; a copy where the file system has no hard links.
-
-    Raises:
-        OSError: it can be neither linked nor copied.
-    """
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def raw_bytes(tensor: TensorProto) -> bytes:

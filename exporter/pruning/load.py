@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import EnvironmentLackError, InputError
-from ..core.files import atomic_path
+from ..core.files import atomic_path, explain_read_error
 from ..core.preprocess import Preprocess
 from .shape import describe, image_size
 from .slim import refuse_slimming, slim
@@ -110,7 +110,7 @@ def _is_safetensors(path: Path) -> bool:
         with open(path, "rb") as stream:
             magic = stream.read(16)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise explain_read_error(error, path) from error
     return path.suffix == ".safetensors" or not magic.startswith(_PICKLE_MAGICS)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..core.errors import InputError
-from ..core.files import explain_os_error, sha256
+from ..core.files import explain_os_error, explain_read_error, sha256
 
 VARIABLE = "VITRIM_CACHE"
 _METADATA_PROPS = 14  # of ONNX's ModelProto
@@ -79,7 +79,7 @@ def graph_hash(path: str | os.PathLike[str]) -> str:
     try:
         own = _hash_without_metadata(path)
     except OSError as error:
-        raise InputError(f"cannot read {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
+        raise explain_read_error(error, path) from error
     return hashlib.sha256((own + sha256(weights)).encode()).hexdigest() if weights.exists() else own
 
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..core.files import explain_os_error
+from ..core.files import explain_os_error, ordinary_mode
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # What systems and file systems answer that cannot exchange names: old kernels, overlays, network mounts, sandboxes.
@@ -52,9 +52,7 @@ def replace_folder(staging: Path, final: Path) -> None:
         EnvironmentLackError: the file system refuses.
     """
     try:
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(staging, 0o777 & ~umask)
+        os.chmod(staging, ordinary_mode(0o777))
         _sync(staging)
         if not final.exists():
             staging.rename(final)

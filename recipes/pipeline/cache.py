@@ -1,9 +1,9 @@
 """Finished stages of one output, kept beside it so that what has not changed is not done again.
 
 A cache is a folder `.<output>.cache`; $VITRIM_STAGES may name one more, which all outputs share. It holds a marker file
-and folders `<stage>-<key>`, one for each stage. A folder
-appears by a rename when it is whole, so a killed run leaves nothing that looks finished. A folder without the marker is
-somebody else's and is left alone, and in a cache only names that vitrim writes are ever removed.
+and folders `<stage>-<key>`, one for each stage. A folder appears by a rename when it is whole, so a killed run leaves
+nothing that looks finished. A folder without the marker is somebody else's and is left alone, and in a cache only names
+that vitrim writes are ever removed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...exporter.core.errors import InputError
-from ...exporter.core.files import explain_os_error
+from ...exporter.core.files import explain_os_error, link
 
 if TYPE_CHECKING:
     from .stage import Stage
@@ -160,10 +160,7 @@ def link_tree(source: Path, target: Path) -> None:
         if file.is_dir():
             place.mkdir(parents=True, exist_ok=True)
             continue
-        try:
-            os.link(file, place)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(file, place)
+        link(file, place)
 
 
 def refuse_foreign_cache(root: Path) -> None:

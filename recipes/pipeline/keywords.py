@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...exporter.core.errors import InputError
+from ...exporter.core.errors import InputError, did_you_mean
 from .recipe import PruneSection, Recipe, Section, TargetSection, sections
 
 # The key that a section's bare value is meant for: `images="photos/"`, `precision="fp16"`.
@@ -89,6 +88,5 @@ def _plain(value: Any) -> Any:
 
 
 def _unknown(key: str, offered: Sequence[str], function: str) -> InputError:
-    close = difflib.get_close_matches(key, offered, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(key, offered)
     return InputError(f"{function} has no keyword {key!r}{hint} (there are {', '.join(dict.fromkeys(offered))})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ... import __version__
-from ...exporter.core.errors import InputError
+from ...exporter.core.errors import InputError, did_you_mean
 from ...exporter.pruning.budget import first_problem, ordered_problems
 from .recipe import Recipe, Section, file_keys, sections
 
@@ -74,8 +73,7 @@ def find_recipe(name: str) -> Path:
         return known[name]
     if path.is_dir():
         raise InputError(f"{name} is a folder; give the recipe's YAML file")
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(name, known)
     raise InputError(
         f"there is no recipe file {name}, and none of that name ships{hint} (there are {', '.join(known)})"
     )
@@ -184,8 +182,7 @@ def _allowed(error: ValidationError) -> str:
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
     keys = list(section.model_fields) if section else []
-    close = difflib.get_close_matches(str(first["loc"][-1]), keys, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(str(first["loc"][-1]), keys)
     return f"{hint} (allowed: {', '.join(keys)})"
 
 

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ...core.errors import InputError
+from ...core.errors import InputError, did_you_mean
 from .ats import ATS
 from .base import Method
 from .evit import EViT
@@ -35,7 +33,6 @@ def get_method(name: str) -> Method:
         InputError: there is none; close matches and all names are given.
     """
     if name not in METHODS:
-        close = difflib.get_close_matches(name, METHODS, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(name, METHODS)
         raise InputError(f"unknown pruning method {name!r}{hint} (there are {', '.join(METHODS)})")
     return METHODS[name]

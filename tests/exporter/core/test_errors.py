@@ -44,3 +44,8 @@ def test_what_was_made_comes_with_a_refusal_to_be_faster() -> None:
     one, other = errors.NotFasterError("slower"), errors.NotFasterError("slower")
     one.result = {"ratio": 1.1}
     assert (one.result, other.result) == ({"ratio": 1.1}, None)
+
+
+def test_a_close_name_is_offered_and_a_far_one_is_not() -> None:
+    assert errors.did_you_mean("frugl", ["tome", "frugal"]) == "; did you mean frugal?"
+    assert errors.did_you_mean("frugl", {"tome": 1}) == ""

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
-from vitrim.exporter.core.files import atomic_path, atomic_write, explain_os_error, sha256
+from vitrim.exporter.core.files import (
+    atomic_path,
+    atomic_write,
+    explain_os_error,
+    explain_read_error,
+    link,
+    ordinary_mode,
+    sha256,
+)
 
 
 def test_writing_replaces_and_leaves_no_temporary(tmp_path: Path) -> None:
@@ -56,3 +65,35 @@ def test_hashes(tmp_path: Path) -> None:
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     with pytest.raises(InputError, match="cannot read"):
         sha256(tmp_path / "none")
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    error = OSError(errno.EACCES, "Permission denied")
+    assert str(explain_read_error(error, tmp_path / "a")) == f"cannot read {tmp_path / 'a'}: permission denied"
+    assert str(explain_read_error(OSError("Odd"), "a")) == "cannot read a: odd"
+
+
+def test_the_umask_is_followed_and_left_as_it_was() -> None:
+    before = os.umask(0o027)
+    try:
+        assert ordinary_mode(0o666) == 0o640
+        assert ordinary_mode(0o777) == 0o750
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+
+
+def test_a_link_is_the_same_file_and_a_copy_where_links_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("text")
+    link(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").samefile(tmp_path / "a")
+
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    link(tmp_path / "a", tmp_path / "c")
+    assert not (tmp_path / "c").samefile(tmp_path / "a")
+    assert (tmp_path / "c").read_text() == "text"
