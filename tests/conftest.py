@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for what 
     torch.set_num_threads(1)
 else:
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+# A graph is many small objects: to look through all of them often costs a tenth of the time.
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)
 
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE_EXPORTS = {"made", "walked", "quantized"}  # fixtures that make one
@@ -51,6 +57,16 @@ def shared_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITRIM_STAGES", str(root / "stages"))
         yield root / "stages"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_translations() -> Iterator[None]:
+    """PyTorch's exporter makes its table from operators to ONNX anew for every graph, a seventh of an export's time."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from warm import vitrim
 
 from vitrim import api
 from vitrim.cli import cli
@@ -23,12 +24,6 @@ COMMANDS = [
     "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes",
     "methods", "models", "new", "clean", "doctor",
 ]  # fmt: skip
-
-
-def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vitrim.cli", *words], capture_output=True, text=True, cwd=cwd, timeout=300, check=False
-    )
 
 
 def test_importing_the_cli_imports_nothing_heavy() -> None:

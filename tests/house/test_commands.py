@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import timm
 import torch
 from helpers import small_vit
 from torch.utils.data import DataLoader, TensorDataset
+from warm import vitrim
 
 from vitrim.calibration.images.generated import write_folder
 from vitrim.exporter.core.targets import get_target
@@ -75,18 +74,8 @@ def is_heavy(chain: list[str]) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", items())
 def test_commands_run(chain: list[str], tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for command in chain:
-        done = subprocess.run(
-            command.removeprefix(".venv/bin/"),
-            shell=True,
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        done = vitrim(*shlex.split(command)[1:], cwd=tmp_path)
         # 2 says that this machine did not find the small model's graph faster; the run itself must be whole.
         assert done.returncode in (0, 2), f"{command}\n{done.stdout}\n{done.stderr}"
         if "export quickstart" in command:

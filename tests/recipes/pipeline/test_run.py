@@ -120,9 +120,13 @@ EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fideli
     ],
 )
 def test_a_change_runs_what_reads_it_and_nothing_else(
-    tmp_path: Path, change: dict[str, Any], done_again: list[str], monkeypatch: pytest.MonkeyPatch
+    made: tuple[Path, Any],
+    tmp_path: Path,
+    change: dict[str, Any],
+    done_again: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    api.export(small(), tmp_path / "out")
+    shutil.copytree(made[0].parent, tmp_path, dirs_exist_ok=True)  # the bundle and its cache
     monkeypatch.delenv("VITRIM_STAGES")
     heard = Heard()
     try:

@@ -10,10 +10,11 @@ import pytest
 
 from vitrim import api
 from vitrim.exporter.core.targets import TARGETS, get_target
+from vitrim.exporter.graph.files import read_whole
 from vitrim.exporter.graph.lint.check import lint, operator_table
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.verify import RELATIVE, run_once
-from vitrim.recipes.pipeline.cache import StageCache
+from vitrim.recipes.pipeline.cache import cache_of
 from vitrim.recipes.pipeline.calibrate import Calibrate
 from vitrim.recipes.pipeline.graphs import forms_for
 from vitrim.recipes.pipeline.listener import Silence
@@ -31,10 +32,10 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A shipped recipe's graphs as traced, by kind, with an image whose decisions are no near-ties."""
     chosen = api.recipe(request.param)
     recipe = api.recipe(request.param, [each for each in FEW if chosen.slim is not None or "slim." not in each])
-    run = open_run(recipe, StageCache(tmp_path_factory.mktemp(request.param) / "cache"), Silence())
+    run = open_run(recipe, cache_of(tmp_path_factory.mktemp(request.param) / "out"), Silence())
     do_all(run, (Slim, Calibrate, Reference, Trace))
     image = widest_gap_batch(run.folders["reference"], recipe.export.batch)
-    graphs = {path.stem: onnx.load(path) for path in run.folders["trace"].glob("*.onnx")}
+    graphs = {path.stem: read_whole(path) for path in run.folders["trace"].glob("*.onnx")}
     return {"graphs": graphs, "feeds": {"image": image}, "outputs": run_once(graphs["pruned"], {"image": image})}
 
 
