@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import EnvironmentLackError, InputError
+from .inputs import InputKind, open_file
 
 _HINTS = {
     errno.ENOSPC: "the disk is full; free some space or choose another output folder",
@@ -56,28 +56,6 @@ def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
         shutil.copyfile(source, target)
 
 
-def read_json(path: str | os.PathLike[str], kind: str, maker: str) -> object:
-    """Plain data of a JSON file that a person may have edited.
-
-    Args:
-        path: the file.
-        kind: what it should hold, for the message.
-        maker: the command that writes such files, for the message.
-
-    Raises:
-        InputError: the file cannot be read or is not JSON; with the place.
-    """
-    name = os.fspath(path)
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a text file"
-        raise InputError(f"cannot read the {kind} {name}: {reason.lower()}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        at = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError(f"{name} is not valid JSON{at}; `{maker}` writes a {kind}") from error
-
-
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; renamed over it on success, removed on failure.
@@ -115,11 +93,11 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file, read in pieces.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or is no regular file.
     """
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as stream:
+        with open_file(path, InputKind.CHECKPOINT) as stream:
             while piece := stream.read(1 << 20):
                 digest.update(piece)
     except OSError as error:

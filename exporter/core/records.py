@@ -27,7 +27,8 @@ from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from .errors import InputError
-from .files import atomic_write, read_json
+from .files import atomic_write
+from .inputs import read_json
 
 Self = TypeVar("Self", bound="Record")
 _OPTIONAL = "left out of JSON where it has its default"

@@ -20,7 +20,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core.errors import InputError
-from ..core.files import atomic_write, read_json
+from ..core.files import atomic_write
+from ..core.inputs import read_json
 
 FORMAT: Literal["vitrim-budget/1"] = "vitrim-budget/1"
 Place = Literal["before_mlp", "after_block"]

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..core.errors import InputError
-from ..core.files import atomic_write, read_json
+from ..core.files import atomic_write
+from ..core.inputs import read_json
 from .budget import first_problem
 
 FORMAT: Literal["vitrim-widths/1"] = "vitrim-widths/1"

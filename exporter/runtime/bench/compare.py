@@ -10,7 +10,7 @@ from typing import Any
 
 from ...core import layout
 from ...core.errors import InputError
-from ...core.files import read_json
+from ...core.inputs import read_json
 from ...core.layout import Kind
 from ...core.records import Record
 from .. import bundle

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from python38 import python_38
 
-from vitrim.exporter.core import errors, files, records
+from vitrim.exporter.core import errors, files, inputs, records
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.records import Record, optional
 
@@ -185,7 +185,7 @@ def test_python_38_reads_and_writes_the_same(tmp_path: Path) -> None:
     package = tmp_path / "core"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    for module in (errors, files, records):
+    for module in (errors, files, inputs, records):
         (package / f"{module.__name__.rpartition('.')[2]}.py").write_text(Path(str(module.__file__)).read_text())
     code = """
 from __future__ import annotations
