@@ -16,6 +16,9 @@ from helpers import small_vit
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for what it starts
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 else:
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
 

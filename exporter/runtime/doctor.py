@@ -13,10 +13,11 @@ from importlib import util
 from pathlib import Path
 from typing import Literal
 
+from ..core.cores import usable_cores
 from ..core.errors import InputError
 from ..core.records import Record
 from .caches import VARIABLE, cache_root, describe_cache, refuse_foreign_folder
-from .machine.environment import cpu_name, usable_cores
+from .machine.environment import cpu_name
 from .machine.environment import version as exact_version
 from .machine.gpu import cuda_device
 from .machine.jetpack import TABLE, jetpack_of, read_l4t, tensorrt_remedy

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from ..core.cores import session_threads
 from ..core.errors import EnvironmentLackError, InputError
 from ..core.targets import Precision, Target
 from .caches import graph_hash
@@ -101,8 +102,7 @@ class OrtRunner:
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 4
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        if threads:
-            settings.intra_op_num_threads = threads
+        settings.intra_op_num_threads = session_threads(threads)
         # Idle pools of several sessions in one process would spin into each other.
         settings.add_session_config_entry("session.force_spinning_stop", "1")
         chosen = named(providers, options) if options else list(providers)

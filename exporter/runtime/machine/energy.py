@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...core.cores import ROOT
 from ...core.records import Record, optional
-from .environment import ROOT
 from .meters import Meter, find_meter
 
 _PERIOD = 0.02  # seconds between samples of power; the sensors themselves average over about as long

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ...core.cores import ROOT, usable_cores
+from ...core.sysfs import read_number, read_text
 from .jetpack import jetpack_of, read_l4t
-from .sysfs import read_number, read_text
 
-ROOT = Path("/")
 _GLANCE = 0.2  # seconds over which other work is looked at
 _BUSY_SHARE = 0.15  # of the cores taken by others, from which on a benchmark is warned about
 
@@ -132,18 +132,6 @@ def busy(found: Mapping[str, Any]) -> str | None:
 def load_average() -> list[float]:
     """Over 1, 5 and 15 minutes; the programs of vitrim count too."""
     return [round(value, 2) for value in (os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0))]
-
-
-def usable_cores(root: Path = ROOT) -> int:
-    """Cores that this process may use: its affinity, and the share of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = (read_text(root / "sys/fs/cgroup/cpu.max") or "").split()
-    if len(limit) != 2:  # control groups, version 1
-        quota = read_text(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-        limit = [quota, read_text(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us") or "100000"] if quota else []
-    if len(limit) == 2 and limit[0].isdigit() and limit[1].isdigit() and int(limit[1]):
-        cores = min(cores, max(1, -(-int(limit[0]) // int(limit[1]))))
-    return cores
 
 
 def cpu_name(root: Path = ROOT) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .environment import ROOT
+from ...core.cores import ROOT
+from ...core.sysfs import read_number, read_text
 from .gpu import pci_address
-from .sysfs import read_number, read_text
 
 _WHOLE_MODULE = ("VDD_IN", "POM_5V_IN")  # rails that carry all the others
 _WITHIN_OTHERS = ("VDDQ_VDD2_1V8AO",)  # AGX Orin: fed by VIN_SYS_5V0, so not added to it

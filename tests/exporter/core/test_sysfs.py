@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vitrim.exporter.runtime.machine.sysfs import read_number, read_text
+from vitrim.exporter.core.sysfs import read_number, read_text
 
 
 @pytest.mark.parametrize(
