@@ -10,6 +10,7 @@ from ...exporter.core.preprocess import Preprocess
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
+from ...exporter.runtime.parity import Parity
 from .golden import input_facts, input_words
 from .recipe import Recipe
 from .slim import summary
@@ -37,7 +38,6 @@ def bundle_readme(
         cost = f"{budget.gmacs['pruned']:.3f} GMACs instead of {budget.gmacs['dense']:.3f}"
         plans.append(f"Method {budget.method}; tokens {stages}. {cost}.")
     kept = " and the surviving token ids `kept_<block>`" if budget is not None else ""
-    worst = parity.smallest_atol
     accuracy = ""
     if fidelity.accuracy_dense is not None:
         accuracy = f", top-1 {fidelity.accuracy_pruned:.1%} (dense {fidelity.accuracy_dense:.1%})"
@@ -58,7 +58,7 @@ def bundle_readme(
   outputs `logits`{kept}{merged}{ranked}
 - agreement with the dense model on {fidelity.images} images{seen}: {fidelity.agreement:.1%} (95 % interval {low:.1%}
   to {high:.1%}){accuracy}
-- parity with PyTorch: {verdict}, largest error {worst:.2g} where decisions agree{precise}
+- parity with PyTorch: {verdict}, {_worst(parity)}{precise}
 - {bench.runtime}, batch {recipe.export.batch}: {bench.verdict}
 - engine: {layout.ENGINE if no_engine is None else f"not built ({no_engine})"}
 
@@ -75,6 +75,16 @@ Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are insta
     python3 out/run_on_device.py check
     python3 out/run_on_device.py bench --energy -o bench.json
 """
+
+
+def _worst(parity: Parity) -> str:
+    """How far off the numbers are, in words."""
+    worst = parity.smallest_atol
+    if worst is None:
+        return "which no tolerance would pass"
+    if all(rung.unit == 1 for rung in parity.rungs):
+        return f"largest error {worst:.2g} where decisions agree"
+    return f"at an atol of {worst:.2g} in proportion to the logits' spread, where decisions agree"
 
 
 def precision_words(report: PrecisionReport, fidelity: Fidelity) -> str:

@@ -313,7 +313,12 @@ class PrecisionSection(Section):
 class ParitySection(Section):
     """When two runners count as equal."""
 
-    atol: float = Field(default=1e-4, gt=0, description="Largest absolute error of a logit, decisions being equal.")
+    atol: float = Field(
+        default=1e-4,
+        gt=0,
+        description="Largest error of a logit, decisions being equal: absolute where the logits spread by 0.1 to 10, "
+        "and in proportion to their spread elsewhere.",
+    )
     tie: float = Field(
         default=1e-4,
         ge=0,

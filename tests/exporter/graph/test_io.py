@@ -251,7 +251,7 @@ def test_ranking_error_forgives_near_ties_and_nothing_else() -> None:
 
 
 def test_parity_names_a_wrong_class() -> None:
-    logits = np.array([[3.0, 1.0, 0.0]] * 2, dtype=np.float32)
+    logits = np.array([[3.0, 1.0, 0.0], [3.0, 1.5, 0.0]], dtype=np.float32)
     best = torch.from_numpy(logits).softmax(-1).topk(2)
     found = {"logits": logits, "probabilities": best.values.numpy(), "classes": best.indices.numpy().copy()}
     reference = {"logits": logits}
