@@ -204,7 +204,7 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
     """Time the dense, pruned and floor graphs of BUNDLE, interleaved, on this machine. Needs no torch."""
 
     def judge(result: Bench) -> None:
-        if not allow_slower and not result.is_faster:
+        if not allow_slower and result.fails:
             raise NotFasterError(f"the pruned graph is {result.verdict}; allow it with --allow-slower")
 
     return Call("bench", (bundle,), options, screen.print_bench, judge=judge)

@@ -64,11 +64,16 @@ def print_export(done: Exported, console: Console) -> None:
     if seen.on_calibration_images:
         console.print("These are the calibration images themselves: give more images, or an evaluate section.")
     print_parity(done.parity, console)
-    print_bench(done.bench, console)
+    if done.bench is None:
+        from .exporter.runtime.bench.report import LATER
+
+        console.print(f"Speed: {LATER}", soft_wrap=True)
+    else:
+        print_bench(done.bench, console)
     if done.precision is not None:
         from .recipes.pipeline.readme import precision_words
 
-        console.print(f"Precision: {precision_words(done.precision, seen)}")
+        console.print(f"Precision: {precision_words(done.precision, seen)}", soft_wrap=True)
     console.print(f"Engine: {done.engine or 'built'}")
     console.print(f"Bundle: {done.folder}")
 

@@ -66,17 +66,13 @@ def spread_of(logits: np.ndarray) -> Spread:
     """The spread of finite [n, classes] logits, n above 0."""
     count, classes = logits.shape
     magnitude = float(np.abs(logits).max())
-    precision = max(float(np.finfo(kind).eps) for kind in (np.float32, *_own_kind(logits)))
+    precision = float(np.finfo(np.float16 if logits.dtype == np.float16 else np.float32).eps)
     return Spread(
         classes=_deviation(logits, 1) if classes > 1 else None,
         images=_deviation(logits, 0) if count > 1 else None,
         magnitude=magnitude,
         rounding=4 * precision * magnitude,
     )
-
-
-def _own_kind(logits: np.ndarray) -> list[np.dtype]:
-    return [logits.dtype] if logits.dtype.kind == "f" else []
 
 
 def _deviation(logits: np.ndarray, axis: int) -> float:

@@ -12,6 +12,7 @@ import onnx
 
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
+from ...exporter.core.layout import Kind
 from ...exporter.core.targets import TARGETS, get_target
 from ...exporter.graph.files import read_bare
 from ...exporter.graph.lint.check import lint, lint_all, operator_table
@@ -72,6 +73,16 @@ def _verdict(findings: list[Finding]) -> dict[str, Any]:
     }
 
 
+def _passes(root: Path, timed: bool) -> dict[str, Any]:
+    """What the passes did to a bundle's pruned graph, in the attention form that it has."""
+    reports = json.loads((root / layout.PASSES).read_text())
+    found = [name for name in reports if name.startswith(f"{Kind.PRUNED}.")]
+    if len(found) > 1 and timed:  # only what is timed has a choice of forms
+        form = (Bench.read(root / layout.BENCH, "benchmark").attention or {})[Kind.PRUNED]["form"]
+        found = [f"{Kind.PRUNED}.{form}"]
+    return dict(reports[found[0]])
+
+
 def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str, Any]:
     """See `vitrim.api.inspect`."""
     root = Path(path)
@@ -80,8 +91,7 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
         manifest = bundle.verify(root)
         model = read_graph(root / layout.MODEL)
         name = target or manifest.resolved_target.name
-        form = (Bench.read(root / layout.BENCH, "benchmark").attention or {})["pruned"]["form"]
-        reports = json.loads((root / layout.PASSES).read_text())[f"pruned.{form}"]
+        reports = _passes(root, timed=layout.BENCH in manifest.files)
         result = {"before": reports["operators_before"], "passes": reports["passes"]}
     else:
         model, name = read_graph(root), target or "ort-cpu"

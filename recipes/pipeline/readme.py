@@ -10,6 +10,7 @@ from ...exporter.core.preprocess import Preprocess
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
+from ...exporter.runtime.bench.report import LATER
 from ...exporter.runtime.parity import Parity
 from .golden import input_facts, input_words
 from .recipe import Recipe
@@ -48,6 +49,7 @@ def bundle_readme(
     ranked = ""
     if recipe.export.top_k is not None:
         ranked = f", and of the {recipe.export.top_k} best classes, best first, `probabilities` and `classes`"
+    speed = f"speed: {LATER}" if bench is None else f"{bench.runtime}, batch {recipe.export.batch}: {bench.verdict}"
     verdict = "passed" if parity.passed else "FAILED"
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
     return f"""# {name}, pruned by vitrim
@@ -59,7 +61,7 @@ def bundle_readme(
 - agreement with the dense model on {fidelity.images} images{seen}: {fidelity.agreement:.1%} (95 % interval {low:.1%}
   to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}
-- {bench.runtime}, batch {recipe.export.batch}: {bench.verdict}
+- {speed}
 - engine: {layout.ENGINE if no_engine is None else f"not built ({no_engine})"}
 
 On the device, without PyTorch (`pip install 'vitrim[device]'`), from the folder above; `out` is this one:

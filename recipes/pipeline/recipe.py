@@ -336,6 +336,10 @@ class BenchSection(Section):
     warmup: float = Field(default=0.5, ge=0, le=600, description="Least seconds of warm-up per graph.")
     threads: int | None = Field(default=None, ge=1, description="onnxruntime threads; null: all cores.")
     allow_slower: bool = Field(default=False, description="Do not fail when the pruned graph is not faster.")
+    here: bool = Field(
+        default=False,
+        description="Time a graph that is for another machine on this one's CPU all the same; nothing is judged by it.",
+    )
 
 
 class EngineSection(Section):

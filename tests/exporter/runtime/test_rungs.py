@@ -350,6 +350,7 @@ def test_a_ladder_s_tolerance_is_that_of_its_strict_rungs() -> None:
 
 
 SCALES = st.floats(-30, 30).map(lambda power: 10.0**power)
+TOLERANCES = st.floats(-10, 9).map(lambda power: 10.0**power)
 SHAPES = st.tuples(st.integers(2, 12), st.integers(2, 12))
 
 
