@@ -152,7 +152,8 @@ def inspect(path: Path, target: str | None) -> Call:
 def lint(path: Path, targets: tuple[str, ...]) -> Call:
     """Say what targets refuse of PATH (any .onnx, or a bundle), or take and silently compute wrongly.
 
-    Status 1 when a named target refuses it; without --target, when every target does.
+    Status 1 when a named target refuses it; without --target, when every target does. Shapes that are not static are
+    told in one line, and no target refuses a graph for them.
     """
 
     def judge(result: dict[str, Any]) -> None:
