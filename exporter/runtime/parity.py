@@ -109,6 +109,11 @@ class Rung(Record):
         return min((stage.same_images for stage in self.stages), default=None)
 
     @property
+    def in_proportion(self) -> bool:
+        """Whether a tolerance is a share of the logits' spread, and no absolute error, to the digits that are shown."""
+        return f"{self.unit:.2g}" != "1"
+
+    @property
     def largest_error(self) -> float:
         """Of a logit where numbers are held; 0 where they are nowhere."""
         return max((part.max_abs for part in (self.equal, self.replayed) if part), default=0.0)
@@ -131,7 +136,7 @@ class Rung(Record):
         if self.strict:
             if self.smallest_atol is None:
                 return "-"
-            return f"{self.smallest_atol:.2g}{'' if self.unit == 1 else f' x {self.unit:.2g}'}"
+            return f"{self.smallest_atol:.2g}{f' x {self.unit:.2g}' if self.in_proportion else ''}"
         found = self.mean_cosine
         return "-" if found is None else f"cosine {found:.5f}{'' if self.has_held_numbers else ', no decisions alike'}"
 

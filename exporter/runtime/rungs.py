@@ -137,7 +137,7 @@ def compare(
     if rung.ranked is not None and not rung.ranked <= atol:
         return _failed(rung, "classes", f"a class or its probability is {rung.ranked:.3g} off, more than {atol:g}")
     if not rung.smallest_atol <= atol:
-        share = "" if rung.unit == 1 else f", which is {atol:g} for logits that spread as these do"
+        share = f", which is {atol:g} for logits that spread as these do" if rung.in_proportion else ""
         reason = f"largest error {rung.smallest_atol * rung.unit:.3g} is above {atol * rung.unit:.3g}{share}"
         return _failed(rung, "logits", reason)
     return rung

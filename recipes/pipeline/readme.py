@@ -84,7 +84,7 @@ def _worst(parity: Parity) -> str:
     worst = parity.smallest_atol
     if worst is None:
         return "which no tolerance would pass"
-    if all(rung.unit == 1 for rung in parity.rungs):
+    if not any(rung.in_proportion for rung in parity.rungs):
         return f"largest error {worst:.2g} where decisions agree"
     return f"at an atol of {worst:.2g} in proportion to the logits' spread, where decisions agree"
 
