@@ -197,7 +197,7 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
         target: lint for this target; None takes the bundle's own, or `ort-cpu`.
 
     Returns:
-        `operators`, `before` (bundles only), `passes` (bundles only), `findings`, `target`.
+        `operators`, `before` (bundles only), `passes` (bundles only), `static` (see `lint`), `findings`, `target`.
 
     Raises:
         InputError: no such file, or not ONNX.
@@ -216,7 +216,9 @@ def lint(path: str | os.PathLike[str], target: str | Iterable[str] | None = None
         target: one, several, or None for all there are.
 
     Returns:
-        `path`, `opset`, `operators`, and by target `errors`, `warnings` (their numbers) and `findings`.
+        `path`, `opset`, `operators`, `static` (one finding on shapes that are not, which no target refuses; or None),
+        and `targets`: by name `errors`, `warnings` (their numbers) and `findings`. A bundle's graph has to be static,
+        so what is not is an error there.
 
     Raises:
         InputError: no such file, not ONNX, weights missing, or no such target.

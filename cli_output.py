@@ -64,11 +64,16 @@ def print_export(done: Exported, console: Console) -> None:
     if seen.on_calibration_images:
         console.print("These are the calibration images themselves: give more images, or an evaluate section.")
     print_parity(done.parity, console)
-    print_bench(done.bench, console)
+    if done.bench is None:
+        from .exporter.runtime.bench.report import LATER
+
+        console.print(f"Speed: {LATER}", soft_wrap=True)
+    else:
+        print_bench(done.bench, console)
     if done.precision is not None:
         from .recipes.pipeline.readme import precision_words
 
-        console.print(f"Precision: {precision_words(done.precision, seen)}")
+        console.print(f"Precision: {precision_words(done.precision, seen)}", soft_wrap=True)
     console.print(f"Engine: {done.engine or 'built'}")
     console.print(f"Bundle: {done.folder}")
 
@@ -192,7 +197,15 @@ def print_inspection(result: dict[str, Any], console: Console) -> None:
             console.print(f"pass: {entry['name']}: {entry['count']} rewritten{error}")
         for skipped in entry["skipped"]:
             console.print(f"pass: {entry['name']}: left {skipped}")
+    _not_static(result, console)
     _findings(result["findings"], result["target"], console)
+
+
+def _not_static(result: dict[str, Any], console: Console) -> None:
+    """The one line on shapes that are not static, which no target refuses."""
+    found = result.get("static")
+    if found:
+        console.print(f"not static: {found['what']}; {found['remedy']}", soft_wrap=True)
 
 
 _NAMED = 3  # nodes of a kind of finding that are named on the screen; --json has them all
@@ -218,7 +231,8 @@ def print_lint(result: dict[str, Any], console: Console) -> None:
     nodes = sum(result["operators"].values())
     if len(found) == 1:
         ((name, verdict),) = found.items()
-        console.print(f"{result['path']}: opset {result['opset']}, {nodes} nodes, for {name}")
+        console.print(f"{result['path']}: opset {result['opset']}, {nodes} nodes, for {name}", soft_wrap=True)
+        _not_static(result, console)
         _findings(verdict["findings"], name, console)
         return
     table = Table(title=f"{result['path']}: opset {result['opset']}, {nodes} nodes", title_justify="left")
@@ -232,6 +246,7 @@ def print_lint(result: dict[str, Any], console: Console) -> None:
         word = "refused" if verdict["errors"] else "taken"
         table.add_row(name, word, str(verdict["errors"]), str(verdict["warnings"]), mostly)
     console.print(table)
+    _not_static(result, console)
     console.print("In detail: the same with --target NAME", soft_wrap=True)
 
 

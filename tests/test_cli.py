@@ -96,6 +96,16 @@ def slower() -> Bench:
     return report({"dense": dense, "pruned": 2 * dense}, 1, {"cpu": "x", "runtime": "onnxruntime-cpu"})
 
 
+def test_what_only_a_cpu_ran_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"dense": np.linspace(4.9, 5.1, 60), "pruned": np.linspace(9.8, 10.2, 60)}
+    where = {"cpu": "x", "runtime": "onnxruntime-cpu", "cpu_only": "the graph is for trt-10.3"}
+    monkeypatch.setattr(api, "bench", lambda bundle, **options: report(times, 1, where))
+    page = CliRunner().invoke(cli, ["bench", "out"])
+    assert page.exit_code == 0
+    assert "Note: the graph is for trt-10.3" in page.stdout
+    assert "Speed: not judged: 0.50 times" in page.stdout
+
+
 def test_a_result_is_printed_and_then_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed is on the screen, or the JSON whole, before the status says so."""
     failed = Rung("engine", 4, passed=False, first_offender="logits", reason="off", smallest_atol=0.1)

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from helpers import random_widths, small_vit
 
 from vitrim import api, cli_output
 from vitrim.cli import cli
+from vitrim.exporter.core.answers import Fidelity
 from vitrim.exporter.runtime.bench.report import TimedBundle, Untimed, report
 from vitrim.exporter.runtime.bench.stats import summarize
 from vitrim.exporter.runtime.machine.energy import Energy, GraphEnergy
@@ -122,6 +124,15 @@ def test_widths_are_printed_with_their_cost() -> None:
     assert rows_of(page) == [
         [row.block, f"{len(row.heads)} of 3", f"{len(row.neurons)} of 192"] for row in widths.blocks
     ]
+
+
+def test_an_export_for_another_machine_says_where_to_time_it() -> None:
+    seen = Fidelity(images=40, agreement=0.75, kl=0.1)
+    parts = {"widths": None, "budget": None, "bench": None, "precision": None, "engine": None, "folder": "out"}
+    done = SimpleNamespace(fidelity=seen, parity=Parity(1e-4, 1e-5, ()), **parts)
+    page = printed(cli_output.print_export, done)
+    assert "\nSpeed: to be timed on the device: python3 run_on_device.py bench\n" in page
+    assert "median ms" not in page
 
 
 def test_findings_of_a_kind_are_one_line() -> None:

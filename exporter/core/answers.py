@@ -23,6 +23,23 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
+def same_top(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Whether the candidate's top class is the reference's; where classes tie at the top, it must be one of those.
+
+    A candidate that cannot decide between them and another class gives no answer: a constant never agrees.
+
+    Args:
+        reference, candidate: [n, classes] logits.
+
+    Returns:
+        [n] bool.
+    """
+    ours = reference == reference.max(axis=1, keepdims=True)
+    theirs = candidate == candidate.max(axis=1, keepdims=True)
+    agree: np.ndarray = ~(theirs & ~ours).any(axis=1)
+    return agree
+
+
 @dataclass(frozen=True)
 class PrecisionChange(Record):
     """What another precision changed of the pruned graph, against itself in float32.
@@ -112,7 +129,7 @@ class FidelityTally:
         if self._images and bool(self._labelled) is not (labels is not None):
             raise InputError("some images have labels and others have none; give labels of all or of none")
         ours, theirs = dense.argmax(1), pruned.argmax(1)
-        self._agreeing += int((ours == theirs).sum())
+        self._agreeing += int(same_top(dense, pruned).sum())
         if labels is not None:
             right, still = ours == labels, theirs == labels
             self._labelled += count

@@ -5,7 +5,7 @@
     before --run--> outputs, TopK indices ---replayed---\\
     after  --------------------------run-----------------+--> outputs, TopK values: equal?
 
-1. plain: floats within 1e-5 of the output's scale, integers equal;
+1. plain: floats within 1e-5 of the output's largest value and a tenth of its spread, integers equal;
 2. a TopK may rightly order near-ties differently after a pass that rounds differently, and everything behind it then
    differs. Where 1 fails, the decisions of the graph before are replayed in the graph after: its own scores must
    agree in sorted order, and its outputs as in 1. A pass that spoils scores or outputs fails either way.
@@ -26,7 +26,8 @@ from .session import Session
 from .surgery import copy_of
 from .weights import Weights
 
-RELATIVE = 1e-5  # a pass changes the order of a few float32 operations, nothing more
+RELATIVE = 1e-5  # of the largest value: a pass changes the order of a few float32 operations, nothing more
+SPREAD = 0.1  # of the standard deviation: values that differ by little beside their size are still told apart
 _SCORES = 1e-4  # of the largest score: far above rounding, far below what a wrong score differs by
 
 Arrays = Mapping[str, np.ndarray]
@@ -111,7 +112,7 @@ def hold_against(name: str, before: Arrays, after: Arrays) -> float:
                 raise ParityError(f"pass '{name}' changed the decisions in {output}")
             continue
         error = _largest(old, new)
-        limit = RELATIVE * max(1.0, float(np.abs(old).max(initial=0)))
+        limit = _limit(old)
         if not error <= limit:
             raise ParityError(f"pass '{name}' changed the output {output} by {error:.3g}, more than {limit:.3g}")
         worst = max(worst, error)
@@ -150,6 +151,15 @@ def hold_with_decisions(
             return None
     result |= {output: replayed[output] for output in outputs & set(replayed)}
     return hold_against(name, {output: seen[output] for output in outputs}, result), flips
+
+
+def _limit(old: np.ndarray) -> float:
+    """Largest error that rounding may make of an output; none where it is all zero."""
+    wide = old[np.isfinite(old)].astype(np.float64)
+    if not wide.size:
+        return 0.0
+    size, spread = float(np.abs(wide).max()), float(wide.std())
+    return RELATIVE * size if spread <= RELATIVE * size else min(RELATIVE * size, SPREAD * spread)
 
 
 def _largest(old: np.ndarray, new: np.ndarray) -> float:

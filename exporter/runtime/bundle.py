@@ -61,6 +61,7 @@ class Manifest(Record):
         input: of its graphs: name, dtype, layout, shape, and where normalization happens.
         precision: of its graphs but the dense one, which is float32.
         engine: `built`, or why there is none.
+        bench: where the graphs are to be timed; None where `bench.json` is in the bundle.
         extra: what a newer vitrim added.
     """
 
@@ -75,6 +76,7 @@ class Manifest(Record):
     input: dict[str, Any] | None = optional()
     precision: GraphPrecision = GraphPrecision()
     engine: str | None = optional()
+    bench: str | None = optional()
     extra: dict[str, Any] | None = optional()
 
     def to_json(self) -> dict[str, Any]:

@@ -75,11 +75,12 @@ class Rung(Record):
         replayed: numeric error of the others, the candidate's decisions replayed on the reference.
         end: error over all images as they are.
         unproven: images that decide otherwise and were not replayed: their numbers are held against nothing.
-        top1: share of images with the same top class.
+        top1: share of images with the same top class; where two tie, the candidate has none.
         ranked: largest error of a candidate's `probabilities` where its numbers can be held; None where it gives none.
         passed: within the tolerance, and decisions differ only at near-ties.
         first_offender: output that fails first, such as `kept_6` or `logits`.
         smallest_atol: the tolerance that the numbers need, decisions apart; None where none would do.
+        unit: what an atol of 1 allows: 1, but for logits that spread by little or much, see `spread`.
         smallest_tie: what a near-tie would have to be for all differing decisions to pass; None where none would do.
         reason: why it failed, in words.
         strict: held to an absolute error; else, in another precision, to the cosine and the answers.
@@ -100,11 +101,22 @@ class Rung(Record):
     smallest_tie: float | None = None
     reason: str = ""
     strict: bool = True
+    unit: float = optional(1.0)
 
     @property
     def same_images(self) -> float | None:
         """Share of images with the same tokens, at the stage where it is least; None without stages."""
         return min((stage.same_images for stage in self.stages), default=None)
+
+    @property
+    def in_proportion(self) -> bool:
+        """Whether a tolerance is a share of the logits' spread, and no absolute error, to the digits that are shown."""
+        return f"{self.unit:.2g}" != "1"
+
+    @property
+    def largest_error(self) -> float:
+        """Of a logit where numbers are held; 0 where they are nowhere."""
+        return max((part.max_abs for part in (self.equal, self.replayed) if part), default=0.0)
 
     @property
     def has_held_numbers(self) -> bool:
@@ -122,7 +134,9 @@ class Rung(Record):
     def describe_error(self) -> str:
         """How far off the numbers are, for a table: the tolerance that they need; of another precision, the cosine."""
         if self.strict:
-            return "-" if self.smallest_atol is None else f"{self.smallest_atol:.2g}"
+            if self.smallest_atol is None:
+                return "-"
+            return f"{self.smallest_atol:.2g}{f' x {self.unit:.2g}' if self.in_proportion else ''}"
         found = self.mean_cosine
         return "-" if found is None else f"cosine {found:.5f}{'' if self.has_held_numbers else ', no decisions alike'}"
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.answers import ranking_error
+from ..core.answers import ranking_error, same_top
 from .parity import Errors, Rung, StageAgreement
+from .spread import LARGEST, Spread, root_mean_square, spread_of
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
     Outputs = Mapping[str, np.ndarray]
@@ -22,22 +23,24 @@ if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make thes
 else:
     Outputs = Replay = Any
 RANKING = ("probabilities", "classes")
+NEARER = 0.9  # of the spread: in another precision, the least that sets a graph apart from the best constant
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of the rows of two [n, classes] arrays; 1 where both are zero."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_zero = (np.abs(a).max(axis=1) == 0) & (np.abs(b).max(axis=1) == 0)
-    return np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.maximum(norms, 1e-300))
+def cosine(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Cosine of the rows of two [n, classes] arrays: 0 where the candidate's is zero, NaN where the reference's is."""
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    ours, theirs = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    found = (a * b).sum(axis=1) / np.maximum(ours * theirs, 1e-300)
+    return np.where(ours > 0, found, np.nan)
 
 
 def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
-    """Numeric error of [n, classes] logits; None for no images."""
+    """Numeric error of [n, classes] logits; None for no images. Images without any reference have no cosine."""
     if len(reference) == 0:
         return None
     difference = np.abs(reference.astype(np.float64) - candidate)
     cosines = cosine(reference, candidate)
+    cosines = cosines[~np.isnan(cosines)] if not np.isnan(cosines).all() else np.zeros(1)
     return Errors(
         len(reference),
         float(difference.max()),
@@ -107,11 +110,12 @@ def compare(
         reference: `logits` [n, classes], `kept_<block>` [n, tokens], `merged_<block>` [n, merged] where tokens
             merge, and `gap_<block>` [n]; `probabilities` and `classes`, if there, must be given by the candidate too.
         candidate: `logits`, `kept_<block>` and `merged_<block>`; perhaps `probabilities` and `classes`.
-        atol: largest absolute error of a logit or a probability, decisions being equal or replayed.
+        atol: largest error of a logit or a probability, decisions being equal or replayed; for logits whose spread is
+            not ordinary it is a share of that, see `spread`.
         tie: a decision may differ where the reference's relative gap at the cut is below this.
         replay: (image indices, candidate's decisions on those images) -> the reference's logits under them.
     """
-    rung = _measured(name, reference, candidate, replay)
+    rung = _measured(name, reference, candidate, replay).rung
     if not rung.passed:
         return rung
     widest = max((stage.largest_gap for stage in rung.stages if stage.largest_gap is not None), default=-1.0)
@@ -123,13 +127,19 @@ def compare(
                 f"{stage.first_here} images keep other tokens, with a score gap of {stage.largest_gap:.2g} at the cut"
             )
             return _failed(rung, stage.output, f"{reason} (a near-tie is below {tie:g})")
-    if rung.smallest_atol is None:
+    if not rung.has_held_numbers:
         reason = f"all {rung.images} images keep other tokens, so no numbers can be held against each other"
         return _hopeless(rung, "logits", reason)
+    if rung.smallest_atol is None:
+        worst, spread = rung.largest_error, spread_of(reference["logits"]).least
+        reason = f"largest error {worst:.3g} is above half of {spread:.3g}, by which the reference's logits spread"
+        return _hopeless(rung, "logits", f"{reason}: a constant could be as near, so no tolerance passes it")
     if rung.ranked is not None and not rung.ranked <= atol:
         return _failed(rung, "classes", f"a class or its probability is {rung.ranked:.3g} off, more than {atol:g}")
     if not rung.smallest_atol <= atol:
-        return _failed(rung, "logits", f"largest error {rung.smallest_atol:.3g} is above {atol:g}")
+        share = f", which is {atol:g} for logits that spread as these do" if rung.in_proportion else ""
+        reason = f"largest error {rung.smallest_atol * rung.unit:.3g} is above {atol * rung.unit:.3g}{share}"
+        return _failed(rung, "logits", reason)
     return rung
 
 
@@ -147,11 +157,13 @@ def close(
     Args:
         name, reference, candidate, replay: as in `compare`.
         cosine: least mean cosine of an image's logits, decisions being equal or replayed. Where no image's are, as
-            without a replay may be, all images' logits must have it as they are, which is harder.
+            without a replay may be, all images' logits must have it as they are, which is harder. Whatever it is, the
+            logits must be nearer to the reference's than the best constant.
         agreement: least share of images with the same top class, decisions being what they are. What so few images
             cannot tell is allowed: two standard errors of such a share, and one image; at 1 nothing is.
     """
-    rung = replace(_measured(name, reference, candidate, replay), strict=False)
+    found = _measured(name, reference, candidate, replay)
+    rung = replace(found.rung, strict=False)
     if not rung.passed:
         return rung
     mean = rung.mean_cosine
@@ -159,6 +171,10 @@ def close(
     if not mean >= cosine:
         whose = "their mean cosine" if rung.has_held_numbers else "no image decides alike, and the mean cosine"
         return _failed(rung, "logits", f"{whose} is {mean:.5f}, below {cosine:g}")
+    distance, spread = root_mean_square(found.others - found.logits), spread_of(reference["logits"]).least
+    if not distance <= NEARER * spread:
+        reason = f"the logits are {distance:.3g} off in the mean, where the reference's spread by {spread:.3g}"
+        return _failed(rung, "logits", f"{reason}: a constant could be as near")
     noise = max(2 * math.sqrt(agreement * (1 - agreement) / rung.images), 1 / rung.images) if agreement < 1 else 0.0
     if not rung.top1 >= agreement - noise - 1e-9:
         reason = f"the top class agrees on {rung.top1:.1%} of {rung.images} images, below {agreement:.1%}"
@@ -166,56 +182,85 @@ def close(
     return rung
 
 
-def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay | None) -> Rung:
-    """A rung with everything measured and nothing judged, but for what cannot be compared at all."""
+@dataclass(frozen=True)
+class _Measured:
+    """A rung with everything measured and nothing judged, but for what cannot be compared at all.
+
+    Attributes:
+        rung: that.
+        logits, others: [n, classes] of the reference and of the candidate where its numbers are held; all of them where
+            they are held nowhere.
+    """
+
+    rung: Rung
+    logits: np.ndarray
+    others: np.ndarray
+
+
+def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay | None) -> _Measured:
     stages = stage_names(reference)
     ranking = [name for name in RANKING if name in reference]
-    rung = Rung(name, len(reference["logits"]))
+    rung, nothing = Rung(name, len(reference["logits"])), np.empty((0, 0))
     wrong = _unlike(reference, candidate, ["logits", *ranking, *stages])
     if wrong:
-        return _hopeless(rung, *wrong)
+        return _Measured(_hopeless(rung, *wrong), nothing, nothing)
     logits, others = reference["logits"], candidate["logits"]
     table, agreeing = compare_decisions(reference, candidate, stages)
     differing = np.flatnonzero(~agreeing)
     rung = replace(
         rung,
         stages=tuple(table),
-        top1=float((logits.argmax(1) == others.argmax(1)).mean()),
+        top1=float(same_top(logits, others).mean()),
         end=errors(logits, others),
         equal=errors(logits[agreeing], others[agreeing]),
         unproven=len(differing),
+        unit=spread_of(logits).unit,
     )
     held, proven = logits, agreeing
     if len(differing) and replay is not None:
         replayed = replay(differing, {stage: candidate[stage][differing] for stage in stages})
         if not np.isfinite(replayed).all():
-            return _hopeless(rung, "logits", "the reference's logits hold NaN or Inf under the candidate's decisions")
+            words = "the reference's logits hold NaN or Inf under the candidate's decisions"
+            return _Measured(_hopeless(rung, "logits", words), nothing, nothing)
         rung = replace(rung, replayed=errors(replayed, others[differing]), unproven=0)
         held, proven = logits.copy(), np.ones_like(agreeing)
         held[differing] = replayed
     if all(name in candidate for name in RANKING) and proven.any():
         ranked = ranking_error(held[proven], *(candidate[name][proven] for name in RANKING))
         if not math.isfinite(ranked):
-            return _hopeless(rung, "classes", "a class does not exist or comes twice, or a probability is no number")
+            words = "a class does not exist or comes twice, or a probability is no number"
+            return _Measured(_hopeless(rung, "classes", words), nothing, nothing)
         rung = replace(rung, ranked=ranked)
-    compared = [part.max_abs for part in (rung.equal, rung.replayed) if part]
-    return replace(rung, smallest_atol=max([*compared, *([] if rung.ranked is None else [rung.ranked])], default=None))
+    rung = replace(rung, smallest_atol=_smallest_atol(rung, spread_of(logits)))
+    return _Measured(rung, *((held[proven], others[proven]) if proven.any() else (logits, others)))
+
+
+def _smallest_atol(rung: Rung, spread: Spread) -> float | None:
+    """What the numbers of a rung need; None where nothing is held, or a constant could be as near."""
+    if not rung.has_held_numbers or not rung.largest_error <= LARGEST * spread.least:
+        return None
+    return max(rung.largest_error / rung.unit, rung.ranked or 0.0)
 
 
 def _unlike(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> tuple[str, str] | None:
     """What keeps two runners from being compared at all: (output, reason); None where nothing does."""
-    if len(reference["logits"]) == 0:
-        return "logits", "there are no images to compare"
+    logits = reference["logits"]
+    if len(logits) == 0:
+        return "logits", "unproven: there are no images to compare"
+    if logits.ndim != 2 or not logits.shape[1]:
+        return "logits", f"unproven: the reference's logits are {list(logits.shape)}, and must be [images, classes]"
     for name in names:
         if name not in candidate:
             return name, f"the candidate has no output {name}"
         ours, theirs = reference[name].shape, candidate[name].shape
         if ours != theirs:
             return name, f"{name} has the shape {list(theirs)} instead of {list(ours)}"
-    for side, values in (("reference", reference["logits"]), ("candidate", candidate["logits"])):
-        if not np.isfinite(values).all():
-            return "logits", f"the {side}'s logits hold NaN or Inf"
-    return None
+    if not np.isfinite(logits).all():
+        return "logits", "unproven: the reference's logits hold NaN or Inf"
+    if not np.isfinite(candidate["logits"]).all():
+        return "logits", "the candidate's logits hold NaN or Inf"
+    reason = spread_of(logits).unproven
+    return ("logits", reason) if reason else None
 
 
 def _failed(rung: Rung, offender: str, reason: str) -> Rung:
@@ -235,7 +280,7 @@ def exact(name: str, reference: np.ndarray, candidate: np.ndarray) -> Rung:
     if wrong:
         return _hopeless(rung, *wrong)
     seen = errors(reference, candidate)
-    rung = replace(rung, equal=seen, end=seen, top1=float((reference.argmax(1) == candidate.argmax(1)).mean()))
+    rung = replace(rung, equal=seen, end=seen, top1=float(same_top(reference, candidate).mean()))
     if not np.array_equal(reference, candidate):
         worst = float(np.abs(reference.astype(np.float64) - candidate).max())
         reason = f"not bit-identical (largest error {worst:.3g}), as it must be at any tolerance"

@@ -151,6 +151,25 @@ class OrtRunner:
         return dict(zip(self.outputs, values, strict=True))
 
 
+def not_here(
+    model: str | os.PathLike[str] | bytes,
+    target: Target,
+    threads: int | None = None,
+    precision: Precision = "fp32",
+) -> str | None:
+    """Why the target's own runtime does not run a graph through onnxruntime here, so that its times say nothing of it.
+
+    Args:
+        model, target, threads, precision: see `runner_for`. The graph is only loaded where a provider has to be tried.
+
+    Returns:
+        the reason; None where it does.
+    """
+    if target.runtime == "tensorrt":
+        return f"the graph is for {target.name}, which onnxruntime is not"
+    return runner_for(model, target, threads, precision)[1] if (target.providers or (CPU,))[0] != CPU else None
+
+
 def runner_for(
     model: str | os.PathLike[str] | bytes,
     target: Target,

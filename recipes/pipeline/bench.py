@@ -1,4 +1,7 @@
-"""The stage that times the finished graphs: dense, pruned and the floor of the plan, interleaved."""
+"""The stage that times the finished graphs: dense, pruned and the floor of the plan, interleaved.
+
+A graph whose target does not run here is not timed: what a CPU takes for it says nothing of the device.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,36 @@ from ...exporter.core.layout import Kind
 from ...exporter.core.targets import get_target
 from ...exporter.runtime.bench.timing import Timing
 from ...exporter.runtime.commands.bench import Graph, bench_graphs
+from ...exporter.runtime.runners import not_here
 from .graphs import final_graphs
 from .precision import in_manifest
 from .stage import Stage
 
 if TYPE_CHECKING:
+    from .recipe import Recipe
     from .view import View
 
 
 class Bench(Stage):
-    """`bench.json`."""
+    """`bench.json`; nothing where the target does not run here, unless the recipe asks for it by `bench.here`."""
 
     name = "bench"
     needs = ("passes", "forms", "precision")
-    reads = ("bench.runs", "bench.warmup", "bench.threads", "export.target")
+    reads = ("bench.runs", "bench.warmup", "bench.threads", "bench.here", "export.target")
     timed = True
+
+    @staticmethod
+    def wanted(recipe: Recipe) -> bool:
+        """Not where a TensorRT target's graph would only be timed by onnxruntime."""
+        return recipe.bench.here or get_target(recipe.export.target).runtime == "onnxruntime"
 
     @staticmethod
     def make(view: View, folder: Path) -> None:
         """Time every graph once per round; rounds that the choice of forms has just timed count too."""
         section, graphs = view.recipe.bench, final_graphs(view)
+        target = get_target(view.recipe.export.target)
+        if not section.here and not_here(graphs.float32["pruned"], target, section.threads):
+            return
         name = in_manifest(graphs.precision)["name"]
         timed, held = graphs.final, {Kind.PRUNED: name, Kind.FLOOR: name, Kind.FP16: "fp16"}
         if name == "bf16":  # onnxruntime has no kernels: the tokens are timed in float32, the precision on the device
@@ -45,7 +58,7 @@ class Bench(Stage):
         result = bench_graphs(
             {kind: Graph(path, held.get(Kind(kind), "fp32")) for kind, path in timed.items()},
             Timing(section.runs, section.warmup, section.threads),
-            get_target(view.recipe.export.target),
+            target,
             view.listener.progress,
             earlier,
         )

@@ -12,10 +12,12 @@ import onnx
 
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
+from ...exporter.core.layout import Kind
 from ...exporter.core.targets import TARGETS, get_target
 from ...exporter.graph.files import read_bare
 from ...exporter.graph.lint.check import lint, lint_all, operator_table
 from ...exporter.graph.lint.facts import Finding, all_nodes, opset_of
+from ...exporter.graph.lint.static import one_finding, split
 from ...exporter.graph.weights import all_graphs
 from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.report import Bench
@@ -53,13 +55,15 @@ def lint_file(path: str | os.PathLike[str], targets: Iterable[str] = ()) -> dict
     if root.is_dir():
         bundle.verify(root)
         root = root / layout.MODEL
-    model = read_graph(root)
+    model, own = read_graph(root), Path(path).is_dir()
     found = lint_all(model, wanted)
+    static = one_finding(model, (one for findings in found.values() for one in split(findings)[1]))
     return {
         "path": str(path),
         "opset": opset_of(model),
         "operators": operator_table(model),
-        "targets": {target.name: _verdict(found[target.name]) for target in wanted},
+        "static": None if static is None else static.to_dict(),
+        "targets": {name: _verdict(findings if own else split(findings)[0]) for name, findings in found.items()},
     }
 
 
@@ -72,6 +76,16 @@ def _verdict(findings: list[Finding]) -> dict[str, Any]:
     }
 
 
+def _passes(root: Path, timed: bool) -> dict[str, Any]:
+    """What the passes did to a bundle's pruned graph, in the attention form that it has."""
+    reports = json.loads((root / layout.PASSES).read_text())
+    found = [name for name in reports if name.startswith(f"{Kind.PRUNED}.")]
+    if len(found) > 1 and timed:  # only what is timed has a choice of forms
+        form = (Bench.read(root / layout.BENCH, "benchmark").attention or {})[Kind.PRUNED]["form"]
+        found = [f"{Kind.PRUNED}.{form}"]
+    return dict(reports[found[0]])
+
+
 def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str, Any]:
     """See `vitrim.api.inspect`."""
     root = Path(path)
@@ -80,10 +94,17 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
         manifest = bundle.verify(root)
         model = read_graph(root / layout.MODEL)
         name = target or manifest.resolved_target.name
-        form = (Bench.read(root / layout.BENCH, "benchmark").attention or {})["pruned"]["form"]
-        reports = json.loads((root / layout.PASSES).read_text())[f"pruned.{form}"]
+        reports = _passes(root, timed=layout.BENCH in manifest.files)
         result = {"before": reports["operators_before"], "passes": reports["passes"]}
     else:
         model, name = read_graph(root), target or "ort-cpu"
-    findings = [finding.to_dict() for finding in lint(model, get_target(name))]
-    return result | {"operators": operator_table(model), "opset": opset_of(model), "target": name, "findings": findings}
+    found = lint(model, get_target(name))
+    refused, wishes = split(found)
+    static = one_finding(model, wishes)
+    return result | {
+        "operators": operator_table(model),
+        "opset": opset_of(model),
+        "target": name,
+        "static": None if static is None else static.to_dict(),
+        "findings": [one.to_dict() for one in (found if root.is_dir() else refused)],
+    }

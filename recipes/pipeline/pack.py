@@ -21,7 +21,7 @@ from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget, write_budget
 from ...exporter.pruning.widths import read_widths, write_widths
 from ...exporter.runtime import bundle
-from ...exporter.runtime.bench.report import Bench
+from ...exporter.runtime.bench.report import LATER, Bench
 from ...exporter.runtime.commands.check import check_folder
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.standalone import pack as standalone
@@ -43,7 +43,6 @@ _REPORTS = {
     "passes": (layout.PASSES,),
     "parity": (layout.PARITY, layout.GOLDEN),
     "fidelity": (layout.FIDELITY,),
-    "bench": (layout.BENCH,),
 }
 
 
@@ -61,13 +60,13 @@ class Reports:
     Attributes:
         parity: every rung of the proof.
         fidelity: what pruning costs in answers.
-        bench: the graphs timed on this machine.
+        bench: the graphs timed on this machine; None where their target does not run here.
         precision: what was decided; None where float32 was asked for.
     """
 
     parity: Parity
     fidelity: Fidelity
-    bench: Bench
+    bench: Bench | None
     precision: PrecisionReport | None
 
 
@@ -92,6 +91,10 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> 
     for stage, names in _REPORTS.items():
         for name in names:
             shutil.copyfile(view.folder(stage) / name, staging / name)
+    timed = view.folder_if_any("bench")
+    bench = None if timed is None or not (timed / layout.BENCH).exists() else timed / layout.BENCH
+    if bench is not None:
+        shutil.copyfile(bench, staging / layout.BENCH)
     (staging / layout.RECIPE).write_text(dump_recipe(portable_recipe))
     if graphs.precision is not None:
         graphs.precision.write(staging / layout.PRECISION)
@@ -106,7 +109,7 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> 
     found = Reports(
         Parity.read(staging / layout.PARITY, "parity report"),
         Fidelity.read(staging / layout.FIDELITY, "fidelity report"),
-        Bench.read(staging / layout.BENCH, "benchmark"),
+        None if bench is None else Bench.read(bench, "benchmark"),
         graphs.precision,
     )
     (staging / layout.README).write_text(
@@ -123,6 +126,7 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> 
         input=input_facts(recipe.export, run.preprocess),
         precision=precision,
         engine=no_engine or "built",
+        bench=LATER if bench is None else None,
     )
     return found
 

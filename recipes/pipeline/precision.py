@@ -32,9 +32,10 @@ from ...exporter.graph.precision.sensitivity import Costs, Found, Layout, scan
 from ...exporter.graph.shapes import with_shapes
 from ...exporter.graph.store import WeightStore
 from ...exporter.runtime.bench.interleave import interleave
+from ...exporter.runtime.bench.report import LATER
 from ...exporter.runtime.bench.stats import paired_ratio
 from ...exporter.runtime.commands.bench import random_images
-from ...exporter.runtime.runners import OrtRunner, run_all, runner_for
+from ...exporter.runtime.runners import OrtRunner, not_here, run_all, runner_for
 from .graphs import PROOF, float32_graphs
 from .listener import Listener
 from .recipe import PrecisionSection
@@ -168,7 +169,7 @@ def write_precision(
         listener.note(report["reason"])
         written = {}
     elif trial["speedup_over_fp32"] is None:
-        report["reason"] = f"not timed against float32: {trial['not_timed']}; `vitrim bench` does it on the device"
+        report["reason"] = f"not timed against float32, because {trial['not_timed']}; {LATER}"
     with WeightStore(folder) as store:
         for kind, model in written.items():
             model.metadata_props.add(key="vitrim.precision", value="fp16" if kind == "fp16" else section.name)
@@ -252,7 +253,8 @@ def _int8(
         dynamic = with_dynamic(equalized, [name for name in wanted if name not in found.layout.floats])
         if expected_agreement(reference, _logits(dynamic, images, threads)) >= limit:
             candidates["dynamic"] = dynamic
-    form, timed = _fastest(candidates, threads) if len(candidates) > 1 else ("static", {})
+    choice = len(candidates) > 1 and not_here(pruned.SerializeToString(), target, threads) is None
+    form, timed = _fastest(candidates, threads) if choice else ("static", {})
     written = {"pruned": candidates[form]}
     if "floor" in models:
         written["floor"] = _floor(section, target, models["floor"], found.layout, products, images, form)
@@ -392,7 +394,7 @@ def _trial(
     """How much faster than the float32 graph, where the target's runtime is here."""
     nothing = {"speedup_over_fp32": None, "interval": None}
     if target.runtime != "onnxruntime":
-        return {**nothing, "not_timed": f"{target.name} is not this machine's onnxruntime"}
+        return {**nothing, "not_timed": f"{target.name} does not run here"}
     plain, cpu_only = runner_for(float32, target, threads)
     if cpu_only:
         return {**nothing, "not_timed": cpu_only}

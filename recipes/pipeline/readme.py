@@ -10,6 +10,8 @@ from ...exporter.core.preprocess import Preprocess
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
+from ...exporter.runtime.bench.report import LATER
+from ...exporter.runtime.parity import Parity
 from .golden import input_facts, input_words
 from .recipe import Recipe
 from .slim import summary
@@ -37,7 +39,6 @@ def bundle_readme(
         cost = f"{budget.gmacs['pruned']:.3f} GMACs instead of {budget.gmacs['dense']:.3f}"
         plans.append(f"Method {budget.method}; tokens {stages}. {cost}.")
     kept = " and the surviving token ids `kept_<block>`" if budget is not None else ""
-    worst = parity.smallest_atol
     accuracy = ""
     if fidelity.accuracy_dense is not None:
         accuracy = f", top-1 {fidelity.accuracy_pruned:.1%} (dense {fidelity.accuracy_dense:.1%})"
@@ -48,6 +49,7 @@ def bundle_readme(
     ranked = ""
     if recipe.export.top_k is not None:
         ranked = f", and of the {recipe.export.top_k} best classes, best first, `probabilities` and `classes`"
+    speed = f"speed: {LATER}" if bench is None else f"{bench.runtime}, batch {recipe.export.batch}: {bench.verdict}"
     verdict = "passed" if parity.passed else "FAILED"
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
     return f"""# {name}, pruned by vitrim
@@ -58,8 +60,8 @@ def bundle_readme(
   outputs `logits`{kept}{merged}{ranked}
 - agreement with the dense model on {fidelity.images} images{seen}: {fidelity.agreement:.1%} (95 % interval {low:.1%}
   to {high:.1%}){accuracy}
-- parity with PyTorch: {verdict}, largest error {worst:.2g} where decisions agree{precise}
-- {bench.runtime}, batch {recipe.export.batch}: {bench.verdict}
+- parity with PyTorch: {verdict}, {_worst(parity)}{precise}
+- {speed}
 - engine: {layout.ENGINE if no_engine is None else f"not built ({no_engine})"}
 
 On the device, without PyTorch (`pip install 'vitrim[device]'`), from the folder above; `out` is this one:
@@ -75,6 +77,16 @@ Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are insta
     python3 out/run_on_device.py check
     python3 out/run_on_device.py bench --energy -o bench.json
 """
+
+
+def _worst(parity: Parity) -> str:
+    """How far off the numbers are, in words."""
+    worst = parity.smallest_atol
+    if worst is None:
+        return "which no tolerance would pass"
+    if not any(rung.in_proportion for rung in parity.rungs):
+        return f"largest error {worst:.2g} where decisions agree"
+    return f"at an atol of {worst:.2g} in proportion to the logits' spread, where decisions agree"
 
 
 def precision_words(report: PrecisionReport, fidelity: Fidelity) -> str:

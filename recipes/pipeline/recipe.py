@@ -313,7 +313,12 @@ class PrecisionSection(Section):
 class ParitySection(Section):
     """When two runners count as equal."""
 
-    atol: float = Field(default=1e-4, gt=0, description="Largest absolute error of a logit, decisions being equal.")
+    atol: float = Field(
+        default=1e-4,
+        gt=0,
+        description="Largest error of a logit, decisions being equal: absolute where the logits spread by 0.1 to 10, "
+        "and in proportion to their spread elsewhere.",
+    )
     tie: float = Field(
         default=1e-4,
         ge=0,
@@ -331,6 +336,10 @@ class BenchSection(Section):
     warmup: float = Field(default=0.5, ge=0, le=600, description="Least seconds of warm-up per graph.")
     threads: int | None = Field(default=None, ge=1, description="onnxruntime threads; null: all cores.")
     allow_slower: bool = Field(default=False, description="Do not fail when the pruned graph is not faster.")
+    here: bool = Field(
+        default=False,
+        description="Time a graph that is for another machine on this one's CPU all the same; nothing is judged by it.",
+    )
 
 
 class EngineSection(Section):

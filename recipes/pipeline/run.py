@@ -73,7 +73,7 @@ class Exported:
         widths: what slimming kept; None where the model was not slimmed.
         parity: every rung of the proof.
         fidelity: what pruning costs in answers.
-        bench: the graphs timed on this machine.
+        bench: the graphs timed on this machine; None where their target does not run here.
         precision: what was decided; None where float32 was asked for.
         engine: why no engine was built, or None when there is one.
     """
@@ -84,7 +84,7 @@ class Exported:
     widths: Widths | None
     parity: Ladder
     fidelity: Answers
-    bench: Benchmark
+    bench: Benchmark | None
     precision: PrecisionReport | None
     engine: str | None
 
@@ -100,7 +100,7 @@ class Exported:
             "widths": None if self.widths is None else self.widths.model_dump(mode="json"),
             "parity": self.parity.to_json(),
             "fidelity": self.fidelity.to_json(),
-            "bench": self.bench.to_json(),
+            "bench": None if self.bench is None else self.bench.to_json(),
             "precision": None if self.precision is None else self.precision.to_json(),
             "engine": self.engine or "built",
         }
@@ -303,7 +303,8 @@ def export(
 
     Raises:
         ParityError: a rung of the ladder failed.
-        NotFasterError: the pruned graph is not faster than the dense one, unless the recipe allows it.
+        NotFasterError: the pruned graph is not faster than the dense one where its target runs, unless the recipe
+            allows it. Of a target that does not run here nothing is judged.
         VitrimError: bad input or a lack of this machine.
     """
     final, listener = Path(os.path.abspath(out)), listener or Silence()
@@ -321,9 +322,7 @@ def export(
         do_all(run)
         done = _publish(run, final, no_engine, list(command or sys.argv))
     works = done.widths is not None or (done.budget is not None and done.budget.stages)
-    if works and not done.bench.is_faster and done.bench.environment.get("cpu_only"):
-        listener.note(f"the graph is not faster on this CPU, which says nothing of {target.name}: bench it there")
-    elif works and not done.bench.is_faster and not recipe.bench.allow_slower:
+    if works and done.bench is not None and done.bench.fails and not recipe.bench.allow_slower:
         error = NotFasterError(
             f"{final} is published, but the pruned graph is {done.bench.verdict}; "
             "allow it with --set bench.allow_slower=true"

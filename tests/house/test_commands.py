@@ -109,7 +109,7 @@ def test_python_runs_as_written(code: str, tmp_path: Path, monkeypatch: pytest.M
     assert pruned.budget.gmacs["pruned"] <= 0.65 * pruned.budget.gmacs["dense"]
     assert not model.training
     assert bundle.parity.passed
-    assert bundle.bench.speedup > 0
+    assert bundle.bench is None  # a Jetson's graph is timed on the Jetson
     assert bundle.precision.asked == "fp16"
     assert get_target(verify(tmp_path / "out").target) is get_target("jetpack-6")
     assert bundle.recipe.images.path == str(tmp_path / "photos")

@@ -15,6 +15,7 @@ from ...core.errors import UnsupportedError
 from ...core.targets import INTEGER_OPERATORS, Target
 from ..shapes import without_weights
 from .facts import DEFAULT_DOMAINS, Finding, Known, all_nodes, attribute, damage, has_data, name_of, opset_of
+from .static import shape_values
 from .types import check_model_types, check_types
 
 _SIZE = "its size depends on data"
@@ -74,7 +75,8 @@ def lint(model: onnx.ModelProto, target: Target) -> list[Finding]:
         target: where it should run.
 
     Returns:
-        findings, errors first; an empty list means that nothing is known against it.
+        findings, errors first; an empty list means that nothing is known against it. What is `only_static` stands in
+        the way of vitrim's own graphs alone: see `static` for any other.
     """
     return lint_all(model, [target])[target.name]
 
@@ -95,6 +97,7 @@ def lint_all(model: onnx.ModelProto, targets: Iterable[Target]) -> dict[str, lis
     plain, findings = _inferred(model)
     known = Known.of(plain)
     known.constants |= {tensor.name: tensor for tensor in model.graph.initializer}  # with all their data
+    known.shapes = shape_values(plain, known.constants)
     findings += [
         Finding(name, "value", "error", f"its data is damaged: {reason}", "export it anew")
         for name, tensor in known.constants.items()
@@ -162,7 +165,9 @@ def _check_values(model: onnx.ModelProto, target: Target) -> Iterator[Finding]:
                 for dim, size in zip(tensor.shape.dim, sizes, strict=True)
             ]
             what = f"its shape [{', '.join(names)}] is not static" if tensor.HasField("shape") else "it has no shape"
-            yield Finding(value.name, "value", "error", what, "trace with fixed batch, image size and token counts")
+            yield Finding(
+                value.name, "value", "error", what, "trace with fixed batch, image size and token counts", True
+            )
         if 0 in sizes:
             yield Finding(
                 value.name, "value", "error", "it holds nothing (a dimension is 0)", "remove it from the model"
@@ -194,7 +199,7 @@ def _unknown_shapes(graph: onnx.GraphProto, known: set[str], target: Target) -> 
             continue
         for name in lost:
             what = "its shape cannot be inferred"
-            yield Finding(name, "value", "error", what, f"replace {node.op_type} {node.name} by a static form")
+            yield Finding(name, "value", "error", what, f"replace {node.op_type} {node.name} by a static form", True)
 
 
 def _check_node(node: onnx.NodeProto, known: Known, target: Target) -> Iterable[Finding]:
@@ -208,11 +213,12 @@ def _check_node(node: onnx.NodeProto, known: Known, target: Target) -> Iterable[
             yield Finding(name, op, "error", what, "use standard operators, or give the target a plugin")
         return
     if op in _DYNAMIC:
-        yield Finding(name, op, "error", _DYNAMIC[op], _TRACE)
+        computed = op in ("Shape", "Size") or (op == "Range" and known.shapes.issuperset(node.input))
+        yield Finding(name, op, "error", _DYNAMIC[op], _TRACE, computed)
     for position in _SIZES.get(op, ()):
         given = node.input[position] if position < len(node.input) else ""
         if given and given not in known.constants:
-            yield Finding(name, op, "error", f"its shape is computed ({given})", _TRACE)
+            yield Finding(name, op, "error", f"its shape is computed ({given})", _TRACE, given in known.shapes)
     if op in target.lacks:
         remedy = _QDQ if op in INTEGER_OPERATORS else "let the passes lower it"
         yield Finding(name, op, "error", f"{target.name} has no {op}", remedy)
@@ -238,7 +244,9 @@ def _top_k(node: onnx.NodeProto, name: str, known: Known, target: Target) -> Ite
     given = node.input[1] if len(node.input) > 1 else ""
     k = known.value(given)
     if known.constants.get(given) is None:
-        yield Finding(name, "TopK", "error", "K is not an initializer", "trace with fixed counts, fold constants")
+        computed = given in known.shapes and target.runtime == "onnxruntime"
+        remedy = "trace with fixed counts, fold constants"
+        yield Finding(name, "TopK", "error", "K is not an initializer", remedy, computed)
     elif target.largest_k and k is not None and k.size and (size := int(np.max(k))) > target.largest_k:
         yield Finding(name, "TopK", "error", f"K = {size} is above {target.largest_k}", "use fewer tokens")
     if not target.integer_topk and known.types.get(node.input[0] if node.input else "") in _INTEGERS:

@@ -25,6 +25,7 @@ class Finding:
         severity: `error` or `warning`.
         what: what is wrong.
         remedy: what to do.
+        only_static: it only breaks vitrim's rule that shapes are static, see `static`; a target takes it all the same.
     """
 
     node: str
@@ -32,10 +33,13 @@ class Finding:
     severity: Literal["error", "warning"]
     what: str
     remedy: str
+    only_static: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Plain data: what a person reads of it."""
+        found = asdict(self)
+        del found["only_static"]
+        return found
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.op} {self.node}: {self.what}; {self.remedy}"
@@ -51,6 +55,7 @@ class Known:
         types: element types by name, as ONNX names them.
         ranks: number of dimensions by name.
         readers: nodes by the name of a value that they read.
+        shapes: names of values that follow from constants and shapes alone.
     """
 
     opset: int = 0
@@ -58,6 +63,7 @@ class Known:
     types: dict[str, str] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     readers: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
+    shapes: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> Known:

@@ -132,7 +132,11 @@ def read_bench(path: str | os.PathLike[str]) -> Bench:
     """
     place, timed = Path(path), None
     if place.is_dir():
-        timed = TimedBundle.of(bundle.verify(place, needs=(layout.BENCH,)))
+        manifest = bundle.verify(place)
+        if layout.BENCH not in manifest.files:
+            how = f"`vitrim bench {place} -o FILE` or `python3 run_on_device.py bench -o FILE`"
+            raise InputError(f"{place} holds no benchmark: time it on its device by {how}, and compare that file")
+        timed = TimedBundle.of(manifest)
         place = place / layout.BENCH
     data = read_json(place, "benchmark", "vitrim bench BUNDLE -o FILE")
     try:
@@ -194,6 +198,8 @@ def _doubts(bench: Bench) -> list[str]:
     """Why one benchmark is to be taken with care."""
     where = bench.environment
     texts = [bench.warning] if bench.warning else []
+    if bench.cpu_only:
+        texts.append(f"it says nothing of its target ({bench.cpu_only})")
     if where.get("clocks") == "floating":
         advice = "; ".join(where.get("clock_advice") or ())
         texts.append(f"its clocks were floating{': ' + advice if advice else ''}")

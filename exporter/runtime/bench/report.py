@@ -17,6 +17,8 @@ from .stats import FEWEST, Distribution, Ratio, paired_ratio, summarize
 if TYPE_CHECKING:
     from ..bundle import Manifest
 
+LATER = "to be timed on the device: python3 run_on_device.py bench"  # of a graph whose target does not run here
+
 
 @dataclass(frozen=True)
 class Untimed(Record):
@@ -130,6 +132,17 @@ class Bench(Record):
         return self.ratios["speedup"].is_above_1
 
     @property
+    def cpu_only(self) -> str | None:
+        """Why only a CPU ran graphs that are for something else; None where the target's runtime did."""
+        found = self.environment.get("cpu_only")
+        return None if found is None else str(found)
+
+    @property
+    def fails(self) -> bool:
+        """Whether the pruned graph is not faster where it is meant to run; elsewhere nothing is judged."""
+        return not self.is_faster and self.cpu_only is None
+
+    @property
     def claimed(self) -> bool:
         """Whether a speed-up may be claimed, see `verdict`."""
         return self.is_faster and self._doubt is None
@@ -153,6 +166,8 @@ class Bench(Record):
     def _doubt(self) -> str | None:
         """Why a ratio above 1 is not claimed; None where it is."""
         rounds, again = self.dense.samples, self.speedup_by_repeat
+        if self.cpu_only is not None:
+            return "only a CPU ran it, which says nothing of its target"
         if rounds < FEWEST:
             return f"{rounds} rounds are too few for a 95 % interval, take more"
         if not all(value > 1 for value in again):
@@ -168,8 +183,12 @@ class Bench(Record):
         A speed-up is claimed only where the intervals of both medians lie apart, the paired ratio's interval lies above
         1, there are enough rounds for a 95 % interval, and every repeat was faster for itself. Where the pruned graph
         is not faster than itself in a wider precision, the narrower one costs accuracy and gives nothing: that is said.
+        Where only a CPU ran what is for something else, nothing is judged.
         """
         low, high = self.speedup_interval
+        if self.cpu_only is not None:
+            seen = f"{self.speedup:.2f} times the dense graph's speed (95 % interval {low:.2f} to {high:.2f})"
+            return f"not judged: {seen} on this CPU, which says nothing of its target; {LATER}"
         if self.is_faster and self._doubt:
             verdict = f"no speed-up is claimed: {self._doubt}"
         elif self.is_faster:

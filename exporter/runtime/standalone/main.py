@@ -179,7 +179,7 @@ def _judge(result: Record, options: argparse.Namespace) -> None:
     """Fail where the result is a failure."""
     if isinstance(result, Parity) and not result.passed:
         raise ParityError(result.failure)
-    if isinstance(result, Bench) and not options.allow_slower and not result.is_faster:
+    if isinstance(result, Bench) and not options.allow_slower and result.fails:
         raise NotFasterError(f"the pruned graph is {result.verdict}; allow it with --allow-slower")
 
 

@@ -18,6 +18,7 @@ from vitrim.exporter.core.answers import (
     expected_agreement,
     fidelity,
     log_softmax,
+    same_top,
     share_interval,
 )
 from vitrim.exporter.core.errors import InputError
@@ -37,6 +38,14 @@ def test_expected_agreement_tries_every_change_on_every_gap() -> None:
             change = (theirs[first] - theirs[second]) - (other[first] - other[second])
             turned += gap + change < 0
     assert expected_agreement(reference, logits) == pytest.approx(1 - turned / 1600, abs=1e-9)
+
+
+def test_a_tie_at_the_top_is_no_answer() -> None:
+    dense = np.array([[3.0, 1, 0], [2, 2, 0], [0, 1, 5], [4, 0, 0]])
+    other = np.array([[3.0, 3, 0], [9, 2, 0], [0, 1, 1.5], [0, 0, 0]])
+    assert same_top(dense, other).tolist() == [False, True, True, False]
+    assert fidelity(dense, other, None).agreement == 0.5
+    assert fidelity(dense, np.zeros((4, 3)), None).agreement == 0
 
 
 def test_it_is_1_where_nothing_changes_and_close_to_what_many_images_count() -> None:

@@ -251,7 +251,7 @@ def test_ranking_error_forgives_near_ties_and_nothing_else() -> None:
 
 
 def test_parity_names_a_wrong_class() -> None:
-    logits = np.array([[3.0, 1.0, 0.0]] * 2, dtype=np.float32)
+    logits = np.array([[3.0, 1.0, 0.0], [3.0, 1.5, 0.0]], dtype=np.float32)
     best = torch.from_numpy(logits).softmax(-1).topk(2)
     found = {"logits": logits, "probabilities": best.values.numpy(), "classes": best.indices.numpy().copy()}
     reference = {"logits": logits}
@@ -261,4 +261,4 @@ def test_parity_names_a_wrong_class() -> None:
     found["classes"][1] = [0, 2]
     rung = compare("wrong", reference, found, atol=1e-4, tie=0)
     assert (rung.passed, rung.first_offender) == (False, "classes")
-    assert rung.smallest_atol == pytest.approx(float(best.values[1, 1] - torch.tensor([3.0, 1.0, 0.0]).softmax(0)[2]))
+    assert rung.smallest_atol == pytest.approx(float(best.values[1, 1] - torch.from_numpy(logits[1]).softmax(0)[2]))

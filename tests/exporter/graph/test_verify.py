@@ -85,7 +85,34 @@ def test_comparison_of_a_pass_names_what_changed() -> None:
         hold_against("p", {"kept_1": kept}, {})
     with pytest.raises(ParityError, match="by nan"):
         hold_against("p", {"y": np.ones(2, np.float32)}, {"y": np.array([1, np.nan], np.float32)})
-    assert hold_against("p", {"y": np.zeros(2, np.float32)}, {"y": np.full(2, 1e-6, np.float32)}) == pytest.approx(1e-6)
+    assert hold_against("p", {"y": X}, {"y": X + np.float32(2e-6)}) == pytest.approx(2e-6, rel=0.2)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1.0, 1e6, 1e20])
+def test_a_pass_is_held_to_the_size_of_its_outputs(scale: float) -> None:
+    """Scaled outputs pass and fail alike; zeros, a constant and the wrong order never pass."""
+    old = (X * scale).astype(np.float32)
+    assert hold_against("p", {"y": old}, {"y": old * np.float32(1 + 1e-6)}) <= 1e-5 * 8 * scale
+    for new in (old * np.float32(1 + 1e-3), np.zeros_like(old), np.full_like(old, old.mean()), old[:, ::-1]):
+        with pytest.raises(ParityError, match="changed the output y by"):
+            hold_against("p", {"y": old}, {"y": np.ascontiguousarray(new)})
+
+
+def test_zeros_must_stay_zeros_and_infinities_loosen_nothing() -> None:
+    zeros, masked = np.zeros(2, np.float32), np.array([-np.inf, 1, 2], np.float32)
+    assert hold_against("p", {"y": zeros}, {"y": zeros}) == 0
+    with pytest.raises(ParityError, match="more than 0"):
+        hold_against("p", {"y": zeros}, {"y": zeros + np.float32(1e-7)})
+    assert hold_against("p", {"y": masked}, {"y": masked}) == 0
+    with pytest.raises(ParityError, match=r"by 0\.5"):
+        hold_against("p", {"y": masked}, {"y": masked + np.float32(0.5)})
+
+
+def test_values_that_hardly_differ_are_still_told_apart() -> None:
+    old = np.float32(1e4) + np.linspace(0, 0.5, 8, dtype=np.float32)
+    for new in (np.full_like(old, old.mean()), old[::-1].copy()):
+        with pytest.raises(ParityError, match="changed the output y by"):
+            hold_against("p", {"y": old}, {"y": new})
 
 
 def test_a_line_of_graphs_is_held_one_by_one(make_graph: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vitrim.exporter.runtime.bench.report import Bench, Untimed
+from vitrim.exporter.runtime.bench.report import LATER, Bench, Untimed
 from vitrim.exporter.runtime.lines import bench_lines, bench_notes, engine_lines, parity_lines
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
@@ -35,7 +35,8 @@ def test_a_benchmark() -> None:
     assert bench_notes(changed) == [
         "  pruned, cuda_graph: not recorded",
         "Note: no GPU here",
-        "Speed: 1.94 times as fast as dense (95 % interval 1.93 to 1.94)",
+        "Speed: not judged: 1.94 times the dense graph's speed (95 % interval 1.93 to 1.94) on this CPU, which says "
+        f"nothing of its target; {LATER}",
         "Overhead over free slicing to the same tokens: 1.305",
         "Clocks: floating; to lock them: sudo a; sudo b",
     ]

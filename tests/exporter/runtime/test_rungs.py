@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vitrim.exporter.runtime.parity import Parity, Rung
-from vitrim.exporter.runtime.rungs import close, compare, cosine, exact
+from vitrim.exporter.runtime.rungs import close, compare, cosine, errors, exact
 
 
 def ladder(rungs: Sequence[Rung], atol: float, tie: float) -> Parity:
@@ -162,9 +164,9 @@ def test_a_replayed_error_counts() -> None:
     reference, candidate = outputs(gap=1e-7), outputs()
     candidate["kept_2"] = candidate["kept_2"].copy()
     candidate["kept_2"][0, 0] = 9
-    rung = compare("bad", reference, candidate, atol=1e-4, tie=1e-5, replay=lambda i, k: candidate["logits"][:1] + 1)
+    rung = compare("bad", reference, candidate, atol=1e-4, tie=1e-5, replay=lambda i, k: candidate["logits"][:1] + 0.25)
     assert not rung.passed
-    assert rung.smallest_atol == pytest.approx(1.0)
+    assert rung.smallest_atol == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -209,10 +211,17 @@ def test_exact_means_every_bit() -> None:
     json.dumps(ladder([exact("id", logits, logits * np.nan)], 1e-4, 1e-5).to_json(), allow_nan=False)
 
 
-def test_cosine_of_zero_rows_is_one_only_for_both() -> None:
+def test_zero_rows_have_no_cosine_and_never_a_good_one() -> None:
     zero, one = np.zeros((1, 3)), np.ones((1, 3))
-    assert cosine(zero, zero)[0] == 1
-    assert cosine(zero, one)[0] == 0
+    assert np.isnan(cosine(zero, zero)[0])
+    assert cosine(one, zero)[0] == 0
+    assert np.isnan(cosine(zero, one)[0])
+    seen = errors(np.concatenate([zero, one]), np.concatenate([one, one]))
+    assert seen is not None
+    assert (seen.cosine_min, seen.cosine_mean) == (pytest.approx(1), pytest.approx(1))
+    none = errors(zero, zero)
+    assert none is not None
+    assert none.cosine_mean == 0  # nothing is proven by it
     assert cosine(one, 5 * one)[0] == pytest.approx(1)
 
 
@@ -238,6 +247,7 @@ def test_another_precision_is_judged_by_cosine_and_answers() -> None:
 def test_agreement_allows_what_so_few_images_cannot_tell(images: int, agreement: float, noise: int) -> None:
     """Two standard errors of a share, and one image: of 1000 images at 0.99 those are 10 and 6 more."""
     reference = {"logits": np.tile(np.array([[2.0, 1.999, 0, 0]], np.float32), (images, 1))}
+    reference["logits"][:, 2:] += np.linspace(0, 1, images, dtype=np.float32)[:, None]
     for others, passed in ((noise, True), (noise + 1, False)):
         candidate = {"logits": reference["logits"].copy()}
         candidate["logits"][:others, 1] = 2.001
@@ -337,3 +347,107 @@ def test_a_ladder_s_tolerance_is_that_of_its_strict_rungs() -> None:
     line = ladder([strict, failed], 1e-4, 1e-5).failure
     assert line.startswith("parity failed at 'int8', first at logits: their mean cosine is 0.99")
     assert "would pass" not in line  # no tolerance is asked of it
+
+
+SCALES = st.floats(-30, 30).map(lambda power: 10.0**power)
+TOLERANCES = st.floats(-10, 9).map(lambda power: 10.0**power)
+SHAPES = st.tuples(st.integers(2, 12), st.integers(2, 12))
+
+
+@settings(max_examples=300, deadline=None)
+@given(SHAPES, st.integers(0, 2**32 - 1), SCALES, st.floats(0, 3))
+def test_scaled_models_pass_and_fail_alike(shape: tuple[int, int], seed: int, scale: float, offset: float) -> None:
+    """Float32's rounding passes at any scale, an error of a hundredth of the spread at none."""
+    draw = np.random.default_rng(seed)
+    logits, noise = draw.standard_normal(shape) + offset, draw.uniform(-1, 1, shape)
+    reference = {"logits": (logits * scale).astype(np.float32)}
+    spread = np.sqrt(min(logits.var(axis=0).mean(), logits.var(axis=1).mean()))
+    noise *= spread / np.abs(noise).max()
+    for error, passed in ((1e-6, True), (0.02, False)):
+        candidate = {"logits": ((logits + error * noise) * scale).astype(np.float32)}
+        rung = compare("scaled", reference, candidate, atol=1e-4, tie=0)
+        assert rung.passed is passed, rung.reason
+        assert rung.smallest_atol is not None
+        for atol, again in ((rung.smallest_atol, True), (rung.smallest_atol * 0.999, False)):
+            assert compare("as named", reference, candidate, atol=atol, tie=0).passed is again
+        assert passed is False or close("scaled", reference, candidate, cosine=0.99, agreement=0.0).passed
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    SHAPES, st.integers(0, 2**32 - 1), SCALES, st.floats(-1e3, 1e3), st.floats(-10, 9).map(lambda power: 10.0**power)
+)
+def test_what_answers_nothing_never_passes(
+    shape: tuple[int, int], seed: int, scale: float, offset: float, atol: float
+) -> None:
+    """Zeros, constants, the mean of the images or of the classes, and other images' logits; at any tolerance."""
+    draw = np.random.default_rng(seed)
+    logits = ((draw.standard_normal(shape) + offset) * scale).astype(np.float32)
+    reference, images, classes = {"logits": logits}, logits.mean(axis=0), logits.mean(axis=1)
+    for name, candidate in {
+        "zero": np.zeros_like(logits),
+        "constant": np.full_like(logits, logits.mean()),
+        "reads no image": np.broadcast_to(images, shape),
+        "knows no class": np.broadcast_to(classes[:, None], shape),
+        "other images": np.roll(logits, 1, axis=0),
+        "other classes": np.roll(logits, 1, axis=1),
+    }.items():
+        given_out = {"logits": np.ascontiguousarray(candidate)}
+        assert not compare(name, reference, given_out, atol=atol, tie=1).passed, name
+        assert not exact(name, logits, given_out["logits"]).passed
+        if name not in ("other images", "other classes"):
+            assert not close(name, reference, given_out, cosine=0.0, agreement=0.0).passed, name
+
+
+def test_all_zero_logits_do_not_pass_for_a_small_head() -> None:
+    logits = outputs()["logits"] * np.float32(3e-5)
+    reference = {"logits": logits}
+    zero = compare("zero", reference, {"logits": np.zeros_like(logits)}, atol=1e-4, tie=0)
+    assert (zero.passed, zero.smallest_atol) == (False, None)
+    assert zero.reason.endswith("a constant could be as near, so no tolerance passes it")
+    little = compare("little", reference, {"logits": logits * np.float32(1.01)}, atol=1e-4, tie=0)
+    assert not little.passed
+    assert "which is 0.0001 for logits that spread as these do" in little.reason
+    assert little.describe_error().endswith(f" x {little.unit:.2g}")
+    assert compare("same", reference, {"logits": logits * np.float32(1 + 1e-6)}, atol=1e-4, tie=0).passed
+
+
+@pytest.mark.parametrize(
+    ("logits", "words"),
+    [
+        (np.zeros((4, 5)), "gives all classes the same logit"),
+        (np.full((4, 5), 7.0), "gives all classes the same logit"),
+        (np.arange(4.0)[:, None] + np.zeros(5), "gives all classes the same logit"),
+        (np.tile(np.arange(5.0), (4, 1)), "gives every image the same logits"),
+        (1e6 + 1e-3 * np.arange(20.0).reshape(4, 5), "gives all classes the same logit"),
+        (np.ones((4, 1)), "gives every image the same logits"),
+        (np.ones((1, 1)), "one image and one class are one number"),
+        (np.ones((4, 0)), "must be [images, classes]"),
+        (np.full((4, 5), np.inf), "hold NaN or Inf"),
+    ],
+)
+def test_a_reference_that_proves_nothing_is_refused(logits: np.ndarray, words: str) -> None:
+    same = {"logits": logits.astype(np.float32)}
+    for rung in (
+        compare("c", same, same, atol=1e9, tie=1),
+        close("c", same, same, cosine=0.0, agreement=0.0),
+        exact("c", same["logits"], same["logits"]),
+    ):
+        assert (rung.passed, rung.smallest_atol) == (False, None)
+        assert rung.reason.startswith("unproven: ")
+        assert words in rung.reason
+
+
+def test_one_class_and_one_image_are_held_by_what_there_is() -> None:
+    one_class = {"logits": np.array([[0.3], [-1.2], [0.8]], np.float32)}
+    assert compare("class", one_class, one_class, atol=1e-4, tie=0).passed
+    assert not compare("class", one_class, {"logits": np.zeros((3, 1), np.float32)}, atol=1e9, tie=0).passed
+    one_image = {"logits": one_class["logits"].T.copy()}
+    assert compare("image", one_image, one_image, atol=1e-4, tie=0).passed
+    assert not compare("image", one_image, {"logits": np.zeros((1, 3), np.float32)}, atol=1e9, tie=0).passed
+
+
+def test_a_tie_at_the_top_is_no_answer() -> None:
+    reference = {"logits": np.array([[3.0, 1, 0], [2, 2, 0], [0, 1, 5]], np.float32)}
+    candidate = {"logits": np.array([[3.0, 3, 0], [2, 1.999, 0], [0, 1, 5]], np.float32)}
+    assert compare("ties", reference, candidate, atol=1e-4, tie=0).top1 == pytest.approx(2 / 3)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import small_recipe
+from small_graphs import doubler
 
 from vitrim.exporter.graph.precision.report import PrecisionReport
 from vitrim.exporter.runtime.bench.report import Bench as Benchmark
@@ -16,6 +18,7 @@ from vitrim.exporter.runtime.bench.report import report
 from vitrim.exporter.runtime.bench.timing import Timing
 from vitrim.recipes.pipeline import bench
 from vitrim.recipes.pipeline.graphs import Graphs
+from vitrim.recipes.pipeline.load import recipe_from
 
 FLOAT32 = {kind: Path(f"{kind}.32.onnx") for kind in ("dense", "pruned", "floor")}
 FORMS = {"dense": {"form": "fused"}, "pruned": {"form": "decomposed"}}
@@ -42,11 +45,17 @@ def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         seen.update(graphs=held, timing=timing, target=target.name, earlier=earlier)
         return report({"dense": 2 + np.arange(9.0), "pruned": 1 + np.arange(9.0)}, 1, {"cpu": "x", "runtime": "test"})
 
-    def run(graphs: Graphs, made_now: bool = False, rounds: dict[str, np.ndarray] = ROUNDS) -> dict[str, Any]:
+    def run(
+        graphs: Graphs,
+        made_now: bool = False,
+        rounds: dict[str, np.ndarray] = ROUNDS,
+        target: str = "trt-10.3",
+        here: bool = True,
+    ) -> dict[str, Any]:
         np.savez(tmp_path / "forms" / "rounds.npz", **rounds)
         view: Any = SimpleNamespace(
             recipe=SimpleNamespace(
-                bench=SimpleNamespace(runs=7, warmup=0.25, threads=3), export=SimpleNamespace(target="trt-10.3")
+                bench=SimpleNamespace(runs=7, warmup=0.25, threads=3, here=here), export=SimpleNamespace(target=target)
             ),
             folder=lambda stage: tmp_path / stage,
             made_now=lambda stage: made_now,
@@ -54,7 +63,8 @@ def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         )
         monkeypatch.setattr(bench, "final_graphs", lambda view: graphs)
         bench.Bench.make(view, tmp_path)
-        return seen | {"result": Benchmark.read(tmp_path / "bench.json", "benchmark")}
+        made = tmp_path / "bench.json"
+        return seen | {"result": Benchmark.read(made, "benchmark") if made.exists() else None}
 
     monkeypatch.setattr(bench, "bench_graphs", bench_graphs)
     return run
@@ -67,6 +77,24 @@ def test_it_times_as_the_recipe_says_and_writes_which_forms_there_are(timed: Any
     assert seen["graphs"] == {kind: (f"{kind}.32.onnx", "fp32") for kind in ("dense", "pruned", "floor")}
     assert seen["result"].attention == FORMS
     assert seen["result"].dense.median == 6.0
+
+
+@pytest.mark.parametrize("target", ["trt-8.5", "trt-11", "ort-cuda", "ort-trt"])
+def test_what_is_for_another_machine_is_not_timed(timed: Any, tmp_path: Path, target: str) -> None:
+    """This machine's onnxruntime has neither CUDA nor TensorRT."""
+    path = tmp_path / "pruned.onnx"
+    path.write_bytes(doubler())
+    seen = timed(Graphs({"pruned": path}, {"pruned": path}, path, None), target=target, here=False)
+    assert seen == {"result": None}
+
+
+@pytest.mark.parametrize(
+    ("target", "here", "wanted"),
+    [("ort-cpu", False, True), ("ort-cuda", False, True), ("jetpack-6", False, False), ("jetpack-6", True, True)],
+)
+def test_the_stage_is_left_out_where_nothing_can_be_timed(target: str, here: bool, wanted: bool) -> None:
+    recipe = recipe_from(small_recipe(export={"target": target}, bench={"here": here}))
+    assert bench.Bench.wanted(recipe) is wanted
 
 
 def test_rounds_that_have_just_been_timed_count_and_old_ones_do_not(timed: Any) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vitrim.exporter.core.targets import TARGETS
 from vitrim.recipes.pipeline import forms
 from vitrim.recipes.pipeline.forms import ROUNDS, choose, weight_bytes
+from vitrim.recipes.pipeline.graphs import forms_for
 
 TIMES = {"dense.decomposed": 8.0, "dense.fused": 5.0, "pruned.decomposed": 4.0, "pruned.fused": 5.0}
 
@@ -62,6 +64,11 @@ def test_what_cannot_be_told_apart_takes_all_rounds(monkeypatch: pytest.MonkeyPa
     _, rounds = choose(GRAPHS, 1)
     assert sum(asked) == ROUNDS
     assert all(len(values) == ROUNDS // 2 for values in rounds.values())
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "ort-cpu"])
+def test_a_cpu_s_times_choose_no_form_for_another_target(target: str) -> None:
+    assert forms_for(TARGETS[target], "auto") == ("decomposed",)
 
 
 def test_weights_beside_a_graph_count(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
+from small_bundles import doubling
+from small_graphs import doubler
 
 from vitrim import api
 from vitrim.cli import cli
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.targets import TARGETS
+from vitrim.exporter.runtime import bundle
 from vitrim.recipes.pipeline.inspect import read_graph
 
 F = TensorProto.FLOAT
@@ -121,6 +126,44 @@ def test_a_graph_that_no_target_takes_fails_without_one_being_named(tmp_path: Pa
     path = tmp_path / "dynamic.onnx"
     path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString())
     assert CliRunner().invoke(cli, ["lint", str(path)]).exit_code == 1
+
+
+def test_a_dynamic_batch_is_one_line_and_no_refusal(tmp_path: Path) -> None:
+    path = tmp_path / "dynamic.onnx"
+    path.write_bytes(doubler("batch"))
+    page = CliRunner().invoke(cli, ["lint", str(path)])
+    assert page.exit_code == 0
+    assert "refused" not in page.output
+    (line,) = [line for line in page.output.splitlines() if line.startswith("not static: ")]
+    assert line.startswith("not static: the input image [batch, 3], and 1 values and nodes that follow from that; ")
+    result = json.loads(CliRunner().invoke(cli, ["lint", str(path), "--json"]).output)
+    assert {row["errors"] for row in result["targets"].values()} == {0}
+    assert result["static"]["node"] == "image"
+    for words in (["lint", str(path), "--target", "jetpack-5"], ["inspect", str(path)]):
+        page = CliRunner().invoke(cli, words)
+        assert (page.exit_code, page.output.count("not static: ")) == (0, 1)
+        assert "clean" in page.output
+    path.write_bytes(doubler(2))
+    assert api.lint(path)["static"] is None
+
+
+def test_a_fixed_batch_is_what_the_line_says_it_is(tmp_path: Path) -> None:
+    """The command of the remedy, run as it stands."""
+    path = tmp_path / "IN.onnx"
+    path.write_bytes(doubler("batch"))
+    remedy = api.lint(path)["static"]["remedy"]
+    words = remedy.partition("fix it: ")[2].split()
+    subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True, capture_output=True)
+    assert api.lint(tmp_path / "OUT.onnx")["static"] is None
+
+
+def test_a_bundle_s_own_graph_has_to_be_static(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b")
+    (root / "model.onnx").write_bytes(doubler("batch"))
+    bundle.write_manifest(root, {}, [])
+    page = CliRunner().invoke(cli, ["lint", str(root)])
+    assert page.exit_code == 1
+    assert "its shape [batch, 3] is not static" in CliRunner().invoke(cli, ["lint", str(root), "--json"]).output
 
 
 def test_targets_are_listed_with_what_is_known_of_them() -> None:

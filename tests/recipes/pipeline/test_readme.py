@@ -82,6 +82,21 @@ def test_outputs_are_those_that_the_graph_has(vit: Any) -> None:
     assert "Method" not in plain
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"unit": 1e-3}, "passed, at an atol of 3e-05 in proportion to the logits' spread, where decisions agree"),
+        ({"passed": False, "smallest_atol": None}, "FAILED, which no tolerance would pass"),
+    ],
+)
+def test_how_far_off_the_numbers_are_is_told_in_what_they_are_held_by(
+    vit: Any, change: dict[str, Any], words: str
+) -> None:
+    assert f"- parity with PyTorch: {words}\n" in page(
+        vit, reports(parity=Parity(1e-4, 1e-5, (replace(RUNG, **change),)))
+    )
+
+
 def test_a_failed_ladder_and_a_built_engine_are_named(vit: Any) -> None:
     failed = replace(RUNG, passed=False, first_offender="logits", reason="off")
     text = page(vit, reports(parity=Parity(1e-4, 1e-5, (failed,))), no_engine=None)

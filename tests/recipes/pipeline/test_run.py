@@ -22,7 +22,7 @@ from vitrim.exporter.core import layout, sources
 from vitrim.exporter.core.errors import InputError, NotFasterError, ParityError
 from vitrim.exporter.pruning.budget import read_budget, write_budget
 from vitrim.exporter.runtime import bundle
-from vitrim.exporter.runtime.bench.report import Bench, report
+from vitrim.exporter.runtime.bench.report import LATER, Bench, report
 from vitrim.exporter.runtime.machine.environment import environment
 from vitrim.recipes.pipeline import bench as timing
 from vitrim.recipes.pipeline.cache import cache_of
@@ -113,7 +113,7 @@ EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fideli
         ({"bench": {"runs": 6}}, ["bench"]),
         ({"bench": {"allow_slower": False}}, []),
         ({"parity": {"atol": 2e-4}}, ["parity"]),
-        ({"export": {"target": "trt-10.3"}}, ["passes", "forms", "parity", "fidelity", "bench"]),
+        ({"export": {"target": "trt-10.3"}}, ["passes", "forms", "parity", "fidelity"]),
         ({"precision": {"name": "fp16", "keep_slower": True}}, ["precision", "parity", "fidelity", "bench"]),
         ({"evaluate": {"count": 5}}, ["reference", "passes", "forms", "parity", "fidelity", "bench"]),
         ({"prune": {"target": {"flops_ratio": 0.8}}}, EVERY),
@@ -172,8 +172,13 @@ def test_a_bundle_s_recipe_makes_the_same_bundle_elsewhere(made: tuple[Path, Any
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("target", ["trt-8.5", "trt-10.3"])
 def test_other_targets_and_batches(tmp_path: Path, target: str, batch: int) -> None:
-    result = api.export(small(export={"target": target, "batch": batch}), tmp_path / "out")
+    recipe = small(export={"target": target, "batch": batch}, bench={"allow_slower": False})
+    result = api.export(recipe, tmp_path / "out")
     assert result.parity.passed
+    assert (result.bench, result.to_json()["bench"]) == (None, None)
+    assert not (tmp_path / "out" / "bench.json").exists()
+    assert bundle.verify(tmp_path / "out").bench == LATER
+    assert f"\n- speed: {LATER}\n" in (tmp_path / "out" / "README.md").read_text()
     assert api.inspect(tmp_path / "out")["findings"] == []
     assert bundle.load_golden(tmp_path / "out")["image"].shape[0] % batch == 0
 
@@ -252,6 +257,24 @@ def test_not_faster_is_published_and_fails(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(NotFasterError, match="is published, but the pruned graph is slower than dense"):
         api.export(small(bench={"allow_slower": False}), tmp_path / "out")
     bundle.verify(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_another_target_s_times_are_taken_where_they_are_asked_for_and_judge_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*args: Any, **keys: Any) -> Bench:
+        times = {name: value + np.arange(9) / 1e3 for name, value in (("dense", 5.0), ("pruned", 9.0), ("fp32", 7.0))}
+        return report(times, 1, environment() | {"runtime": "test", "cpu_only": "only a CPU ran it"})
+
+    monkeypatch.setattr(timing, "bench_graphs", slow)
+    recipe = small(export={"target": "jetpack-6"}, bench={"allow_slower": False, "here": True})
+    done = api.export(recipe, tmp_path / "out")
+    assert done.bench is not None
+    assert done.bench.verdict.startswith("not judged: 0.56 times the dense graph's speed")
+    assert "take fp32" not in done.bench.verdict
+    assert bundle.verify(tmp_path / "out").bench is None
+    assert done.bench.verdict in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:

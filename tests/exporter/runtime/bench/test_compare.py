@@ -124,6 +124,23 @@ def test_a_bundle_is_verified_and_says_which_graph_it_is(tmp_path: Path) -> None
         results.compare([folder, file])
 
 
+def test_a_bundle_without_a_benchmark_says_where_to_take_one(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "model.onnx").write_text("graph")
+    bundle.write_manifest(folder, {}, [], target="jetpack-6", batch=2)
+    with pytest.raises(
+        InputError, match=r"out holds no benchmark: time it on its device by `vitrim bench .*out -o FILE`"
+    ):
+        results.compare([*save(tmp_path, file=bench(10.0)), folder])
+
+
+def test_what_only_a_cpu_ran_is_warned_about(tmp_path: Path) -> None:
+    result = results.compare(save(tmp_path, orin=bench(10.0), here=bench(5.0, cpu_only="no GPU here")))
+    assert result.warnings == ("here.json: it says nothing of its target (no GPU here)",)
+    assert [row.claimed for row in result.rows] == [True, False]
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"environment": 3, "distributions": {}}', '{"environment": {"cpu": 1}}'])
 def test_what_is_no_benchmark_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.runtime.bench.report import Bench, TimedBundle, Untimed, report
+from vitrim.exporter.runtime.bench.report import LATER, Bench, TimedBundle, Untimed, report
 from vitrim.exporter.runtime.bench.stats import Ratio, summarize
 
 OLD = Path(__file__).parents[3] / "data" / "0.1.0"
@@ -50,6 +50,18 @@ def test_overlapping_medians_claim_nothing() -> None:
 def test_slower_and_unclear_are_said() -> None:
     assert report(samples(6, 10, 0.1), 1, {}).verdict.startswith("slower than dense")
     assert "not measurably faster" in report(samples(10, 10, 1.0), 1, {}).verdict
+
+
+@pytest.mark.parametrize(("dense", "pruned"), [(10, 6), (6, 10), (10, 10)])
+def test_what_only_a_cpu_ran_is_not_judged(dense: float, pruned: float) -> None:
+    taken = samples(dense, pruned, 0.1)
+    taken["fp32"] = taken["pruned"] * 0.5
+    result = report(taken, 1, {"cpu_only": "no GPU here"})
+    assert (result.cpu_only, result.claimed, result.fails) == ("no GPU here", False, False)
+    assert result.verdict.startswith(f"not judged: {result.speedup:.2f} times the dense graph's speed (95 % interval ")
+    assert result.verdict.endswith(f"on this CPU, which says nothing of its target; {LATER}")
+    there = report(taken, 1, {})
+    assert (there.cpu_only, there.fails) == (None, not there.is_faster)
 
 
 def test_a_wider_precision_that_is_as_fast_is_said_to_be_the_one_to_take() -> None:
