@@ -92,7 +92,9 @@ def test_every_section_has_a_path() -> None:
 
 def test_every_key_that_names_a_file_is_known() -> None:
     assert sorted(file_keys()) == [
+        ("evaluate", "classes"),
         ("evaluate", "path"),
+        ("images", "classes"),
         ("images", "path"),
         ("model", "checkpoint"),
         ("prune", "budget"),
