@@ -51,7 +51,7 @@ class PreprocessOverrides(Section):
         default=None, min_length=1, description="Standard deviation by channel, on a 0..1 scale."
     )
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(default=None, description="Resizing.")
-    crop_pct: float | None = Field(default=None, gt=0, le=1, description="Share of the short side that is cropped.")
+    crop_pct: float | None = Field(default=None, ge=0.1, le=1, description="Share of the short side that is cropped.")
 
     @field_validator("mean", "std", mode="before")
     @classmethod
@@ -61,7 +61,7 @@ class PreprocessOverrides(Section):
                 numbers = [float(value) for value in values]
                 check_constants(**{"mean": [], "std": [], str(info.field_name): numbers}, where="model.preprocess")
             except (InputError, OverflowError) as error:
-                raise ValueError(str(error).removeprefix(f"model.preprocess.{info.field_name} ")) from error
+                raise ValueError(str(error).removeprefix(f"model.preprocess.{info.field_name} is ")) from error
         return values
 
 

@@ -142,14 +142,14 @@ def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path) -> None:
         assert np.asarray(open_photo(path))[0, 0].tolist() == pytest.approx([250, 0, 0], abs=3), suffix
 
 
-@pytest.mark.parametrize(("mode", "off"), [("LAB", 2), ("HSV", 3), ("YCbCr", 3), ("CMYK", 1)])
+@pytest.mark.parametrize(("mode", "off"), [("LAB", 2), ("YCbCr", 3), ("CMYK", 1)])
 def test_other_colours_become_rgb(tmp_path: Path, mode: str, off: int) -> None:
-    suffix = {"HSV": "png", "YCbCr": "jpg"}.get(mode, "tif")
+    suffix = "jpg" if mode == "YCbCr" else "tif"
     if mode == "LAB":
         image, wanted = Image.frombytes("LAB", (1, 1), bytes([136, 0, 0])), [127, 127, 127]
     else:
         image, wanted = Image.new("RGB", (8, 8), (200, 30, 60)).convert(mode), [200, 30, 60]
-    (image.convert("RGB") if mode == "HSV" else image).save(tmp_path / f"a.{suffix}")
+    image.save(tmp_path / f"a.{suffix}")
     found = np.asarray(open_photo(tmp_path / f"a.{suffix}"), dtype=int)[0, 0]
     assert np.abs(found - wanted).max() <= off
 
