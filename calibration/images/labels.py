@@ -14,7 +14,7 @@ from ...exporter.core.errors import InputError
 from ...exporter.core.inputs import InputKind, read_json, read_text
 from .folders import Tree, shown, some
 
-_NUMBER, _WNID = re.compile(r"[0-9]{1,18}"), re.compile(r"n[0-9]{8}")
+_NUMBER, _WNID = re.compile(r"[0-9]{1,18}"), re.compile(r"(n[0-9]{8})([^0-9].*)?", re.DOTALL)
 _SPLIT = re.compile(
     r"(train|training|val|valid|validation|test|testing|dev|eval|evaluation)([-_ ]?(set|data|split|images|[0-9]+))?",
     re.IGNORECASE,
@@ -130,11 +130,12 @@ def _by_wnid(names: Sequence[str], classes: int) -> Placing | None:
     if subset is None:
         return None
     known = {name: index for index, name in enumerate(ImageNetInfo(subset).label_names())}
-    foreign = [name for name in names if name not in known]
+    found = {name: name[:9] for name in names}  # without a class's words, as in n02085620-Chihuahua
+    foreign = [name for name, wnid in found.items() if wnid not in known]
     if foreign:
-        return Placing(f"{len(foreign)} of {len(names)} WNIDs are not in {subset}, such as {foreign[0]}")
+        return Placing(f"{len(foreign)} of {len(names)} WNIDs are not in {subset}, such as {shown(foreign[0])}")
     said = f"{len(names)} folders named by WNID, class = place in timm's list of {subset}"
-    return Placing(said, {name: known[name] for name in names}, "WNID")
+    return Placing(said, {name: known[wnid] for name, wnid in found.items()}, "WNID")
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -49,6 +49,10 @@ def test_wnids_are_placed_by_the_list_of_the_model_s_classes() -> None:
     found = label_tree(tree_of(some), 1000)
     assert by_folder(found) == {"n01440764": 0, "n01443537": 1, "n02123045": 281, "n15075141": 999}
     assert found.notes == ("labels: 4 folders named by WNID, class = place in timm's list of imagenet-1k",)
+    assert by_folder(label_tree(tree_of(["n02123045-tabby", "n01440764_tench 1"]), 1000)) == {
+        "n02123045-tabby": 281,
+        "n01440764_tench 1": 0,
+    }
     from timm.data import ImageNetInfo
 
     for classes, subset in ((11821, "imagenet-12k"), (21843, "imagenet-21k-goog"), (21841, "imagenet-22k")):
@@ -76,6 +80,7 @@ def test_names_go_in_order_where_there_are_as_many_as_classes() -> None:
         (["1", "2", "3"], 3, "the folder 3 is none of the model's classes 0 to 2 (do they count from 1?)"),
         (["1", "01", "0"], 9, "two folders are the same number, with and without zeros before it"),
         (["n01440764", "n00000000"], 1000, "1 of 2 WNIDs are not in imagenet-1k, such as n00000000"),
+        (["n01440764", "n014437890"], 1000, "2 folders do not name the model's 1000 classes"),
         (["class_2", "class_10"], 2, "the folders' names have two orders, with class_10 before class_2 and after it"),
         (["10_dog", "2_cat"], 2, "the folders' names have two orders, with 10_dog before 2_cat and after it"),
         (["Zebra", "ant"], 2, "the folders' names have two orders, with Zebra before ant and after it"),
