@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,52 +13,130 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ...exporter.core.errors import InputError
-from ...exporter.core.files import explain_read_error
-from ...exporter.core.preprocess import Preprocess
+from ...exporter.core.errors import InputError, VitrimError
+from ...exporter.core.files import sha256
+from ...exporter.core.inputs import InputKind, open_file
+from ...exporter.core.preprocess import Preprocess, channel_constants
+from .sources import start_hash
+
+_NARROWEST = 100  # sides beyond this ratio are no photo, and grow out of memory when the short one is scaled up
+_SIXTEEN_BITS = ("PNG", "PPM")  # formats whose pixels in mode I count to 65535
+_CLEAR = 16.0  # floats whose largest value lies between 1 and this may count to 1 or to 255
+_BITS, _WHITE_IS_ZERO, _ORIENTATION = 258, 262, 274  # tags of TIFF and EXIF
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_photo(path: Path) -> Image.Image:
-    """Open any photo as 8-bit RGB: grayscale, CMYK, palette, alpha (over white) and 16-bit included.
+    """Open any photo as 8-bit RGB, upright as its EXIF says: grayscale, CMYK, palette and 16-bit included.
+
+    What is transparent shows white; of an animation the first picture is taken.
 
     Raises:
-        InputError: missing, truncated, not an image, or too large to be one.
+        InputError: missing, truncated, not an image, too large or narrow to be one, or of pixels without a known white.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", message=".*Transparency.*")
-            with Image.open(path) as image:
-                image.load()
-                return _to_rgb(image)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no image {path}") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image that Pillow can read; remove it or convert it") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be decoded ({error}); it may be truncated: fetch it again") from error
+    if not os.path.exists(path):
+        raise InputError(f"there is no image {path}")
+    with open_file(path, InputKind.PICTURE) as stream:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                warnings.filterwarnings("ignore", message=".*(Transparency|[Cc]orrupt EXIF|Truncated File Read).*")
+                with Image.open(stream) as image:
+                    refuse_strip(image.size, str(path))
+                    image.load()
+                    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+                    photo = _to_rgb(image, path)
+                    return photo if turn is None else photo.transpose(turn)
+        except VitrimError:
+            raise
+        except UnidentifiedImageError as error:
+            raise InputError(f"{path} is not an image that Pillow can read; remove it or convert it") from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+            raise InputError(f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first") from error
+        except Exception as error:  # decoders raise types of their own for damaged files
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise InputError(f"{path} cannot be decoded ({reason}); it may be truncated: fetch it again") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def refuse_strip(size: tuple[int, int], what: str) -> None:
+    """Refuse what is too narrow to be a photo.
+
+    Raises:
+        InputError: with its size.
+    """
+    if max(size) > _NARROWEST * min(size):
+        raise InputError(f"{what} has {size[0]} x {size[1]} pixels, which is too narrow for a photo; crop it")
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
-        # 16-bit files span 0..65535; Pillow's own conversion would clip them to white.
-        if values.max(initial=0) > 255:
-            values = values / 257.0
-        return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+        return _deep_to_gray(image, path).convert("RGB")
+    if image.mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
 
 
+def _deep_to_gray(image: Image.Image, path: Path) -> Image.Image:
+    """Pixels of more than 8 bits, scaled by what their kind counts to and never by their own maximum."""
+    values = np.asarray(image).astype(np.float64)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16"):
+        bits = tags.get(_BITS, (16,))
+        white = float(2 ** (bits[0] if isinstance(bits, tuple) else bits) - 1)
+    elif image.mode == "I" and image.format in _SIXTEEN_BITS:
+        white = 65535.0
+    elif image.mode == "I":
+        raise InputError(f"{path} has pixels of 32 bits, and nothing says which is white; save it with 8 or 16 bits")
+    else:
+        white = _white_of(values, path)
+    scaled = values * (255.0 / white)
+    if tags.get(_WHITE_IS_ZERO) == 0:
+        scaled = 255.0 - scaled
+    return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
+
+
+def _white_of(values: np.ndarray, path: Path) -> float:
+    """What floats count to: 1 or 255.
+
+    Raises:
+        InputError: neither is clear.
+    """
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low >= 0 and high <= 1:
+        return 1.0
+    if low >= 0 and _CLEAR <= high <= 255:
+        return 255.0
+    found = f"from {low:.4g} to {high:.4g}" if np.isfinite([low, high]).all() else "with NaN or Inf among them"
+    raise InputError(
+        f"{path} has floats as pixels, {found}; only 0 to 1 and 0 to 255 are clear: save it with 8 or 16 bits"
+    )
+
+
 def make_transform(preprocess: Preprocess) -> Any:
-    """timm's evaluation transform: PIL image -> tensor [channels, height, width] float32."""
+    """timm's evaluation transform: PIL image in RGB -> tensor [channels, height, width] float32.
+
+    Raises:
+        InputError: the model takes neither colour nor gray, or its means and deviations do not fit its channels.
+    """
     from timm.data import create_transform
 
-    return create_transform(**preprocess.to_dict(), is_training=False)
+    channels = preprocess.input_size[0]
+    if channels not in (1, 3):
+        raise InputError(f"the model takes {channels} channels, and photos have 3; give preprocessed images in an .npz")
+    channel_constants(preprocess)
+    transform = create_transform(**preprocess.to_dict(), is_training=False)
+    return (lambda photo: transform(photo.convert("L"))) if channels == 1 else transform
 
 
 @dataclass
@@ -87,21 +165,15 @@ class PhotoFiles:
         """One preprocessed image [channels, height, width] float32."""
         if self._transform is None:
             self._transform = make_transform(self.preprocess)
-        photo = open_photo(self.paths[index])
-        if self.preprocess.input_size[0] == 1:
-            photo = photo.convert("L")
-        return np.asarray(self._transform(photo), dtype=np.float32)
+        return np.asarray(self._transform(open_photo(self.paths[index])), dtype=np.float32)
 
     def fingerprint(self) -> str:
-        """Hash of the files' bytes and the preprocessing; the files are read once."""
+        """Hash of the files' bytes, the labels and the preprocessing; the files are read once."""
         return self._hash
 
     @cached_property
     def _hash(self) -> str:
-        digest = hashlib.sha256(repr(sorted(self.preprocess.to_dict().items())).encode())
+        digest = start_hash(self.preprocess, self.labels)
         for path in self.paths:
-            try:
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-            except OSError as error:
-                raise explain_read_error(error, path) from error
+            digest.update(bytes.fromhex(sha256(path)))
         return digest.hexdigest()

@@ -60,6 +60,14 @@ def read_all(source: ImageSource) -> np.ndarray:
     return read_some(source, range(len(source)))
 
 
+def start_hash(preprocess: Preprocess, labels: np.ndarray | None) -> Any:
+    """A SHA-256 that has read the preprocessing, and the labels where there are any."""
+    digest = hashlib.sha256(repr(sorted(preprocess.to_dict().items())).encode())
+    if labels is not None:
+        digest.update(b"labels" + np.asarray(labels, dtype=np.int64).tobytes())
+    return digest
+
+
 @dataclass
 class ArrayImages:
     """Images that are already in memory.
@@ -95,21 +103,23 @@ class ArrayImages:
             return np.asarray(self.pixels[index], dtype=np.float32)
         from PIL import Image
 
-        from .photos import make_transform
+        from .photos import make_transform, refuse_strip
 
         if self._transform is None:
+            refuse_strip((self.pixels.shape[2], self.pixels.shape[1]), self.origin)
             self._transform = make_transform(self.preprocess)
         photo = Image.fromarray(self.pixels[index])
         return np.asarray(self._transform(photo), dtype=np.float32)
 
     def fingerprint(self) -> str:
-        """Hash of the pixels and the preprocessing; they are read once."""
+        """Hash of the pixels, the labels and the preprocessing; they are read once."""
         return self._hash
 
     @cached_property
     def _hash(self) -> str:
-        digest = hashlib.sha256(repr(sorted(self.preprocess.to_dict().items())).encode())
-        digest.update(np.ascontiguousarray(self.pixels).tobytes())
+        digest = start_hash(self.preprocess, self.labels)
+        for image in self.pixels:  # one by one: a copy of all of them may not fit into memory
+            digest.update(np.ascontiguousarray(image).tobytes())
         return digest.hexdigest()
 
 

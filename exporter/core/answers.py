@@ -14,6 +14,7 @@ from .records import Record, optional
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
     Interval = tuple[float, float]
 _Z95 = 1.959963984540054  # standard deviations on each side of a normal interval of 95 %
+_FEWEST, _POOR = 64, 0.05  # images, and a share that no model in use falls below
 _ROWS = 1024  # compared at once: in float64, four times over
 
 
@@ -183,6 +184,24 @@ def share_interval(share: float, count: int) -> Interval:
     middle = share + square / 2
     spread = _Z95 * math.sqrt(share * (1 - share) / count + square / count / 4)
     return max((middle - spread) / (1 + square), 0.0), min((middle + spread) / (1 + square), 1.0)
+
+
+def doubt_labels(found: Fidelity, classes: int) -> str | None:
+    """Why labels seem not to be the model's: the dense model does not beat chance on them. None where it does.
+
+    Args:
+        found: answers on labelled images; few say nothing.
+        classes: of the model.
+    """
+    share, interval = found.accuracy_dense, found.accuracy_dense_interval
+    if share is None or interval is None or found.images < _FEWEST or classes < 2:
+        return None
+    if share >= _POOR and interval[0] > 1 / classes:
+        return None
+    return (
+        f"dense top-1 is {100 * share:.1f} % on {found.images} images: the labels do not fit the model, or it was not "
+        "trained for them; see images.classes"
+    )
 
 
 def fidelity(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None) -> Fidelity:

@@ -32,6 +32,7 @@ class InputKind(Enum):
     GRAPH = ("graph", (1 << 31) - 1)  # what protobuf takes
     ARRAYS = ("file of arrays", 1 << 36)
     PICTURE = ("picture", 1 << 30)
+    CLASSES = ("list of class names", 1 << 24)
     CHECKPOINT = ("checkpoint", 1 << 38)
 
     def __init__(self, label: str, largest: int) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..core.errors import EnvironmentLackError, InputError
 from ..core.files import atomic_path, explain_read_error
-from ..core.preprocess import Preprocess
+from ..core.preprocess import Preprocess, check_constants, check_lengths
 from .shape import describe, image_size
 from .slim import refuse_slimming, slim
 from .widths import Widths, parse_widths
@@ -234,11 +234,18 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def preprocessing(model: nn.Module, overrides: Mapping[str, Any] | None = None) -> Preprocess:
-    """The model's own preprocessing from timm's data config, with explicit overrides on top."""
+    """The model's own preprocessing from timm's data config, with explicit overrides on top.
+
+    Raises:
+        InputError: means or deviations that are not of pixels on a 0..1 scale, or overrides that are not one a channel.
+    """
     logging.getLogger("timm").setLevel(logging.ERROR)
     config = timm.data.resolve_data_config({}, model=model)
     config["input_size"] = image_size(model)  # args such as img_size win over the published config
-    config |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    check_lengths(given.get("mean"), given.get("std"), config["input_size"][0])
+    config |= given
+    check_constants(config["mean"], config["std"])
     return Preprocess(
         input_size=tuple(config["input_size"]),
         mean=tuple(float(value) for value in config["mean"]),

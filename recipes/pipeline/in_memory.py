@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from ...calibration.images.loader import from_loader, split_batch
+from ...calibration.images.loader import Looks, from_loader, split_batch, walk
 from ...calibration.images.sources import ArrayImages, ImageSource, batches
-from ...exporter.core.answers import Fidelity, FidelityTally
+from ...exporter.core.answers import Fidelity, FidelityTally, doubt_labels
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
+from ...exporter.pruning.budget import first_problem
 from ...exporter.pruning.load import preprocessing
 from ...exporter.pruning.shape import model_name
 from ...exporter.pruning.torch_runner import evaluating
 from ...exporter.pruning.vit import PrunedViT
 from .calibrate import make_plan
-from .keywords import export_keywords, prune_keywords
+from .keywords import export_keywords, images_keywords, prune_keywords
 from .listener import Listener, Silence
 from .load import recipe_from
 from .open import Given, open_section
@@ -47,7 +49,8 @@ def prune(
     recipe = recipe_from(data, "prune")
     source = None
     if images is not None:
-        source = open_given(images, preprocessing(model), classes_of(model), recipe.images.count)
+        heard = listener or Silence()
+        source = open_given(images, preprocessing(model), classes_of(model), recipe.images.count, heard.note)
     with evaluating(model), tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
         budget = make_plan(recipe, model, source, Path(folder), listener or Silence(), model)
     return PrunedViT(model, budget)
@@ -69,22 +72,27 @@ def evaluate(
     tally, done = FidelityTally(), 0
     total = len(images) if hasattr(images, "__len__") and not isinstance(images, str) else 0
     with torch.inference_mode(), evaluating(dense), evaluating(pruned):
-        for pixels, labels in _pieces(images, preprocess, classes_of(dense), batch):
+        for pixels, labels in _pieces(images, preprocess, classes_of(dense), batch, heard.note):
             outputs = [_answers(model, pixels) for model in (dense, pruned)]
             tally.add(outputs[0], outputs[1], labels)
             done += 1
             heard.progress(done, max(total, done))
     if not done:
         raise InputError("evaluate: there are no images")
-    return tally.result()
+    found = tally.result()
+    doubtful = doubt_labels(found, classes_of(dense))
+    if doubtful is not None:
+        heard.note(doubtful)
+    return found
 
 
-def recipe_of(model: nn.Module, keywords: Mapping[str, Any]) -> tuple[Recipe, Given]:
+def recipe_of(model: nn.Module, keywords: Mapping[str, Any], listener: Listener | None = None) -> tuple[Recipe, Given]:
     """A recipe for a model in memory, and what it does not name.
 
     Args:
         model: a timm model, or what `prune` made of one.
         keywords: see `keywords.export_keywords`; `images` and `evaluate` may be loaders too.
+        listener: hears what is odd about them.
 
     Raises:
         InputError: a key is not known, there are no images, or the model is not on the CPU in float32.
@@ -101,17 +109,17 @@ def recipe_of(model: nn.Module, keywords: Mapping[str, Any]) -> tuple[Recipe, Gi
         raise InputError(
             "export: give images=, a folder of photos or a loader, which decisions are proven and timed on"
         )
-    preprocess = preprocessing(dense)
+    preprocess, note = preprocessing(dense), (listener or Silence()).note
     sources: dict[str, ImageSource] = {}
     if "images" in loaders:
         data["images"] = {"given": True}
-        source = open_given(loaders["images"], preprocess, classes_of(dense), CALIBRATION + EVALUATION)
+        source = open_given(loaders["images"], preprocess, classes_of(dense), CALIBRATION + EVALUATION, note)
         sources["calibration"] = source
         if "evaluate" not in keywords:
             sources["calibration"], sources["evaluation"] = _parts(source)
     if "evaluate" in loaders:
         data["evaluate"] = {"given": True}
-        sources["evaluation"] = open_given(loaders["evaluate"], preprocess, classes_of(dense), EVALUATION)
+        sources["evaluation"] = open_given(loaders["evaluate"], preprocess, classes_of(dense), EVALUATION, note)
     return recipe_from(data, "export"), Given(dense, plan, sources.get("calibration"), sources.get("evaluation"))
 
 
@@ -125,19 +133,36 @@ def export_model(
     command: Sequence[str] | None = None,
 ) -> Exported:
     """See `vitrim.api.export`, of a model in memory."""
-    recipe, given = recipe_of(model, keywords)
+    recipe, given = recipe_of(model, keywords, listener)
     with evaluating(given.model):
         return export(recipe, out, engine_mode=engine_mode, listener=listener, command=command, given=given)
 
 
-def open_given(images: Images, preprocess: Preprocess, classes: int, count: int | None) -> ImageSource:
-    """A caller's images as a source: a path, a source, a DataLoader or any iterable of tensors."""
+def open_given(
+    images: Images,
+    preprocess: Preprocess,
+    classes: int,
+    count: int | None,
+    note: Callable[[str], None] = lambda text: None,
+) -> ImageSource:
+    """A caller's images as a source: a path, a section, a source, a DataLoader or any iterable of tensors."""
     if hasattr(images, "fingerprint") and hasattr(images, "read"):
         source: ImageSource = images
         return source
     if _is_plain(images):
-        return open_section(ImagesSection(path=str(images), count=count), preprocess, classes)
-    return from_loader(images, preprocess, count)
+        return open_section(_section(images, count), preprocess, classes, note=note)
+    return from_loader(images, preprocess, count, classes=classes, note=note)
+
+
+def _section(images: Images, count: int | None) -> ImagesSection:
+    data = images_keywords(images)
+    try:
+        section = ImagesSection.model_validate({"count": count} | data)
+    except ValidationError as error:
+        raise InputError(f"images: {first_problem(error)}") from error
+    if section.given:
+        raise InputError("images.given marks images that were in memory; give the images themselves, or images.path")
+    return section
 
 
 def classes_of(model: Any) -> int:
@@ -159,14 +184,19 @@ def _parts(source: ImageSource) -> tuple[ImageSource, ImageSource]:
 
 
 def _pieces(
-    images: Images, preprocess: Preprocess, classes: int, size: int
+    images: Images, preprocess: Preprocess, classes: int, size: int, note: Callable[[str], None]
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Images and their labels, piece by piece; a loader is read as it comes, and never held."""
     if not _is_plain(images) and not hasattr(images, "fingerprint"):
-        for batch in images:
-            yield split_batch(batch, preprocess)
+        looks = Looks(preprocess)
+        for batch in walk(images):
+            pixels, labels, odd = split_batch(batch, preprocess, classes)
+            looks.add(pixels, odd)
+            yield pixels, labels
+        for text in looks.notes():
+            note(text)
         return
-    source, done = open_given(images, preprocess, classes, None), 0
+    source, done = open_given(images, preprocess, classes, None, note), 0
     for pixels in batches(source, size):
         yield pixels, None if source.labels is None else source.labels[done : done + len(pixels)]
         done += len(pixels)

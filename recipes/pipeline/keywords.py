@@ -66,6 +66,11 @@ def prune_keywords(method: str | None, keywords: Mapping[str, Any]) -> dict[str,
     return data
 
 
+def images_keywords(images: Any) -> dict[str, Any]:
+    """A path, or a mapping of keys, as a recipe's `images` section."""
+    return _section_data("images", images)
+
+
 def _section_data(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, Section):
         return value.model_dump(mode="json", exclude_unset=True)

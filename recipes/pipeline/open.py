@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,8 +91,24 @@ def preprocess_of(recipe: Recipe, model: Any) -> Preprocess:
     return preprocessing(model, recipe.model.preprocess.model_dump())
 
 
-def open_section(section: ImagesSection, preprocess: Preprocess, classes: int) -> ImageSource:
-    """Images of one section of a recipe."""
+def open_section(
+    section: ImagesSection,
+    preprocess: Preprocess,
+    classes: int,
+    where: str = "images",
+    note: Callable[[str], None] = lambda text: None,
+) -> ImageSource:
+    """Images of one section of a recipe.
+
+    Args:
+        section: which.
+        preprocess, classes: of the model.
+        where: the section's name, for messages.
+        note: hears how labels came about, and which files are no pictures.
+
+    Raises:
+        InputError: see `vitrim.calibration.images.listing.open_images`.
+    """
     if section.generator is None:
         assert section.path is not None
         return open_images(
@@ -101,6 +118,9 @@ def open_section(section: ImagesSection, preprocess: Preprocess, classes: int) -
             count=section.count,
             every=section.every,
             offset=section.offset,
+            class_file=section.classes,
+            where=where,
+            note=note,
         )
     assert section.count is not None
     size = preprocess.input_size[1]
@@ -112,26 +132,42 @@ def open_section(section: ImagesSection, preprocess: Preprocess, classes: int) -
     return ArrayImages(pixels, labels if classes == 10 else None, preprocess, f"shapes(seed={section.seed})")
 
 
-def open_sources(recipe: Recipe, preprocess: Preprocess, classes: int, given: Given = NOTHING) -> Sources:
+def open_sources(
+    recipe: Recipe,
+    preprocess: Preprocess,
+    classes: int,
+    given: Given = NOTHING,
+    note: Callable[[str], None] = lambda text: None,
+) -> Sources:
     """Calibration and evaluation images; without an `evaluate` section, what `images` leaves over of its source.
 
-    A graph that takes 8-bit pixels is evaluated on images that are such pixels.
+    A graph that takes 8-bit pixels is evaluated on images that are such pixels. `note` hears everything once, how
+    labels came about and which files are no pictures.
     """
-    sources = _open_sources(recipe, preprocess, classes, given)
+    said: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            note(text)
+
+    sources = _open_sources(recipe, preprocess, classes, given, once)
     if recipe.export.input == "float32":
         return sources
     return replace(sources, evaluation=EightBit(sources.evaluation, preprocess))
 
 
-def _open_sources(recipe: Recipe, preprocess: Preprocess, classes: int, given: Given) -> Sources:
+def _open_sources(
+    recipe: Recipe, preprocess: Preprocess, classes: int, given: Given, note: Callable[[str], None]
+) -> Sources:
     images = recipe.images
-    calibration = given.calibration if images.given else open_section(images, preprocess, classes)
+    calibration = given.calibration if images.given else open_section(images, preprocess, classes, note=note)
     if calibration is None:
         raise InputError("images.given: this recipe's images were in memory, handed over in Python; give images.path")
     if given.evaluation is not None or recipe.evaluate is not None:
         evaluation = given.evaluation
         if recipe.evaluate is not None and not recipe.evaluate.given:
-            evaluation = open_section(recipe.evaluate, preprocess, classes)
+            evaluation = open_section(recipe.evaluate, preprocess, classes, "evaluate", note)
         if evaluation is None:
             raise InputError("evaluate.given: these images were in memory, handed over in Python; give evaluate.path")
         shared = set(calibration.names) & set(evaluation.names)
@@ -141,6 +177,8 @@ def _open_sources(recipe: Recipe, preprocess: Preprocess, classes: int, given: G
     if images.generator is not None:
         other = images.model_copy(update={"seed": images.seed + 1, "count": 64})
         return Sources(calibration, open_section(other, preprocess, classes), True)
+    if not isinstance(calibration, PhotoFiles):  # an .npz is not read again for what is left of it
+        return Sources(calibration, calibration, False)
     everything = open_section(images.model_copy(update={"count": None, "every": 1, "offset": 0}), preprocess, classes)
     taken = set(calibration.names)
     if not isinstance(everything, PhotoFiles) or len(everything) == len(taken):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+
+from ...exporter.core.errors import InputError
+from ...exporter.core.preprocess import check_constants
 
 IN_MEMORY = "given"  # the key of what Python hands over; a file cannot
 
@@ -41,10 +44,25 @@ def file_key(description: str) -> Any:
 class PreprocessOverrides(Section):
     """What differs from timm's data config of the model; keys left out keep the model's own."""
 
-    mean: list[float] | None = Field(default=None, description="Mean by channel, on a 0..1 scale.")
-    std: list[float] | None = Field(default=None, description="Standard deviation by channel.")
+    mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        default=None, min_length=1, description="Mean by channel, on a 0..1 scale."
+    )
+    std: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        default=None, min_length=1, description="Standard deviation by channel, on a 0..1 scale."
+    )
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(default=None, description="Resizing.")
-    crop_pct: float | None = Field(default=None, gt=0, le=1, description="Share of the short side that is cropped.")
+    crop_pct: float | None = Field(default=None, ge=0.1, le=1, description="Share of the short side that is cropped.")
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _of_unit_pixels(cls, values: Any, info: ValidationInfo) -> Any:
+        if isinstance(values, list) and all(type(value) in (int, float) for value in values):
+            try:
+                numbers = [float(value) for value in values]
+                check_constants(**{"mean": [], "std": [], str(info.field_name): numbers}, where="model.preprocess")
+            except (InputError, OverflowError) as error:
+                raise ValueError(str(error).removeprefix(f"model.preprocess.{info.field_name} is ")) from error
+        return values
 
 
 class ModelSection(Section):
@@ -71,8 +89,13 @@ class ImagesSection(Section):
     """Which images; none of them is needed to be labelled."""
 
     ways = ("path", "generator", "given")
+    bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(("generator", "given"), ("classes",))
 
     path: str | None = file_key("Folder of photos, folder of class folders, .npz or one photo.")
+    classes: str | None = file_key(
+        "Which folder is which class: names in class order, one a line or as a JSON list, or a JSON mapping from names "
+        "to indices; null: numbers are indices, WNIDs are ImageNet's, other names go in order."
+    )
     generator: Literal["shapes", "noise"] | None = Field(
         default=None, description="Make images instead: the quickstart's labelled shapes, or normal noise."
     )
@@ -88,6 +111,8 @@ class ImagesSection(Section):
     def _some(self) -> ImagesSection:
         if self.generator and self.count is None:
             raise ValueError("count must be a number when images are generated")
+        if self.classes is not None and self.path is None:
+            raise ValueError("classes names class folders and goes with path; take it out")
         return self
 
 

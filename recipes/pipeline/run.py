@@ -12,6 +12,7 @@ from typing import Any
 
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity as Answers
+from ...exporter.core.answers import doubt_labels
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError
 from ...exporter.core.files import sha256
 from ...exporter.core.memory import give_back_memory
@@ -209,7 +210,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     preprocess, classes = preprocess_of(recipe, dense), int(dense.num_classes)
     check_ends(ends_of(recipe.export, preprocess), classes)
     check_precision(recipe.precision, target)
-    sources = open_sources(recipe, preprocess, classes, given)
+    sources = open_sources(recipe, preprocess, classes, given, listener.note)
     name, models = model_name(dense), {"dense": dense}
     return Run(recipe, given, cache, listener, target, name, preprocess, classes, sources, _models=models)
 
@@ -345,5 +346,8 @@ def _publish(run: Run, final: Path, no_engine: str | None, command: list[str]) -
     widths = read_widths(run.folders["slim"] / layout.WIDTHS) if "slim" in run.folders else None
     if budget is not None and not budget.stages and widths is None:
         run.listener.note("this budget removes nothing: the graph is the dense model")
+    doubtful = doubt_labels(found.fidelity, run.classes)
+    if doubtful is not None and run.recipe.model.random is None:
+        run.listener.note(doubtful)
     reports = (found.parity, found.fidelity, found.bench, found.precision)
     return Exported(final, run.recipe, budget, widths, *reports, no_engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,63 @@ def test_class_folders_give_labels_only_if_they_match_the_model(tmp_path: Path) 
     assert not set(odd.names) & set(even.names)
     with pytest.raises(InputError, match="only 6 images, none left"):
         open_images(tmp_path, PLAIN, offset=9)
+
+
+def test_what_is_skipped_and_how_labels_came_is_heard_once_there_are_images(tmp_path: Path) -> None:
+    for name in ("2", "10"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "__MACOSX").mkdir()
+    heard: list[str] = []
+    source = open_images(tmp_path, PLAIN, classes=1000, note=heard.append)
+    assert source.labels is not None
+    assert {Path(name).parent.name: label for name, label in zip(source.names, source.labels, strict=True)} == {
+        "2": 2,
+        "10": 10,
+    }
+    assert heard == [
+        f"2 of 4 files in {tmp_path} are no pictures: __MACOSX/, a.txt",
+        "labels: 2 folders named by number, class = name",
+    ]
+    heard.clear()
+    with pytest.raises(InputError, match=r"only 2 images, none left .*; 2 of 4 files in .* are no pictures"):
+        open_images(tmp_path, PLAIN, offset=2, note=heard.append)
+    assert heard == []
+
+
+def test_labels_are_chosen_with_their_images(tmp_path: Path) -> None:
+    for index in range(30):
+        (tmp_path / f"{index}").mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{index}" / "a.png")
+    source = open_images(tmp_path, PLAIN, classes=30, count=7)
+    assert source.labels is not None
+    assert [int(Path(name).parent.name) for name in source.names] == source.labels.tolist()
+
+
+def test_a_class_file_goes_with_a_folder_only(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("a\nb\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    np.savez(tmp_path / "a.npz", image=np.zeros((1, 8, 8, 3), np.uint8))
+    for name in ("a.png", "a.npz"):
+        with pytest.raises(InputError, match=rf"^evaluate\.classes names class folders, and .*{name} is none"):
+            open_images(tmp_path / name, PLAIN, classes=2, class_file=str(tmp_path / "c.txt"), where="evaluate")
+    with pytest.raises(InputError, match=r"has no class folders with pictures"):
+        open_images(tmp_path, PLAIN, classes=2, class_file=str(tmp_path / "c.txt"))
+
+
+def test_odd_paths_are_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path, said in (
+        (tmp_path / "pipe", "it is a FIFO"),
+        (tmp_path / "pipe.npz", "it is a FIFO"),
+        (Path("/dev/zero"), "it is a device"),
+        (tmp_path / ("x" * 300), "there is no"),
+        (Path("a\0b"), "there is no"),
+    ):
+        with pytest.raises(InputError, match=said):
+            open_images(path, PLAIN)
 
 
 def test_npz_of_photos_and_of_inputs(tmp_path: Path) -> None:

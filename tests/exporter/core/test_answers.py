@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from vitrim.exporter.core.answers import (
     Fidelity,
     FidelityTally,
+    doubt_labels,
     expected_agreement,
     fidelity,
     log_softmax,
@@ -24,6 +25,33 @@ from vitrim.exporter.core.answers import (
 from vitrim.exporter.core.errors import InputError
 
 OLD = Path(__file__).parents[2] / "data" / "0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "classes", "doubted"),
+    [
+        (17, 1000, 1000, True),  # what folders 0..999 in the order of their names gave
+        (783, 1000, 1000, False),
+        (0, 64, 1000, True),
+        (0, 63, 1000, False),  # too few to say
+        (10, 100, 10, True),
+        (60, 100, 10, False),
+        (32, 64, 2, True),
+        (50, 64, 2, False),
+        (64, 64, 1, False),
+    ],
+)
+def test_labels_at_chance_are_doubted(right: int, images: int, classes: int, doubted: bool) -> None:
+    found = Fidelity(images, 1.0, 0.0, accuracy_dense=right / images, accuracy_pruned=0.5, lost=0, won=0)
+    said = doubt_labels(found, classes)
+    assert (said is not None) is doubted
+    if said is not None:
+        share = f"{100 * right / images:.1f} %"
+        assert said.startswith(f"dense top-1 is {share} on {images} images: the labels do not fit the model")
+
+
+def test_without_labels_nothing_is_doubted() -> None:
+    assert doubt_labels(Fidelity(1000, 0.0, 0.0), 10) is None
 
 
 def test_expected_agreement_tries_every_change_on_every_gap() -> None:

@@ -89,24 +89,76 @@ def test_every_pixel_value_survives_the_way_there_and_back(mean: list[float], st
 @pytest.mark.parametrize(
     ("mean", "std", "said"),
     [
-        ((0.5,), (0.5,), "model.preprocess: the model has 3 channels, but 1 means and 1 deviations"),
-        ((0.5,) * 3, (0.5,) * 2, "model.preprocess: the model has 3 channels, but 3 means and 2 deviations"),
+        (
+            (0.5,),
+            (0.5,) * 3,
+            "model.preprocess.mean has 1 value, but the model 3 channels; give one for each, such as [0.5, 0.5, 0.5]",
+        ),
+        (
+            (0.5,) * 3,
+            (0.4,) * 2,
+            "model.preprocess.std has 2 values, but the model 3 channels; give one for each, such as [0.4, 0.4, 0.4]",
+        ),
         ((0.5,) * 3, (0.5, 0, 0.5), "model.preprocess.std is [0.5, 0.0, 0.5]; deviations must be above 0"),
+        ((0.5,) * 3, (0.5, -1, 0.5), "model.preprocess.std is [0.5, -1.0, 0.5]; deviations must be above 0"),
+        ((0.5, -0.1, 0.5), (0.5,) * 3, "model.preprocess.mean is [0.5, -0.1, 0.5]; means lie from 0 to 1"),
         (
             (0.5,) * 3,
             (0.5, float("nan"), 0.5),
-            "model.preprocess.std is [0.5, nan, 0.5]; deviations must be above 0",
+            "model.preprocess.std is [0.5, nan, 0.5]; give a number for every channel",
+        ),
+        (
+            (float("inf"), 0.5, 0.5),
+            (0.5,) * 3,
+            "model.preprocess.mean is [inf, 0.5, 0.5]; give a number for every channel",
+        ),
+        (
+            (123.675, 116.28, 103.53),
+            (0.5,) * 3,
+            "model.preprocess.mean is [123.675, 116.28, 103.53], but pixels count from 0 to 1 here; of pixels from 0 "
+            "to 255 it is [0.485, 0.456, 0.406]",
+        ),
+        (
+            (0.5,) * 3,
+            (58.395, 57.12, 57.375),
+            "model.preprocess.std is [58.395, 57.12, 57.375], but pixels count from 0 to 1 here; of pixels from 0 to "
+            "255 it is [0.229, 0.224, 0.225]",
+        ),
+        (
+            (0.5, 0.5, 1e9),
+            (0.5,) * 3,
+            "model.preprocess.mean is [0.5, 0.5, 1000000000.0], but pixels count from 0 to 1 here",
+        ),
+        (
+            (0.5,) * 3,
+            (0.5, 0.5, 1e-6),
+            "model.preprocess.std is [0.5, 0.5, 1e-06]; pixels of 8 bits have steps of 0.0039, give more",
         ),
     ],
 )
 def test_a_refusal_says_what_was_found(mean: Any, std: Any, said: str) -> None:
     for use in (
         channel_constants,
+        make_transform,
         lambda preprocess: from_pixels(np.zeros((1, 2, 2, 3), np.uint8), preprocess),
     ):
         with pytest.raises(InputError) as caught:
             use(preprocess_for(3, mean, std))
         assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0.0,) * 3, (1.0,) * 3),
+        ((0.0,) * 3, (1 / 255,) * 3),
+        ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143)),
+        ((1.0, 0.0, 0.5), (1.0, 0.004, 0.5)),
+    ],
+)
+def test_constants_that_models_have_are_taken(mean: Any, std: Any) -> None:
+    found = channel_constants(preprocess_for(3, mean, std))
+    assert [list(values) for values in found] == [list(mean), list(std)]
 
 
 def test_a_manifest_can_hold_it() -> None:

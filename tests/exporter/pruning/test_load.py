@@ -121,6 +121,31 @@ def test_preprocessing_of_deit_tiny() -> None:
     assert preprocessing(model, {"mean": [0.5, 0.5, 0.5], "std": None}).mean == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            {"mean": [0.5]},
+            r"mean has 1 value, but the model 3 channels; give one for each, such as \[0\.5, 0\.5, 0\.5\]",
+        ),
+        ({"std": [0.2] * 4}, "std has 4 values, but the model 3 channels"),
+        ({"mean": []}, "mean has 0 values"),
+        ({"mean": [124.0, 116.0, 104.0]}, "of pixels from 0 to 255 it is"),
+        ({"std": [0.5, 0.0, 0.5]}, "deviations must be above 0"),
+    ],
+)
+def test_preprocessing_that_does_not_fit_is_refused(overrides: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=rf"^model\.preprocess\..*{said}"):
+        preprocessing(small_vit(), overrides)
+
+
+def test_a_model_in_memory_with_means_of_another_scale_is_refused() -> None:
+    model = small_vit()
+    model.pretrained_cfg = model.pretrained_cfg | {"mean": (123.0, 116.0, 103.0)}
+    with pytest.raises(InputError, match=r"^model\.preprocess\.mean is \[123\.0, 116\.0, 103\.0\], but pixels"):
+        preprocessing(model)
+
+
 def test_preprocessing_follows_the_image_size_of_the_model() -> None:
     assert preprocessing(small_vit()).input_size == (3, 64, 64)
 

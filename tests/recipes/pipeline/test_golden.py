@@ -127,7 +127,7 @@ def test_what_does_not_fit_the_model_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="export.top_k is 11, but the model has 10 classes"):
         api.export(small_recipe(export={"top_k": 11}), tmp_path / "out")
     model = small_recipe()["model"] | {"preprocess": {"mean": [0.5]}}
-    with pytest.raises(InputError, match="the model has 3 channels, but 1 means and 3 deviations"):
+    with pytest.raises(InputError, match="model.preprocess.mean has 1 value, but the model 3 channels"):
         api.export(small_recipe(model=model, export={"input": "uint8"}), tmp_path / "out")
     with pytest.raises(InputError, match=r"export\.input"):
         api.recipe(small_recipe(export={"input": "int8"}))

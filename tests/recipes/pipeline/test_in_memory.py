@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_vit
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import vitrim
@@ -92,6 +93,57 @@ def test_evaluating_counts_what_a_whole_comparison_counts() -> None:
     assert 0 <= low <= found.agreement <= high <= 1
     assert vitrim.evaluate(pruned, loader(labels=False), reference=model).accuracy_dense is None
     assert vitrim.evaluate(model, [torch.randn(3, 64, 64)], reference=model).agreement == 1.0
+
+
+class Ears:
+    """Remembers notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def stage(self, name: str, cached: bool = False) -> None: ...
+
+    def progress(self, done: int, total: int) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_labels_that_do_not_fit_are_told() -> None:
+    model, ears = small_vit(), Ears()
+    images = torch.randn(70, 3, 64, 64, generator=torch.Generator().manual_seed(0)) / 2
+    with torch.inference_mode():
+        right = model(images).argmax(1)
+    wrong = (right + 1) % 7
+    vitrim.evaluate(model, [(images, right)], reference=model, listener=ears)
+    assert ears.notes == []
+    found = vitrim.evaluate(model, [(images, wrong)], reference=model, listener=ears)
+    assert found.accuracy_dense == 0
+    assert ears.notes == [
+        "dense top-1 is 0.0 % on 70 images: the labels do not fit the model, or it was not trained for them; see "
+        "images.classes"
+    ]
+    with pytest.raises(InputError, match=r"labels reaches from 0 to 6, but the model's classes are 0 to 2"):
+        vitrim.evaluate(small_vit(num_classes=3), [(images, torch.arange(70) % 7)], reference=small_vit(num_classes=3))
+
+
+def test_images_may_be_a_section_with_a_class_file(tmp_path: Path) -> None:
+    for name in ("dog", "ant"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (70, 70)).save(tmp_path / name / "a.png")
+    (tmp_path / "classes.json").write_text('{"dog": 4, "ant": 6}')
+    model, ears = small_vit(), Ears()
+    section = {"path": str(tmp_path), "classes": str(tmp_path / "classes.json")}
+    found = vitrim.evaluate(model, section, reference=model, listener=ears)
+    assert (found.images, found.accuracy_dense is not None) == (2, True)
+    assert ears.notes[-1].startswith("labels: 2 folders placed by ")
+    for odd, said in (
+        ({"path": str(tmp_path), "clases": "x"}, "images: clases is not a known key"),
+        ({"given": True}, r"images\.given marks images that were in memory"),
+        (None, "images: top level: give exactly one of path, generator"),
+    ):
+        with pytest.raises(InputError, match=said):
+            vitrim.evaluate(model, odd, reference=model)
 
 
 def test_evaluating_needs_a_reference_and_images() -> None:

@@ -93,6 +93,41 @@ def test_generated_images_are_evaluated_on_64_of_the_next_seed(vit: Any) -> None
     np.testing.assert_array_equal(found.evaluation.pixels, make_images(64, 4, 64)[0])
 
 
+def test_a_class_file_labels_both_sections_and_everything_is_heard_once(vit: Any, tmp_path: Path) -> None:
+    for name in ("dog", "ant"):
+        for index in range(4):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (80, 70)).save(tmp_path / "set" / name / f"{index}.png")
+    (tmp_path / "set" / "notes.txt").write_text("x")
+    (tmp_path / "classes.txt").write_text("dog\nant\n")
+    images = {"path": str(tmp_path / "set"), "classes": str(tmp_path / "classes.txt"), "count": 4}
+    heard: list[str] = []
+    data = {key: value for key, value in small_recipe().items() if key != "evaluate"} | {"images": images}
+    found = open_sources(recipe_from(data), preprocessing(vit), 2, note=heard.append)
+    assert [found.calibration.labels.tolist(), found.evaluation.labels.tolist()] == [[1, 1, 0, 0]] * 2  # type: ignore[union-attr]
+    assert found.disjoint
+    wanted = [
+        f"1 of 9 files in {tmp_path / 'set'} is no picture: notes.txt",
+        f"labels: 2 folders placed by {tmp_path / 'classes.txt'}",
+    ]
+    assert heard == wanted
+    heard.clear()
+    both = recipe_from(data | {"evaluate": images | {"every": 2}})
+    assert open_sources(both, preprocessing(vit), 2, note=heard.append).evaluation.labels is not None
+    assert heard == wanted
+    with pytest.raises(InputError, match=r"^evaluate\.classes: .* has 2 names, and the model 7 classes"):
+        open_sources(recipe_from(data | {"images": {"generator": "noise"}, "evaluate": images}), preprocessing(vit), 7)
+
+
+def test_an_npz_is_read_once(vit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "a.npz", image=np.full((6, 70, 70, 3), 9, np.uint8))
+    loads: list[object] = []
+    whole = np.load
+    monkeypatch.setattr(np, "load", lambda *given, **keywords: loads.append(given) or whole(*given, **keywords))
+    found = sources_of(vit, {"path": str(tmp_path / "a.npz"), "count": 2})
+    assert (len(found.calibration), found.evaluation is found.calibration, len(loads)) == (2, True, 1)
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"

@@ -10,6 +10,8 @@ import pytest
 from helpers import small_recipe
 from pydantic import ValidationError
 
+from vitrim.exporter.core.errors import InputError
+from vitrim.recipes.pipeline.load import override, recipe_from
 from vitrim.recipes.pipeline.recipe import (
     BenchSection,
     ImagesSection,
@@ -92,7 +94,9 @@ def test_every_section_has_a_path() -> None:
 
 def test_every_key_that_names_a_file_is_known() -> None:
     assert sorted(file_keys()) == [
+        ("evaluate", "classes"),
         ("evaluate", "path"),
+        ("images", "classes"),
         ("images", "path"),
         ("model", "checkpoint"),
         ("prune", "budget"),
@@ -116,3 +120,45 @@ def test_the_schema_is_of_a_recipe_and_refuses_other_keys() -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     objects = [schema, *schema["$defs"].values()]
     assert all(one["additionalProperties"] is False for one in objects)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("mean", [123.675, 116.28, 103.53], r"of pixels from 0 to 255 it is \[0\.485, 0\.456, 0\.406\]"),
+        ("std", [58.395, 57.12, 57.375], r"of pixels from 0 to 255 it is \[0\.229, 0\.224, 0\.225\]"),
+        ("mean", [0.5, float("nan"), 0.5], "give a number for every channel"),
+        ("std", [0.5, float("inf"), 0.5], "give a number for every channel"),
+        ("std", [0.5, 0.0, 0.5], "deviations must be above 0"),
+        ("std", [0.5, -0.1, 0.5], "deviations must be above 0"),
+        ("std", [1e-9] * 3, "pixels of 8 bits have steps of"),
+        ("mean", [-0.1, 0.5, 0.5], "means lie from 0 to 1"),
+        ("mean", [10**400, 0, 0], "int too large"),
+        ("mean", [], "at least 1 item"),
+        ("mean", 0.5, "valid list"),
+        ("mean", ["0.5"] * 3, "valid number"),
+        ("mean", [True] * 3, "valid number"),
+        ("crop_pct", float("nan"), "input should be"),
+        ("crop_pct", 1e-6, "greater than or equal to 0.1"),  # would be scaled up out of memory first
+        ("crop_pct", 1.5, "less than or equal to 1"),
+    ],
+)
+def test_preprocessing_on_another_scale_is_refused_by_its_key(key: str, value: Any, said: str) -> None:
+    data = small_recipe()
+    data["model"] = data["model"] | {"preprocess": {key: value}}
+    with pytest.raises(InputError, match=rf"model\.preprocess\.{key}.*{said}") as caught:
+        recipe_from(data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", [{"generator": "noise"}, {"given": True}])
+def test_a_class_file_goes_with_a_path(way: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="images: classes names class folders and goes with path; take it out"):
+        recipe_from(small_recipe() | {"images": way | {"classes": "a.txt"}})
+
+
+def test_a_generator_takes_the_place_of_a_path_and_its_class_file() -> None:
+    data = small_recipe() | {"images": {"path": "photos", "classes": "a.txt"}}
+    images = override(data, ["images.generator=noise"])["images"]
+    assert images == {"generator": "noise"}
+    assert override(data, ["images.path=other"])["images"] == {"path": "other", "classes": "a.txt"}

@@ -15,17 +15,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import small_recipe as small
+from safetensors.torch import save_file
 
 from vitrim import api
+from vitrim.calibration.images.generated import make_images
+from vitrim.calibration.images.sources import ArrayImages, read_all
 from vitrim.exporter.core import layout, sources
 from vitrim.exporter.core.errors import InputError, NotFasterError, ParityError
 from vitrim.exporter.pruning.budget import read_budget, write_budget
+from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.report import LATER, Bench, report
 from vitrim.exporter.runtime.machine.environment import environment
 from vitrim.recipes.pipeline import bench as timing
 from vitrim.recipes.pipeline.cache import cache_of
+from vitrim.recipes.pipeline.load import recipe_from
+from vitrim.recipes.pipeline.open import open_model
 
 
 class Heard:
@@ -100,6 +107,27 @@ def test_one_changed_byte_in_any_file_of_the_bundle_is_found(made: tuple[Path, A
             with pytest.raises(InputError, match=path.name):
                 command(made[0])
         path.write_bytes(whole)
+
+
+@pytest.mark.slow
+def test_labels_in_another_order_are_told(tmp_path: Path) -> None:
+    """A trained model cannot be at chance; one of random weights is, and nothing is said."""
+    model = open_model(recipe_from(small()))
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    pixels = make_images(70, 3, 64)[0]
+    images = read_all(ArrayImages(pixels, None, preprocessing(model), "shapes"))
+    with torch.inference_mode():
+        answers = model(torch.from_numpy(images)).argmax(1).numpy()
+    np.savez(tmp_path / "a.npz", image=pixels, label=(answers + 1) % 10)
+    section = {"path": str(tmp_path / "a.npz"), "generator": None, "count": None, "seed": 0}
+    trained = {"random": None, "checkpoint": str(tmp_path / "w.safetensors")}
+    told = "dense top-1 is 0.0 % on 70 images: the labels do not fit the model, or it was not trained for them"
+    for weights, wanted in ((trained, True), ({}, False)):
+        heard = Heard()
+        recipe = small(images=section, evaluate=section, model=weights)
+        result = api.export(recipe, tmp_path / "out", listener=heard)
+        assert result.fidelity.accuracy_dense == 0
+        assert any(note.startswith(told) for note in heard.notes) is wanted
 
 
 EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fidelity", "bench"]
@@ -289,6 +317,8 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 KILLED = """
 import json, os, signal, sys
 from vitrim import api
+from vitrim.calibration.images.generated import make_images
+from vitrim.calibration.images.sources import ArrayImages, read_all
 from vitrim.recipes.pipeline import run  # all that is heavy, before the process is copied
 
 recipe, out, stages = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
