@@ -51,13 +51,13 @@ def test_another_model_s_checkpoint_is_refused_with_what_differs(weights: Path) 
 
 def test_truncated_checkpoints_are_named(weights: Path, tmp_path: Path) -> None:
     whole = weights.read_bytes()
-    for size in (0, 7, 100, len(whole) - 1):
+    for size in (7, 100, len(whole) - 1):
         weights.write_bytes(whole[:size])
-        with pytest.raises(InputError, match="truncated"):
+        with pytest.raises(InputError, match="it may be truncated: fetch it again"):
             load(weights)
     torch.save({"model": {"a": torch.zeros(1000)}}, tmp_path / "w.pth")
     (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:-500])
-    with pytest.raises(InputError, match="truncated"):
+    with pytest.raises(InputError, match="it may be truncated; fetch it again"):
         load(tmp_path / "w.pth")
 
 
