@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Iterable
 
 _LONGEST_NAME = 200  # that is looked for among known ones
@@ -51,13 +50,10 @@ def visible(text: str) -> str:
 
     So are characters that reverse or hide their neighbours, and halves of characters. Breaks and tabs are blanks.
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    text = " ".join(text.split()) if any(char in text for char in "\n\r\t\v\f\x85\u2028\u2029") else text
-    hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in hidden else char for char in text
-    )
+    words = " ".join(text.split()) if any(char.isspace() and char != " " for char in text) else text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in words)
 
 
 def excerpt(text: object, most: int = 80) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ _ELSEWHERE = {
     "exportable": "nothing: vitrim exports by itself",
     "no_jit": "nothing: vitrim exports by itself",
     "features_only": "nothing: a classifier is exported",
+    "out_indices": "nothing: a classifier is exported",
 }
 _MOST = {"num_classes": 1 << 20, "embed_dim": 1 << 16, "img_size": 1 << 14, "patch_size": 1 << 12, "in_chans": 1 << 10}
 _LEAST = {"depth": 1, "num_heads": 1, "embed_dim": 1, "img_size": 1, "patch_size": 1, "in_chans": 1}
@@ -59,6 +61,27 @@ def _check_value(key: str, value: Any, at: str, depth: int = 0) -> None:
         least, most = _LEAST.get(key, 0), _MOST.get(key, _MOST_OTHERS)
         if not least <= value <= most:
             raise InputError(f"{at} is {excerpt(value, 40)}; it lies from {least} to {most}")
+
+
+def check_types(model: nn.Module, args: Mapping[str, Any]) -> None:
+    """Refuse a text where the model wants a number, and the like: to Python, the text "false" is true.
+
+    Raises:
+        InputError: naming the argument and what it wants.
+    """
+    hints = typing.get_type_hints(type(model).__init__)
+    for key, value in args.items():
+        wanted = [one for one in (hints.get(key), *typing.get_args(hints.get(key))) if one in _WORDS]
+        if len(wanted) != 1 or value is None:
+            continue
+        taken = (int, float) if wanted[0] is float else wanted[0]
+        pairs = any(typing.get_origin(one) is tuple for one in typing.get_args(hints[key]))
+        listed = pairs and isinstance(value, (list, tuple))
+        if not listed and (not isinstance(value, taken) or isinstance(value, bool) is not (wanted[0] is bool)):
+            raise InputError(f"model.args.{excerpt(key)} is {excerpt(repr(value), 40)}; give {_WORDS[wanted[0]]}")
+
+
+_WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def check_size(args: Mapping[str, Any], make: Callable[[], nn.Module]) -> None:

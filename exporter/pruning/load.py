@@ -22,7 +22,7 @@ from ..core.errors import EnvironmentLackError, InputError, excerpt
 from ..core.files import atomic_path
 from ..core.inputs import InputKind, open_file
 from ..core.preprocess import Preprocess
-from .arguments import args_that_fit, check_args, check_size
+from .arguments import args_that_fit, check_args, check_size, check_types
 from .foreign import refuse_foreign
 from .shape import describe, image_size
 from .slim import refuse_slimming, slim
@@ -87,6 +87,7 @@ def create_model(
             raise _args_error(name, given, error) from error
     check_taken(model)
     if given:
+        check_types(model, given)
         _try(model, name, given)
     if checkpoint is not None:
         model = _load_checkpoint(model, name, Path(checkpoint), given, make)

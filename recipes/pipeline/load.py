@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +221,7 @@ def _read_value(text: str, where: str) -> Any:
     return value
 
 
-def _set(data: dict[str, Any], keys: list[str], value: Any, chosen: Container[str]) -> None:
+def _set(data: dict[str, Any], keys: list[str], value: Any, chosen: Collection[str]) -> None:
     """Put a value at a path, and take away what it leaves no place for, but for what was chosen beside it."""
     known, here = dict(sections()), data
     chooses = value is not None and value is not False
@@ -250,14 +250,15 @@ _INDEX = re.compile(r"^(0|[1-9][0-9]{0,8})$", re.ASCII)  # a block's number in p
 
 
 def _make_way(
-    data: dict[str, Any], section: type[Section], key: str, prefix: str = "", chosen: Container[str] = ()
+    data: dict[str, Any], section: type[Section], key: str, prefix: str = "", chosen: Collection[str] = ()
 ) -> None:
     """Take out of a section's data what a new value of a key leaves no place for."""
     for other in section.ways if key in section.ways else ():
         if other != key:
             data.pop(other, None)
     for other in section.bound.get(key, ()):
-        if f"{prefix}.{other}" not in chosen:
+        at = f"{prefix}.{other}"
+        if not any(f"{one}.".startswith(f"{at}.") for one in chosen):
             data.pop(other, None)
 
 
