@@ -29,10 +29,12 @@ _ELSEWHERE = {
     "out_indices": "nothing: a classifier is exported",
 }
 _MOST = {"num_classes": 1 << 20, "embed_dim": 1 << 16, "img_size": 1 << 14, "patch_size": 1 << 12, "in_chans": 1 << 10}
-_LEAST = {"depth": 1, "num_heads": 1, "embed_dim": 1, "img_size": 1, "patch_size": 1, "in_chans": 1}
+# Whole numbers that a model has at least.
+_LEAST = {"depth": 1, "num_heads": 1, "embed_dim": 1, "img_size": 1, "patch_size": 1, "in_chans": 1, "num_classes": 0}
 _MOST_OTHERS = 1024  # of any other number: blocks, heads, registers
 _SMALL = 2048  # numbers up to this make no model that has to be weighed before it is made
 _DEEPEST = 4
+_WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def check_args(args: Mapping[str, Any]) -> None:
@@ -57,6 +59,8 @@ def _check_value(key: str, value: Any, at: str, depth: int = 0) -> None:
     elif isinstance(value, (list, tuple)):
         for one in value:
             _check_value(key, one, at, depth + 1)
+    elif key in _LEAST and type(value) is not int and value is not None:
+        raise InputError(f"{at} is {excerpt(repr(value), 40)}; give {_WORDS[int]}")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         least, most = _LEAST.get(key, 0), _MOST.get(key, _MOST_OTHERS)
         if not least <= value <= most:
@@ -79,9 +83,6 @@ def check_types(model: nn.Module, args: Mapping[str, Any]) -> None:
         listed = pairs and isinstance(value, (list, tuple))
         if not listed and (not isinstance(value, taken) or isinstance(value, bool) is not (wanted[0] is bool)):
             raise InputError(f"model.args.{excerpt(key)} is {excerpt(repr(value), 40)}; give {_WORDS[wanted[0]]}")
-
-
-_WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def check_size(args: Mapping[str, Any], make: Callable[[], nn.Module]) -> None:

@@ -12,6 +12,7 @@ from ..core.errors import InputError, excerpt
 from ..core.inputs import InputKind, open_file
 
 _HEAD = 4096  # bytes that tell most kinds
+_LONGEST_HEADER = 100_000_000  # bytes that safetensors allow
 _UNPACK = "unpack it and name the checkpoint inside"
 _CONVERT = "load it where it was made and save its weights with safetensors"
 # By their first bytes: what it is, and what to do.
@@ -54,6 +55,11 @@ def refuse_foreign(path: Path) -> None:
         raise InputError(f"{_shown(path)} is {what}; {remedy}")
 
 
+def looks_like_safetensors(head: bytes) -> bool:
+    """Whether a file begins as safetensors do: with the length of a JSON object, and the object."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _LONGEST_HEADER
+
+
 def _shown(path: Path) -> str:
     return excerpt(os.fspath(path), 300)
 
@@ -62,6 +68,8 @@ def _told_by(head: bytes, path: Path) -> tuple[str, str] | None:
     """What a file is and what to do; None for what may be a checkpoint."""
     if not head:
         return "empty", "fetch it again"
+    if looks_like_safetensors(head):
+        return None
     for magic, what, remedy in _MAGICS:
         if head.startswith(magic):
             return what, remedy
@@ -75,7 +83,7 @@ def _told_by(head: bytes, path: Path) -> tuple[str, str] | None:
         return "a PyTorch pickle under the name of safetensors", "rename it to .pth"
     if path.suffix == ".pb":
         return "a TensorFlow graph", "give PyTorch weights of the timm model"
-    if _ONNX.match(head) and head[8:9] != b"{":
+    if _ONNX.match(head):
         return "an ONNX graph", "give the PyTorch weights that it was made from"
     return _text(head, path)
 

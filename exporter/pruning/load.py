@@ -23,7 +23,7 @@ from ..core.files import atomic_path
 from ..core.inputs import InputKind, open_file
 from ..core.preprocess import Preprocess
 from .arguments import args_that_fit, check_args, check_size, check_types
-from .foreign import refuse_foreign
+from .foreign import looks_like_safetensors, refuse_foreign
 from .shape import describe, image_size
 from .slim import refuse_slimming, slim
 from .widths import Widths, parse_widths
@@ -149,7 +149,7 @@ def _is_safetensors(path: Path) -> bool:
     """
     with open_file(path, InputKind.CHECKPOINT) as stream:
         magic = stream.read(16)
-    return path.suffix == ".safetensors" or not magic.startswith(_PICKLE_MAGICS)
+    return path.suffix == ".safetensors" or looks_like_safetensors(magic) or not magic.startswith(_PICKLE_MAGICS)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import SMALL
+from safetensors.torch import save
 from torch import nn
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.foreign import refuse_foreign
-from vitrim.exporter.pruning.load import create_model
+from vitrim.exporter.pruning.load import create_model, read_state_dict
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 22\n"
 INDEX = json.dumps({"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
@@ -138,6 +139,16 @@ def test_a_folder_says_which_file_in_it(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(InputError, match=r"is a folder; name the file in it, such as model\.safetensors"):
         create_model("vit_tiny_patch16_224", args=SMALL, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.bin"])
+def test_a_header_whose_length_looks_like_a_pickle_passes(tmp_path: Path, name: str) -> None:
+    """Every 32nd safetensors file begins with the byte of a pickle: its header's length."""
+    state = {"a": torch.zeros(2)}
+    data = next(made for made in (save(state, {"x": "y" * n}) for n in range(200)) if made[:1] == b"\x80")
+    (tmp_path / name).write_bytes(data)
+    refuse_foreign(tmp_path / name)
+    assert list(read_state_dict(tmp_path / name)) == ["a"]
 
 
 def test_a_whole_checkpoint_passes(tmp_path: Path) -> None:
