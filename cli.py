@@ -56,7 +56,7 @@ def command(example: str) -> Callable[[Callable[..., Call]], click.Command]:
                     slower, result = error, error.result
             if as_json:
                 screen.print_json(call.plain(result))
-                (click.get_current_context().obj or {})["result"] = True
+                click.get_current_context().ensure_object(dict)["result"] = True
             elif not quiet:
                 call.draw(result, screen.console_for(sys.stdout))
             if slower is not None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.load import create_model, fingerprint, preprocessing, read_state_dict
+from vitrim.exporter.pruning.load import create_model, fingerprint, preprocessing, read_state_dict, widths_in
 from vitrim.exporter.pruning.shape import describe
 
 
@@ -186,12 +186,12 @@ def test_a_safetensors_file_may_say_anything_of_itself(tmp_path: Path) -> None:
     ):
         raw = header.encode()
         path.write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(4))
-        with pytest.raises(InputError, match=r"w\.safetensors (is not a whole safetensors|holds what|is not a check)"):
-            load(path)
+        with pytest.raises(InputError, match=r"w\.safetensors (is not a whole safetensors|holds what this)"):
+            read_state_dict(path)
     for widths in ("", "{", "[]", "5", "{}", "[" * 9000, "9" * 5000, '{"format": "vitrim-widths/1"}'):
-        save_file(small_vit().state_dict(), path, metadata={"vitrim.widths": widths})
+        save_file({"a": torch.zeros(1)}, path, metadata={"vitrim.widths": widths})
         with pytest.raises(InputError, match=r"w\.safetensors"):
-            load(path)
+            widths_in(path)
 
 
 @functools.cache
@@ -240,7 +240,7 @@ NUMBERS = st.sampled_from(
 )
 
 
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(derandomize=True, max_examples=15, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["head.weight", "head.bias", "cls_token", "pos_embed", "norm.weight", "x", "module.x"])
