@@ -243,7 +243,8 @@ def _set(data: dict[str, Any], keys: list[str], value: Any, chosen: Collection[s
             at = ".".join(keys[: depth + 1])
             raise InputError(f"--set {excerpt(path)}: {excerpt(at)} is {excerpt(repr(inner))}, which has no keys")
         here = inner
-    here[int(keys[-1]) if _INDEX.match(keys[-1]) else keys[-1]] = value
+    last: Any = int(keys[-1]) if _INDEX.match(keys[-1]) else keys[-1]
+    here[last] = value
 
 
 _INDEX = re.compile(r"^(0|[1-9][0-9]{0,8})$", re.ASCII)  # a block's number in prune.keep_rates
