@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from .recipes.pipeline.run import Exported
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
-Settings = Mapping[str, Any] | Iterable[str]
+Settings = Mapping[str, Any] | Iterable[str | tuple[str, Any]]
 Progress = Callable[[int, int], None]
 
 
@@ -43,16 +42,18 @@ def recipe(source: RecipeLike, settings: Settings = ()) -> Recipe:
     """
     from .recipes.pipeline.load import load_recipe, override, recipe_from
 
-    texts = _texts(settings)
+    pairs = _pairs(settings)
     if isinstance(source, Mapping):
-        return recipe_from(override(dict(source), texts))
-    return load_recipe(os.fspath(source), texts)
+        return recipe_from(override(dict(source), pairs))
+    return load_recipe(os.fspath(source), pairs)
 
 
-def _texts(settings: Settings) -> list[str]:
-    """Settings as `key=value`, with the value in JSON, which YAML reads."""
+def _pairs(settings: Settings) -> list[Any]:
+    """Settings as texts `key=value`, or as pairs of a key and a plain value."""
     if isinstance(settings, Mapping):
-        return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
+        from .recipes.pipeline.keywords import plain
+
+        return [(str(key), plain(value)) for key, value in settings.items()]
     return [settings] if isinstance(settings, str) else list(settings)
 
 
@@ -148,7 +149,7 @@ def export(
     if isinstance(source, (str, os.PathLike, Mapping)):
         from .recipes.pipeline.keywords import as_settings
 
-        chosen = recipe(source, [*_texts(settings), *_texts(as_settings(keywords))])
+        chosen = recipe(source, [*_pairs(settings), *_pairs(as_settings(keywords))])
         need_export()
         from .recipes.pipeline.run import export as run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,8 +14,10 @@ import click
 from . import __version__
 from . import cli_output as screen
 from .cli_call import Call, as_it_is
+from .cli_errors import report
 from .cli_progress import open_listener
-from .exporter.core.errors import NotFasterError, ParityError, VitrimError
+from .cli_streams import open_streams
+from .exporter.core.errors import NotFasterError, ParityError
 from .exporter.runtime.bench.timing import Timing
 from .exporter.runtime.tensorrt.options import EngineOptions
 
@@ -55,6 +56,7 @@ def command(example: str) -> Callable[[Callable[..., Call]], click.Command]:
                     slower, result = error, error.result
             if as_json:
                 screen.print_json(call.plain(result))
+                click.get_current_context().ensure_object(dict)["result"] = True
             elif not quiet:
                 call.draw(result, screen.console_for(sys.stdout))
             if slower is not None:
@@ -315,33 +317,14 @@ def doctor() -> Call:
 
 
 def main() -> None:
-    """Run the command line; every foreseen error is one line and a status, never a traceback."""
+    """Run the command line; every error is one line and a status, never a traceback."""
+    open_streams()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    printed: dict[str, bool] = {}
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
-    except VitrimError as error:
-        _end(str(error), error.exit_code)
-    except click.UsageError as error:
-        error.show()
-        sys.exit(VitrimError.exit_code)
-    except click.ClickException as error:
-        _end(error.format_message(), VitrimError.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _end("interrupted; nothing was published", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        from .exporter.core.files import explain_os_error
-
-        _end(str(explain_os_error(error, error.filename or "the output")), VitrimError.exit_code)
-    except MemoryError:
-        _end("out of memory; take a smaller batch or model", VitrimError.exit_code)
-
-
-def _end(message: str, status: int) -> None:
-    click.echo(f"vitrim: {' '.join(message.split())}", err=True)
-    sys.exit(status)
+        sys.exit(cli.main(prog_name="vitrim", standalone_mode=False, obj=printed) or 0)
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(report(error, as_json="--json" in sys.argv[1:] and not printed))
 
 
 if __name__ == "__main__":

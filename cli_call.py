@@ -85,12 +85,11 @@ def _python_value(value: Any) -> Any:
 
 def _by_key(settings: tuple[str, ...]) -> Any:
     """Settings such as `export.batch=8` as values by key; as they are where one cannot be read."""
-    from .recipes.pipeline.load import parse_yaml
+    from .recipes.pipeline.load import read_setting
 
-    pairs = [setting.partition("=") for setting in settings]
-    if not all(equals for _, equals, _ in pairs):
-        return list(settings)
     try:
-        return {key.strip(): parse_yaml(f"value: {text.strip() or 'null'}", key)["value"] for key, _, text in pairs}
+        pairs = [read_setting(setting) for setting in settings]
     except InputError:
         return list(settings)
+    found = {".".join(keys): value for keys, value in pairs}
+    return found if len(found) == len(pairs) else list(settings)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from .exporter.core.errors import visible
 
 if TYPE_CHECKING:
     from .exporter.pruning.budget import Budget
@@ -21,9 +24,17 @@ if TYPE_CHECKING:
     from .recipes.pipeline.run import Exported
 
 
+class _Plain(Console):
+    """A console on which a text is what it says: no markup, no emoji, and no control characters of names in files."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `Console.render_str`, which everything that is printed passes."""
+        return super().render_str(visible(text), **options)
+
+
 def console_for(stream: Any) -> Console:
     """A console that neither wraps nor colours where nobody looks at it."""
-    return Console(file=stream, width=None if stream.isatty() else 120, highlight=False, markup=False)
+    return _Plain(file=stream, width=None if stream.isatty() else 120, highlight=False, markup=False, emoji=False)
 
 
 def print_json(data: Any) -> None:

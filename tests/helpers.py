@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -158,3 +159,16 @@ def attention_of(seed: int, batch: int = 1, heads: int = 3, tokens: int = 17, sh
     """Random softmax attention [batch, heads, tokens, tokens] in float64."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(batch, heads, tokens, tokens, generator=generator, dtype=torch.float64) * sharp).softmax(-1)
+
+
+def ends_in_a_line(run: Callable[[], object]) -> None:
+    """Whatever it is given, it ends in a result, or in one line of a bearable length that a terminal can show."""
+    from vitrim.exporter.core.errors import VitrimError
+
+    said = ""
+    try:
+        run()
+    except VitrimError as error:
+        said = str(error)
+    assert said.isprintable(), repr(said)
+    assert len(said) < 800

@@ -140,6 +140,14 @@ def test_an_export_that_is_not_faster_is_printed_all_the_same(monkeypatch: pytes
     assert isinstance(page.exception, NotFasterError)
 
 
+def test_a_result_that_is_printed_is_the_only_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--json: what failed after its result was printed is said on standard error alone."""
+    monkeypatch.setattr(api, "bench", lambda bundle, **options: slower())
+    told: dict[str, bool] = {}
+    CliRunner().invoke(cli, ["bench", "out", "--json"], obj=told)
+    assert told == {"result": True}
+
+
 def test_unknown_options_are_usage_errors_with_status_3() -> None:
     done = vitrim("export", "quickstart", "--outt", "x")
     assert done.returncode == 3

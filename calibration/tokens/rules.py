@@ -127,7 +127,8 @@ def _placed(depth: int, stages: int, final: bool) -> list[StagePlan]:
     blocks = [int(share * depth + 1e-9) for share, _, _ in PLACES[stages]]
     blocks = [min(block, room - stages + index) for index, block in enumerate(blocks)]
     if len(set(blocks)) < stages or blocks[0] < 0:
-        raise InputError(f"prune.stages is {stages}, but a model of {depth} blocks has no room for that many")
+        less = f"give prune.stages: {room}" if 0 < room < stages else "take a deeper model"
+        raise InputError(f"a model of {depth} blocks has no room for {stages} pruning stages; {less}")
     return [
         StagePlan(block, weight=weight, similar=similar)
         for block, (_, weight, similar) in zip(blocks, PLACES[stages], strict=True)

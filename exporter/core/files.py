@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import EnvironmentLackError, InputError
+from .errors import EnvironmentLackError, InputError, VitrimError
 from .inputs import InputKind, open_file
 
 _HINTS = {
@@ -26,8 +26,15 @@ _HINTS = {
 }
 
 
-def explain_os_error(error: OSError, path: str | os.PathLike[str]) -> EnvironmentLackError:
-    """Turn an operating system error while writing `path` into one line with a way out."""
+def explain_os_error(error: OSError, path: str | os.PathLike[str]) -> VitrimError:
+    """Turn an operating system error while writing `path` into one line with a way out.
+
+    A file elsewhere that the error names was only read for it, and is named instead.
+    """
+    if isinstance(error.filename, (str, bytes)) and error.filename2 is None:
+        place = os.path.dirname(os.path.abspath(os.fspath(path)))
+        if not os.path.abspath(os.fsdecode(error.filename)).startswith(place):
+            return explain_stray_error(error)
     reason = _HINTS.get(error.errno or 0, (error.strerror or str(error)).lower())
     return EnvironmentLackError(f"cannot write {os.fspath(path)}: {reason}")
 
@@ -35,6 +42,15 @@ def explain_os_error(error: OSError, path: str | os.PathLike[str]) -> Environmen
 def explain_read_error(error: OSError, path: str | os.PathLike[str]) -> InputError:
     """Turn an operating system error while reading `path` into one line."""
     return InputError(f"cannot read {os.fspath(path)}: {(error.strerror or str(error)).lower()}")
+
+
+def explain_stray_error(error: OSError) -> VitrimError:
+    """Turn an operating system error that nobody has explained into one line; only some tell that they wrote."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return EnvironmentLackError(f"cannot write {name}: {_HINTS[error.errno]}")
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    return InputError(f"cannot use {name}: {reason}" if error.filename else f"the system refuses: {reason}")
 
 
 def ordinary_mode(mode: int) -> int:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..core.errors import InputError
+from ..core.errors import InputError, excerpt
 from ..core.files import atomic_write
 from ..core.inputs import read_json
 
@@ -168,6 +168,7 @@ def first_problem(error: ValidationError) -> str:
     path = ""
     for part in first["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    path = excerpt(path, 120)
     reason = first["msg"][:1].lower() + first["msg"][1:]
     if first["type"] == "missing":
         text = f"{path} is missing"
@@ -176,8 +177,7 @@ def first_problem(error: ValidationError) -> str:
     elif first["type"] == "value_error":
         text = f"{path or 'top level'}: {first['ctx']['error']}"
     else:
-        found = repr(first.get("input"))
-        text = f"{path} is {found[:60]}{'...' if len(found) > 60 else ''}: {reason}"
+        text = f"{path} is {excerpt(repr(first.get('input')), 60)}: {reason}"
     more = len(problems) - 1
     return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 

@@ -17,7 +17,7 @@ from ...calibration.tokens.scores import Decisions, gather, statistics
 from ...calibration.tokens.search import search
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
-from ...exporter.core.errors import InputError
+from ...exporter.core.errors import InputError, excerpt
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
 from ...exporter.pruning.methods.base import Method
@@ -176,6 +176,26 @@ def target_macs(prune: PruneSection, dense: int, batch: int) -> float:
         return prune.target.flops_ratio * dense
     assert prune.target.speedup is not None
     return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup) * dense
+
+
+def check_prune(prune: PruneSection) -> None:
+    """Refuse what can be told from a section alone, before a model is opened: names, parameters, a budget's file.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if prune.budget is not None:
+        budget = read_budget(prune.budget)
+        check_budget(get_method(budget.method), budget)
+        return
+    own = None if prune.preset is None else get_preset(prune.preset)
+    method = get_method(own.method if own else prune.method or DEFAULT)
+    if own and prune.method not in (None, own.method):
+        raise InputError(
+            f"prune.method is {excerpt(prune.method)!r}, but the preset {own.name} is one of {own.method}; take one of "
+            "prune.method and prune.preset out"
+        )
+    parse_parameters(method, dict(own.parameters if own else {}) | prune.parameters, "prune.parameters")
 
 
 def make_plan(

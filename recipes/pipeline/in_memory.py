@@ -23,7 +23,7 @@ from ...exporter.pruning.load import preprocessing
 from ...exporter.pruning.shape import model_name
 from ...exporter.pruning.torch_runner import evaluating
 from ...exporter.pruning.vit import PrunedViT
-from .calibrate import make_plan
+from .calibrate import check_prune, make_plan
 from .keywords import export_keywords, images_keywords, prune_keywords
 from .listener import Listener, Silence
 from .load import recipe_from
@@ -47,6 +47,8 @@ def prune(
     section = prune_keywords(method, keywords)
     data = {"model": {"name": model_name(model), "given": True}, "images": {"given": True}, "prune": section}
     recipe = recipe_from(data, "prune")
+    assert recipe.prune is not None
+    check_prune(recipe.prune)
     source = None
     if images is not None:
         heard = listener or Silence()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...exporter.core.errors import InputError, did_you_mean
-from .recipe import PruneSection, Recipe, Section, TargetSection, sections
+from .recipe import PruneSection, Section, TargetSection, sections
 
 # The key that a section's bare value is meant for: `images="photos/"`, `precision="fp16"`.
 _BARE = {"images": "path", "evaluate": "path", "precision": "name", "engine": "mode", "prune": "preset"}
@@ -36,7 +36,7 @@ def export_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
         if not holders:
             offered = [*known, *(field for name in _EXPORT for field in known[name].model_fields)]
             raise _unknown(key, offered, "export")
-        data.setdefault(holders[0], {})[key] = _plain(value)
+        data.setdefault(holders[0], {})[key] = plain(value)
     return data
 
 
@@ -58,9 +58,9 @@ def prune_keywords(method: str | None, keywords: Mapping[str, Any]) -> dict[str,
         if value is None:
             continue
         if key in PruneSection.model_fields:
-            data[key] = _plain(value)
+            data[key] = plain(value)
         elif key in TargetSection.model_fields:
-            data.setdefault("target", {})[key] = _plain(value)
+            data.setdefault("target", {})[key] = plain(value)
         else:
             raise _unknown(key, [*PruneSection.model_fields, *TargetSection.model_fields], "prune")
     return data
@@ -75,20 +75,23 @@ def _section_data(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, Section):
         return value.model_dump(mode="json", exclude_unset=True)
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if name in _BARE:
-        return {_BARE[name]: _plain(value)}
-    raise InputError(f"{name}: give a mapping of keys, such as {name}={{{next(iter(Recipe.model_fields))!r}: ...}}")
+        return {_BARE[name]: plain(value)}
+    first = next(iter(dict(sections())[name].model_fields))
+    raise InputError(f"{name}: give a mapping of keys, such as {name}={{{first!r}: ...}}")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as YAML would have it."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(inner) for inner in value]
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, Section):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [plain(inner) for inner in value]
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ... import __version__
-from ...exporter.core.errors import InputError, did_you_mean
+from ...exporter.core.errors import InputError, did_you_mean, excerpt
+from ...exporter.core.inputs import InputKind, is_file, read_text, require_file
 from ...exporter.pruning.budget import first_problem, ordered_problems
 from .recipe import Recipe, Section, file_keys, sections
 
@@ -20,38 +21,71 @@ HERE = Path(__file__).parent.parent  # where the recipes lie
 SHIPPED = "shipped:"  # begins the name of a file there
 _LARGEST = 1 << 20
 _DEEPEST = 20
+_LONGEST_INTEGER = 1 << 63
+_PATH = 300  # characters of a path in a message
+Setting = str | tuple[str, Any]  # `a.b=c` with the value as YAML, or the path and the value itself
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """YAML without what a recipe does not need: no aliases (bombs), no repeated keys; `1e-4` is a number."""
+    """YAML that means what it looks like: no aliases (bombs), tags, merges or repeated keys; `1e-4` is a number.
+
+    A date, `1:30` and `010` are texts, where YAML 1.1 has 90 and 8.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases before anything is built from them."""
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed in a recipe", mark)
+        """Refuse aliases and tags before anything is built from them."""
+        event = self.peek_event()
+        if isinstance(event, yaml.events.AliasEvent):
+            raise _at(event.start_mark, "aliases (*name) are not allowed in a recipe")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            shown = excerpt(tag.replace("tag:yaml.org,2002:", "!!"), 40)
+            raise _at(event.start_mark, f"tags such as {shown} are not allowed in a recipe; write the value by itself")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Refuse a key that stands twice; YAML would silently take the last."""
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _at(key_node.start_mark, "keys must be names")
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (list, dict)) or key in seen:
-                problem = f"the key {key!r} stands twice" if not isinstance(key, (list, dict)) else "keys must be names"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            if key == "<<" and key_node.style is None:
+                raise _at(key_node.start_mark, "merges (<<) are not allowed in a recipe")
+            if key in seen:
+                raise _at(key_node.start_mark, f"the key {excerpt(repr(key))} stands twice")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: Any) -> int:
+        """A number that a computer counts with."""
+        text = self.construct_scalar(node)
+        value = int(text) if len(text) < 30 else _LONGEST_INTEGER
+        if abs(value) >= _LONGEST_INTEGER:
+            raise _at(node.start_mark, f"{excerpt(text, 30)} is too large a number")
+        return value
 
+
+def _at(mark: Any, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+_UNWANTED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp", "merge", "value")}
 RecipeLoader.yaml_implicit_resolvers = {
-    key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    key: [pair for pair in pairs if pair[0] not in _UNWANTED]
+    for key, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$", re.ASCII), list("-+0123456789")
 )
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|Inf|INF))$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
+)
+RecipeLoader.add_constructor("tag:yaml.org,2002:int", RecipeLoader.construct_yaml_int)
 
 
 def shipped() -> dict[str, Path]:
@@ -66,16 +100,19 @@ def find_recipe(name: str) -> Path:
         InputError: neither; close matches are given.
     """
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
     known = shipped()
     if name in known:
         return known[name]
-    if path.is_dir():
-        raise InputError(f"{name} is a folder; give the recipe's YAML file")
+    if os.path.isdir(path):
+        raise InputError(f"{excerpt(name, _PATH)} is a folder; give the recipe's YAML file")
+    if os.path.exists(path):
+        require_file(path, InputKind.RECIPE)
     hint = did_you_mean(name, known)
     raise InputError(
-        f"there is no recipe file {name}, and none of that name ships{hint} (there are {', '.join(known)})"
+        f"there is no recipe file {excerpt(name, _PATH)}, and none of that name ships{hint} "
+        f"(there are {', '.join(known)})"
     )
 
 
@@ -85,6 +122,13 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     Raises:
         InputError: with line and column.
     """
+    data = _parse(text, where)
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: must be a mapping with the keys {', '.join(Recipe.model_fields)}")
+    return data
+
+
+def _parse(text: str, where: str) -> Any:
     if len(text) > _LARGEST:
         raise InputError(f"{where} has {len(text)} characters; a recipe has at most {_LARGEST}")
     try:
@@ -92,64 +136,130 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise InputError(f"{where}:{at} {error.problem or error.context}") from error
+        problem = error.problem or error.context or "not valid YAML"
+        if "another document" in problem:
+            problem = "a second document (---) begins; a recipe is one"
+        raise InputError(f"{where}:{at} {excerpt(problem, 200)}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise InputError(f"{where}: not valid YAML: {reason}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{where}: must be a mapping with the keys {', '.join(Recipe.model_fields)}")
-    _check_depth(data, where)
+        raise InputError(f"{where}: not valid YAML: {excerpt(reason, 200)}") from error
+    check_plain(data, where)
     return data
 
 
-def _check_depth(data: object, where: str, depth: int = 0) -> None:
+def check_plain(data: object, where: str, path: str = "", depth: int = 0) -> None:
+    """Refuse what no recipe can hold, wherever it stands: deep nests, numbers past 64 bits, characters of no text.
+
+    Raises:
+        InputError: naming the key.
+    """
+    at = f"{where}: {excerpt(path)}" if path else where
     if depth > _DEEPEST:
         raise InputError(f"{where}: nested more than {_DEEPEST} deep")
-    values: Iterable[object] = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
-    for value in values:
-        _check_depth(value, where, depth + 1)
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            check_plain(str(key), where, path, depth)
+            check_plain(value, where, f"{path}.{key}" if path else str(key), depth + 1)
+    elif isinstance(data, (list, tuple)):
+        for index, value in enumerate(data):
+            check_plain(value, where, f"{path}[{index}]", depth + 1)
+    elif isinstance(data, int) and not -_LONGEST_INTEGER <= data < _LONGEST_INTEGER:
+        raise InputError(f"{at}: the number is too large")
+    elif isinstance(data, str) and any(char == "\0" or "\ud800" <= char <= "\udfff" for char in data):
+        raise InputError(f"{at}: {excerpt(repr(data), 40)} holds a character that is none of a text")
 
 
-def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Apply `a.b=c` settings, values read as YAML, to a copy of the data.
+def override(data: dict[str, Any], settings: Iterable[Setting]) -> dict[str, Any]:
+    """Apply settings to a copy of the data: `a.b=c` with the value as YAML, or pairs of a path and a value.
 
     A key of which a section has exactly one, such as what says how much to prune, takes the place of the others.
+    Null and false choose no way, so they leave the others alone.
 
     Raises:
         InputError: a setting without `=`, or a path through something that is no mapping.
     """
     result = _copy(data)
-    known = dict(sections())
+    chosen: set[str] = set()
     for setting in settings:
-        path, equals, text = setting.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise InputError(f"--set {setting!r}: write it as key.path=value, such as export.batch=8")
-        where = f"--set {path}"
-        value = parse_yaml(f"value: {text}" if text.strip() else "value: null", where)["value"]
-        here: dict[str, Any] = result
-        for depth, key in enumerate(keys):
-            section = known.get(".".join(keys[:depth]))
-            if section is not None and value is not None:
-                _make_way(here, section, key)
-            if depth + 1 == len(keys):
-                break
-            inner = here.get(key)
-            if inner is None:
-                inner = here[key] = {}
-            if not isinstance(inner, dict):
-                raise InputError(f"{where}: {'.'.join(keys[: depth + 1])} is {inner!r}, which has no keys")
-            here = inner
-        last: Any = int(keys[-1]) if keys[-1].isdigit() else keys[-1]
-        here[last] = value
+        path, value = read_setting(setting)
+        _set(result, path, value, chosen)
+        chosen.add(".".join(path))
     return result
 
 
-def _make_way(data: dict[str, Any], section: type[Section], key: str) -> None:
+def read_setting(setting: Setting) -> tuple[list[str], Any]:
+    """The keys of a setting's path, and its value.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(setting, tuple):
+        name, value = str(setting[0]), setting[1]
+    else:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set {excerpt(setting)!r}: write it as key.path=value, such as export.batch=8")
+        value = _read_value(text, f"--set {excerpt(name)}")
+    keys = [key.strip() for key in name.split(".")]
+    if not all(keys):
+        raise InputError(f"--set {excerpt(name)!r}: write it as key.path=value, such as export.batch=8")
+    if len(keys) > _DEEPEST:
+        raise InputError(f"--set {excerpt(name)}: nested more than {_DEEPEST} deep")
+    check_plain(value, f"--set {excerpt(name)}")
+    return keys, value
+
+
+def _read_value(text: str, where: str) -> Any:
+    """A setting's value; what is no YAML by itself, such as a comment, is refused."""
+    if not text.strip():
+        return None
+    value = _parse(text.strip(), where)
+    if "#" in text and "#" not in str(value):
+        raise InputError(
+            f"{where}: what follows # is a comment to YAML; quote the value: '\"{excerpt(text.strip())}\"'"
+        )
+    return value
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any, chosen: Collection[str]) -> None:
+    """Put a value at a path, and take away what it leaves no place for, but for what was chosen beside it."""
+    known, here = dict(sections()), data
+    chooses = value is not None and value is not False
+    for depth, key in enumerate(keys):
+        prefix = ".".join(keys[:depth])
+        section = known.get(prefix)
+        if section is not None and chooses:
+            _make_way(here, section, key, prefix, chosen)
+        if depth + 1 == len(keys):
+            break
+        inner = here.get(key)
+        if inner is None:
+            below = known.get(".".join(keys[:-1]))
+            if value is None and below is not None and keys[-1] in below.model_fields:
+                return  # nothing of a section that is not there
+            inner = here[key] = {}
+        if not isinstance(inner, dict):
+            path = ".".join(keys)
+            at = ".".join(keys[: depth + 1])
+            raise InputError(f"--set {excerpt(path)}: {excerpt(at)} is {excerpt(repr(inner))}, which has no keys")
+        here = inner
+    last: Any = int(keys[-1]) if _INDEX.match(keys[-1]) else keys[-1]
+    here[last] = value
+
+
+_INDEX = re.compile(r"^(0|[1-9][0-9]{0,8})$", re.ASCII)  # a block's number in prune.keep_rates
+
+
+def _make_way(
+    data: dict[str, Any], section: type[Section], key: str, prefix: str = "", chosen: Collection[str] = ()
+) -> None:
     """Take out of a section's data what a new value of a key leaves no place for."""
-    others = section.ways if key in section.ways else ()
-    for other in (*others, *section.bound.get(key, ())):
+    for other in section.ways if key in section.ways else ():
         if other != key:
+            data.pop(other, None)
+    for other in section.bound.get(key, ()):
+        at = f"{prefix}.{other}"
+        if not any(f"{one}.".startswith(f"{at}.") for one in chosen):
             data.pop(other, None)
 
 
@@ -165,6 +275,7 @@ def validate(data: dict[str, Any], where: str) -> Recipe:
     Raises:
         InputError: with the YAML path, what was found and what is allowed.
     """
+    check_plain(data, where)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -198,16 +309,16 @@ def resolve_path(text: str | None, folder: Path) -> str | None:
         return text
     if text.startswith(SHIPPED):
         file = HERE / text[len(SHIPPED) :]
-        if not file.is_file() or not file.resolve().is_relative_to(HERE.resolve()):
+        if not is_file(file) or not file.resolve().is_relative_to(HERE.resolve()):
             raise InputError(f"{text}: no such file comes with vitrim {__version__}; give your own")
         return str(file)
     beside = folder / text
-    if not beside.exists() and Path(text).exists():
+    if not os.path.exists(beside) and os.path.exists(text):
         return str(Path(text).absolute())
     return str(beside.absolute())
 
 
-def load_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
+def load_recipe(name: str, settings: Iterable[Setting] = ()) -> Recipe:
     """Read a recipe by file or shipped name, apply `--set` overrides, resolve its paths.
 
     Paths given by `--set` are taken from the working folder.
@@ -216,11 +327,7 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
         InputError: unreadable, not YAML, or not a recipe; with the YAML path.
     """
     path = find_recipe(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a text file"
-        raise InputError(f"cannot read the recipe {path}: {reason.lower()}") from error
+    text = read_text(path, InputKind.RECIPE).removeprefix("\ufeff")
     data = _resolve_paths(parse_yaml(text, str(path)), path.parent)
     settings = list(settings)
     if settings:

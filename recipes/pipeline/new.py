@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from ...calibration.tokens.cost import dense_plan, model_macs
-from ...exporter.core.errors import InputError
-from ...exporter.core.targets import get_target
+from ...exporter.core.errors import InputError, did_you_mean, excerpt
+from ...exporter.core.targets import PRECISIONS, get_target
 from ...exporter.pruning.load import create_model
 from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import describe
@@ -54,6 +54,10 @@ def new_recipe(
     classes: int | None = None,
 ) -> str:
     """See `vitrim.api.new`; `folder` is the one that the file will lie in."""
+    get_target(target)
+    if precision not in PRECISIONS:
+        hint = did_you_mean(precision, PRECISIONS)
+        raise InputError(f"there is no precision {excerpt(precision)!r}{hint} (there are {', '.join(PRECISIONS)})")
     args = {} if classes is None else {"num_classes": classes}
     shape = describe(create_model(name, args=args, random=0))
     dense = model_macs(shape, dense_plan(shape)) / 1e9

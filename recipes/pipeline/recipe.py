@@ -6,12 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import check_constants
 
 IN_MEMORY = "given"  # the key of what Python hands over; a file cannot
+
+_CHOSEN = {"not": {"enum": [None, False]}}  # a key that is given
 
 
 class Section(BaseModel):
@@ -20,12 +31,25 @@ class Section(BaseModel):
     Attributes:
         ways: keys of which exactly one is given; `--set` of one of them takes the place of the others.
         bound: keys that say something of another key's value, by that key; they go when it changes.
+        rules: for the JSON Schema, what validators of the section refuse.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     ways: ClassVar[tuple[str, ...]] = ()
     bound: ClassVar[dict[str, tuple[str, ...]]] = {}
+    rules: ClassVar[tuple[dict[str, Any], ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Pydantic's schema, with what only validators know: exactly one of the ways, and the section's own rules."""
+        given = handler(core)
+        schema = handler.resolve_ref_schema(given)
+        ways = {"oneOf": [{"properties": {key: _CHOSEN}, "required": [key]} for key in cls.ways]}
+        own = [ways, *cls.rules] if cls.ways else list(cls.rules)
+        if own:
+            schema["allOf"] = own
+        return given
 
     @model_validator(mode="after")
     def _one_way(self) -> Section:
@@ -90,6 +114,14 @@ class ImagesSection(Section):
 
     ways = ("path", "generator", "given")
     bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(("generator", "given"), ("classes",))
+    rules = (
+        {
+            "not": {
+                "properties": {"generator": {"type": "string"}, "count": {"type": "null"}},
+                "required": ["generator", "count"],
+            }
+        },
+    )
 
     path: str | None = file_key("Folder of photos, folder of class folders, .npz or one photo.")
     classes: str | None = file_key(
@@ -133,10 +165,27 @@ class SearchSection(Section):
     seed: int = Field(default=0, ge=0, description="Seed of the draws.")
 
 
+# What the validators of `PruneSection` refuse, as JSON Schema.
+_RATES = {
+    "propertyNames": {"pattern": "^[0-9]+$"},
+    "additionalProperties": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+}
+_REMOVED = {
+    "anyOf": [
+        {"type": "null"},
+        {"type": "integer", "minimum": 1},
+        {"type": "array", "items": {"minimum": 0}, "contains": {"minimum": 1}},
+    ]
+}
+_PLACES = {"items": {"minimum": 0}, "uniqueItems": True}  # of a model's blocks, or its classes
+
+
 class PruneSection(Section):
     """How tokens are pruned, and how much."""
 
     ways = ("target", "preset", "keep_rates", "remove", "mass", "budget", "given")
+    bound: ClassVar[dict[str, tuple[str, ...]]] = {"preset": ("method", "parameters")}
+    rules = ({"properties": {"keep_rates": _RATES, "remove": _REMOVED, "blocks": _PLACES}},)
 
     method: str | None = Field(
         default=None, description="Pruning method; null: the preset's, or else the best measured, see `vitrim methods`."
@@ -243,6 +292,15 @@ class SlimSection(Section):
     """Narrower blocks: fewer heads and MLP neurons, before any token is pruned."""
 
     ways = ("target", "widths")
+    rules = (
+        {
+            "not": {
+                "properties": {"heads": {"const": False}, "neurons": {"const": False}},
+                "required": ["heads", "neurons"],
+            }
+        },
+        {"properties": {"classes": _PLACES}},
+    )
 
     method: Literal["taylor", "xpruner"] = Field(
         default="taylor", description="Zero-shot Taylor scores, or X-Pruner's masks learned on labelled images."
@@ -382,6 +440,8 @@ class Recipe(Section):
     Attributes:
         folder: where relative paths start; those of a recipe in use are absolute.
     """
+
+    rules = ({"anyOf": [{"properties": {key: {"type": "object"}}, "required": [key]} for key in ("slim", "prune")]},)
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 

@@ -30,7 +30,7 @@ from ...exporter.runtime.runners import OrtRunner
 from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from .bench import Bench
 from .cache import StageCache, cache_of
-from .calibrate import Calibrate
+from .calibrate import Calibrate, check_prune
 from .fidelity import Fidelity
 from .forms import Forms
 from .golden import check_ends, ends_of
@@ -203,13 +203,17 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
         VitrimError: one line for a person.
     """
     target = get_target(recipe.export.target)
+    check_precision(recipe.precision, target)
+    if recipe.prune is not None:
+        check_prune(recipe.prune)
+    if recipe.slim is not None and recipe.slim.widths is not None:
+        read_widths(recipe.slim.widths)
     listener.stage("model and images")
     dense = open_model(recipe, given)
     if recipe.prune is not None:
         describe(dense)  # tokens of some models that can be slimmed cannot be pruned
     preprocess, classes = preprocess_of(recipe, dense), int(dense.num_classes)
     check_ends(ends_of(recipe.export, preprocess), classes)
-    check_precision(recipe.precision, target)
     sources = open_sources(recipe, preprocess, classes, given, listener.note)
     name, models = model_name(dense), {"dense": dense}
     return Run(recipe, given, cache, listener, target, name, preprocess, classes, sources, _models=models)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core import layout
-from ...core.errors import NotFasterError, ParityError, VitrimError
-from ...core.files import atomic_write, explain_os_error
+from ...core.errors import NotFasterError, ParityError, VitrimError, visible
+from ...core.files import atomic_write, explain_stray_error
 from ...core.records import Record
 from .. import bundle
 from ..bench.report import Bench, TimedBundle
@@ -79,13 +79,13 @@ def main(arguments: Sequence[str], here: Path) -> int:
             print('this folder was replaced by the one with the engine: cd "$PWD"', file=sys.stderr)
     except VitrimError as error:
         line = str(error).replace("vitrim build BUNDLE", "python3 run_on_device.py build")
-        print(f"run_on_device.py: {line}", file=sys.stderr)
+        print(f"run_on_device.py: {visible(line)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("run_on_device.py: interrupted; nothing was published", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"run_on_device.py: {explain_os_error(error, error.filename or 'the output')}", file=sys.stderr)
+        print(f"run_on_device.py: {visible(str(explain_stray_error(error)))}", file=sys.stderr)
         return VitrimError.exit_code
     return 0
 

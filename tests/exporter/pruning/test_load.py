@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import pickle
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, small_vit
-from safetensors.torch import save_file
+from helpers import SMALL, ends_in_a_line, small_vit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save, save_file
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.load import create_model, fingerprint, preprocessing
+from vitrim.exporter.pruning.load import create_model, fingerprint, preprocessing, read_state_dict, widths_in
 from vitrim.exporter.pruning.shape import describe
 
 
@@ -51,13 +57,13 @@ def test_another_model_s_checkpoint_is_refused_with_what_differs(weights: Path) 
 
 def test_truncated_checkpoints_are_named(weights: Path, tmp_path: Path) -> None:
     whole = weights.read_bytes()
-    for size in (0, 7, 100, len(whole) - 1):
+    for size in (7, 100, len(whole) - 1):
         weights.write_bytes(whole[:size])
-        with pytest.raises(InputError, match="truncated"):
+        with pytest.raises(InputError, match="it may be truncated: fetch it again"):
             load(weights)
     torch.save({"model": {"a": torch.zeros(1000)}}, tmp_path / "w.pth")
     (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:-500])
-    with pytest.raises(InputError, match="truncated"):
+    with pytest.raises(InputError, match="it may be truncated; fetch it again"):
         load(tmp_path / "w.pth")
 
 
@@ -95,6 +101,162 @@ def test_checkpoints_without_tensors_or_with_nan(weights: Path, tmp_path: Path) 
         load(weights)
     with pytest.raises(InputError, match="there is no file"):
         load(tmp_path / "none.safetensors")
+
+
+def other_kinds() -> dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]]:
+    """What training leaves in place of a weight, and how it is called."""
+    return {
+        "int64": (lambda value: value.long(), "is int64, but weights are float32, float16, bfloat16, float64; convert"),
+        "int8": (lambda value: value.to(torch.int8), "is int8, but"),
+        "uint8": (lambda value: value.to(torch.uint8), "is uint8, but"),
+        "bool": (lambda value: value > 0, "is bool, but"),
+        "complex64": (lambda value: value.to(torch.complex64), "is complex64, but"),
+        "float8": (lambda value: value.to(torch.float8_e4m3fn), "is float8_e4m3fn, but"),
+        "float8_e5m2": (lambda value: value.to(torch.float8_e5m2), "is float8_e5m2, but"),
+        "sparse": (lambda value: value.to_sparse(), "is sparse; save plain tensors"),
+        "csr": (lambda value: value.to_sparse_csr(), "is sparse"),
+        "quantized": (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "is quantized"),
+        "meta": (lambda value: value.to("meta"), "is on meta, without numbers"),
+        "float64 past float32": (lambda value: value.double() + 1e300, "holds numbers past float32"),
+        "NaN": (lambda value: value * float("nan"), "holds NaN or Inf"),
+        "NaN in float16": (lambda value: value.half() / 0, "holds NaN or Inf"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch lets go of some of these kinds
+@pytest.mark.parametrize("kind", other_kinds())
+@pytest.mark.parametrize("container", ["w.pth", "w.safetensors"])
+def test_what_is_no_weight_is_refused_by_name_and_type(tmp_path: Path, kind: str, container: str) -> None:
+    make, said = other_kinds()[kind]
+    state, key = small_vit().state_dict(), "blocks.1.mlp.fc1.weight"
+    state[key] = make(state[key])
+    plain = state[key].layout == torch.strided and not state[key].is_quantized and state[key].device.type == "cpu"
+    if container == "w.safetensors" and not plain:
+        pytest.skip("safetensors holds plain tensors alone")
+    save: Any = torch.save if container == "w.pth" else save_file
+    save(state, tmp_path / container)
+    with pytest.raises(InputError, match=rf"{container}: blocks\.1\.mlp\.fc1\.weight {said}"):
+        load(tmp_path / container)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_weights_are_converted(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {key: value.to(dtype) for key, value in small_vit().state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    model = load(tmp_path / "w.pth")
+    assert all(value.dtype == torch.float32 for value in model.state_dict().values())
+    assert torch.equal(model.head.weight, state["head.weight"].float())
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({}, r"holds no tensors; save model\.state_dict\(\)"),
+        ({"epoch": 3, "optimizer": {}}, r"holds no tensors \(it holds epoch, optimizer\); save"),
+        ({"\x1b[31m": 1}, r"it holds \\x1b\[31m"),
+        ({"x" * 5000: 1}, r"it holds x+\.\.\."),
+        (5, "holds a int, not a state dict"),
+        (torch.zeros(3), "holds a Tensor, not a state dict"),
+        ({"a": torch.zeros(1), "module.a": torch.ones(1)}, "holds a twice, with and without `module.`"),
+        ({"\x1b]0;x\x07": torch.zeros(1)}, r"1 unknown, such as \\x1b\]0;x\\x07"),
+        ({5: torch.zeros(1)}, "1 unknown, such as 5"),
+    ],
+)
+def test_what_lies_around_a_state_dict_is_named(tmp_path: Path, held: Any, said: str) -> None:
+    torch.save(held, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=said) as caught:
+        load(tmp_path / "w.pth")
+    assert str(caught.value).isprintable()
+
+
+def test_a_safetensors_file_may_say_anything_of_itself(tmp_path: Path) -> None:
+    """Types that nobody knows, offsets from nowhere, metadata that is no plan: one line each."""
+    path = tmp_path / "w.safetensors"
+    for header in (
+        '{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}',
+        '{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}',
+        '{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}',
+        '{"a":{"dtype":"F32","shape":[9999999999999],"data_offsets":[0,4]}}',
+        '{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}',
+        '{"a":5}',
+        "[]",
+        "{",
+        '{"__metadata__":{"vitrim.widths":5}}',
+        "[" * 3000,
+    ):
+        raw = header.encode()
+        path.write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(4))
+        with pytest.raises(InputError, match=r"w\.safetensors (is not a whole safetensors|holds what this)"):
+            read_state_dict(path)
+    for widths in ("", "{", "[]", "5", "{}", "[" * 9000, "9" * 5000, '{"format": "vitrim-widths/1"}'):
+        save_file({"a": torch.zeros(1)}, path, metadata={"vitrim.widths": widths})
+        with pytest.raises(InputError, match=r"w\.safetensors"):
+            widths_in(path)
+
+
+@functools.cache
+def whole() -> tuple[bytes, ...]:
+    """A small model as every kind of checkpoint."""
+    state = small_vit(depth=1, embed_dim=24).state_dict()
+    streams = io.BytesIO(), io.BytesIO()
+    torch.save(state, streams[0])
+    torch.save({"model": state}, streams[1], _use_new_zipfile_serialization=False)
+    return (*(stream.getvalue() for stream in streams), save(state))
+
+
+@settings(derandomize=True, max_examples=30, deadline=None)
+@given(
+    st.sampled_from((0, 1, 2)),
+    st.sampled_from(("w.pth", "w.safetensors", "w.bin")),
+    st.lists(st.tuples(st.floats(0, 1) | st.floats(0, 0.02), st.binary(max_size=8)), max_size=4),
+    st.floats(0, 1) | st.just(1.0),
+)
+def test_any_damage_ends_in_a_model_or_one_line(
+    kind: int, name: str, changes: list[tuple[float, bytes]], left: float
+) -> None:
+    data = bytearray(whole()[kind])
+    for place, new in changes:
+        at = int(place * len(data))
+        data[at : at + len(new)] = new
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(data[: int(left * len(data))])
+        ends_in_a_line(lambda: load(path, depth=1, embed_dim=24))
+
+
+@settings(derandomize=True, max_examples=30, deadline=None)
+@given(st.binary(max_size=64), st.sampled_from(("", "PK\x03\x04", "\x80\x02", "{", "<", "\x08\x07\x12")))
+def test_any_bytes_end_in_one_line(data: bytes, head: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "w.pth").write_bytes(head.encode("latin-1") + data)
+        ends_in_a_line(lambda: read_state_dict(Path(folder) / "w.pth"))
+
+
+NUMBERS = st.sampled_from(
+    [
+        getattr(torch, name)
+        for name in ["float32", "float16", "float64", "int64", "bool", "uint8", "complex64", "float8_e4m3fn"]
+    ]
+)
+
+
+@settings(derandomize=True, max_examples=15, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["head.weight", "head.bias", "cls_token", "pos_embed", "norm.weight", "x", "module.x"])
+        | st.text(max_size=5),
+        st.tuples(st.lists(st.integers(0, 5), max_size=3), NUMBERS) | st.none() | st.integers() | st.text(max_size=3),
+        max_size=4,
+    ),
+    st.sampled_from(["", "model", "state_dict", "model_ema", "net"]),
+)
+def test_any_state_dict_ends_in_a_model_or_one_line(found: dict[str, Any], wrapped: str) -> None:
+    held = dict(small_vit(depth=1, embed_dim=24).state_dict())
+    for key, value in found.items():
+        held[key] = torch.zeros(value[0]).to(value[1]) if isinstance(value, tuple) else value
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({wrapped: held} if wrapped else held, Path(folder) / "w.pth")
+        ends_in_a_line(lambda: load(Path(folder) / "w.pth", depth=1, embed_dim=24))
 
 
 def test_names_and_arguments() -> None:
