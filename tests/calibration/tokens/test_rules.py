@@ -33,7 +33,7 @@ def test_blocks_and_stages_must_fit(tiny: ViTShape) -> None:
         check_blocks([3, 3], 12)
     with pytest.raises(InputError, match="from 0 to 11"):
         check_blocks([12], 12)
-    with pytest.raises(InputError, match=r"prune\.stages is 4, but a model of 2 blocks"):
+    with pytest.raises(InputError, match=r"a model of 2 blocks has no room for 4 pruning stages"):
         default_rule(describe(small_vit(depth=2)), "evit", {}, stages=4)
 
 

@@ -133,7 +133,7 @@ def test_the_schema_is_of_a_recipe_and_refuses_other_keys() -> None:
         ("std", [0.5, -0.1, 0.5], "deviations must be above 0"),
         ("std", [1e-9] * 3, "pixels of 8 bits have steps of"),
         ("mean", [-0.1, 0.5, 0.5], "means lie from 0 to 1"),
-        ("mean", [10**400, 0, 0], "int too large"),
+        ("mean", [10**400, 0, 0], "the number is too large"),
         ("mean", [], "at least 1 item"),
         ("mean", 0.5, "valid list"),
         ("mean", ["0.5"] * 3, "valid number"),
