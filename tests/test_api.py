@@ -32,6 +32,20 @@ def test_settings_are_values_by_key_or_texts() -> None:
         api.recipe("quickstart", {"export.batch": "many"})
 
 
+def test_values_by_key_are_taken_as_they_are(tmp_path: Path) -> None:
+    """What no text carries unharmed: numbers as keys, paths, tuples, texts outside of the basic plane."""
+    recipe = api.recipe("quickstart", {"prune.keep_rates": {3: 0.7}, "images.path": tmp_path / "\U0001f600 #1: x"})
+    assert recipe.prune is not None
+    assert recipe.prune.keep_rates == {3: 0.7}
+    assert (recipe.prune.target, recipe.images.generator) == (None, None)
+    assert recipe.images.path == str(tmp_path / "\U0001f600 #1: x")
+    assert api.recipe("quickstart", {"prune.remove": (3, 4)}).prune.remove == [3, 4]  # type: ignore[union-attr]
+    with pytest.raises(InputError, match=r"prune\.target\.gflops is nan"):
+        api.recipe("quickstart", {"prune.target": {"gflops": float("nan")}})
+    with pytest.raises(InputError, match="model.random: the number is too large"):
+        api.recipe("quickstart", {"model.random": 10**30})
+
+
 def test_keywords_change_a_recipe_too() -> None:
     recipe = api.recipe("quickstart", {"export.batch": 4, "bench.runs": 9})
     assert (recipe.export.batch, recipe.bench.runs) == (4, 9)

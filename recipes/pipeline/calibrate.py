@@ -17,7 +17,7 @@ from ...calibration.tokens.scores import Decisions, gather, statistics
 from ...calibration.tokens.search import search
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
-from ...exporter.core.errors import InputError, excerpt
+from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
 from ...exporter.pruning.methods.base import Method
@@ -190,11 +190,6 @@ def check_prune(prune: PruneSection) -> None:
         return
     own = None if prune.preset is None else get_preset(prune.preset)
     method = get_method(own.method if own else prune.method or DEFAULT)
-    if own and prune.method not in (None, own.method):
-        raise InputError(
-            f"prune.method is {excerpt(prune.method)!r}, but the preset {own.name} is one of {own.method}; take one of "
-            "prune.method and prune.preset out"
-        )
     parse_parameters(method, dict(own.parameters if own else {}) | prune.parameters, "prune.parameters")
 
 

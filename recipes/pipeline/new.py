@@ -57,7 +57,9 @@ def new_recipe(
     get_target(target)
     if precision not in PRECISIONS:
         hint = did_you_mean(precision, PRECISIONS)
-        raise InputError(f"there is no precision {excerpt(precision)!r}{hint} (there are {', '.join(PRECISIONS)})")
+        raise InputError(
+            f"precision.name: there is no precision {excerpt(precision)!r}{hint} (there are {', '.join(PRECISIONS)})"
+        )
     args = {} if classes is None else {"num_classes": classes}
     shape = describe(create_model(name, args=args, random=0))
     dense = model_macs(shape, dense_plan(shape)) / 1e9

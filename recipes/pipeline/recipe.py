@@ -184,7 +184,6 @@ class PruneSection(Section):
     """How tokens are pruned, and how much."""
 
     ways = ("target", "preset", "keep_rates", "remove", "mass", "budget", "given")
-    bound: ClassVar[dict[str, tuple[str, ...]]] = {"preset": ("method", "parameters")}
     rules = ({"properties": {"keep_rates": _RATES, "remove": _REMOVED, "blocks": _PLACES}},)
 
     method: str | None = Field(

@@ -33,8 +33,12 @@ def test_blocks_and_stages_must_fit(tiny: ViTShape) -> None:
         check_blocks([3, 3], 12)
     with pytest.raises(InputError, match="from 0 to 11"):
         check_blocks([12], 12)
-    with pytest.raises(InputError, match=r"a model of 2 blocks has no room for 4 pruning stages"):
-        default_rule(describe(small_vit(depth=2)), "evit", {}, stages=4)
+    two, one = describe(small_vit(depth=2)), describe(small_vit(depth=1))
+    for stages, said in ((4, "4"), (None, "3")):  # nobody reads of a number that nobody gave
+        with pytest.raises(InputError, match=rf"^a model of 2 blocks has no room for {said} .*give prune\.stages: 1$"):
+            default_rule(two, "evit", {}, stages=stages)
+    with pytest.raises(InputError, match="a model of 1 blocks has no room for 3 pruning stages; take a deeper model"):
+        default_rule(one, "evit", {})
 
 
 # By method, where its stages sit in twelve blocks and how strong each is when nothing is said.

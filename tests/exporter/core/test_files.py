@@ -14,6 +14,7 @@ from vitrim.exporter.core.files import (
     atomic_write,
     explain_os_error,
     explain_read_error,
+    explain_stray_error,
     link,
     ordinary_mode,
     sha256,
@@ -71,6 +72,22 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     error = OSError(errno.EACCES, "Permission denied")
     assert str(explain_read_error(error, tmp_path / "a")) == f"cannot read {tmp_path / 'a'}: permission denied"
     assert str(explain_read_error(OSError("Odd"), "a")) == "cannot read a: odd"
+
+
+def test_what_was_only_read_is_not_called_written(tmp_path: Path) -> None:
+    out = tmp_path / "out" / "b.json"
+    read = OSError(errno.EACCES, "Permission denied", "/elsewhere/weights.safetensors")
+    assert str(explain_os_error(read, out)) == "cannot use /elsewhere/weights.safetensors: permission denied"
+    here = OSError(errno.EACCES, "Permission denied", str(out.parent / ".b.json.x.tmp"))
+    assert str(explain_os_error(here, out)).startswith(f"cannot write {out}: permission denied")
+    with pytest.raises(InputError, match="cannot use .*none: no such file"), atomic_path(out) as temporary:
+        temporary.write_bytes((tmp_path / "none").read_bytes())
+    assert not out.exists()
+    assert str(explain_stray_error(OSError(errno.EROFS, "x", b"b.json"))).startswith(
+        "cannot write b.json: the file sys"
+    )
+    assert str(explain_stray_error(OSError(errno.EIO, "Bad", "b.json"))) == "cannot use b.json: bad"
+    assert str(explain_stray_error(OSError())) == "the system refuses: oserror"
 
 
 def test_the_umask_is_followed_and_left_as_it_was() -> None:

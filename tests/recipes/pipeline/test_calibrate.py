@@ -12,7 +12,7 @@ from vitrim import api
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods import DEFAULT, get_method
 from vitrim.exporter.pruning.methods.options import check_budget
-from vitrim.recipes.pipeline.calibrate import WAYS
+from vitrim.recipes.pipeline.calibrate import WAYS, check_prune
 from vitrim.recipes.pipeline.recipe import PruneSection
 
 
@@ -29,6 +29,25 @@ def test_every_way_that_a_recipe_has_is_in_the_table() -> None:
     with pytest.raises(ValueError, match="exactly one of target, preset, keep_rates, remove, mass, budget"):
         PruneSection.model_validate({})
     assert set(WAYS) == set(values) == set(PruneSection.ways) - {"budget", "given"}
+
+
+@pytest.mark.parametrize(
+    ("prune", "said"),
+    [
+        ({"mass": 0.5, "method": "tomatoe"}, "unknown pruning method 'tomatoe'; did you mean tome"),
+        ({"preset": "evit-07"}, "there is no preset 'evit-07'; did you mean evit-0.7"),
+        (
+            {"preset": "evit-0.7", "method": "tome"},
+            "prune.method is 'tome', but the preset evit-0.7 is one of evit; take",
+        ),
+        ({"preset": "evit-0.7", "parameters": {"x\x1b": 1}}, r"prune\.parameters\.x\\x1b is not a known key"),
+        ({"remove": 3, "parameters": {"place": "nowhere"}}, r"prune\.parameters\.place is 'nowhere'"),
+        ({"budget": "none.json"}, "cannot read none.json"),
+    ],
+)
+def test_what_a_section_says_wrongly_needs_no_model_to_be_told(prune: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_prune(PruneSection.model_validate(prune))
 
 
 @pytest.mark.parametrize(

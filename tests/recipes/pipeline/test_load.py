@@ -268,10 +268,6 @@ def test_settings_over_a_preset(words: list[str], found: dict[str, Any]) -> None
     assert override(data, words)["prune"] == found
 
 
-def test_a_preset_brings_its_method_along() -> None:
-    assert override(parse_yaml(GOOD, "r"), ["prune.preset=evit-0.7"])["prune"] == {"preset": "evit-0.7"}
-
-
 def test_a_hash_that_is_given_beside_its_checkpoint_stays() -> None:
     hashed, named = f"model.sha256={'a' * 64}", "model.checkpoint=x.pth"
     for words in ([hashed, named], [named, hashed]):
