@@ -10,6 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from .exporter.core.records import finite
+
 if TYPE_CHECKING:
     from .exporter.pruning.budget import Budget
     from .exporter.pruning.supported import Family
@@ -28,7 +30,7 @@ def console_for(stream: Any) -> Console:
 
 def print_json(data: Any) -> None:
     """Plain data on standard output."""
-    click.echo(json.dumps(data, indent=2, default=str))
+    click.echo(json.dumps(finite(data), indent=2, default=str, allow_nan=False))
 
 
 def print_lines(lines: list[str], console: Console) -> None:
@@ -127,7 +129,7 @@ def print_bench(bench: Bench, console: Console) -> None:
     """Latencies and what may be claimed."""
     from .exporter.runtime.lines import bench_notes
 
-    device = bench.environment.get("cpu", "unknown")
+    device = bench.conditions.cpu
     table = Table(title=f"{bench.runtime}, batch {bench.batch}, {device}", title_justify="left")
     for column in ("graph", "median ms", "95 % interval", "images/s"):
         table.add_column(column, justify="left" if column == "graph" else "right")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+_LONGEST_NAME = 200  # that is looked for among known ones
 
 
 class VitrimError(Exception):
@@ -39,5 +42,34 @@ class NotFasterError(VitrimError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about a name that is not known: `; did you mean X?`, or nothing where none is close."""
-    close = difflib.get_close_matches(name, list(known), 1)
+    close = difflib.get_close_matches(name, list(known), 1) if len(name) <= _LONGEST_NAME else []
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def visible(text: str) -> str:
+    """A text in one line that does nothing to a terminal: control characters are spelled out, such as `\\x1b`.
+
+    So are characters that reverse or hide their neighbours, and halves of characters. Breaks and tabs are blanks.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = " ".join(text.split()) if any(char in text for char in "\n\r\t\v\f\x85\u2028\u2029") else text
+    hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in hidden else char for char in text
+    )
+
+
+def excerpt(text: object, most: int = 80) -> str:
+    """The beginning of what a user gave, to be echoed in a message: in one line, without control characters.
+
+    Args:
+        text: any value; what is no text is written as Python writes it.
+        most: characters; what is longer ends in `...`.
+    """
+    try:
+        found = text if isinstance(text, str) else repr(text)
+    except (ValueError, RecursionError):  # Python writes no number of 5,000 digits
+        found = f"a large {type(text).__name__}"
+    shown = visible(found[: 2 * most])
+    return shown if len(shown) <= most and len(found) <= 2 * most else shown[: most - 3] + "..."

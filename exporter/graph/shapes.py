@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from math import prod
+
 import onnx
 import onnx.shape_inference
 
@@ -29,7 +30,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     foreign = {name for node in model.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
     bare.graph.value_info.extend(value for value in model.graph.value_info if value.name in foreign)
     for tensor in model.graph.initializer:
-        if np.prod(tensor.dims) <= LARGEST_READ and not is_external(tensor):
+        if prod(tensor.dims) <= LARGEST_READ and not is_external(tensor):
             bare.graph.initializer.append(tensor)
         else:
             bare.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)

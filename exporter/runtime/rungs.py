@@ -7,6 +7,7 @@ the decisions agree, or where one side's decisions were replayed on the other; a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
 
 def stage_names(outputs: Outputs) -> list[str]:
     """`kept_<block>` and `merged_<block>` outputs in the order of their blocks."""
-    names = [name for name in outputs if name.startswith(("kept_", "merged_"))]
+    names = [name for name in outputs if re.fullmatch("(kept|merged)_[0-9]{1,4}", name)]
     return sorted(names, key=lambda name: (block_of(name), name))
 
 
@@ -206,12 +207,18 @@ def _unlike(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> tup
     """What keeps two runners from being compared at all: (output, reason); None where nothing does."""
     if len(reference["logits"]) == 0:
         return "logits", "there are no images to compare"
+    unheld = [name for name in stage_names(candidate) if name not in reference]
+    if unheld:
+        return unheld[0], f"the reference has no {unheld[0]}, so what the candidate keeps is held against nothing"
     for name in names:
         if name not in candidate:
             return name, f"the candidate has no output {name}"
-        ours, theirs = reference[name].shape, candidate[name].shape
-        if ours != theirs:
-            return name, f"{name} has the shape {list(theirs)} instead of {list(ours)}"
+        ours, theirs = reference[name], candidate[name]
+        if ours.shape != theirs.shape:
+            return name, f"{name} has the shape {list(theirs.shape)} instead of {list(ours.shape)}"
+        kinds = "iu" if name not in ("logits", "probabilities") else "f"
+        if theirs.dtype.kind not in kinds:
+            return name, f"{name} is {theirs.dtype}, which it cannot be"
     for side, values in (("reference", reference["logits"]), ("candidate", candidate["logits"])):
         if not np.isfinite(values).all():
             return "logits", f"the {side}'s logits hold NaN or Inf"

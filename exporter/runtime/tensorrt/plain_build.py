@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...core.files import atomic_write
-from .serializer import Parts, Settings, compatibility_level
+from .serializer import Parts, Settings, compatibility_level, read_timings
 from .versions import tensorrt_missing
 
 
@@ -38,7 +38,7 @@ class ByTensorRT:
                 config.set_flag(getattr(trt.BuilderFlag, name))
         if settings.hardware_compatible is not None:
             config.hardware_compatibility_level = compatibility_level(trt, settings.hardware_compatible)
-        timings = config.create_timing_cache(cache.read_bytes() if cache.exists() else b"") if cache else None
+        timings = config.create_timing_cache(read_timings(cache)) if cache else None
         if timings is not None:
             config.set_timing_cache(timings, ignore_mismatch=False)
         if settings.change:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import ExitStack
 from tempfile import TemporaryFile
 from typing import Any
 
 from ...core.files import atomic_write
-from .serializer import Parts, Settings, compatibility_level
+from .serializer import Parts, Settings, compatibility_level, read_timings
 from .versions import tensorrt_missing
 
 
@@ -30,7 +31,7 @@ class ByPolygraphy:
         cache = settings.timing_cache
         # Open files, no paths: polygraphy would leave a lock file beside each. Its log goes to standard output.
         with G_LOGGER.verbosity(G_LOGGER.CRITICAL), ExitStack() as stack:
-            known = stack.enter_context(open(cache, "rb")) if cache and cache.exists() else None
+            known = io.BytesIO(known) if cache and (known := read_timings(cache)) else None
             fresh = stack.enter_context(TemporaryFile()) if cache else None
             config = CreateConfig(
                 fp16=settings.fp16,

@@ -131,7 +131,7 @@ def test_what_is_no_benchmark_is_refused(tmp_path: Path, text: str) -> None:
         results.compare([tmp_path / "x.json", tmp_path / "x.json"])
     with pytest.raises(InputError, match="at least two"):
         results.compare([tmp_path / "x.json"])
-    with pytest.raises(InputError, match="cannot read the benchmark"):
+    with pytest.raises(InputError, match=r"cannot read .*none\.json: no such file"):
         results.compare([tmp_path / "none.json", tmp_path / "x.json"])
 
 
