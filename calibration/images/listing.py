@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from ...exporter.core.arrays import read_arrays
-from ...exporter.core.errors import InputError, excerpt
+from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from .photos import PhotoFiles
 from .sources import ArrayImages, ImageSource, choose
@@ -68,10 +68,14 @@ def open_images(
 
 
 def _open_npz(root: Path, preprocess: Preprocess, *, count: int | None, every: int, offset: int) -> ArrayImages:
-    data = read_arrays(root)
+    try:
+        with open(root, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            data = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{root} is not a whole .npz of plain arrays ({error})") from error
     key = next((name for name in ("image", "images", "x") if name in data), None)
     if key is None:
-        raise InputError(f"{root} has the arrays {excerpt(sorted(data)) if data else 'none'}, but none named image")
+        raise InputError(f"{root} has the arrays {sorted(data) or 'none'}, but none named image")
     pixels = data[key]
     channels, height, width = preprocess.input_size
     is_photos = pixels.ndim == 4 and pixels.dtype == np.uint8 and pixels.shape[-1] == 3

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...exporter.core.errors import InputError
-from ...exporter.core.inputs import InputKind, open_file, read_bytes
+from ...exporter.core.files import explain_read_error
 from ...exporter.core.preprocess import Preprocess
 
 
@@ -28,9 +28,11 @@ def open_photo(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", message=".*Transparency.*")
-            with open_file(path, InputKind.PICTURE) as stream, Image.open(stream) as image:
+            with Image.open(path) as image:
                 image.load()
                 return _to_rgb(image)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no image {path}") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image that Pillow can read; remove it or convert it") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -98,5 +100,8 @@ class PhotoFiles:
     def _hash(self) -> str:
         digest = hashlib.sha256(repr(sorted(self.preprocess.to_dict().items())).encode())
         for path in self.paths:
-            digest.update(hashlib.sha256(read_bytes(path, InputKind.PICTURE)).digest())
+            try:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            except OSError as error:
+                raise explain_read_error(error, path) from error
         return digest.hexdigest()

@@ -8,7 +8,7 @@ import onnx
 import onnx.shape_inference
 
 from ..core.errors import UnsupportedError
-from .weights import is_external
+from .weights import all_graphs, is_external
 
 LARGEST_READ = 1024  # elements of a constant that may tell a shape
 
@@ -34,7 +34,17 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             bare.graph.initializer.append(tensor)
         else:
             bare.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    for graph in all_graphs(bare.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            _forget_negative(value)
     return bare
+
+
+def _forget_negative(value: onnx.ValueInfoProto) -> None:
+    """Negative sizes become unknown ones, which some mean by them; ONNX's inference ends the process on others."""
+    for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+        if dim.HasField("dim_value") and dim.dim_value < 0:
+            dim.ClearField("dim_value")
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -122,7 +122,9 @@ def _size_at(path: Path) -> tuple[int, str]:
         return 0, "is missing"
     except OSError as error:
         return 0, f"cannot be read ({(error.strerror or str(error)).lower()})"
-    return found.st_size, "" if stat.S_ISREG(found.st_mode) else "is no regular file"
+    if stat.S_ISREG(found.st_mode):
+        return found.st_size, ""
+    return 0, "is missing" if stat.S_ISDIR(found.st_mode) else "is no regular file"
 
 
 class Weights:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..core.errors import InputError
+from ..core.errors import InputError, excerpt
 from ..core.files import atomic_write
 from ..core.inputs import read_json
 
@@ -61,7 +61,7 @@ class Budget(BaseModel):
         provenance: hashes and versions; informative.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal["vitrim-budget/1"] = FORMAT
     model: str = ""
@@ -176,9 +176,10 @@ def first_problem(error: ValidationError) -> str:
     elif first["type"] == "value_error":
         text = f"{path or 'top level'}: {first['ctx']['error']}"
     else:
-        found = repr(first.get("input"))
-        text = f"{path} is {found[:60]}{'...' if len(found) > 60 else ''}: {reason}"
+        found = first.get("input")
+        text = f"{path} is {excerpt(repr(found) if isinstance(found, str) else found, 63)}: {reason}"
     more = len(problems) - 1
+    text = excerpt(text, 400)
     return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
 

@@ -62,7 +62,7 @@ def lint_file(path: str | os.PathLike[str], targets: Iterable[str] = ()) -> dict
         bundle.verify(root)
         root = root / layout.MODEL
     model = read_graph(root)
-    found = lint_all(model, wanted)
+    found = lint_all(model, wanted, foreign=True)
     return {
         "path": str(path),
         "opset": opset_of(model),
@@ -124,5 +124,5 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
         result = _before(root)
     else:
         model, name = read_graph(root), target or "ort-cpu"
-    findings = [finding.to_dict() for finding in lint(model, get_target(name))]
+    findings = [finding.to_dict() for finding in lint(model, get_target(name), foreign=True)]
     return result | {"operators": operator_table(model), "opset": opset_of(model), "target": name, "findings": findings}

@@ -8,7 +8,27 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from ...exporter.core.bounds import ATOL, THREADS
+from ...exporter.core.errors import excerpt
+from ...exporter.runtime.bench.timing import RUNS, WARMUP
+from ...exporter.runtime.tensorrt.options import WORKSPACE_MIB
+
 IN_MEMORY = "given"  # the key of what Python hands over; a file cannot
+# Bounds, so that no slip asks for a billion: far above what anybody runs, and below what a machine would choke on.
+MOST_IMAGES, MOST_SEED, MOST_CLASSES, MOST_TOKENS = 10_000_000, 2**32 - 1, 1_000_000, 1_000_000
+MOST_BATCH, MOST_ARRAY_IMAGES = 4096, 100_000  # images that are held at once
+# Of a timm model's arguments, the greatest numbers; lists of numbers are held to them entry by entry.
+MOST_ARGS = {
+    "depth": 1000,
+    "embed_dim": 65_536,
+    "img_size": 16_384,
+    "in_chans": 1024,
+    "mlp_ratio": 256,
+    "num_classes": MOST_CLASSES,
+    "num_heads": 4096,
+    "patch_size": 16_384,
+    "reg_tokens": 16_384,
+}
 
 
 class Section(BaseModel):
@@ -19,7 +39,7 @@ class Section(BaseModel):
         bound: keys that say something of another key's value, by that key; they go when it changes.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     ways: ClassVar[tuple[str, ...]] = ()
     bound: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -54,7 +74,16 @@ class ModelSection(Section):
     bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(ways, ("sha256",))
 
     name: str = Field(min_length=1, description="timm model name.")
-    args: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the timm model.")
+    args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further arguments of the timm model.",
+        json_schema_extra={
+            "properties": {
+                key: {"maximum": most, "minimum": -most, "items": {"maximum": most, "minimum": -most}}
+                for key, most in MOST_ARGS.items()
+            }
+        },
+    )
     checkpoint: str | None = file_key("Safetensors or PyTorch state dict.")
     sha256: str | None = Field(
         default=None,
@@ -62,9 +91,21 @@ class ModelSection(Section):
         description="Hash of the checkpoint, which another file must have; null: any is taken.",
     )
     pretrained: bool = Field(default=False, description="Fetch timm's weights from the model hub.")
-    random: int | None = Field(default=None, ge=0, description="Seed of random weights, for trying things out.")
+    random: int | None = Field(
+        default=None, ge=0, le=MOST_SEED, description="Seed of random weights, for trying things out."
+    )
     given: bool = Field(default=False, description="A model in memory, handed over in Python.")
     preprocess: PreprocessOverrides = Field(default_factory=PreprocessOverrides)
+
+    @field_validator("args")
+    @classmethod
+    def _bounded(cls, args: dict[str, Any]) -> dict[str, Any]:
+        for key, most in MOST_ARGS.items():
+            given = args.get(key)
+            for value in given if isinstance(given, (list, tuple)) else [given]:
+                if isinstance(value, (int, float)) and not -most <= value <= most:
+                    raise ValueError(f"{key} is {excerpt(value, 40)}; it goes up to {most}")
+        return args
 
 
 class ImagesSection(Section):
@@ -77,11 +118,16 @@ class ImagesSection(Section):
         default=None, description="Make images instead: the quickstart's labelled shapes, or normal noise."
     )
     given: bool = Field(default=False, description="Images in memory, handed over in Python.")
-    seed: int = Field(default=0, ge=0, description="Seed of the generator.")
-    count: int | None = Field(default=64, ge=1, description="How many, spread evenly over the source; null takes all.")
-    every: int = Field(default=1, ge=1, description="Take every n-th image only ...")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the generator.")
+    count: int | None = Field(
+        default=64, ge=1, le=MOST_IMAGES, description="How many, spread evenly over the source; null takes all."
+    )
+    every: int = Field(default=1, ge=1, le=MOST_IMAGES, description="Take every n-th image only ...")
     offset: int = Field(
-        default=0, ge=0, description="... from this one on: disjoint halves are every 2, offset 0 and 1."
+        default=0,
+        ge=0,
+        le=MOST_IMAGES,
+        description="... from this one on: disjoint halves are every 2, offset 0 and 1.",
     )
 
     @model_validator(mode="after")
@@ -96,16 +142,20 @@ class TargetSection(Section):
 
     ways = ("gflops", "flops_ratio", "speedup")
 
-    gflops: float | None = Field(default=None, gt=0, description="Multiply-accumulates in 1e9, as papers count them.")
+    gflops: float | None = Field(
+        default=None, gt=0, le=1e9, description="Multiply-accumulates in 1e9, as papers count them."
+    )
     flops_ratio: float | None = Field(default=None, gt=0, le=1, description="Share of the dense model's.")
-    speedup: float | None = Field(default=None, ge=1, description="Dense over pruned latency, by the latency model.")
+    speedup: float | None = Field(
+        default=None, ge=1, le=1e6, description="Dense over pruned latency, by the latency model."
+    )
 
 
 class SearchSection(Section):
     """Monte-Carlo search of the budget on the calibration images, as the Zero-TPrune paper tunes its own."""
 
     trials: int = Field(default=0, ge=0, le=10000, description="Random configurations to try; 0 takes the rule's.")
-    seed: int = Field(default=0, ge=0, description="Seed of the draws.")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the draws.")
 
 
 class PruneSection(Section):
@@ -125,7 +175,9 @@ class PruneSection(Section):
         default=None, description="Share of the patches that stays, by block (0-based)."
     )
     remove: int | list[int] | None = Field(
-        default=None, description="Tokens that every stage removes, or a list with a number for each."
+        default=None,
+        description="Tokens that every stage removes, or a list with a number for each.",
+        json_schema_extra={"maximum": MOST_TOKENS, "items": {"maximum": MOST_TOKENS}},
     )
     inflection: float = Field(
         default=0.0,
@@ -173,6 +225,8 @@ class PruneSection(Section):
     @classmethod
     def _removes(cls, remove: int | list[int] | None) -> int | list[int] | None:
         counts = remove if isinstance(remove, list) else [remove or 0]
+        if max(counts, default=0) > MOST_TOKENS:
+            raise ValueError(f"{excerpt(max(counts), 40)} is above {MOST_TOKENS}; no model has as many tokens")
         if remove is not None and (not any(counts) or min(counts) < 0):
             raise ValueError(f"{remove} removes nothing; give a number above 0, or a list of numbers from 0 up")
         return remove
@@ -183,7 +237,9 @@ class SlimTargetSection(Section):
 
     ways = ("gflops", "flops_ratio", "parameters_ratio")
 
-    gflops: float | None = Field(default=None, gt=0, description="Multiply-accumulates in 1e9, as papers count them.")
+    gflops: float | None = Field(
+        default=None, gt=0, le=1e9, description="Multiply-accumulates in 1e9, as papers count them."
+    )
     flops_ratio: float | None = Field(default=None, gt=0, lt=1, description="Share of the dense model's.")
     parameters_ratio: float | None = Field(default=None, gt=0, lt=1, description="Share of the dense model's weights.")
 
@@ -192,10 +248,12 @@ class MasksSection(Section):
     """X-Pruner's class-wise masks, learned on labelled images with frozen weights."""
 
     epochs: int = Field(default=10, ge=1, le=1000, description="Passes over the images; the paper has 50.")
-    lr: float = Field(default=1.0, gt=0, description="Step of SGD with momentum 0.9 on the masks.")
-    sparse: float = Field(default=0.1, ge=0, description="Weight of the masks' sum of squares (mean over classes).")
+    lr: float = Field(default=1.0, gt=0, le=1e6, description="Step of SGD with momentum 0.9 on the masks.")
+    sparse: float = Field(
+        default=0.1, ge=0, le=1e6, description="Weight of the masks' sum of squares (mean over classes)."
+    )
     smooth: float = Field(
-        default=1e-5, ge=0, description="Weight of their absolute second differences along the units."
+        default=1e-5, ge=0, le=1e6, description="Weight of their absolute second differences along the units."
     )
 
 
@@ -203,15 +261,15 @@ class ThresholdsSection(Section):
     """X-Pruner's layer-wise pruning rates, learned under a constraint on the cost."""
 
     epochs: int = Field(default=10, ge=1, le=1000, description="Passes over the images; the paper has 80.")
-    lr: float = Field(default=0.1, gt=0, description="Step of Adam on the logits of the rates.")
+    lr: float = Field(default=0.1, gt=0, le=1e6, description="Step of Adam on the logits of the rates.")
 
 
 class FinetuneSection(Section):
     """Training of the slimmed model on the calibration images, with the dense model as its teacher."""
 
     epochs: int = Field(default=0, ge=0, le=10000, description="Passes over the images; 0 trains nothing.")
-    lr: float = Field(default=1e-4, gt=0, description="AdamW's first step; falls to 0 along a cosine.")
-    batch: int = Field(default=32, ge=1, description="Images per step.")
+    lr: float = Field(default=1e-4, gt=0, le=1e6, description="AdamW's first step; falls to 0 along a cosine.")
+    batch: int = Field(default=32, ge=1, le=MOST_BATCH, description="Images per step.")
 
 
 class SlimSection(Section):
@@ -253,7 +311,7 @@ class ExportSection(Section):
     """For which target the graph is made."""
 
     target: str = Field(default="ort-cpu", description="Where the graph will run, see `vitrim doctor`.")
-    batch: int = Field(default=1, ge=1, le=4096, description="Fixed batch size of the graph.")
+    batch: int = Field(default=1, ge=1, le=MOST_BATCH, description="Fixed batch size of the graph.")
     attention: Literal["auto", "decomposed", "fused"] = Field(
         default="auto",
         description="onnxruntime's fused Attention: only where it measures faster, never, or always.",
@@ -264,7 +322,10 @@ class ExportSection(Section):
         "channels] with the normalization folded into the patch embedding.",
     )
     top_k: int | None = Field(
-        default=None, ge=1, description="Also give the k best classes and their probabilities; null: logits only."
+        default=None,
+        ge=1,
+        le=MOST_CLASSES,
+        description="Also give the k best classes and their probabilities; null: logits only.",
     )
 
 
@@ -274,11 +335,14 @@ class PrecisionSection(Section):
     name: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         default="fp32", description="int8: the products with a weight; on TensorRT the rest is fp16."
     )
-    images: int = Field(default=64, ge=1, description="Calibration images that ranges are measured on.")
+    images: int = Field(
+        default=64, ge=1, le=MOST_ARRAY_IMAGES, description="Calibration images that ranges are measured on."
+    )
     half_io: bool = Field(default=False, description="Half-precision inputs and outputs instead of float32 ones.")
     headroom: float = Field(
         default=4.0,
         ge=1,
+        le=65_504,
         description="fp16: an activation that exceeds 65504 over this on the calibration images stays in float32.",
     )
     float32: list[str] = Field(
@@ -313,23 +377,34 @@ class PrecisionSection(Section):
 class ParitySection(Section):
     """When two runners count as equal."""
 
-    atol: float = Field(default=1e-4, gt=0, description="Largest absolute error of a logit, decisions being equal.")
+    atol: float = Field(
+        default=1e-4, gt=0, le=ATOL[1], description="Largest absolute error of a logit, decisions being equal."
+    )
     tie: float = Field(
         default=1e-4,
         ge=0,
         lt=1,
         description="Relative score gap at the cut below which decisions may differ.",
     )
-    images: int = Field(default=32, ge=1, description="Images that the ladder is climbed with.")
-    golden: int = Field(default=8, ge=1, description="Images whose outputs travel in the bundle (at least one batch).")
+    images: int = Field(default=32, ge=1, le=MOST_ARRAY_IMAGES, description="Images that the ladder is climbed with.")
+    golden: int = Field(
+        default=8,
+        ge=1,
+        le=MOST_ARRAY_IMAGES,
+        description="Images whose outputs travel in the bundle (at least one batch).",
+    )
 
 
 class BenchSection(Section):
     """How the dense, pruned and free-slicing graphs are timed."""
 
-    runs: int = Field(default=50, ge=5, le=100000, description="Interleaved rounds, each timing every graph once.")
-    warmup: float = Field(default=0.5, ge=0, le=600, description="Least seconds of warm-up per graph.")
-    threads: int | None = Field(default=None, ge=1, description="onnxruntime threads; null: all cores.")
+    runs: int = Field(
+        default=50, ge=RUNS[0], le=RUNS[1], description="Interleaved rounds, each timing every graph once."
+    )
+    warmup: float = Field(default=0.5, ge=WARMUP[0], le=WARMUP[1], description="Least seconds of warm-up per graph.")
+    threads: int | None = Field(
+        default=None, ge=THREADS[0], le=THREADS[1], description="onnxruntime threads; null: all cores."
+    )
     allow_slower: bool = Field(default=False, description="Do not fail when the pruned graph is not faster.")
 
 
@@ -339,7 +414,12 @@ class EngineSection(Section):
     mode: Literal["auto", "require", "skip"] = Field(
         default="auto", description="Build where TensorRT and a GPU are; fail without them; or never."
     )
-    workspace_mib: int = Field(default=1024, ge=16, description="Scratch memory that the builder may use, in MiB.")
+    workspace_mib: int = Field(
+        default=1024,
+        ge=WORKSPACE_MIB[0],
+        le=WORKSPACE_MIB[1],
+        description="Scratch memory that the builder may use, in MiB.",
+    )
 
 
 class Recipe(Section):

@@ -18,6 +18,8 @@ from .stats import FEWEST, Distribution, Ratio, paired_ratio, summarize
 if TYPE_CHECKING:
     from ..bundle import Manifest
 
+LEAST, MOST = 1e-9, 1e12  # of a median in milliseconds, and of a ratio of two
+
 
 @dataclass(frozen=True)
 class Untimed(Record):
@@ -85,6 +87,13 @@ class Conditions(Record):
     jetson_after: Board = Board()
 
 
+def _require_plausible(what: str, count: int, median: float, interval: tuple[float, float]) -> None:
+    """Refuse, with a ValueError, what no clock measures and nothing can be divided by."""
+    low, high = interval
+    if count < 1 or not LEAST <= low <= high <= MOST or not LEAST <= median <= MOST:
+        raise ValueError(f"has {what} as {median:g} in {low:g} to {high:g}, of {count} rounds; no clock measures that")
+
+
 def conditions_of(environment: Mapping[str, Any]) -> Conditions:
     """What is read of an environment; keys that are missing, or null, have their defaults.
 
@@ -137,6 +146,10 @@ class Bench(Record):
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"has the batch {self.batch}, but a batch has an image")
+        for name, found in self.distributions.items():
+            _require_plausible(f"the latency of {name}", found.samples, found.median, found.median_interval)
+        for name, ratio in self.ratios.items():
+            _require_plausible(f"the ratio {name}", ratio.pairs, ratio.median, ratio.interval)
         conditions_of(self.environment)
         for name in (Kind.DENSE, Kind.PRUNED):
             if name not in self.distributions:

@@ -128,8 +128,8 @@ class Energy(Record):
     windows: int | None = optional()
 
     def __post_init__(self) -> None:
-        if self.joules_per_image is not None and (self.idle_watts is None or self.meter is None):
-            raise ValueError("lacks idle_watts or meter, which measured joules come with")
+        if self.joules_per_image is not None and self.idle_watts is None:
+            raise ValueError("lacks idle_watts, which measured joules come with")
 
     def per_image(self, graph: str) -> float | None:
         """Joules per image above idle; None where they were not measured, or are not measurably above idle."""

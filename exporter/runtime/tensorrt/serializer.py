@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...core.inputs import InputKind, read_bytes
 from .options import Compatibility
 
 
@@ -57,15 +55,6 @@ class Serializer(Protocol):
         Raises:
             Exception: whatever TensorRT's binding raises; `engine.build_engine` says it in a line.
         """
-
-
-def read_timings(cache: Path) -> bytes:
-    """What a timing cache holds; nothing where there is none yet.
-
-    Raises:
-        InputError: it cannot be read, or is no regular file.
-    """
-    return read_bytes(cache, InputKind.TIMINGS) if os.path.lexists(cache) else b""
 
 
 def compatibility_level(trt: Any, wanted: Compatibility | None) -> Any:

@@ -182,8 +182,8 @@ def test_golden_never_unpickles(tmp_path: Path) -> None:
         np.save(stream, np.zeros(3))  # one array, no archive
     with pytest.raises(InputError, match="damaged"):
         bundle.load_golden(tmp_path)
-    np.savez(tmp_path / "golden.npz", image=np.zeros(3), logits=np.ones(2))
-    assert bundle.load_golden(tmp_path)["image"].shape == (3,)
+    np.savez(tmp_path / "golden.npz", image=np.zeros((2, 3)), logits=np.ones((2, 4)))
+    assert bundle.load_golden(tmp_path)["image"].shape == (2, 3)
     (tmp_path / "golden.npz").write_bytes((tmp_path / "golden.npz").read_bytes()[:-20])
     with pytest.raises(InputError, match="damaged"):
         bundle.load_golden(tmp_path)
