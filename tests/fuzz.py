@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from vitrim.exporter.core.errors import InputError, UnsupportedError
+from vitrim.exporter.core.errors import VitrimError, visible
 
 MANY = os.environ.get("VITRIM_FUZZ")
 _PHASES = [Phase.explicit, Phase.generate] if MANY is None else [Phase.explicit, Phase.generate, Phase.shrink]
@@ -38,9 +38,9 @@ def held(use: Callable[..., Any], *given: Any) -> Any:
     """What a use gives; None where it refuses in one short line that does nothing to a terminal."""
     try:
         return use(*given)
-    except (InputError, UnsupportedError) as error:
+    except VitrimError as error:
         text = str(error)
-        assert text.isprintable(), text
+        assert text == visible(text), text
         assert 0 < len(text) <= _LONGEST, text
         return None
 
@@ -51,7 +51,7 @@ EXTREMES: list[Any] = [
     "", "0", "nan", "\x1b[31mred\n", "\ud800", "a\0b", "é\u202e", "x" * 500,
     "²", "../..", [], {}, [[]], [None], {"": None}, {"a": {"b": [1]}},
 ]  # fmt: skip
-plain = st.sampled_from(EXTREMES) | st.recursive(
+anything = st.sampled_from(EXTREMES) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
@@ -67,7 +67,7 @@ def mangled(draw: Any, data: Any) -> Any:
         action = draw(st.sampled_from(["replace", "replace", "replace", "remove", "wrap", "double", "rename"]))
         if holder is whole and action in ("remove", "double"):
             action = "replace"
-        _change(holder, key, action, draw(plain))
+        _change(holder, key, action, draw(anything))
     return whole[0]
 
 

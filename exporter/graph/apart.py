@@ -95,7 +95,8 @@ def _read(reading: int, seconds: float) -> bytes:
     Raises:
         ApartError: it took too long.
     """
-    end, parts = time.monotonic() + seconds, []
+    end = time.monotonic() + seconds
+    parts: list[bytes] = []
     while True:
         left = end - time.monotonic()
         if left <= 0 or not select.select([reading], [], [], left)[0]:
