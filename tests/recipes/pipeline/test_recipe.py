@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from helpers import small_recipe
 from pydantic import ValidationError
@@ -116,3 +117,60 @@ def test_the_schema_is_of_a_recipe_and_refuses_other_keys() -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     objects = [schema, *schema["$defs"].values()]
     assert all(one["additionalProperties"] is False for one in objects)
+
+
+NUMBERS = [
+    (section, name)
+    for _, section in sections()
+    for name, field in section.model_fields.items()
+    if {int, float} & {field.annotation, *getattr(field.annotation, "__args__", ())}
+]
+
+
+def test_every_number_of_a_recipe_has_an_upper_bound_that_the_schema_has_too() -> None:
+    assert len(NUMBERS) > 35
+    schemas = json_schema()["$defs"]
+    for section, name in NUMBERS:
+        for giant in (10**12, 1e300, 10**400):
+            with pytest.raises(ValidationError, match=name):
+                section.model_validate({name: giant})
+        known = schemas[section.__name__]["properties"][name]
+        for part in known.get("anyOf", [known]):
+            if part["type"] in ("integer", "number"):
+                assert {"maximum", "exclusiveMaximum"} & {*part, *known}, (section, name)
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    for section, name in NUMBERS:
+        for strange in (float("nan"), float("inf")):
+            with pytest.raises(ValidationError, match=name):
+                section.model_validate({name: strange})
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"depth": 10**9}, "depth is 1000000000; it goes up to 1000"),
+        ({"embed_dim": 1e300}, r"embed_dim is 1e\+300; it goes up to 65536"),
+        ({"img_size": 10**6}, "img_size is 1000000; it goes up to 16384"),
+        ({"img_size": [224, 10**12]}, "img_size is 1000000000000; it goes up to 16384"),
+        ({"num_classes": 10**400}, r"num_classes is 10*\.\.\.; it goes up to 1000000"),
+        ({"num_heads": float("nan")}, "num_heads is nan; it goes up to 4096"),
+        ({"mlp_ratio": -(10**9)}, "mlp_ratio is -1000000000; it goes up to 256"),
+    ],
+)
+def test_a_model_of_a_billion_is_a_slip(args: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ModelSection(name="a", random=0, args=args)
+    held = json_schema()["$defs"]["ModelSection"]["properties"]["args"]
+    (value,) = args.values()
+    if value == value:  # JSON has no NaN
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(args, held)
+    jsonschema.validate({"depth": 12, "img_size": [224, 224], "act_layer": "gelu", "class_token": False}, held)
+
+
+def test_no_model_has_a_billion_tokens() -> None:
+    for remove in (10**9, [3, 10**9]):
+        with pytest.raises(ValidationError, match="1000000000 is above 1000000; no model has as many tokens"):
+            PruneSection(remove=remove)
