@@ -16,7 +16,7 @@ from . import __version__
 from . import cli_output as screen
 from .cli_call import Call, as_it_is
 from .cli_progress import open_listener
-from .exporter.core.bounds import ATOL, THREADS
+from .exporter.core.bounds import ATOL, CLASSES, THREADS
 from .exporter.core.errors import NotFasterError, ParityError, VitrimError
 from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
 from .exporter.runtime.tensorrt.options import DLA_CORES, WORKSPACE_MIB, EngineOptions
@@ -299,7 +299,9 @@ def models(wanted: str) -> Call:
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Your weights; timm's are fetched by default.")
 @click.option("--images", type=click.Path(path_type=Path), help="Your photos; photos/ by default.")
-@click.option("--classes", type=click.IntRange(1), help="Classes of your checkpoint, where not the model's own number.")
+@click.option(
+    "--classes", type=click.IntRange(*CLASSES), help="Classes of your checkpoint, where not the model's own number."
+)
 def new(model: str, out: Path | None, **options: Any) -> Call:
     """Write a commented recipe for MODEL, a timm name, with the best method measured."""
 

@@ -8,6 +8,8 @@ import numbers
 from .errors import InputError, excerpt
 
 # What may be given.
+BATCH = (1, 4096)
+CLASSES = (1, 1_000_000)
 THREADS = (1, 1024)  # of onnxruntime
 ATOL, TIE = (0.0, 1e6), (0.0, 1.0)  # of parity
 

@@ -8,15 +8,15 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from ...exporter.core.bounds import ATOL, THREADS
+from ...exporter.core.bounds import ATOL, BATCH, CLASSES, THREADS
 from ...exporter.core.errors import excerpt
 from ...exporter.runtime.bench.timing import RUNS, WARMUP
 from ...exporter.runtime.tensorrt.options import WORKSPACE_MIB
 
 IN_MEMORY = "given"  # the key of what Python hands over; a file cannot
 # Bounds, so that no slip asks for a billion: far above what anybody runs, and below what a machine would choke on.
-MOST_IMAGES, MOST_SEED, MOST_CLASSES, MOST_TOKENS = 10_000_000, 2**32 - 1, 1_000_000, 1_000_000
-MOST_BATCH, MOST_ARRAY_IMAGES = 4096, 100_000  # images that are held at once
+MOST_IMAGES, MOST_SEED, MOST_CLASSES, MOST_TOKENS = 10_000_000, 2**32 - 1, CLASSES[1], 1_000_000
+MOST_BATCH, MOST_ARRAY_IMAGES = BATCH[1], 100_000  # images that are held at once
 # Of a timm model's arguments, the greatest numbers; lists of numbers are held to them entry by entry.
 MOST_ARGS = {
     "depth": 1000,

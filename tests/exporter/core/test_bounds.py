@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from vitrim import api
@@ -65,6 +66,13 @@ def test_the_api_and_the_command_line_refuse_the_same(
         assert done.exit_code != 0
         said = str(done.exception) if isinstance(done.exception, InputError) else done.output
         assert any(word in said for word in (f"{name} is", "is not in the range"))
+
+
+def test_a_billion_classes_or_images_at_once_are_refused() -> None:
+    with pytest.raises(InputError, match="classes is 1000000000; give a whole number from 1 to 1000000"):
+        api.new("vit_tiny_patch16_224", classes=10**9)
+    with pytest.raises(InputError, match="batch is 1000000000; give a whole number from 1 to 4096"):
+        api.evaluate(torch.nn.Identity(), [], torch.nn.Identity(), batch=10**9)
 
 
 def test_defaults_are_within_their_own_bounds() -> None:
