@@ -17,9 +17,10 @@ from .cli_call import Call, as_it_is
 from .cli_errors import report
 from .cli_progress import open_listener
 from .cli_streams import open_streams
+from .exporter.core.bounds import ATOL, CLASSES, THREADS
 from .exporter.core.errors import NotFasterError, ParityError
-from .exporter.runtime.bench.timing import Timing
-from .exporter.runtime.tensorrt.options import EngineOptions
+from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
+from .exporter.runtime.tensorrt.options import DLA_CORES, WORKSPACE_MIB, EngineOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +92,9 @@ settings_option = click.option(
     help="Override a recipe's key, such as --set export.batch=8.",
 )
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
-threads_option = click.option("--threads", type=click.IntRange(1), help="onnxruntime threads; all cores by default.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(*THREADS), help="onnxruntime threads; all cores by default."
+)
 
 
 def out_option(text: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
@@ -175,7 +178,11 @@ def targets() -> Call:
 
 @command("vitrim check out/")
 @bundle_argument
-@click.option("--atol", type=float, help="Largest absolute error of a logit; the bundle's own limits by default.")
+@click.option(
+    "--atol",
+    type=click.FloatRange(*ATOL),
+    help="Largest absolute error of a logit; the bundle's own limits by default.",
+)
 @threads_option
 def check(bundle: Path, **options: Any) -> Call:
     """Verify every file of BUNDLE, and hold its graph and engine against PyTorch's golden outputs. Needs no torch."""
@@ -189,12 +196,12 @@ def _refuse_failed(parity: Parity) -> None:
 
 @command("vitrim bench out/ --runs 200")
 @bundle_argument
-@click.option("--runs", default=Timing.runs, show_default=True, type=click.IntRange(5), help="Interleaved rounds.")
+@click.option("--runs", default=Timing.runs, show_default=True, type=click.IntRange(*RUNS), help="Interleaved rounds.")
 @click.option(
     "--warmup",
     default=Timing.warmup,
     show_default=True,
-    type=click.FloatRange(0),
+    type=click.FloatRange(*WARMUP),
     help="Least seconds of warm-up per graph.",
 )
 @threads_option
@@ -227,7 +234,7 @@ def compare(results: tuple[Path, ...]) -> Call:
     "workspace_mib",
     default=EngineOptions.workspace_mib,
     show_default=True,
-    type=click.IntRange(16),
+    type=click.IntRange(*WORKSPACE_MIB),
     help="Scratch memory of the builder, in MiB.",
 )
 @click.option("--timing-cache", type=click.Path(path_type=Path), help="Folder of timing caches; ~/.cache by default.")
@@ -238,7 +245,9 @@ def compare(results: tuple[Path, ...]) -> Call:
     type=click.Choice(["ampere_plus", "same_compute_capability"]),
     help="Other GPUs may take the engine too (from 8.6 and 10.9 on; not on a Jetson).",
 )
-@click.option("--dla-core", type=click.IntRange(0), help="Run on this DLA core what can; the GPU takes the rest.")
+@click.option(
+    "--dla-core", type=click.IntRange(*DLA_CORES), help="Run on this DLA core what can; the GPU takes the rest."
+)
 @click.option("--any-precision", is_flag=True, help="Keep an engine whose layers run in another precision.")
 def build(bundle: Path, timing_cache: Path | None, no_timing_cache: bool, any_precision: bool, **options: Any) -> Call:
     """Build BUNDLE's engine with this machine's TensorRT, prove it, and publish the bundle with it. Needs no torch."""
@@ -293,7 +302,9 @@ def models(wanted: str) -> Call:
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Your weights; timm's are fetched by default.")
 @click.option("--images", type=click.Path(path_type=Path), help="Your photos; photos/ by default.")
-@click.option("--classes", type=click.IntRange(1), help="Classes of your checkpoint, where not the model's own number.")
+@click.option(
+    "--classes", type=click.IntRange(*CLASSES), help="Classes of your checkpoint, where not the model's own number."
+)
 def new(model: str, out: Path | None, **options: Any) -> Call:
     """Write a commented recipe for MODEL, a timm name, with the best method measured."""
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .exporter.core.errors import visible
+from .exporter.core.records import finite
 
 if TYPE_CHECKING:
     from .exporter.pruning.budget import Budget
@@ -39,7 +40,7 @@ def console_for(stream: Any) -> Console:
 
 def print_json(data: Any) -> None:
     """Plain data on standard output."""
-    click.echo(json.dumps(data, indent=2, default=str))
+    click.echo(json.dumps(finite(data), indent=2, default=str, allow_nan=False))
 
 
 def print_lines(lines: list[str], console: Console) -> None:
@@ -143,7 +144,7 @@ def print_bench(bench: Bench, console: Console) -> None:
     """Latencies and what may be claimed."""
     from .exporter.runtime.lines import bench_notes
 
-    device = bench.environment.get("cpu", "unknown")
+    device = bench.conditions.cpu
     table = Table(title=f"{bench.runtime}, batch {bench.batch}, {device}", title_justify="left")
     for column in ("graph", "median ms", "95 % interval", "images/s"):
         table.add_column(column, justify="left" if column == "graph" else "right")

@@ -57,6 +57,16 @@ class PrecisionChange(Record):
     tokens_changed: dict[str, float]
     accuracy_float32: float | None = optional()
 
+    def __post_init__(self) -> None:
+        _require_shares(self.agreement, self.accuracy_float32, *self.tokens_changed.values())
+
+
+def _require_shares(*shares: float | None) -> None:
+    """Refuse, with a ValueError, what is no share."""
+    wrong = [share for share in shares if share is not None and not 0 <= share <= 1]
+    if wrong:
+        raise ValueError(f"holds the share {wrong[0]:g}; shares lie from 0 to 1")
+
 
 @dataclass(frozen=True)
 class Fidelity(Record):
@@ -85,6 +95,11 @@ class Fidelity(Record):
     kl_interval: tuple[float, float] | None = optional()
     precision: PrecisionChange | None = optional()
     on_calibration_images: bool = False
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"is of {self.images} images, but answers are of one at least")
+        _require_shares(self.agreement, self.accuracy_dense, self.accuracy_pruned)
 
     @property
     def agreement_interval(self) -> Interval:

@@ -9,12 +9,15 @@ import errno
 import json
 import os
 import stat
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import InputError
 
+_DEEPEST = 100  # lists in lists of a JSON file
+_LARGEST_INTEGER = 2**63 - 1
 _TYPES = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -34,6 +37,7 @@ class InputKind(Enum):
     PICTURE = ("picture", 1 << 30)
     CLASSES = ("list of class names", 1 << 24)
     CHECKPOINT = ("checkpoint", 1 << 38)
+    TIMINGS = ("timing cache", 1 << 31)
 
     def __init__(self, label: str, largest: int) -> None:
         self.label, self.largest = label, largest
@@ -106,20 +110,84 @@ def read_json(path: str | os.PathLike[str], what: str, maker: str) -> object:
         maker: the command that writes such files, for the message.
 
     Raises:
-        InputError: the file cannot be read or is not JSON; with the place.
+        InputError: the file cannot be read or is not JSON, see `parse_json`; with the place.
     """
-    text = read_text(path, InputKind.JSON)
+    return parse_json(read_text(path, InputKind.JSON), os.fspath(path), f"`{maker}` writes a {what}")
+
+
+def parse_json(text: str, where: str, remedy: str) -> object:
+    """Plain data of a JSON text: finite numbers, whole ones of 64 bits, text that can be written, nested 100 deep.
+
+    Args:
+        text: JSON.
+        where: it stands, for the message.
+        remedy: what to do, for the message.
+
+    Raises:
+        InputError: it is something else; with the place.
+    """
     try:
-        return json.loads(text)
+        data = json.loads(text, parse_constant=_refuse_constant)
+        fault = _fault(data)
     except (ValueError, RecursionError) as error:
         at = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError(f"{os.fspath(path)} is not valid JSON{at}; `{maker}` writes a {what}") from error
+        said = f" ({error})" if isinstance(error, _NoNumberError) else ""
+        raise InputError(f"{where} is not valid JSON{at}{said}; {remedy}") from error
+    if fault:
+        raise InputError(f"{where} holds {fault}; {remedy}")
+    return data
+
+
+class _NoNumberError(ValueError):
+    """A word that Python's reader takes for a number, and JSON does not."""
+
+
+def _refuse_constant(word: str) -> object:
+    raise _NoNumberError(f"{word} is no number")
+
+
+def _fault(data: object) -> str:
+    """What of parsed JSON nothing could go on with; empty where nothing is amiss."""
+    layer = [data]
+    for _ in range(_DEEPEST):
+        inner: list[object] = []
+        for value in layer:
+            if isinstance(value, dict):
+                inner += value
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, str) and not value.isascii() and _is_torn(value):
+                return "half a character"
+            elif isinstance(value, (int, float)) and not abs(value) <= _most(value):
+                return "a number that is too large"
+        if not inner:
+            return ""
+        layer = inner
+    return f"lists that are nested more than {_DEEPEST} deep"
+
+
+def _most(value: float) -> float:
+    return _LARGEST_INTEGER if isinstance(value, int) else sys.float_info.max
+
+
+def _is_torn(text: str) -> bool:
+    """Whether a text holds half of a pair of UTF-16, which no file and no screen takes."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether a path names a regular file; False for what cannot be looked at."""
     try:
         return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names a folder; False for what cannot be looked at."""
+    try:
+        return Path(path).is_dir()
     except (OSError, ValueError):
         return False
 

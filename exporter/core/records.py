@@ -19,6 +19,7 @@ import ast
 import builtins
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from .errors import InputError
+from .errors import InputError, excerpt
 from .files import atomic_write
 from .inputs import read_json
 
@@ -75,7 +76,7 @@ class Record:
         try:
             read: Self = _read_record(cls, data, "")
         except _RefusedError as refused:
-            raise InputError(f"{where}{': ' if refused.path else ' '}{refused}") from refused
+            raise InputError(f"{where}{': ' if refused.path else ' '}{excerpt(str(refused), 400)}") from refused
         return read
 
     @classmethod
@@ -98,7 +99,16 @@ class Record:
         Raises:
             EnvironmentLackError: the place cannot be written.
         """
-        atomic_write(path, json.dumps(self.to_json(), indent=2) + "\n")
+        atomic_write(path, json.dumps(finite(self.to_json()), indent=2) + "\n")
+
+
+def finite(data: Any) -> Any:
+    """Plain data with null for numbers that JSON cannot hold: infinity, and what is none."""
+    if isinstance(data, Mapping):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 class _RefusedError(Exception):
@@ -145,7 +155,7 @@ def _read_record(cls: type[Self], data: Any, path: str) -> Self:
         raise _RefusedError(path, f"is {_shown(data)}, but must be an object")
     hashable: Any = cls  # as every class is
     known, dot = _types_of(hashable), f"{path}." if path else ""
-    unknown = [str(key) for key in data if key not in known and key not in cls.DERIVED]
+    unknown = [excerpt(str(key)) for key in data if key not in known and key not in cls.DERIVED]
     if unknown:
         raise _RefusedError(dot + unknown[0], f"is unknown (known are {', '.join(known)})")
     missing = [one.name for one in fields(cls) if _is_needed(one) and one.name not in data]
@@ -166,8 +176,10 @@ def _shown(value: Any) -> str:
     """Plain data for a message: short, on one line."""
     if isinstance(value, (Mapping, list, tuple)):
         return "an object" if isinstance(value, Mapping) else "a list"
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    try:
+        return excerpt(json.dumps(value, default=str), 60)
+    except ValueError:  # more digits than Python writes
+        return "a very long number"
 
 
 @functools.cache
@@ -239,9 +251,12 @@ def _is_number(value: Any, kinds: Any) -> bool:
 
 def _float(value: Any, path: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except OverflowError as error:
         raise _RefusedError(path, f"is {_shown(value)}, which is too large for a number") from error
+    if not math.isfinite(number):
+        raise _RefusedError(path, f"is {_shown(value)}, but must be a number")
+    return number
 
 
 _PLAIN: tuple[tuple[Any, _Type], ...] = (

@@ -20,6 +20,7 @@ from onnx import TensorProto
 
 from ..core.errors import InputError
 from ..core.files import atomic_path, explain_read_error
+from ..core.inputs import InputKind, open_file
 from .store import ALIGNMENT, copy_fields, raw_bytes
 from .weights import Place, Weights, goes_aside, inner_tensors, is_external, put_aside, size_of
 
@@ -44,7 +45,8 @@ def read_bare(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Weights]:
     file = Path(path)
     weights = Weights(file.parent, str(file))
     try:
-        model = onnx.load(file, load_external_data=False)
+        with open_file(file, InputKind.GRAPH) as stream:
+            model = onnx.load(stream, format="protobuf", load_external_data=False)
     except OSError as error:
         raise explain_read_error(error, file) from error
     except (DecodeError, ValueError) as error:
@@ -175,7 +177,7 @@ def _pieces(tensor: TensorProto, weights: Weights | None) -> Iterator[bytes]:
         raise InputError(f"the weight {tensor.name} is in a file beside the graph; say where that is")
     path, place = weights.find(tensor)
     left = size_of(tensor)
-    with open(path, "rb") as stream:
+    with open_file(path, InputKind.CHECKPOINT) as stream:
         stream.seek(place.offset)
         while left and (piece := stream.read(min(left, _PIECE))):
             left -= len(piece)

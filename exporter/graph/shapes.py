@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from math import prod
+
 import onnx
 import onnx.shape_inference
 
 from ..core.errors import UnsupportedError
-from .weights import is_external
+from .weights import all_graphs, is_external
 
 LARGEST_READ = 1024  # elements of a constant that may tell a shape
 
@@ -29,11 +30,21 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     foreign = {name for node in model.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
     bare.graph.value_info.extend(value for value in model.graph.value_info if value.name in foreign)
     for tensor in model.graph.initializer:
-        if np.prod(tensor.dims) <= LARGEST_READ and not is_external(tensor):
+        if prod(tensor.dims) <= LARGEST_READ and not is_external(tensor):
             bare.graph.initializer.append(tensor)
         else:
             bare.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    for graph in all_graphs(bare.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            _forget_negative(value)
     return bare
+
+
+def _forget_negative(value: onnx.ValueInfoProto) -> None:
+    """Negative sizes become unknown ones, which some mean by them; ONNX's inference ends the process on others."""
+    for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+        if dim.HasField("dim_value") and dim.dim_value < 0:
+            dim.ClearField("dim_value")
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

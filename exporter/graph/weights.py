@@ -13,6 +13,7 @@ this way, so it can be copied, checked and rewritten for nothing, and protobuf's
 from __future__ import annotations
 
 import mmap
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -23,7 +24,8 @@ import onnx
 import onnx.helper
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-from ..core.errors import InputError
+from ..core.errors import InputError, excerpt
+from ..core.inputs import InputKind, open_file
 
 LEAST = 2**16  # bytes of a tensor that is worth a place of its own
 # Integers stay in the graph, however many: shapes, axes and indices are what passes and lint read.
@@ -112,6 +114,19 @@ def inner_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
         )
 
 
+def _size_at(path: Path) -> tuple[int, str]:
+    """Bytes of a file, and what is wrong with it; empty where nothing is."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0, "is missing"
+    except OSError as error:
+        return 0, f"cannot be read ({(error.strerror or str(error)).lower()})"
+    if stat.S_ISREG(found.st_mode):
+        return found.st_size, ""
+    return 0, "is missing" if stat.S_ISDIR(found.st_mode) else "is no regular file"
+
+
 class Weights:
     """The weights that lie in a graph's folder.
 
@@ -133,19 +148,22 @@ class Weights:
         try:
             place, wanted = place_of(tensor), size_of(tensor)
             path = (self.folder / place.file).resolve()
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self.graph} does not say where its weight {tensor.name} is; save it anew") from error
-        if not path.is_relative_to(self.folder):
-            raise InputError(f"{self.graph} wants its weights from {place.file}, outside its own folder; save it anew")
-        size = path.stat().st_size if path.is_file() else -1
-        if size < 0 or place.offset < 0 or size < place.offset + place.length:
-            fault = "is missing" if size < 0 else "is too short"
+        except (OSError, RuntimeError, TypeError, ValueError) as error:  # RuntimeError: links in a circle
             raise InputError(
-                f"{self.graph} keeps its weights in {place.file}, which {fault}; put the whole file beside it"
-            )
+                f"{self.graph} does not say where its weight {excerpt(str(tensor.name))} is; save it anew"
+            ) from error
+        told = excerpt(place.file)
+        if not path.is_relative_to(self.folder):
+            raise InputError(f"{self.graph} wants its weights from {told}, outside its own folder; save it anew")
+        size, fault = _size_at(path)
+        if not fault and (place.offset < 0 or size < place.offset + place.length):
+            fault = "is too short"
+        if fault:
+            raise InputError(f"{self.graph} keeps its weights in {told}, which {fault}; put the whole file beside it")
         if place.length < wanted or (place.length and not wanted) or any(dim < 0 for dim in tensor.dims):
             raise InputError(
-                f"{self.graph} gives its weight {tensor.name} {place.length} bytes, which do not fit its type and shape"
+                f"{self.graph} gives its weight {excerpt(str(tensor.name))} {place.length} bytes, which do not fit its "
+                "type and shape"
             )
         return path, place
 
@@ -171,6 +189,6 @@ class Weights:
 
     def _map(self, path: Path) -> mmap.mmap:
         if path not in self._maps:
-            with open(path, "rb") as stream:
+            with open_file(path, InputKind.CHECKPOINT) as stream:
                 self._maps[path] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         return self._maps[path]

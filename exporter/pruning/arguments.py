@@ -8,12 +8,13 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
+from ..core.bounds import MODEL_ARGS, OTHER_ARGS
 from ..core.errors import EnvironmentLackError, InputError, excerpt
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # Said elsewhere in a recipe, or the way to files and weights that nobody has looked at.
 _ELSEWHERE = {
@@ -29,10 +30,6 @@ _ELSEWHERE = {
     "features_only": "nothing: a classifier is exported",
     "out_indices": "nothing: a classifier is exported",
 }
-_MOST = {"num_classes": 1 << 20, "embed_dim": 1 << 16, "img_size": 1 << 14, "patch_size": 1 << 12, "in_chans": 1 << 10}
-# Whole numbers that a model has at least.
-_LEAST = {"depth": 1, "num_heads": 1, "embed_dim": 1, "img_size": 1, "patch_size": 1, "in_chans": 1, "num_classes": 0}
-_MOST_OTHERS = 1024  # of any other number: blocks, heads, registers
 _SMALL = 2048  # numbers up to this make no model that has to be weighed before it is made
 _DEEPEST = 4
 _WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
@@ -60,10 +57,10 @@ def _check_value(key: str, value: Any, at: str, depth: int = 0) -> None:
     elif isinstance(value, (list, tuple)):
         for one in value:
             _check_value(key, one, at, depth + 1)
-    elif key in _LEAST and type(value) is not int and value is not None:
+    elif key in MODEL_ARGS and type(value) is not int and value is not None:
         raise InputError(f"{at} is {excerpt(repr(value), 40)}; give {_WORDS[int]}")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        least, most = _LEAST.get(key, 0), _MOST.get(key, _MOST_OTHERS)
+        least, most = MODEL_ARGS.get(key, OTHER_ARGS)
         if not least <= value <= most:
             raise InputError(f"{at} is {excerpt(value, 40)}; it lies from {least} to {most}")
 
@@ -100,6 +97,8 @@ def check_size(args: Mapping[str, Any], make: Callable[[], nn.Module]) -> None:
     """
     if all(number <= _SMALL for number in _numbers(args)):
         return
+    import torch
+
     try:
         with torch.device("meta"):
             size = sum(parameter.numel() for parameter in make().parameters()) * 4
@@ -132,6 +131,8 @@ def args_that_fit(
         state: the checkpoint.
         make: makes the model with other arguments.
     """
+    import torch
+
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     try:
         guessed = {**args, **_guess(model, shapes)}

@@ -61,7 +61,7 @@ class Budget(BaseModel):
         provenance: hashes and versions; informative.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal["vitrim-budget/1"] = FORMAT
     model: str = ""
@@ -177,8 +177,10 @@ def first_problem(error: ValidationError) -> str:
     elif first["type"] == "value_error":
         text = f"{path or 'top level'}: {first['ctx']['error']}"
     else:
-        text = f"{path} is {excerpt(repr(first.get('input')), 60)}: {reason}"
+        found = first.get("input")
+        text = f"{path} is {excerpt(repr(found) if isinstance(found, str) else found, 63)}: {reason}"
     more = len(problems) - 1
+    text = excerpt(text, 400)
     return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
 

@@ -59,7 +59,7 @@ class Widths(BaseModel):
         provenance: hashes and versions; informative.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal["vitrim-widths/1"] = FORMAT
     model: str = ""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
-import struct
 import time
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..core import layout
-from ..core.errors import InputError
-from ..core.files import atomic_write, explain_os_error, sha256
+from ..core.arrays import read_arrays
+from ..core.errors import InputError, excerpt
+from ..core.files import atomic_write, explain_os_error, explain_read_error, sha256
+from ..core.inputs import InputKind, is_file, is_folder, parse_json, read_bytes
 from ..core.records import Record, optional
 from ..core.targets import Precision, Target, get_target
 from .publish import replace_folder
@@ -124,9 +124,9 @@ def write_manifest(folder: Path, versions: Mapping[str, Any], command: Sequence[
 def renew_manifest(folder: Path, manifest: Manifest) -> None:
     """Write a manifest with the files that are there now, and the present time."""
     files = {
-        path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / layout.MANIFEST
+        name: FileEntry(sha256(folder / name), (folder / name).stat().st_size)
+        for name in sorted(_present(folder))
+        if name != layout.MANIFEST and is_file(folder / name)
     }
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     atomic_write(folder / layout.MANIFEST, seal(replace(manifest, created=now, files=files).to_json()))
@@ -139,7 +139,7 @@ def read_manifest(folder: Path) -> Manifest:
         InputError: the folder is no bundle, or its manifest was changed.
     """
     path = folder / layout.MANIFEST
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"there is no bundle {folder}; `vitrim export RECIPE -o {folder}` makes one")
     text, data = _parse_manifest(path)
     if data.get("format") != FORMAT or not isinstance(data.get("files"), dict):
@@ -163,11 +163,11 @@ def _parse_manifest(path: Path) -> tuple[str, dict[str, Any]]:
             raise InputError(
                 f"{path} is a link, no regular file or far too large; the bundle is damaged: copy it again"
             )
-        text = path.read_bytes().decode()  # bytes, so that line ends are not translated
-        data = json.loads(text)
+        text = read_bytes(path, InputKind.JSON).decode()  # bytes, so that line ends are not translated
+        data = parse_json(text, os.fspath(path), "the bundle is damaged: copy it again")
     except FileNotFoundError as error:
         raise InputError(f"{path.parent} is not a bundle: it has no {path.name}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(damaged) from error
     if not isinstance(data, dict):
         raise InputError(damaged)
@@ -197,32 +197,45 @@ def verify(folder: str | os.PathLike[str], needs: Sequence[str] = ()) -> Manifes
     if missing:
         raise InputError(f"{root} has no {missing[0]}; export it anew")
     for name, entry in manifest.files.items():
+        called = f"{root}: {excerpt(name)}"
         if os.path.isabs(name) or ".." in Path(name).parts:
-            raise InputError(f"{root}: {name} is outside the bundle; it is not used")
+            raise InputError(f"{called} is outside the bundle; it is not used")
         if name not in present:
-            raise InputError(f"{root}: {name} is missing; copy the bundle again")
+            raise InputError(f"{called} is missing; copy the bundle again")
         found = present[name]
         if not stat.S_ISREG(found.st_mode):
             kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
-            raise InputError(f"{root}: {name} is {kind}; it is not used")
+            raise InputError(f"{called} is {kind}; it is not used")
         # The size first: it is cheap, and a file of another size need not be read.
         if found.st_size != entry.bytes or sha256(root / name) != entry.sha256:
-            raise InputError(
-                f"{root}: {name} is not the file that was published (its hash differs); copy the bundle again"
-            )
+            raise InputError(f"{called} is not the file that was published (its hash differs); copy the bundle again")
     extra = sorted(set(present) - set(manifest.files) - {layout.MANIFEST})
     if extra:
-        raise InputError(f"{root}: {extra[0]} is not in the manifest; remove it or publish the bundle anew")
+        raise InputError(f"{root}: {excerpt(extra[0])} is not in the manifest; remove it or publish the bundle anew")
     return manifest
 
 
 def _present(root: Path) -> dict[str, os.stat_result]:
-    """Everything below a folder that is no folder, by its path with slashes; links are not followed."""
+    """Everything below a folder that is no folder, by its path with slashes; links are not followed.
+
+    Raises:
+        InputError: the folder, or one in it, cannot be read, so that nobody knows what lies in it.
+    """
+    found: dict[str, os.stat_result] = {}
     try:
-        found = {path.relative_to(root).as_posix(): path.lstat() for path in root.rglob("*")}
+        for folder, folders, files in os.walk(root, onerror=_raise):  # which keeps errors to itself otherwise
+            for name in (*folders, *files):
+                path = Path(folder) / name
+                status = path.lstat()
+                if not stat.S_ISDIR(status.st_mode):
+                    found[path.relative_to(root).as_posix()] = status
     except OSError as error:
-        raise InputError(f"{root} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    return {name: status for name, status in found.items() if not stat.S_ISDIR(status.st_mode)}
+        raise explain_read_error(error, error.filename or root) from error
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -230,19 +243,41 @@ def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     `gap_<block>`, and `probabilities` and `classes` where the graph gives them.
 
     Raises:
-        InputError: the file is missing or damaged, or lacks the image or the logits.
+        InputError: the file is missing or damaged, lacks the image or the logits, or an array has another form.
     """
     path = Path(folder) / layout.GOLDEN
-    broken = (OSError, ValueError, KeyError, EOFError, MemoryError, AttributeError, TypeError)
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            golden = {name: archive[name] for name in archive.files}
-    except (*broken, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError) as error:
-        raise InputError(f"{path} is missing or damaged; copy the bundle again") from error
+        golden = read_arrays(path)
+    except InputError as error:
+        raise InputError(f"{path} is missing or damaged; copy the bundle again ({error})") from error
     missing = [name for name in ("image", "logits") if name not in golden]
     if missing:
         raise InputError(f"{path} is damaged: it has no {missing[0]}; export the bundle anew")
+    images = len(golden["image"]) if golden["image"].ndim else 0
+    for name, values in golden.items():
+        kinds, dimensions, words = _form_of(name)
+        if values.dtype.kind not in kinds or values.ndim not in dimensions or len(values) != images or not values.size:
+            raise InputError(
+                f"{path} is damaged: {excerpt(name)} is {excerpt(str(values.dtype), 40)} "
+                f"{excerpt(str(list(values.shape)), 40)}, but must be {words}; export the bundle anew"
+            )
     return golden
+
+
+_FORMS = (
+    (r"image", "fu", range(2, 5), "images [n, ...]"),
+    (r"logits|probabilities", "f", (2,), "numbers [n, classes]"),
+    (r"classes", "iu", (2,), "whole numbers [n, classes]"),
+    (r"(kept|merged)_[0-9]{1,4}", "iu", (2,), "whole numbers [n, tokens]"),
+    (r"gap_[0-9]{1,4}", "f", (1,), "numbers [n]"),
+    (r"(kept|merged|gap)_.*", "", (), "named by a block"),
+)
+
+
+def _form_of(name: str) -> tuple[str, Sequence[int], str]:
+    """What a golden array of a name must be: kinds of types, dimensions, and both in words."""
+    found = next((form for form in _FORMS if re.fullmatch(form[0], name, re.DOTALL)), None)
+    return ("biufcSUVmM", range(1, 65), "an array [n, ...]") if found is None else found[1:]
 
 
 def refuse_foreign(final: Path) -> None:

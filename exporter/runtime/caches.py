@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from ..core.errors import InputError
 from ..core.files import explain_os_error, explain_read_error, sha256
+from ..core.inputs import InputKind, open_file
 
 VARIABLE = "VITRIM_CACHE"
 _METADATA_PROPS = 14  # of ONNX's ModelProto
@@ -87,7 +88,7 @@ def _hash_without_metadata(path: str | os.PathLike[str]) -> str:
     """Hash of an ONNX file's fields but `metadata_props`, in their order; of the whole file where it is no ONNX."""
     digest = hashlib.sha256()
     size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    with open_file(path, InputKind.GRAPH) as file:
         while file.tell() < size:
             tag = _read_varint(file)
             field, kind = divmod(tag, 8)

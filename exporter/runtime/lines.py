@@ -10,27 +10,27 @@ from .tensorrt.identity import EngineIdentity
 
 def bench_lines(bench: Bench) -> list[str]:
     """A benchmark whole: where, a line per graph, and `bench_notes`."""
-    device = bench.environment.get("gpu") or bench.environment.get("cpu", "unknown")
+    device = bench.conditions.gpu or bench.conditions.cpu
     rows = [f"  {name}: {_spread(found)}" for name, found in bench.distributions.items()]
     return [f"{bench.runtime}, batch {bench.batch}, {device}", *rows, *bench_notes(bench)]
 
 
 def bench_notes(bench: Bench) -> list[str]:
     """What a table of latencies does not hold: modes of an engine, verdict, overhead, energy, clocks, warnings."""
-    where = bench.environment
+    where = bench.conditions
     lines = [
         f"  pruned, {name}: {found.reason if isinstance(found, Untimed) else _spread(found)}"
         for name, found in (bench.modes or {}).items()
     ]
-    if where.get("cpu_only"):
-        lines.append(f"Note: {where['cpu_only']}")
+    if where.cpu_only:
+        lines.append(f"Note: {where.cpu_only}")
     lines.append(f"Speed: {bench.verdict}")
     if bench.overhead is not None:
         lines.append(f"Overhead over free slicing to the same tokens: {bench.overhead:.3f}")
     if bench.energy is not None:
         lines += [f"Energy: {text}" for text in bench.energy.lines()]
-    if where.get("clock_advice"):
-        lines.append(f"Clocks: {where.get('clocks', 'unknown')}; to lock them: {'; '.join(where['clock_advice'])}")
+    if where.clock_advice:
+        lines.append(f"Clocks: {where.clocks}; to lock them: {'; '.join(where.clock_advice)}")
     return [*lines, f"Warning: {bench.warning}"] if bench.warning else lines
 
 

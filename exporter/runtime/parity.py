@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..core.bounds import ATOL, TIE, require_within
+from ..core.errors import InputError
 from ..core.records import Record, optional
 from .tensorrt.identity import EngineIdentity
 
@@ -49,6 +51,10 @@ class Errors(Record):
     cosine_min: float
     cosine_mean: float
 
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"is of {self.images} images, but an error is of one at least")
+
 
 @dataclass(frozen=True)
 class Limits(Record):
@@ -61,6 +67,10 @@ class Limits(Record):
 
     cosine: float
     agreement: float
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.cosine <= 1 or not 0 <= self.agreement <= 1:
+            raise ValueError(f"has the cosine {self.cosine:g} and the agreement {self.agreement:g}; both go up to 1")
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,13 @@ class Parity(Record):
     graph_not_checked: str | None = optional()
     engine_not_checked: str | None = optional()
     engine: EngineIdentity | None = optional()
+
+    def __post_init__(self) -> None:
+        try:
+            require_within("atol", self.atol, *ATOL)
+            require_within("tie", self.tie, *TIE)
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def passed(self) -> bool:

@@ -7,6 +7,7 @@ the decisions agree, or where one side's decisions were replayed on the other; a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
 
 def stage_names(outputs: Outputs) -> list[str]:
     """`kept_<block>` and `merged_<block>` outputs in the order of their blocks."""
-    names = [name for name in outputs if name.startswith(("kept_", "merged_"))]
+    names = [name for name in outputs if re.fullmatch("(kept|merged)_[0-9]{1,4}", name)]
     return sorted(names, key=lambda name: (block_of(name), name))
 
 
@@ -249,18 +250,31 @@ def _unlike(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> tup
         return "logits", "unproven: there are no images to compare"
     if logits.ndim != 2 or not logits.shape[1]:
         return "logits", f"unproven: the reference's logits are {list(logits.shape)}, and must be [images, classes]"
-    for name in names:
-        if name not in candidate:
-            return name, f"the candidate has no output {name}"
-        ours, theirs = reference[name].shape, candidate[name].shape
-        if ours != theirs:
-            return name, f"{name} has the shape {list(theirs)} instead of {list(ours)}"
+    unheld = [name for name in stage_names(candidate) if name not in reference]
+    if unheld:
+        return unheld[
+            0
+        ], f"unproven: the reference has no {unheld[0]}, so what the candidate keeps is held against nothing"
+    reason = next((reason for name in names if (reason := _unlike_shape(reference, candidate, name))), None)
+    if reason:
+        return reason
     if not np.isfinite(logits).all():
         return "logits", "unproven: the reference's logits hold NaN or Inf"
     if not np.isfinite(candidate["logits"]).all():
         return "logits", "the candidate's logits hold NaN or Inf"
-    reason = spread_of(logits).unproven
-    return ("logits", reason) if reason else None
+    flat = spread_of(logits).unproven
+    return ("logits", flat) if flat else None
+
+
+def _unlike_shape(reference: Outputs, candidate: Outputs, name: str) -> tuple[str, str] | None:
+    if name not in candidate:
+        return name, f"the candidate has no output {name}"
+    ours, theirs = reference[name], candidate[name]
+    if ours.shape != theirs.shape:
+        return name, f"{name} has the shape {list(theirs.shape)} instead of {list(ours.shape)}"
+    if theirs.dtype.kind not in ("iu" if name not in ("logits", "probabilities") else "f"):
+        return name, f"{name} is {theirs.dtype}, which it cannot be"
+    return None
 
 
 def _failed(rung: Rung, offender: str, reason: str) -> Rung:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..core.cores import session_threads
-from ..core.errors import EnvironmentLackError, InputError
+from ..core.errors import EnvironmentLackError, InputError, excerpt
+from ..core.inputs import InputKind, require_file
 from ..core.targets import Precision, Target
 from .caches import graph_hash
 from .providers import CPU, named, provider_options
@@ -24,6 +25,8 @@ else:
     Outputs = dict  # Python 3.8, which run_on_device.py serves, has no dict[...]
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+_INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+_NUMBERS = {f"tensor({kind})" for kind in ("bool", "double", "float", "float16", *_INTEGERS)}
 _PROVIDER_HELP = {
     "CUDAExecutionProvider": "pip install 'vitrim[gpu]' in an environment without plain onnxruntime",
     "TensorrtExecutionProvider": "install onnxruntime-gpu and TensorRT's libraries; `vitrim doctor` names their pair",
@@ -108,11 +111,15 @@ class OrtRunner:
         chosen = named(providers, options) if options else list(providers)
         where = "the ONNX model" if isinstance(model, bytes) else os.fspath(model)
         try:
+            if not isinstance(model, bytes):
+                require_file(model, InputKind.GRAPH)
             source = model if isinstance(model, bytes) else str(Path(model))
             with contextlib.redirect_stdout(io.StringIO()):  # it prints there when a provider does not start
                 self.session = onnxruntime.InferenceSession(source, settings, providers=chosen)
+        except InputError:
+            raise
         except Exception as error:  # onnxruntime raises types of its own, one a status code
-            reason = " ".join(str(error).split())[:200]
+            reason = excerpt(str(error), 200)
             raise InputError(f"onnxruntime cannot load {where}: {reason}") from error
         started = self.session.get_providers()
         if providers[0] not in started:  # onnxruntime only logs it when a provider's libraries do not load
@@ -123,7 +130,7 @@ class OrtRunner:
         self.session.disable_fallback()  # else a run that fails is repeated on another provider without a word
         inputs = self.session.get_inputs()
         if len(inputs) != 1 or not inputs[0].shape or not all(isinstance(size, int) for size in inputs[0].shape):
-            found = ", ".join(f"{value.name} {value.shape}" for value in inputs) or "none"
+            found = excerpt(", ".join(f"{value.name} {value.shape}" for value in inputs), 200) or "none"
             raise InputError(f"{where}: needs one input of static shape, but has {found}")
         first = inputs[0]
         if first.type not in _TYPES:
@@ -132,7 +139,11 @@ class OrtRunner:
         self.input = first.name
         self.shape = tuple(int(size) for size in first.shape)
         self.batch = self.shape[0]
-        self.outputs = [output.name for output in self.session.get_outputs()]
+        outputs = self.session.get_outputs()
+        strange = [f"{output.name} a {output.type}" for output in outputs if output.type not in _NUMBERS]
+        if strange:
+            raise InputError(f"{where}: the output {excerpt(strange[0])}, but outputs are tensors of numbers")
+        self.outputs = [output.name for output in outputs]
         short = providers[0].replace("ExecutionProvider", "").lower()
         self.name = name or f"onnxruntime-{short}"
 
@@ -146,7 +157,7 @@ class OrtRunner:
         try:
             values = self.session.run(self.outputs, {self.input: image})
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = excerpt(str(error), 200)
             raise InputError(f"{self.name} fails to run the graph: {reason}") from error
         return dict(zip(self.outputs, values, strict=True))
 
@@ -230,7 +241,11 @@ def run_all(
         filled = (
             np.concatenate([piece, np.repeat(piece[-1:], batch - len(piece), axis=0)]) if len(piece) < batch else piece
         )
-        parts.append({name: value[: len(piece)] for name, value in runner(np.ascontiguousarray(filled)).items()})
+        outputs = runner(np.ascontiguousarray(filled))
+        short = [name for name, value in outputs.items() if value.ndim == 0 or len(value) != batch]
+        if short:
+            raise InputError(f"the output {excerpt(short[0])} has no row for every image of a batch of {batch}")
+        parts.append({name: value[: len(piece)] for name, value in outputs.items()})
         if progress:
             progress(min(start + batch, len(images)), len(images))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -16,6 +16,7 @@ from torch import nn
 from ...calibration.images.loader import Looks, from_loader, split_batch, walk
 from ...calibration.images.sources import ArrayImages, ImageSource, batches
 from ...exporter.core.answers import Fidelity, FidelityTally, doubt_labels
+from ...exporter.core.bounds import BATCH, require_within
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import first_problem
@@ -70,6 +71,7 @@ def evaluate(
     dense = reference if reference is not None else getattr(pruned, "model", None)
     if dense is None:
         raise InputError("evaluate: give reference=, the dense model that answers are compared with")
+    require_within("batch", batch, *BATCH)
     preprocess, heard = preprocessing(dense), listener or Silence()
     tally, done = FidelityTally(), 0
     total = len(images) if hasattr(images, "__len__") and not isinstance(images, str) else 0

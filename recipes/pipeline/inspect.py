@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from ...exporter.core import layout
-from ...exporter.core.errors import InputError
+from ...exporter.core.errors import InputError, excerpt
+from ...exporter.core.inputs import is_folder, read_json
 from ...exporter.core.layout import Kind
+from ...exporter.core.records import Record
 from ...exporter.core.targets import TARGETS, get_target
 from ...exporter.graph.files import read_bare
 from ...exporter.graph.lint.check import lint, lint_all, operator_table
@@ -22,18 +24,24 @@ from ...exporter.graph.weights import all_graphs
 from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.report import Bench
 
+_LARGEST_OPSET = 9999  # of any domain; ONNX's own is below 30
+
 
 def read_graph(path: Path) -> onnx.ModelProto:
     """An ONNX model to look at: large weights in files of their own stay there.
 
     Raises:
-        InputError: no such file, not ONNX, or its weights are not where it says.
+        InputError: no such file, not ONNX, an opset that no ONNX has, or its weights are not where it says.
     """
     model, _ = read_bare(path)
     if not model.graph.node:
         raise InputError(f"{path} holds no graph; is it an ONNX file?")
     if not all(isinstance(text, str) for text in _texts(model)):  # what is not UTF-8 comes as bytes
         raise InputError(f"{path} is not a whole ONNX file")
+    opsets = [*model.opset_import, *(entry for function in model.functions for entry in function.opset_import)]
+    strange = next((entry.version for entry in opsets if not 1 <= entry.version <= _LARGEST_OPSET), None)
+    if strange is not None:
+        raise InputError(f"{path} declares the opset {strange}, which there is not; export it anew")
     return model
 
 
@@ -52,11 +60,11 @@ def lint_file(path: str | os.PathLike[str], targets: Iterable[str] = ()) -> dict
     """See `vitrim.api.lint`."""
     root, names = Path(path), list(targets)
     wanted = list(TARGETS.values()) if not names or "all" in names else [get_target(name) for name in names]
-    if root.is_dir():
+    if is_folder(root):
         bundle.verify(root)
         root = root / layout.MODEL
-    model, own = read_graph(root), Path(path).is_dir()
-    found = lint_all(model, wanted)
+    model, own = read_graph(root), is_folder(path)
+    found = lint_all(model, wanted, foreign=True)
     static = one_finding(model, (one for findings in found.values() for one in split(findings)[1]))
     return {
         "path": str(path),
@@ -76,29 +84,54 @@ def _verdict(findings: list[Finding]) -> dict[str, Any]:
     }
 
 
-def _passes(root: Path, timed: bool) -> dict[str, Any]:
-    """What the passes did to a bundle's pruned graph, in the attention form that it has."""
-    reports = json.loads((root / layout.PASSES).read_text())
-    found = [name for name in reports if name.startswith(f"{Kind.PRUNED}.")]
-    if len(found) > 1 and timed:  # only what is timed has a choice of forms
-        form = (Bench.read(root / layout.BENCH, "benchmark").attention or {})[Kind.PRUNED]["form"]
-        found = [f"{Kind.PRUNED}.{form}"]
-    return dict(reports[found[0]])
+@dataclass(frozen=True)
+class _PassLine(Record):
+    """What one pass did, as `PassReport.to_dict` writes it."""
+
+    name: str
+    count: int
+    nodes: tuple[int, int]
+    max_abs: float | None
+    near_ties: int
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Passes(Record):
+    """What the passes made of one graph, an entry of `passes.json`."""
+
+    passes: tuple[_PassLine, ...]
+    operators_before: dict[str, int]
+    operators_after: dict[str, int]
+
+
+def _before(root: Path, timed: bool) -> dict[str, Any]:
+    """What a bundle's pruned graph was before the passes, and what they did, in the attention form that it has."""
+    place = root / layout.PASSES
+    reports = read_json(place, "report of the passes", "vitrim export")
+    keys = [key for key in reports if key.startswith(f"{Kind.PRUNED}.")] if isinstance(reports, dict) else []
+    if len(keys) != 1 and timed:  # only what is timed has a choice of forms
+        form = (Bench.read(root / layout.BENCH, "benchmark").attention or {}).get(Kind.PRUNED)
+        keys = [f"{Kind.PRUNED}.{form.get('form')}"] if isinstance(form, dict) else []
+    if not isinstance(reports, dict) or len(keys) != 1 or keys[0] not in reports:
+        named = excerpt(keys[0]) if keys else f"{Kind.PRUNED}.*"
+        raise InputError(f"{place} has no {named}, which the graph is in; export the bundle anew")
+    found = _Passes.from_json(reports[keys[0]], f"{place}: {excerpt(keys[0])}").to_json()
+    return {"before": found["operators_before"], "passes": found["passes"]}
 
 
 def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str, Any]:
     """See `vitrim.api.inspect`."""
     root = Path(path)
     result: dict[str, Any] = {}
-    if root.is_dir():
+    if is_folder(root):
         manifest = bundle.verify(root)
         model = read_graph(root / layout.MODEL)
         name = target or manifest.resolved_target.name
-        reports = _passes(root, timed=layout.BENCH in manifest.files)
-        result = {"before": reports["operators_before"], "passes": reports["passes"]}
+        result = _before(root, timed=layout.BENCH in manifest.files)
     else:
         model, name = read_graph(root), target or "ort-cpu"
-    found = lint(model, get_target(name))
+    found = lint(model, get_target(name), foreign=True)
     refused, wishes = split(found)
     static = one_finding(model, wishes)
     return result | {
@@ -106,5 +139,5 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
         "opset": opset_of(model),
         "target": name,
         "static": None if static is None else static.to_dict(),
-        "findings": [one.to_dict() for one in (found if root.is_dir() else refused)],
+        "findings": [one.to_dict() for one in (found if is_folder(root) else refused)],
     }

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ...calibration.tokens.cost import dense_plan, model_macs
+from ...exporter.core.bounds import CLASSES, require_within
 from ...exporter.core.errors import InputError, did_you_mean, excerpt
 from ...exporter.core.targets import PRECISIONS, get_target
 from ...exporter.pruning.load import create_model
@@ -60,6 +61,8 @@ def new_recipe(
         raise InputError(
             f"precision.name: there is no precision {excerpt(precision)!r}{hint} (there are {', '.join(PRECISIONS)})"
         )
+    if classes is not None:
+        require_within("classes", classes, *CLASSES)
     args = {} if classes is None else {"num_classes": classes}
     shape = describe(create_model(name, args=args, random=0))
     dense = model_macs(shape, dense_plan(shape)) / 1e9

@@ -17,10 +17,17 @@ from pydantic import (
     model_validator,
 )
 
-from ...exporter.core.errors import InputError
+from ...exporter.core.bounds import ATOL, BATCH, CLASSES, MODEL_ARGS, OTHER_ARGS, THREADS
+from ...exporter.core.errors import InputError, excerpt
 from ...exporter.core.preprocess import check_constants
+from ...exporter.pruning.arguments import check_args
+from ...exporter.runtime.bench.timing import RUNS, WARMUP
+from ...exporter.runtime.tensorrt.options import WORKSPACE_MIB
 
 IN_MEMORY = "given"  # the key of what Python hands over; a file cannot
+# Bounds, so that no slip asks for a billion: far above what anybody runs, and below what a machine would choke on.
+MOST_IMAGES, MOST_SEED, MOST_CLASSES, MOST_TOKENS = 10_000_000, 2**32 - 1, CLASSES[1], 1_000_000
+MOST_BATCH, MOST_ARRAY_IMAGES = BATCH[1], 100_000  # images that are held at once
 
 _CHOSEN = {"not": {"enum": [None, False]}}  # a key that is given
 
@@ -89,6 +96,12 @@ class PreprocessOverrides(Section):
         return values
 
 
+def _numbers(least: int, most: int) -> dict[str, Any]:
+    """JSON Schema of a number, or a list of them, between bounds."""
+    held = {"minimum": least, "maximum": most}
+    return {**held, "items": held}
+
+
 class ModelSection(Section):
     """Which model, and where its weights come from."""
 
@@ -96,7 +109,14 @@ class ModelSection(Section):
     bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(ways, ("sha256",))
 
     name: str = Field(min_length=1, description="timm model name.")
-    args: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the timm model.")
+    args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further arguments of the timm model.",
+        json_schema_extra={
+            "properties": {key: _numbers(*bounds) for key, bounds in MODEL_ARGS.items()},
+            "additionalProperties": _numbers(*OTHER_ARGS),
+        },
+    )
     checkpoint: str | None = file_key("Safetensors or PyTorch state dict.")
     sha256: str | None = Field(
         default=None,
@@ -104,9 +124,20 @@ class ModelSection(Section):
         description="Hash of the checkpoint, which another file must have; null: any is taken.",
     )
     pretrained: bool = Field(default=False, description="Fetch timm's weights from the model hub.")
-    random: int | None = Field(default=None, ge=0, description="Seed of random weights, for trying things out.")
+    random: int | None = Field(
+        default=None, ge=0, le=MOST_SEED, description="Seed of random weights, for trying things out."
+    )
     given: bool = Field(default=False, description="A model in memory, handed over in Python.")
     preprocess: PreprocessOverrides = Field(default_factory=PreprocessOverrides)
+
+    @field_validator("args")
+    @classmethod
+    def _bounded(cls, args: dict[str, Any]) -> dict[str, Any]:
+        try:
+            check_args(args)
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("model.args.")) from error
+        return args
 
 
 class ImagesSection(Section):
@@ -132,11 +163,16 @@ class ImagesSection(Section):
         default=None, description="Make images instead: the quickstart's labelled shapes, or normal noise."
     )
     given: bool = Field(default=False, description="Images in memory, handed over in Python.")
-    seed: int = Field(default=0, ge=0, description="Seed of the generator.")
-    count: int | None = Field(default=64, ge=1, description="How many, spread evenly over the source; null takes all.")
-    every: int = Field(default=1, ge=1, description="Take every n-th image only ...")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the generator.")
+    count: int | None = Field(
+        default=64, ge=1, le=MOST_IMAGES, description="How many, spread evenly over the source; null takes all."
+    )
+    every: int = Field(default=1, ge=1, le=MOST_IMAGES, description="Take every n-th image only ...")
     offset: int = Field(
-        default=0, ge=0, description="... from this one on: disjoint halves are every 2, offset 0 and 1."
+        default=0,
+        ge=0,
+        le=MOST_IMAGES,
+        description="... from this one on: disjoint halves are every 2, offset 0 and 1.",
     )
 
     @model_validator(mode="after")
@@ -153,16 +189,20 @@ class TargetSection(Section):
 
     ways = ("gflops", "flops_ratio", "speedup")
 
-    gflops: float | None = Field(default=None, gt=0, description="Multiply-accumulates in 1e9, as papers count them.")
+    gflops: float | None = Field(
+        default=None, gt=0, le=1e9, description="Multiply-accumulates in 1e9, as papers count them."
+    )
     flops_ratio: float | None = Field(default=None, gt=0, le=1, description="Share of the dense model's.")
-    speedup: float | None = Field(default=None, ge=1, description="Dense over pruned latency, by the latency model.")
+    speedup: float | None = Field(
+        default=None, ge=1, le=1e6, description="Dense over pruned latency, by the latency model."
+    )
 
 
 class SearchSection(Section):
     """Monte-Carlo search of the budget on the calibration images, as the Zero-TPrune paper tunes its own."""
 
     trials: int = Field(default=0, ge=0, le=10000, description="Random configurations to try; 0 takes the rule's.")
-    seed: int = Field(default=0, ge=0, description="Seed of the draws.")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the draws.")
 
 
 # What the validators of `PruneSection` refuse, as JSON Schema.
@@ -198,7 +238,9 @@ class PruneSection(Section):
         default=None, description="Share of the patches that stays, by block (0-based)."
     )
     remove: int | list[int] | None = Field(
-        default=None, description="Tokens that every stage removes, or a list with a number for each."
+        default=None,
+        description="Tokens that every stage removes, or a list with a number for each.",
+        json_schema_extra={"maximum": MOST_TOKENS, "items": {"maximum": MOST_TOKENS}},
     )
     inflection: float = Field(
         default=0.0,
@@ -246,6 +288,8 @@ class PruneSection(Section):
     @classmethod
     def _removes(cls, remove: int | list[int] | None) -> int | list[int] | None:
         counts = remove if isinstance(remove, list) else [remove or 0]
+        if max(counts, default=0) > MOST_TOKENS:
+            raise ValueError(f"{excerpt(max(counts), 40)} is above {MOST_TOKENS}; no model has as many tokens")
         if remove is not None and (not any(counts) or min(counts) < 0):
             raise ValueError(f"{remove} removes nothing; give a number above 0, or a list of numbers from 0 up")
         return remove
@@ -256,7 +300,9 @@ class SlimTargetSection(Section):
 
     ways = ("gflops", "flops_ratio", "parameters_ratio")
 
-    gflops: float | None = Field(default=None, gt=0, description="Multiply-accumulates in 1e9, as papers count them.")
+    gflops: float | None = Field(
+        default=None, gt=0, le=1e9, description="Multiply-accumulates in 1e9, as papers count them."
+    )
     flops_ratio: float | None = Field(default=None, gt=0, lt=1, description="Share of the dense model's.")
     parameters_ratio: float | None = Field(default=None, gt=0, lt=1, description="Share of the dense model's weights.")
 
@@ -265,10 +311,12 @@ class MasksSection(Section):
     """X-Pruner's class-wise masks, learned on labelled images with frozen weights."""
 
     epochs: int = Field(default=10, ge=1, le=1000, description="Passes over the images; the paper has 50.")
-    lr: float = Field(default=1.0, gt=0, description="Step of SGD with momentum 0.9 on the masks.")
-    sparse: float = Field(default=0.1, ge=0, description="Weight of the masks' sum of squares (mean over classes).")
+    lr: float = Field(default=1.0, gt=0, le=1e6, description="Step of SGD with momentum 0.9 on the masks.")
+    sparse: float = Field(
+        default=0.1, ge=0, le=1e6, description="Weight of the masks' sum of squares (mean over classes)."
+    )
     smooth: float = Field(
-        default=1e-5, ge=0, description="Weight of their absolute second differences along the units."
+        default=1e-5, ge=0, le=1e6, description="Weight of their absolute second differences along the units."
     )
 
 
@@ -276,15 +324,15 @@ class ThresholdsSection(Section):
     """X-Pruner's layer-wise pruning rates, learned under a constraint on the cost."""
 
     epochs: int = Field(default=10, ge=1, le=1000, description="Passes over the images; the paper has 80.")
-    lr: float = Field(default=0.1, gt=0, description="Step of Adam on the logits of the rates.")
+    lr: float = Field(default=0.1, gt=0, le=1e6, description="Step of Adam on the logits of the rates.")
 
 
 class FinetuneSection(Section):
     """Training of the slimmed model on the calibration images, with the dense model as its teacher."""
 
     epochs: int = Field(default=0, ge=0, le=10000, description="Passes over the images; 0 trains nothing.")
-    lr: float = Field(default=1e-4, gt=0, description="AdamW's first step; falls to 0 along a cosine.")
-    batch: int = Field(default=32, ge=1, description="Images per step.")
+    lr: float = Field(default=1e-4, gt=0, le=1e6, description="AdamW's first step; falls to 0 along a cosine.")
+    batch: int = Field(default=32, ge=1, le=MOST_BATCH, description="Images per step.")
 
 
 class SlimSection(Section):
@@ -335,7 +383,7 @@ class ExportSection(Section):
     """For which target the graph is made."""
 
     target: str = Field(default="ort-cpu", description="Where the graph will run, see `vitrim doctor`.")
-    batch: int = Field(default=1, ge=1, le=4096, description="Fixed batch size of the graph.")
+    batch: int = Field(default=1, ge=1, le=MOST_BATCH, description="Fixed batch size of the graph.")
     attention: Literal["auto", "decomposed", "fused"] = Field(
         default="auto",
         description="onnxruntime's fused Attention: only where it measures faster, never, or always.",
@@ -346,7 +394,10 @@ class ExportSection(Section):
         "channels] with the normalization folded into the patch embedding.",
     )
     top_k: int | None = Field(
-        default=None, ge=1, description="Also give the k best classes and their probabilities; null: logits only."
+        default=None,
+        ge=1,
+        le=MOST_CLASSES,
+        description="Also give the k best classes and their probabilities; null: logits only.",
     )
 
 
@@ -356,11 +407,14 @@ class PrecisionSection(Section):
     name: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         default="fp32", description="int8: the products with a weight; on TensorRT the rest is fp16."
     )
-    images: int = Field(default=64, ge=1, description="Calibration images that ranges are measured on.")
+    images: int = Field(
+        default=64, ge=1, le=MOST_ARRAY_IMAGES, description="Calibration images that ranges are measured on."
+    )
     half_io: bool = Field(default=False, description="Half-precision inputs and outputs instead of float32 ones.")
     headroom: float = Field(
         default=4.0,
         ge=1,
+        le=65_504,
         description="fp16: an activation that exceeds 65504 over this on the calibration images stays in float32.",
     )
     float32: list[str] = Field(
@@ -398,6 +452,7 @@ class ParitySection(Section):
     atol: float = Field(
         default=1e-4,
         gt=0,
+        le=ATOL[1],
         description="Largest error of a logit, decisions being equal: absolute where the logits spread by 0.1 to 10, "
         "and in proportion to their spread elsewhere.",
     )
@@ -407,16 +462,25 @@ class ParitySection(Section):
         lt=1,
         description="Relative score gap at the cut below which decisions may differ.",
     )
-    images: int = Field(default=32, ge=1, description="Images that the ladder is climbed with.")
-    golden: int = Field(default=8, ge=1, description="Images whose outputs travel in the bundle (at least one batch).")
+    images: int = Field(default=32, ge=1, le=MOST_ARRAY_IMAGES, description="Images that the ladder is climbed with.")
+    golden: int = Field(
+        default=8,
+        ge=1,
+        le=MOST_ARRAY_IMAGES,
+        description="Images whose outputs travel in the bundle (at least one batch).",
+    )
 
 
 class BenchSection(Section):
     """How the dense, pruned and free-slicing graphs are timed."""
 
-    runs: int = Field(default=50, ge=5, le=100000, description="Interleaved rounds, each timing every graph once.")
-    warmup: float = Field(default=0.5, ge=0, le=600, description="Least seconds of warm-up per graph.")
-    threads: int | None = Field(default=None, ge=1, description="onnxruntime threads; null: all cores.")
+    runs: int = Field(
+        default=50, ge=RUNS[0], le=RUNS[1], description="Interleaved rounds, each timing every graph once."
+    )
+    warmup: float = Field(default=0.5, ge=WARMUP[0], le=WARMUP[1], description="Least seconds of warm-up per graph.")
+    threads: int | None = Field(
+        default=None, ge=THREADS[0], le=THREADS[1], description="onnxruntime threads; null: all cores."
+    )
     allow_slower: bool = Field(default=False, description="Do not fail when the pruned graph is not faster.")
     here: bool = Field(
         default=False,
@@ -430,7 +494,12 @@ class EngineSection(Section):
     mode: Literal["auto", "require", "skip"] = Field(
         default="auto", description="Build where TensorRT and a GPU are; fail without them; or never."
     )
-    workspace_mib: int = Field(default=1024, ge=16, description="Scratch memory that the builder may use, in MiB.")
+    workspace_mib: int = Field(
+        default=1024,
+        ge=WORKSPACE_MIB[0],
+        le=WORKSPACE_MIB[1],
+        description="Scratch memory that the builder may use, in MiB.",
+    )
 
 
 class Recipe(Section):

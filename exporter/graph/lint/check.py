@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import onnx
@@ -11,13 +12,15 @@ import onnx.inliner
 import onnx.shape_inference
 from onnx import TensorProto
 
-from ...core.errors import UnsupportedError
+from ...core.errors import UnsupportedError, excerpt
 from ...core.targets import INTEGER_OPERATORS, Target
+from ..apart import ApartError, run_apart
 from ..shapes import without_weights
-from .facts import DEFAULT_DOMAINS, Finding, Known, all_nodes, attribute, damage, has_data, name_of, opset_of
+from .facts import DEFAULT_DOMAINS, Finding, Known, all_nodes, attribute, damage, has_data, integer, name_of, opset_of
 from .static import shape_values
 from .types import check_model_types, check_types
 
+Change = Callable[[onnx.ModelProto], onnx.ModelProto]
 _SIZE = "its size depends on data"
 _BRANCH = "the graph is not straight-line"
 _SHAPES = "a static graph computes no shapes"
@@ -66,19 +69,20 @@ def compare_tables(before: Mapping[str, int], after: Mapping[str, int]) -> list[
     return sorted(rows, key=lambda row: (-abs(row[2] - row[1]), row[0]))
 
 
-def lint(model: onnx.ModelProto, target: Target) -> list[Finding]:
+def lint(model: onnx.ModelProto, target: Target, *, foreign: bool = False) -> list[Finding]:
     """Everything that stands between a graph and a target.
 
     Args:
         model: any model; its functions are inlined and its shapes inferred here. Large weights may have stayed in
             their file.
         target: where it should run.
+        foreign: nobody knows where the model comes from, so shapes are inferred in a process of their own.
 
     Returns:
         findings, errors first; an empty list means that nothing is known against it. What is `only_static` stands in
         the way of vitrim's own graphs alone: see `static` for any other.
     """
-    return lint_all(model, [target])[target.name]
+    return lint_all(model, [target], foreign=foreign)[target.name]
 
 
 def require_fit(model: onnx.ModelProto, target: Target, what: str) -> None:
@@ -92,9 +96,9 @@ def require_fit(model: onnx.ModelProto, target: Target, what: str) -> None:
         raise UnsupportedError(f"{what} is not fit for {target.name}: {errors[0]}")
 
 
-def lint_all(model: onnx.ModelProto, targets: Iterable[Target]) -> dict[str, list[Finding]]:
+def lint_all(model: onnx.ModelProto, targets: Iterable[Target], *, foreign: bool = False) -> dict[str, list[Finding]]:
     """`lint` for several targets, by name; shapes are inferred once."""
-    plain, findings = _inferred(model)
+    plain, findings = _inferred(model, foreign)
     known = Known.of(plain)
     known.constants |= {tensor.name: tensor for tensor in model.graph.initializer}  # with all their data
     known.shapes = shape_values(plain, known.constants)
@@ -116,27 +120,39 @@ def lint_all(model: onnx.ModelProto, targets: Iterable[Target]) -> dict[str, lis
     return result
 
 
-def _inferred(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Finding]]:
+def _inferred(model: onnx.ModelProto, foreign: bool) -> tuple[onnx.ModelProto, list[Finding]]:
     """The model without large weights, its functions inlined, with the shapes that can be inferred."""
     findings: list[Finding] = []
     plain = without_weights(model)
+    run = _apart if foreign else _here
     if plain.functions:
         try:
-            plain = onnx.inliner.inline_local_functions(plain)
+            plain = run(onnx.inliner.inline_local_functions, plain)
         except Exception as error:  # the C++ checker behind it raises types of its own
             findings.append(_broken("its functions cannot be inlined", error))
             del plain.functions[:]
     for strict in (True, False):
         try:
-            return onnx.shape_inference.infer_shapes(plain, strict_mode=strict, data_prop=True), findings
+            infer = partial(onnx.shape_inference.infer_shapes, strict_mode=strict, data_prop=True)
+            return run(infer, plain), findings
         except Exception as error:  # InferenceError, but for damaged graphs whatever the C++ code meets
             if strict:
                 findings.append(_broken("shapes cannot be inferred", error))
+            if isinstance(error, ApartError):
+                break
     return plain, findings
 
 
+def _here(change: Change, model: onnx.ModelProto) -> onnx.ModelProto:
+    return change(model)
+
+
+def _apart(change: Change, model: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.load_from_string(run_apart(lambda: bytes(change(model).SerializeToString())))
+
+
 def _broken(what: str, error: Exception) -> Finding:
-    reason = " ".join(str(error).split())[:200]
+    reason = excerpt(str(error), 200)
     return Finding("graph", "value", "error", f"{what}: {reason}", "export it anew")
 
 
@@ -251,7 +267,7 @@ def _top_k(node: onnx.NodeProto, name: str, known: Known, target: Target) -> Ite
         yield Finding(name, "TopK", "error", f"K = {size} is above {target.largest_k}", "use fewer tokens")
     if not target.integer_topk and known.types.get(node.input[0] if node.input else "") in _INTEGERS:
         yield Finding(name, "TopK", "error", f"{target.name} ranks no integers", "rank them as float32")
-    if attribute(node, "sorted", 1) == 0 and target.runtime == "tensorrt":
+    if integer(node, "sorted", 1) == 0 and target.runtime == "tensorrt":
         yield Finding(name, "TopK", "error", "TensorRT takes sorted=1 only", "set sorted to 1")
 
 

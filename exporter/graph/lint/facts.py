@@ -121,9 +121,18 @@ def opset_of(model: onnx.ModelProto) -> int | None:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """An attribute's value."""
+    """An attribute's value; the default where it is not there, or its type is none that ONNX knows."""
     given = next((each for each in node.attribute if each.name == name), None)
-    return default if given is None else onnx.helper.get_attribute_value(given)
+    try:
+        return default if given is None else onnx.helper.get_attribute_value(given)
+    except ValueError:  # also one that stands for a function's attribute
+        return default
+
+
+def integer(node: onnx.NodeProto, name: str, default: int) -> int:
+    """A whole number that is an attribute; the default where it is none, or something else stands there."""
+    value = attribute(node, name, default)
+    return value if isinstance(value, int) else default
 
 
 def name_of(node: onnx.NodeProto) -> str:

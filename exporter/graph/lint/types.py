@@ -11,7 +11,7 @@ import onnx.defs
 
 from ...core.targets import Target
 from ..weights import all_graphs
-from .facts import DEFAULT_DOMAINS, Finding, Known, attribute, name_of, type_name
+from .facts import DEFAULT_DOMAINS, Finding, Known, integer, name_of, type_name
 
 _HALVES = {"FLOAT16": "fp16", "BFLOAT16": "bf16"}
 _NORMS = {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
@@ -178,10 +178,10 @@ def _per_channel(node: onnx.NodeProto, name: str, data: str, scale: str, known: 
             yield Finding(name, op, "error", what, "give it one scale")
         return
     source = node.output[0]
-    if op == "QuantizeLinear" and pair is not None and pair.op_type == "DequantizeLinear":
+    if op == "QuantizeLinear" and pair is not None and pair.op_type == "DequantizeLinear" and pair.output:
         source = pair.output[0]
     rank = known.ranks.get(data, 0)
-    axis = attribute(node, "axis", 1) % rank if rank else 0
+    axis = integer(node, "axis", 1) % rank if rank else 0
     for reader in known.readers.get(source, []):
         wanted = _channel_axis(reader, source, rank)
         if wanted is not None and axis != wanted:
@@ -198,5 +198,5 @@ def _channel_axis(reader: onnx.NodeProto, weight: str, rank: int) -> int | None:
     if reader.op_type == "ConvTranspose":
         return 1
     if reader.op_type == "Gemm":
-        return 0 if attribute(reader, "transB", 0) else 1
+        return 0 if integer(reader, "transB", 0) else 1
     return rank - 1 if reader.op_type == "MatMul" else None

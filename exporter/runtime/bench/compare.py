@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core import layout
-from ...core.errors import InputError
-from ...core.inputs import read_json
+from ...core.errors import InputError, excerpt
+from ...core.inputs import is_folder, read_json
 from ...core.layout import Kind
 from ...core.records import Record
 from .. import bundle
@@ -131,7 +131,7 @@ def read_bench(path: str | os.PathLike[str]) -> Bench:
         InputError: it is neither, or damaged.
     """
     place, timed = Path(path), None
-    if place.is_dir():
+    if is_folder(place):
         manifest = bundle.verify(place)
         if layout.BENCH not in manifest.files:
             how = f"`vitrim bench {place} -o FILE` or `python3 run_on_device.py bench -o FILE`"
@@ -153,14 +153,13 @@ def _names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def _row(name: str, bench: Bench) -> Row:
-    where, jetson, energy = bench.environment, bench.environment.get("jetson") or {}, bench.energy
-    board = " ".join(str(part) for part in (jetson.get("power_mode"), where.get("gpu")) if part)
-    cpu = str(where.get("cpu", "unknown"))
+    where, energy = bench.conditions, bench.energy
+    board = " ".join(part for part in (where.jetson.power_mode, where.gpu) if part)
     return Row(
-        name=name,
-        device=f"{cpu} ({board})" if board else cpu,
-        runtime=bench.runtime,
-        precision=(bench.bundle.precision if bench.bundle else None) or "unknown",
+        name=excerpt(name),
+        device=excerpt(f"{where.cpu} ({board})" if board else where.cpu),
+        runtime=excerpt(where.runtime),
+        precision=excerpt((bench.bundle.precision if bench.bundle else None) or "unknown"),
         batch=bench.batch,
         median=bench.pruned.median,
         median_interval=bench.pruned.median_interval,
@@ -173,7 +172,7 @@ def _row(name: str, bench: Bench) -> Row:
         overhead=bench.overhead,
         joules_per_image=energy.per_image(Kind.PRUNED) if energy else None,
         idle_watts=energy.idle_watts if energy else None,
-        clocks=where.get("clocks", "unknown"),
+        clocks=excerpt(where.clocks),
         busy=bool(bench.warning),
     )
 
@@ -196,22 +195,22 @@ def _differences(one: Bench, other: Bench) -> list[str]:
 
 def _doubts(bench: Bench) -> list[str]:
     """Why one benchmark is to be taken with care."""
-    where = bench.environment
-    texts = [bench.warning] if bench.warning else []
+    where = bench.conditions
+    texts = [where.warning] if where.warning else []
     if bench.cpu_only:
         texts.append(f"it says nothing of its target ({bench.cpu_only})")
-    if where.get("clocks") == "floating":
-        advice = "; ".join(where.get("clock_advice") or ())
+    if where.clocks == "floating":
+        advice = "; ".join(where.clock_advice)
         texts.append(f"its clocks were floating{': ' + advice if advice else ''}")
-    board, board_after = where.get("jetson") or {}, where.get("jetson_after") or {}
     for text, before, after in (
-        ("its cores were slowed down for heat", where.get("throttle_events"), where.get("throttle_events_after")),
-        ("it ran short of power", board.get("overcurrent_events"), board_after.get("overcurrent_events")),
+        ("its cores were slowed down for heat", where.throttle_events, where.throttle_events_after),
+        ("it ran short of power", where.jetson.overcurrent_events, where.jetson_after.overcurrent_events),
     ):
         if before is not None and after is not None and after > before:
             texts.append(f"{text} {after - before} times meanwhile")
-    hot = board_after.get("throttling")
-    return [*texts, f"{', '.join(hot)} was on at its end"] if hot else texts
+    hot = where.jetson_after.throttling
+    texts += [f"{', '.join(hot)} was on at its end"] if hot else []
+    return [excerpt(text, 400) for text in texts]
 
 
 def _pair(first: Row, other: Row) -> Pair:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...core import layout
+from ...core.errors import InputError
 from ...core.layout import Kind
 from ...core.records import Record, optional
 from ..machine.energy import Energy
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..bundle import Manifest
 
 LATER = "to be timed on the device: python3 run_on_device.py bench"  # of a graph whose target does not run here
+LEAST, MOST = 1e-9, 1e12  # of a median in milliseconds, and of a ratio of two
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,59 @@ class TimedBundle(Record):
 
 
 @dataclass(frozen=True)
+class Board(Record):
+    """What is read of a Jetson's state, see `machine.environment.jetson_state`."""
+
+    power_mode: str | None = None
+    throttling: tuple[str, ...] = ()
+    overcurrent_events: int | None = None
+
+
+@dataclass(frozen=True)
+class Conditions(Record):
+    """What is read of a benchmark's environment, whose further keys are for a reader, see `machine.environment`."""
+
+    runtime: str = "unknown"
+    cpu: str = "unknown"
+    gpu: str | None = None
+    cpu_only: str | None = None
+    warning: str | None = None
+    clocks: str = "unknown"
+    clock_advice: tuple[str, ...] = ()
+    throttle_events: int | None = None
+    throttle_events_after: int | None = None
+    jetson: Board = Board()
+    jetson_after: Board = Board()
+
+
+def _require_plausible(what: str, count: int, median: float, interval: tuple[float, float]) -> None:
+    """Refuse, with a ValueError, what no clock measures and nothing can be divided by."""
+    low, high = interval
+    if count < 1 or not LEAST <= low <= high <= MOST or not LEAST <= median <= MOST:
+        raise ValueError(f"has {what} as {median:g} in {low:g} to {high:g}, of {count} rounds; no clock measures that")
+
+
+def conditions_of(environment: Mapping[str, Any]) -> Conditions:
+    """What is read of an environment; keys that are missing, or null, have their defaults.
+
+    Raises:
+        ValueError: a key has another type.
+    """
+    plain = _known(environment, Conditions)
+    for name in ("jetson", "jetson_after"):
+        if isinstance(plain.get(name), Mapping):
+            plain[name] = _known(plain[name], Board)
+    try:
+        return Conditions.from_json(plain, "environment")
+    except InputError as error:
+        raise ValueError(f"has an {error}") from error
+
+
+def _known(data: Mapping[str, Any], kind: type[Record]) -> dict[str, Any]:
+    return {one.name: data[one.name] for one in fields(kind) if data.get(one.name) is not None}
+
+
+@dataclass(frozen=True)
 class Bench(Record):
     """An interleaved benchmark of an export's graphs.
 
@@ -90,6 +145,13 @@ class Bench(Record):
     attention: dict[str, Any] | None = optional()
 
     def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"has the batch {self.batch}, but a batch has an image")
+        for name, found in self.distributions.items():
+            _require_plausible(f"the latency of {name}", found.samples, found.median, found.median_interval)
+        for name, ratio in self.ratios.items():
+            _require_plausible(f"the ratio {name}", ratio.pairs, ratio.median, ratio.interval)
+        conditions_of(self.environment)
         for name in (Kind.DENSE, Kind.PRUNED):
             if name not in self.distributions:
                 raise ValueError(f"lacks the latencies of the {name} graph")
@@ -155,12 +217,17 @@ class Bench(Record):
     @property
     def runtime(self) -> str:
         """What ran the graphs, such as `onnxruntime-cpu`."""
-        return str(self.environment.get("runtime", "unknown"))
+        return self.conditions.runtime
 
     @property
     def warning(self) -> str | None:
         """What makes its absolute times doubtful: other work on the machine."""
-        return self.environment.get("warning")
+        return self.conditions.warning
+
+    @property
+    def conditions(self) -> Conditions:
+        """What is read of the environment."""
+        return conditions_of(self.environment)
 
     @property
     def _doubt(self) -> str | None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...core.bounds import THREADS, require_within
+
+RUNS, WARMUP = (5, 100_000), (0.0, 600.0)  # what may be given
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -16,6 +20,9 @@ class Timing:
         cuda_graph: launch engines as CUDA graphs; `Bench.modes` has the other way too.
         copies: time engines with the copies to and from the GPU; `Bench.modes` has the copies themselves anyway.
         energy: also measure energy per image, in separate loops.
+
+    Raises:
+        InputError: a number is out of bounds.
     """
 
     runs: int = 50
@@ -24,3 +31,9 @@ class Timing:
     cuda_graph: bool = False
     copies: bool = False
     energy: bool = False
+
+    def __post_init__(self) -> None:
+        require_within("runs", self.runs, *RUNS)
+        require_within("warmup", self.warmup, *WARMUP)
+        if self.threads is not None:
+            require_within("threads", self.threads, *THREADS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...core import layout
+from ...core.bounds import ATOL, THREADS, TIE, require_within
 from ...core.errors import EnvironmentLackError
 from ...core.targets import Precision, Target, get_target
 from .. import bundle
@@ -99,9 +100,12 @@ def check_bundle(
         onnxruntime: check the graph too, by onnxruntime; else the engine alone.
 
     Raises:
-        InputError: a file is missing, changed, or not in the manifest.
+        InputError: a file is missing, changed, or not in the manifest; or a number is out of bounds.
         EnvironmentLackError: nothing can run here.
     """
+    for name, value, bounds in (("atol", atol, ATOL), ("tie", tie, TIE), ("threads", threads, THREADS)):
+        if value is not None:
+            require_within(name, value, *bounds)
     root = Path(folder)
     manifest = bundle.verify(root, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
     own = Parity.read(root / layout.PARITY, "parity report")

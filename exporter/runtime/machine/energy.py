@@ -127,6 +127,10 @@ class Energy(Record):
     seconds: float | None = optional()
     windows: int | None = optional()
 
+    def __post_init__(self) -> None:
+        if self.joules_per_image is not None and self.idle_watts is None:
+            raise ValueError("lacks idle_watts, which measured joules come with")
+
     def per_image(self, graph: str) -> float | None:
         """Joules per image above idle; None where they were not measured, or are not measurably above idle."""
         found = (self.joules_per_image or {}).get(graph)

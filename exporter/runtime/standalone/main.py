@@ -17,7 +17,7 @@ from typing import Any
 from ...core import layout
 from ...core.errors import NotFasterError, ParityError, VitrimError, visible
 from ...core.files import atomic_write, explain_stray_error
-from ...core.records import Record
+from ...core.records import Record, finite
 from .. import bundle
 from ..bench.report import Bench, TimedBundle
 from ..bench.timing import Timing
@@ -185,7 +185,7 @@ def _judge(result: Record, options: argparse.Namespace) -> None:
 
 def _write(result: Record, options: argparse.Namespace) -> None:
     """The result to a file and to the screen."""
-    text = json.dumps(result.to_json(), indent=2, default=str)
+    text = json.dumps(finite(result.to_json()), indent=2, default=str, allow_nan=False)
     if options.out is not None:
         bundle.refuse_inside(options.out, options.bundle)
         atomic_write(options.out, text + "\n")

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from ...core.bounds import require_within
 from ...core.errors import InputError, UnsupportedError
 from ...core.targets import Precision
 from .versions import dotted
@@ -17,6 +18,7 @@ COMPATIBILITY_FROM: dict[Compatibility, tuple[int, int]] = {
     "ampere_plus": (8, 6),
     "same_compute_capability": (10, 9),
 }
+WORKSPACE_MIB, DLA_CORES = (16, 1 << 20), (0, 15)  # what may be given
 _AMPERE = (8, 0)
 
 
@@ -32,6 +34,9 @@ class EngineOptions:
         hardware_compatible: other GPUs may take it too: `ampere_plus`, or `same_compute_capability`.
         dla_core: run on this DLA core what can run there, and the rest on the GPU.
         strict: refuse an engine whose layers do not run in the precision asked for; else that is only written down.
+
+    Raises:
+        InputError: a number is out of bounds.
     """
 
     workspace_mib: int = 1024
@@ -40,6 +45,11 @@ class EngineOptions:
     hardware_compatible: Compatibility | None = None
     dla_core: int | None = None
     strict: bool = True
+
+    def __post_init__(self) -> None:
+        require_within("workspace_mib", self.workspace_mib, *WORKSPACE_MIB)
+        if self.dla_core is not None:
+            require_within("dla_core", self.dla_core, *DLA_CORES)
 
 
 def refuse_options(

@@ -7,9 +7,11 @@ Verified against a stand-in for TensorRT; unverified on a GPU.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ...core.files import atomic_write
+from ...core.inputs import InputKind, read_bytes
 from .serializer import Parts, Settings, compatibility_level
 from .versions import tensorrt_missing
 
@@ -38,7 +40,8 @@ class ByTensorRT:
                 config.set_flag(getattr(trt.BuilderFlag, name))
         if settings.hardware_compatible is not None:
             config.hardware_compatibility_level = compatibility_level(trt, settings.hardware_compatible)
-        timings = config.create_timing_cache(cache.read_bytes() if cache.exists() else b"") if cache else None
+        known = read_bytes(cache, InputKind.TIMINGS) if cache and os.path.lexists(cache) else b""
+        timings = config.create_timing_cache(known) if cache else None
         if timings is not None:
             config.set_timing_cache(timings, ignore_mismatch=False)
         if settings.change:

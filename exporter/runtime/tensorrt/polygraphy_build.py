@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from tempfile import TemporaryFile
 from typing import Any
 
 from ...core.files import atomic_write
+from ...core.inputs import InputKind, open_file
 from .serializer import Parts, Settings, compatibility_level
 from .versions import tensorrt_missing
 
@@ -30,7 +32,9 @@ class ByPolygraphy:
         cache = settings.timing_cache
         # Open files, no paths: polygraphy would leave a lock file beside each. Its log goes to standard output.
         with G_LOGGER.verbosity(G_LOGGER.CRITICAL), ExitStack() as stack:
-            known = stack.enter_context(open(cache, "rb")) if cache and cache.exists() else None
+            known = (
+                stack.enter_context(open_file(cache, InputKind.TIMINGS)) if cache and os.path.lexists(cache) else None
+            )
             fresh = stack.enter_context(TemporaryFile()) if cache else None
             config = CreateConfig(
                 fp16=settings.fp16,

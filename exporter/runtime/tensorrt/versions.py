@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import EnvironmentLackError, InputError, UnsupportedError
+from ...core.errors import EnvironmentLackError, InputError, UnsupportedError, excerpt
 from ...core.targets import PRECISIONS, Precision
 from ..machine.jetpack import tensorrt_remedy
 
@@ -77,7 +77,7 @@ def typing_for(version: tuple[int, int], precision: Precision) -> Typing:
 
 def capability_of(text: str | None) -> tuple[int, int] | None:
     """Compute capability such as (8, 7) of `8.7`; None where it is unknown."""
-    found = re.fullmatch(r"(\d+)\.(\d+)", text or "")
+    found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", text or "")
     return (int(found[1]), int(found[2])) if found else None
 
 
@@ -97,9 +97,9 @@ def version_of(text: str) -> tuple[int, int]:
     Raises:
         EnvironmentLackError: it cannot be read.
     """
-    found = re.match(r"(\d+)\.(\d+)", text)
+    found = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", text)
     if found is None:
-        raise EnvironmentLackError(f"TensorRT's version {text!r} cannot be read")
+        raise EnvironmentLackError(f"TensorRT's version {excerpt(repr(text))} cannot be read")
     return int(found[1]), int(found[2])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz import fuzz, held, json_file, mangled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from vitrim.exporter.core.answers import (
     share_interval,
 )
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.records import finite
 
 OLD = Path(__file__).parents[2] / "data" / "0.1.0"
 
@@ -186,3 +188,27 @@ def test_files_of_0_1_0_load(name: str) -> None:
     again = found.to_json()
     assert {key: again[key] for key in data} == data  # every old key is where it was
     assert set(again) - set(data) == set(Fidelity.DERIVED)
+
+
+def use_answers(path: Path) -> None:
+    found = Fidelity.read(path, "fidelity report")
+    json.dumps(finite(found.to_json()), allow_nan=False)
+    low, high = found.agreement_interval
+    assert 0 <= low <= high <= 1
+
+
+@fuzz(150)
+@given(
+    data=st.sampled_from([json.loads((OLD / f"{name}.json").read_text()) for name in ("fidelity", "fidelity-int8")])
+    .flatmap(mangled),
+    tail=st.just(b"") | st.binary(max_size=4),
+)  # fmt: skip
+def test_any_json_is_a_report_of_answers_or_one_line(data: Any, tail: bytes, tmp_path: Path) -> None:
+    held(use_answers, json_file(tmp_path / "fidelity.json", data, tail))
+
+
+@pytest.mark.parametrize("change", [{"images": 0}, {"agreement": 1.5}, {"accuracy_dense": -1}])
+def test_shares_and_images_that_cannot_be_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    path = json_file(tmp_path / "f.json", json.loads((OLD / "fidelity.json").read_text()) | change)
+    with pytest.raises(InputError, match=r"is of 0 images|holds the share (1\.5|-1); shares lie from 0 to 1"):
+        Fidelity.read(path, "fidelity report")

@@ -12,7 +12,9 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.inputs import (
     InputKind,
     is_file,
+    is_folder,
     open_file,
+    parse_json,
     read_bytes,
     read_json,
     read_text,
@@ -83,3 +85,35 @@ def test_json_says_the_place_and_who_writes_it(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="is not a text file"):
         read_json(path, "budget", "vitrim calibrate")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": NaN}', "a.json is not valid JSON (NaN is no number); copy it again"),
+        ('{"a": [-Infinity]}', "a.json is not valid JSON (-Infinity is no number); copy it again"),
+        ("[1e999]", "a.json holds a number that is too large; copy it again"),
+        (f"[{2**63}]", "a.json holds a number that is too large; copy it again"),
+        ('{"\\ud800": 1}', "a.json holds half a character; copy it again"),
+        ('["\\udfff"]', "a.json holds half a character; copy it again"),
+        ("[" * 101 + "]" * 101, "a.json holds lists that are nested more than 100 deep; copy it again"),
+        ("[1,]", "a.json is not valid JSON at line 1, column 4; copy it again"),
+        ("", "a.json is not valid JSON at line 1, column 1; copy it again"),
+    ],
+)
+def test_json_that_nothing_could_go_on_with_is_refused(text: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_json(text, "a.json", "copy it again")
+    assert str(caught.value) == said
+
+
+def test_json_at_the_bounds_is_read() -> None:
+    text = f'[{2**63 - 1}, {-(2**63) + 1}, 1.7e308, "\\ud83d\\ude00", "é", null, true]'
+    assert parse_json(text, "a", "b") == [2**63 - 1, -(2**63) + 1, 1.7e308, "\U0001f600", "é", None, True]
+    assert parse_json("[" * 100 + "]" * 100, "a", "b")
+
+
+def test_a_folder_is_told_from_a_file_and_from_nothing(tmp_path: Path) -> None:
+    assert is_folder(tmp_path)
+    for path in (tmp_path / "none", tmp_path / ("x" * 300), tmp_path / "nul\0", Path("/dev/null")):
+        assert not is_folder(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import pkgutil
 import subprocess
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from python38 import python_38
 
 from vitrim.exporter.core import errors, files, inputs, records
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.core.records import Record, optional
+from vitrim.exporter.core.records import Record, finite, optional
 
 Colour = Literal["red", "green"]
 
@@ -57,7 +58,7 @@ class Drawing(Record):
             raise ValueError("is a drawing of nothing")
 
 
-floats = st.floats(allow_nan=False)
+floats = st.floats(allow_nan=False, allow_infinity=False)
 points = st.builds(Point, floats, floats)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | floats | st.text(),
@@ -101,6 +102,16 @@ def test_a_key_that_is_missing_unknown_or_of_another_type_is_named_in_one_line(d
             Drawing.from_json(changed, "d.json")
         assert str(caught.value).startswith(said)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_what_no_json_holds_is_written_as_null_and_refused_when_it_is_read(number: float, tmp_path: Path) -> None:
+    replace(GOOD, points=(Point(number, 2.0),), notes={"a": [number, 1]}).write(tmp_path / "d.json")
+    written = json.loads((tmp_path / "d.json").read_text(), parse_constant=pytest.fail)
+    assert (written["points"][0]["x"], written["notes"]) == (None, {"a": [None, 1]})
+    assert finite({"a": (number, 1.5), "b": "NaN"}) == {"a": [None, 1.5], "b": "NaN"}
+    with pytest.raises(InputError, match=r"points\[0\]\.x is -?(NaN|Infinity), but must be a number"):
+        Drawing.from_json(GOOD.to_json() | {"points": [{"x": number}]}, "d.json")
 
 
 GOOD = Drawing("a", (Point(1, 2),), (1, 2.0), None, {"top": Missing("no ink")}, {})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz import anything, fuzz, held, json_file, mangled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,3 +115,23 @@ def test_unreadable_files_are_named(tmp_path: Path, content: bytes, reason: str)
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_budget(tmp_path / "none.json")
+
+
+PLAN = {
+    "format": "vitrim-budget/1", "model": "vit", "method": "zero_tprune", "parameters": {"place": "before_mlp"},
+    "prefix_tokens": 1, "gmacs": {"dense": 1.5, "pruned": 1.0}, "statistics": {"mass": [0.5, 0.25]}, "provenance": {},
+    "blocks": [{"block": 0, "before": 17, "after": 17}, {"block": 1, "before": 17, "after": 9, "similar": 2}],
+}  # fmt: skip
+
+
+def use_budget(path: Path) -> None:
+    budget = read_budget(path)
+    assert parse_budget(json.loads(format_budget(budget), parse_constant=pytest.fail)) == budget
+    assert len(budget.plan()) == len(budget.tokens) >= len(budget.stages)
+    check_legal(budget, depth=2, tokens=17, prefix_tokens=1)
+
+
+@fuzz(150)
+@given(data=mangled(PLAN) | anything, tail=st.just(b"") | st.binary(max_size=4))
+def test_any_json_is_a_budget_or_one_line(data: Any, tail: bytes, tmp_path: Path) -> None:
+    held(use_budget, json_file(tmp_path / "budget.json", data, tail))

@@ -1,6 +1,11 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
+from fuzz import fuzz, held, json_file, mangled
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.widths import format_widths, parse_widths, read_widths, write_widths
@@ -45,3 +50,18 @@ def test_unreadable_files_are_named(tmp_path):
         read_widths(tmp_path / "bad.json")
     with pytest.raises(InputError, match="must be a JSON object"):
         parse_widths([1])
+
+
+def use_widths(path: Path) -> None:
+    widths = read_widths(path)
+    assert parse_widths(json.loads(format_widths(widths), parse_constant=pytest.fail)) == widths
+    assert len(widths.heads) == len(widths.neurons) >= 1
+
+
+@fuzz(150)
+@given(
+    data=mangled({"format": "vitrim-widths/1", "blocks": [ROW, ROW], "costs": {"gmacs": [1.5, 1.0]}, "statistics": {}}),
+    tail=st.just(b"") | st.binary(max_size=4),
+)
+def test_any_json_is_a_plan_of_widths_or_one_line(data: Any, tail: bytes, tmp_path: Path) -> None:
+    held(use_widths, json_file(tmp_path / "widths.json", data, tail))

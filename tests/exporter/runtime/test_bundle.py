@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -10,10 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz import broken, fuzz, held, mangled
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.records import finite
 from vitrim.exporter.runtime import bundle, publish
+from vitrim.exporter.runtime.bench.report import TimedBundle
+from vitrim.exporter.runtime.rungs import close, compare
 
 OLD = Path(__file__).parents[2] / "data" / "0.1.0"
 
@@ -182,8 +189,8 @@ def test_golden_never_unpickles(tmp_path: Path) -> None:
         np.save(stream, np.zeros(3))  # one array, no archive
     with pytest.raises(InputError, match="damaged"):
         bundle.load_golden(tmp_path)
-    np.savez(tmp_path / "golden.npz", image=np.zeros(3), logits=np.ones(2))
-    assert bundle.load_golden(tmp_path)["image"].shape == (3,)
+    np.savez(tmp_path / "golden.npz", image=np.zeros((2, 3)), logits=np.ones((2, 4)))
+    assert bundle.load_golden(tmp_path)["image"].shape == (2, 3)
     (tmp_path / "golden.npz").write_bytes((tmp_path / "golden.npz").read_bytes()[:-20])
     with pytest.raises(InputError, match="damaged"):
         bundle.load_golden(tmp_path)
@@ -215,3 +222,132 @@ def test_a_bundle_with_a_users_file_is_not_replaced_but_a_damaged_one_is(tmp_pat
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"notes\.txt in it is not vitrim's"):
         bundle.refuse_foreign(folder)
+
+
+def use_bundle(folder: Path) -> None:
+    manifest = bundle.verify(folder)
+    assert manifest.resolved_target.name
+    json.dumps(TimedBundle.of(manifest).to_json(), allow_nan=False)
+    json.dumps(manifest.to_json(), allow_nan=False)
+
+
+@fuzz(50)
+@given(data=st.data())
+def test_any_manifest_that_is_sealed_again_is_whole_or_one_line(data: Any, tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    path = folder / layout.MANIFEST
+    changed = data.draw(mangled(json.loads(path.read_text())))
+    path.write_text(bundle.seal(changed) if isinstance(changed, dict) else json.dumps(changed))
+    held(use_bundle, folder)
+
+
+@fuzz(40)
+@given(data=st.data())
+def test_any_bytes_of_a_manifest_are_one_line(data: Any, tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    path = folder / layout.MANIFEST
+    path.write_bytes(data.draw(broken(path.read_bytes())))
+    held(use_bundle, folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_folder_that_cannot_be_looked_into_is_no_whole_bundle(tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    (folder / "more").mkdir()
+    (folder / "more" / "extra.so").write_text("x")
+    (folder / "more").chmod(0)
+    try:
+        with pytest.raises(InputError, match="cannot read .*more: permission denied"):
+            bundle.verify(folder)
+    finally:
+        (folder / "more").chmod(0o700)
+
+
+def test_what_the_system_does_not_let_be_listed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(tmp_path / "b")
+    (folder / "more").mkdir()
+    scan = os.scandir
+
+    def forbidden(path: Any = ".") -> Any:
+        if os.fspath(path).endswith("more"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)  # what permissions do to everybody but root
+    for look in (bundle.verify, lambda root: bundle.publish(root, root)):
+        with pytest.raises(InputError, match=r"cannot read .*more: permission denied"):
+            look(folder)
+
+
+def test_a_link_to_a_folder_is_no_file_of_a_bundle(tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="more is not in the manifest"):
+        bundle.verify(folder)
+
+
+GOLDEN: dict[str, Any] = {
+    "image": np.zeros((4, 3, 2, 2), np.float32),
+    "logits": np.ones((4, 5), np.float32),
+    "kept_1": np.tile(np.arange(3), (4, 1)),
+    "gap_1": np.ones(4, np.float32),
+    "probabilities": np.ones((4, 2), np.float32),
+    "classes": np.tile(np.arange(2, dtype=np.int32), (4, 1)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("image", np.array(["a", "b"]), "image is <U1 [2], but must be images [n, ...]"),
+        ("image", np.float32(1), "image is float32 [], but must be images"),
+        ("image", np.zeros((0, 3), np.float32), "image is float32 [0, 3]"),
+        ("logits", np.ones(4, np.float32), "logits is float32 [4], but must be numbers [n, classes]"),
+        ("logits", np.array("text"), "logits is <U4 []"),
+        ("logits", np.ones((4, 5), np.complex64), "logits is complex64 [4, 5]"),
+        ("logits", np.ones((3, 5), np.float32), "logits is float32 [3, 5]"),
+        ("kept_1", np.ones((4, 3), np.float32), "kept_1 is float32 [4, 3], but must be whole numbers [n, tokens]"),
+        ("kept_x", np.ones((4, 3), np.int64), "kept_x is int64 [4, 3], but must be named by a block"),
+        ("kept_²", np.ones((4, 3), np.int64), "kept_² is int64 [4, 3], but must be named by a block"),
+        ("gap_1", np.ones((4, 1), np.float32), "gap_1 is float32 [4, 1], but must be numbers [n]"),
+        ("classes", np.ones((4, 2), bool), "classes is bool [4, 2]"),
+    ],
+)
+def test_a_golden_array_of_another_form_is_named(name: str, values: np.ndarray, said: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / layout.GOLDEN, **GOLDEN)
+    assert set(bundle.load_golden(tmp_path)) == set(GOLDEN)
+    np.savez(tmp_path / layout.GOLDEN, **(GOLDEN | {name: values}))
+    with pytest.raises(InputError, match="golden.npz is damaged: ") as caught:
+        bundle.load_golden(tmp_path)
+    assert said in str(caught.value) or "logits is float32 [4, 5]" in str(
+        caught.value
+    )  # of as many images as there are
+
+
+def use_golden(folder: Path) -> None:
+    golden = bundle.load_golden(folder)
+    candidate = {name: values for name, values in GOLDEN.items() if name not in ("image", "gap_1")}
+    json.dumps(finite(compare("a", golden, candidate, atol=1e-3, tie=1e-3).to_json()), allow_nan=False)
+    json.dumps(finite(close("a", golden, candidate, cosine=0.9, agreement=0.9).to_json()), allow_nan=False)
+
+
+kinds = st.sampled_from(["?", "i1", "u8", "i8", "f2", "f4", "f8", "c8", "U3", "S2", "M8[s]", "m8[s]", "V4"])
+shapes = st.sampled_from([(), (0,), (4,), (4, 0), (4, 3), (4, 5), (5, 5), (4, 3, 2, 2), (1,) * 20])
+
+
+@fuzz(100)
+@given(data=st.data())
+def test_any_golden_arrays_are_held_against_or_one_line(data: Any, tmp_path: Path) -> None:
+    golden = dict(GOLDEN)
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from([*GOLDEN, "kept_2", "merged_1", "gap_x", "kept_", "other", "kept_10000"]))
+        golden[name] = np.zeros(data.draw(shapes), data.draw(kinds))
+        if data.draw(st.booleans()):
+            golden.pop(data.draw(st.sampled_from(sorted(golden))))
+    values = data.draw(st.sampled_from([None, np.nan, np.inf, -1, 10**9]))
+    if values is not None and "logits" in golden and golden["logits"].dtype.kind == "f":
+        golden["logits"] = np.full_like(golden["logits"], values)
+    np.savez(tmp_path / layout.GOLDEN, **golden)
+    with np.errstate(all="raise"):
+        held(use_golden, tmp_path)

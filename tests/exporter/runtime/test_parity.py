@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fuzz import anything, fuzz, held, json_file, mangled
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from vitrim import cli_output
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.records import finite
+from vitrim.exporter.runtime.lines import parity_lines
 from vitrim.exporter.runtime.parity import Errors, Limits, Parity, Rung, StageAgreement
 
 OLD = Path(__file__).parents[2] / "data" / "0.1.0"
@@ -107,3 +114,38 @@ def test_a_file_that_was_edited_wrongly_is_refused() -> None:
     data["rungs"][1]["stages"] = [{"output": "kept_1", "same_images": "all"}]
     with pytest.raises(InputError, match=r"parity\.json: rungs\[1\]\.stages\[0\]\.same_tokens is missing; it"):
         Parity.from_json(data, "parity.json")
+
+
+LADDERS = [json.loads((OLD / f"{name}.json").read_text()) for name in ("parity", "parity-int8", "parity-engine")]
+
+
+def use_ladder(path: Path) -> None:
+    parity = Parity.read(path, "parity report")
+    json.dumps(finite(parity.to_json()), allow_nan=False)
+    assert parity.passed is (parity.failure == "")
+    assert len(parity_lines(parity)) >= len(parity.rungs)
+    cli_output.print_parity(parity, Console(file=io.StringIO()))
+    for rung in parity.rungs:
+        assert rung.describe_error()
+
+
+@fuzz(150)
+@given(data=st.sampled_from(LADDERS).flatmap(mangled) | anything, tail=st.just(b"") | st.binary(max_size=4))
+def test_any_json_is_a_ladder_or_one_line(data: Any, tail: bytes, tmp_path: Path) -> None:
+    held(use_ladder, json_file(tmp_path / "parity.json", data, tail))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"atol": -1}, "atol is -1.0; give a number from 0 to 1e+06"),
+        ({"tie": 2}, "tie is 2.0; give a number from 0 to 1"),
+        ({"close": {"cosine": 7, "agreement": 1}}, "close has the cosine 7 and the agreement 1; both go up to 1"),
+        ({"rungs": [{"name": "a", "images": 1, "end": {"images": 0}}]}, "rungs[0].end.max_abs is missing"),
+    ],
+)
+def test_a_ladder_that_was_edited_names_what_is_wrong_in_it(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = json_file(tmp_path / "parity.json", LADDERS[0] | change)
+    with pytest.raises(InputError) as caught:
+        Parity.read(path, "parity report")
+    assert said in str(caught.value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from fuzz import broken, fuzz, held
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from small_bundles import doubling
 from small_graphs import doubler
@@ -186,3 +191,168 @@ def test_inspect_shows_before_after_and_lint(made: tuple[Path, Any]) -> None:
     verdicts = api.lint(made[0])["targets"]
     assert verdicts["ort-cpu"] == {"errors": 0, "warnings": 0, "findings": []}
     assert verdicts["trt-8.5"]["findings"] == other["findings"]
+
+
+def many_operators() -> onnx.ModelProto:
+    """Operators that lint looks into, a branch, a function, and a weight of every kind."""
+    value, node = helper.make_tensor_value_info, helper.make_node
+    branch = helper.make_graph([node("Identity", ["x"], ["b"])], "branch", [], [value("b", F, [2, 8])])
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Constant", [], ["c"], value=numpy_helper.from_array(np.array([4, 4]))),
+        node("Reshape", ["x", "c"], ["r"]),
+        node("Slice", ["r", "start", "end", "axes"], ["slice"]),
+        node("Range", ["zero", "eight", "one"], ["range"]),
+        node("ConstantOfShape", ["shape"], ["filled"]),
+        node("QuantizeLinear", ["w", "scale", "point"], ["q"], axis=0),
+        node("DequantizeLinear", ["q", "scale", "point"], ["dq"], axis=0),
+        node("MatMul", ["r", "dq"], ["y"]),
+        node("ScatterElements", ["x", "ids", "x"], ["scattered"], axis=0, reduction="add"),
+        node("TopK", ["x", "k"], ["best", "places"], sorted=0),
+        node("If", ["yes"], ["either"], then_branch=branch, else_branch=branch),
+        node("own", ["x"], ["z"], domain="my"),
+    ]
+    arrays = {"start": [0], "end": [4], "axes": [1], "zero": 0, "eight": 8, "one": 1, "shape": [2, 4], "k": [2]}
+    held = {name: np.array(values) for name, values in arrays.items()}
+    held |= {"w": np.ones((4, 4), np.float32), "scale": np.ones(4, np.float32), "point": np.zeros(4, np.int8)}
+    held |= {"ids": np.zeros((2, 8), np.int64), "yes": np.array(True)}
+    weights = [numpy_helper.from_array(values, name) for name, values in held.items()]
+    graph = helper.make_graph(nodes, "g", [value("x", F, [2, 8])], [value("y", F, [4, 4])], weights)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("my", 1)]
+    function = helper.make_function("my", "own", ["a"], ["o"], [node("Relu", ["a"], ["o"])], opsets)
+    return helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=9)
+
+
+def messages(message: Any) -> list[Any]:
+    inner = [
+        part
+        for field, value in message.ListFields()
+        if field.message_type is not None
+        for part in (value if field.is_repeated else [value])
+    ]
+    return [message, *(deep for part in inner for deep in messages(part))]
+
+
+_NUMBERS = [0, 1, 2, 17, 18, 100, -1, -(2**31), 2**31 - 1, 2**31, 2**62, 2**63 - 1, -(2**63)]
+_WORDS = [
+    "",
+    "x",
+    "y",
+    "s",
+    "Add",
+    "If",
+    "Loop",
+    "TopK",
+    "Reshape",
+    "value",
+    "axis",
+    "ai.onnx",
+    "no.where",
+    "\x1b[2J\n",
+    "9" * 99,
+]
+
+
+def _other(value: Any, draw: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, int):
+        return draw(st.sampled_from(_NUMBERS))
+    word = draw(st.sampled_from(_WORDS))
+    return word if isinstance(value, str) else word.encode() if isinstance(value, bytes) else 0.5
+
+
+def change_field(message: Any, draw: Any) -> None:
+    """One field of a message another value, gone, doubled, or in another order."""
+    field = draw(st.sampled_from([field for field, _ in message.ListFields()] or list(message.DESCRIPTOR.fields)))
+    action = draw(st.sampled_from(["clear", "double", "turn", "set", "set", "set"]))
+    values = list(getattr(message, field.name)) if field.is_repeated else [getattr(message, field.name)]
+    if action == "set" and field.message_type is None:
+        values = [_other(values[0] if values else 0, draw), *values[1:]]
+    elif action == "double":
+        values += values[:1]
+    elif action == "turn":
+        values = values[::-1]
+    copies = [type(value).FromString(value.SerializeToString()) if field.message_type else value for value in values]
+    message.ClearField(field.name)
+    with contextlib.suppress(TypeError, ValueError):  # a value that protobuf does not let in
+        if action != "clear" and field.is_repeated:
+            getattr(message, field.name).extend(copies)
+        elif action != "clear" and field.message_type is None:
+            setattr(message, field.name, copies[0])
+
+
+def look(path: Path) -> None:
+    json.dumps(api.lint(path, ("ort-cpu", "trt-8.6")), allow_nan=False)
+    json.dumps(api.inspect(path), allow_nan=False)
+
+
+@fuzz(40)
+@given(data=st.data())
+def test_a_graph_with_any_field_changed_is_looked_into_or_one_line(data: Any, tmp_path: Path) -> None:
+    model = many_operators()
+    for _ in range(data.draw(st.integers(1, 4))):
+        change_field(data.draw(st.sampled_from(messages(model))), data.draw)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    held(look, tmp_path / "m.onnx")
+
+
+@fuzz(40)
+@given(data=broken(many_operators().SerializeToString()))
+def test_a_graph_of_any_bytes_is_looked_into_or_one_line(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(data)
+    held(look, tmp_path / "m.onnx")
+
+
+def small_graph(*nodes: onnx.NodeProto, opset: int = 17, size: int = 2) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(nodes, "g", [value("x", F, [size])], [value("y", F, [2])])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+@pytest.mark.parametrize("opset", [0, -1, -(2**63), 10_000, 2**31, 2**63 - 1])
+def test_an_opset_that_there_is_not_is_named(opset: int, tmp_path: Path) -> None:
+    onnx.save(small_graph(helper.make_node("Relu", ["x"], ["y"]), opset=opset), tmp_path / "m.onnx")
+    for use in (api.lint, api.inspect):
+        with pytest.raises(InputError, match=rf"m\.onnx declares the opset {opset}, which there is not"):
+            use(tmp_path / "m.onnx")
+
+
+def test_what_ends_onnx_s_own_inference_is_a_finding(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["z"], ["y"]), helper.make_node("Relu", ["y"], ["z"])]
+    onnx.save(small_graph(*nodes), tmp_path / "circle.onnx")
+    value = helper.make_node("own", ["x"], ["y"], domain="my")
+    endless = small_graph(value)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my", 1)]
+    endless.functions.append(helper.make_function("my", "own", ["x"], ["y"], [value], opsets))
+    endless.opset_import.append(opsets[1])
+    onnx.save(endless, tmp_path / "endless.onnx")
+    for name, said in (("circle", "shapes cannot be inferred"), ("endless", "its functions cannot be inlined")):
+        (first, *_) = api.lint(tmp_path / f"{name}.onnx", "ort-cpu")["targets"]["ort-cpu"]["findings"]
+        assert (first["severity"], first["what"].startswith(said)) == ("error", True), first
+
+
+def test_a_negative_size_is_one_that_is_not_static(tmp_path: Path) -> None:
+    for size in (-1, -(2**31)):
+        onnx.save(small_graph(helper.make_node("Slice", ["x", "a", "b"], ["y"]), size=size), tmp_path / "m.onnx")
+        found = api.lint(tmp_path / "m.onnx", "ort-cpu")["targets"]["ort-cpu"]["findings"]
+        assert "its shape [?] is not static" in [row["what"] for row in found]
+
+
+def test_paths_that_are_no_files_are_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.onnx")
+    for use in (api.lint, api.inspect):
+        with pytest.raises(InputError, match=r"m\.onnx: it is a FIFO; give the graph itself"):
+            use(tmp_path / "m.onnx")
+        with pytest.raises(InputError, match="it is a device"):
+            use("/dev/zero")
+        with pytest.raises(InputError, match="name too long"):
+            use("x" * 300)
+    with open(tmp_path / "giant.onnx", "wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(InputError, match="has 1099511627776 bytes, and a graph has at most"):
+        api.lint(tmp_path / "giant.onnx")
+    path = save_external(tmp_path / "w.onnx")
+    (tmp_path / "w.onnx.data").unlink()
+    os.mkfifo(tmp_path / "w.onnx.data")
+    with pytest.raises(InputError, match=r"w\.onnx\.data, which is no regular file"):
+        api.lint(path)

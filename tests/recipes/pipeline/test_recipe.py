@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from helpers import small_recipe
 from pydantic import ValidationError
@@ -162,3 +163,61 @@ def test_a_generator_takes_the_place_of_a_path_and_its_class_file() -> None:
     images = override(data, ["images.generator=noise"])["images"]
     assert images == {"generator": "noise"}
     assert override(data, ["images.path=other"])["images"] == {"path": "other", "classes": "a.txt"}
+
+
+NUMBERS = [
+    (section, name)
+    for _, section in sections()
+    for name, field in section.model_fields.items()
+    if {int, float} & {field.annotation, *getattr(field.annotation, "__args__", ())}
+]
+
+
+def test_every_number_of_a_recipe_has_an_upper_bound_that_the_schema_has_too() -> None:
+    assert len(NUMBERS) > 35
+    schemas = json_schema()["$defs"]
+    for section, name in NUMBERS:
+        for giant in (10**12, 1e300, 10**400):
+            with pytest.raises(ValidationError, match=name):
+                section.model_validate({name: giant})
+        known = schemas[section.__name__]["properties"][name]
+        for part in known.get("anyOf", [known]):
+            if part["type"] in ("integer", "number"):
+                assert {"maximum", "exclusiveMaximum"} & {*part, *known}, (section, name)
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    for section, name in NUMBERS:
+        for strange in (float("nan"), float("inf")):
+            with pytest.raises(ValidationError, match=name):
+                section.model_validate({name: strange})
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"depth": 10**9}, "args: depth is 1000000000; it lies from 1 to 1024"),
+        ({"embed_dim": 10**300}, r"embed_dim is 10*\.\.\.; it lies from 1 to 65536"),
+        ({"img_size": 10**6}, "img_size is 1000000; it lies from 1 to 16384"),
+        ({"img_size": [224, 10**12]}, "img_size is 1000000000000; it lies from 1 to 16384"),
+        ({"num_classes": 10**400}, r"num_classes is 10*\.\.\.; it lies from 0 to 1000000"),
+        ({"num_heads": float("nan")}, "num_heads is nan; give a whole number"),
+        ({"mlp_ratio": -(10**9)}, "mlp_ratio is -1000000000; it lies from 0 to 16384"),
+        ({"anything": [10**9]}, "anything is 1000000000; it lies from 0 to 16384"),
+    ],
+)
+def test_a_model_of_a_billion_is_a_slip(args: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ModelSection(name="a", random=0, args=args)
+    held = json_schema()["$defs"]["ModelSection"]["properties"]["args"]
+    (value,) = args.values()
+    if value == value:  # JSON has no NaN
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(args, held)
+    jsonschema.validate({"depth": 12, "img_size": [224, 224], "act_layer": "gelu", "class_token": False}, held)
+
+
+def test_no_model_has_a_billion_tokens() -> None:
+    for remove in (10**9, [3, 10**9]):
+        with pytest.raises(ValidationError, match="1000000000 is above 1000000; no model has as many tokens"):
+            PruneSection(remove=remove)

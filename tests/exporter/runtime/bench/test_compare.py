@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz import anything, fuzz, held, json_file, mangled
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
-from vitrim.exporter.core.errors import InputError
+from vitrim import cli_output
+from vitrim.exporter.core.errors import InputError, visible
+from vitrim.exporter.core.records import finite
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench import compare as results
 from vitrim.exporter.runtime.bench.compare import Comparison
 from vitrim.exporter.runtime.bench.report import Bench, TimedBundle, report
+from vitrim.exporter.runtime.lines import bench_lines
 from vitrim.exporter.runtime.machine.energy import Energy, GraphEnergy
 
 OLD = Path(__file__).parents[3] / "data" / "0.1.0"
@@ -148,7 +156,7 @@ def test_what_is_no_benchmark_is_refused(tmp_path: Path, text: str) -> None:
         results.compare([tmp_path / "x.json", tmp_path / "x.json"])
     with pytest.raises(InputError, match="at least two"):
         results.compare([tmp_path / "x.json"])
-    with pytest.raises(InputError, match=r"cannot read .*none.json: no such file"):
+    with pytest.raises(InputError, match=r"cannot read .*none\.json: no such file"):
         results.compare([tmp_path / "none.json", tmp_path / "x.json"])
 
 
@@ -168,3 +176,56 @@ def test_files_of_0_1_0_load() -> None:
     again = results.compare([OLD / "bench-energy.json", OLD / "bench-engine.json"])
     assert again.rows[0] == found.rows[0]
     assert Comparison.from_json(json.loads(json.dumps(again.to_json())), "c") == again
+
+
+BENCHES = [json.loads((OLD / f"{name}.json").read_text()) for name in ("bench", "bench-energy", "bench-engine")]
+
+
+def use_benches(first: Path, second: Path) -> None:
+    found = results.compare([first, second])
+    json.dumps(finite(found.to_json()), allow_nan=False)
+    for text in (*found.warnings, *(pair.verdict for pair in found.pairs), *(row.device for row in found.rows)):
+        assert text == visible(text)
+    bench_lines(results.read_bench(first))
+    cli_output.print_comparison(found, Console(file=io.StringIO()))
+
+
+@fuzz(150)
+@given(data=st.sampled_from(BENCHES).flatmap(mangled) | anything, tail=st.just(b"") | st.binary(max_size=4))
+def test_any_json_is_a_benchmark_or_one_line(data: Any, tail: bytes, tmp_path: Path) -> None:
+    path = json_file(tmp_path / "x.json", data, tail)
+    held(use_benches, path, OLD / "bench.json")
+    held(use_benches, OLD / "bench.json", path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch": 0}, "has the batch 0, but a batch has an image"),
+        ({"environment": {"jetson": "orin"}}, 'environment: jetson is "orin", but must be an object'),
+        ({"environment": {"clock_advice": [3]}}, "environment: clock_advice[0] is 3, but must be text"),
+        ({"environment": {"warning": {"a": 1}}}, "environment: warning is an object, but must be text"),
+        ({"environment": {"throttle_events": "many"}}, 'environment: throttle_events is "many", but must be a whole'),
+        (
+            {"environment": {"jetson_after": {"throttling": 3}}},
+            "environment: jetson_after.throttling is 3, but must",
+        ),
+        ({"energy": {"joules_per_image": {}}}, "energy lacks idle_watts, which measured joules come with"),
+    ],
+)
+def test_a_benchmark_that_was_edited_names_what_is_wrong_in_it(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(BENCHES[0] | change))
+    with pytest.raises(InputError) as caught:
+        results.compare([tmp_path / "x.json", OLD / "bench.json"])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, -1.5, 1e300, 1e-300])
+def test_a_latency_that_no_clock_measures_is_refused(value: float, tmp_path: Path) -> None:
+    data = json.loads((OLD / "bench.json").read_text())
+    data["distributions"]["pruned"]["median"] = value
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="has the latency of pruned as .*; no clock measures that"):
+        results.read_bench(tmp_path / "x.json")

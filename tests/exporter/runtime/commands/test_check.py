@@ -166,3 +166,36 @@ def test_rungs_that_were_there_come_first_and_stay(recorder: Any, tmp_path: Path
     assert result.rungs[0] == first
     assert [rung.name for rung in result.rungs[1:]] == ["tensorrt-10.3.0 = golden"]
     assert result.graph_not_checked is None  # of this check, not of an older one
+
+
+def test_a_golden_file_without_the_kept_tokens_proves_no_decision(tmp_path: Path) -> None:
+    root = half(tmp_path / "b")
+    golden = dict(np.load(root / "golden.npz"))
+    for gone in (["kept_1"], ["kept_1", "gap_1"]):
+        np.savez(root / "golden.npz", **{name: value for name, value in golden.items() if name not in gone})
+        bundle.write_manifest(root, {}, [], precision={"name": "fp16", "float32_nodes": []}, batch=2)
+        for limits in ({}, {"atol": 10.0}):
+            (rung,) = (result := check_bundle(root, **limits)).rungs
+            assert (result.passed, rung.first_offender, rung.smallest_atol) == (False, "kept_1", None)
+            assert "the reference has no kept_1, so what the candidate keeps is held against nothing" in result.failure
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("parity.json", "[]"),
+        ("parity.json", '{"atol": "small", "tie": 1, "rungs": []}'),
+        ("parity.json", '{"atol": NaN, "tie": 1, "rungs": []}'),
+        ("parity.json", '{"atol": -1, "tie": 1, "rungs": []}'),
+        ("parity.json", '{"atol": 1, "tie": 1, "rungs": [3]}'),
+        ("golden.npz", "no archive"),
+        ("model.onnx", "no graph"),
+    ],
+)
+def test_a_bundle_that_was_sealed_again_over_other_content_is_one_line(file: str, text: str, tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b")
+    (root / file).write_text(text)
+    bundle.write_manifest(root, {}, [])
+    with pytest.raises(InputError, match=file.replace(".", r"\.")) as caught:
+        check_bundle(root)
+    assert "\n" not in str(caught.value)

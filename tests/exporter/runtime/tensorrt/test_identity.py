@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fuzz import fuzz, held, json_file, mangled
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.files import sha256
@@ -59,3 +63,18 @@ def test_an_engine_from_elsewhere_is_never_loaded(tmp_path: Path) -> None:
     plan.write_bytes(b"changed code")
     with pytest.raises(InputError, match="its hash differs"):
         check_identity(plan, onnx, here)
+
+
+HERE = {"tensorrt": "10.3.0", "gpu": "Orin", "compute_capability": "8.7", "machine": "aarch64"}
+
+
+@fuzz(150)
+@given(data=mangled(json.loads((OLD / "engine.json").read_text())), tail=st.just(b"") | st.binary(max_size=4))
+def test_any_json_is_an_identity_or_one_line(data: Any, tail: bytes, tmp_path: Path) -> None:
+    (tmp_path / "e").write_bytes(b"engine")
+    json_file(sidecar(tmp_path / "e"), data, tail)
+    assert held(check_identity, tmp_path / "e", tmp_path / "e", HERE) is None  # it is no engine of this graph
+    if isinstance(data, dict):
+        digest = sha256(tmp_path / "e")
+        json_file(sidecar(tmp_path / "e"), {**data, "engine_sha256": digest, "onnx_sha256": digest}, tail)
+        held(check_identity, tmp_path / "e", tmp_path / "e", HERE)

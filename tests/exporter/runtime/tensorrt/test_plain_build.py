@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.runtime.tensorrt.plain_build import by_tensorrt
 from vitrim.exporter.runtime.tensorrt.serializer import Parts, Settings
 
@@ -95,6 +97,12 @@ def test_a_timing_cache_is_written_and_read_again(standin: Any, tmp_path: Path) 
     by_tensorrt(standin, parts(standin), settings)
     assert [asked["timings"] for asked in standin.log()] == ["", "older"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.cache", "log"]  # nothing half-written
+
+
+def test_a_cache_that_is_no_file_is_not_waited_for(standin: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.cache")
+    with pytest.raises(InputError, match=r"a\.cache: it is a FIFO; give the timing cache itself"):
+        by_tensorrt(standin, parts(standin), Settings(timing_cache=tmp_path / "a.cache"))
 
 
 def test_a_failed_build_is_an_error_and_leaves_no_cache(standin: Any, tmp_path: Path) -> None:

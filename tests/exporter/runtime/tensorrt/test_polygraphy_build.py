@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from polygraphy.logger import G_LOGGER
 
+from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from vitrim.exporter.runtime.tensorrt.serializer import Parts, Settings
 
@@ -69,6 +71,13 @@ def test_a_timing_cache_is_written_and_read_again_without_locks(fake_trt: Any, t
         assert (seen.config.loaded or b"") == (known or b"")
         assert cache.read_bytes() == written
     assert [path.name for path in tmp_path.iterdir()] == ["a.cache"]
+
+
+def test_a_cache_that_is_no_file_is_not_waited_for(fake_trt: Any, tmp_path: Path) -> None:
+    fake_trt.install("10.3.0")
+    os.mkfifo(tmp_path / "a.cache")
+    with pytest.raises(InputError, match=r"a\.cache: it is a FIFO; give the timing cache itself"):
+        build(Settings(timing_cache=tmp_path / "a.cache"))
 
 
 def test_a_failed_build_leaves_no_cache(fake_trt: Any, tmp_path: Path) -> None:
