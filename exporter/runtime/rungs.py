@@ -252,9 +252,7 @@ def _unlike(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> tup
         return "logits", f"unproven: the reference's logits are {list(logits.shape)}, and must be [images, classes]"
     unheld = [name for name in stage_names(candidate) if name not in reference]
     if unheld:
-        return unheld[
-            0
-        ], f"unproven: the reference has no {unheld[0]}, so what the candidate keeps is held against nothing"
+        return unheld[0], f"unproven: the reference has no {unheld[0]} to hold it against"
     reason = next((reason for name in names if (reason := _unlike_shape(reference, candidate, name))), None)
     if reason:
         return reason
