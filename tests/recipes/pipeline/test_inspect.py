@@ -243,7 +243,7 @@ def look(path: Path) -> None:
     json.dumps(api.inspect(path), allow_nan=False)
 
 
-@fuzz(40)
+@fuzz(12)
 @given(data=st.data())
 def test_a_graph_with_any_field_changed_is_looked_into_or_one_line(data: Any, tmp_path: Path) -> None:
     model = many_operators()
@@ -253,7 +253,7 @@ def test_a_graph_with_any_field_changed_is_looked_into_or_one_line(data: Any, tm
     held(look, tmp_path / "m.onnx")
 
 
-@fuzz(40)
+@fuzz(12)
 @given(data=broken(many_operators().SerializeToString()))
 def test_a_graph_of_any_bytes_is_looked_into_or_one_line(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(data)
