@@ -20,7 +20,7 @@ class ApartError(RuntimeError):
     """The process ended, or was ended, before it gave anything; the message says why."""
 
 
-def run_apart(work: Callable[[], bytes], seconds: float = 30.0, memory: int = 2 << 30) -> bytes:
+def run_apart(work: Callable[[], bytes], seconds: float = 30.0, memory: int = 1 << 30) -> bytes:
     """What a piece of work gives, done in a fork of this process; here itself where a system has none.
 
     Args:
@@ -48,7 +48,7 @@ def run_apart(work: Callable[[], bytes], seconds: float = 30.0, memory: int = 2 
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
     if not answer:
-        reason = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "no reason"
+        reason = "it wants all memory" if os.WIFEXITED(status) else f"signal {os.WTERMSIG(status)}"
         raise ApartError(f"the library ends on this graph ({reason})")
     if answer[:1] == b"-":
         raise RuntimeError(answer[1:].decode(errors="replace"))
@@ -65,6 +65,8 @@ def _answer(work: Callable[[], bytes], writing: int, memory: int) -> None:
         _limit(memory)
         try:
             answer = b"+" + work()
+        except MemoryError:
+            answer = b""
         except BaseException as error:
             answer = b"-" + str(error).encode(errors="replace")[:1000]
         view = memoryview(answer)

@@ -263,7 +263,8 @@ def _other(value: Any, draw: Any) -> Any:
 
 def change_field(message: Any, draw: Any) -> None:
     """One field of a message another value, gone, doubled, or in another order."""
-    field = draw(st.sampled_from([field for field, _ in message.ListFields()] or list(message.DESCRIPTOR.fields)))
+    fields = [field for field, _ in message.ListFields()] or list(message.DESCRIPTOR.fields)
+    field = fields[draw(st.integers(0, len(fields) - 1))]
     action = draw(st.sampled_from(["clear", "double", "turn", "set", "set", "set"]))
     values = list(getattr(message, field.name)) if field.is_repeated else [getattr(message, field.name)]
     if action == "set" and field.message_type is None:
@@ -286,17 +287,18 @@ def look(path: Path) -> None:
     json.dumps(api.inspect(path), allow_nan=False)
 
 
-@fuzz(40)
+@fuzz(8)
 @given(data=st.data())
 def test_a_graph_with_any_field_changed_is_looked_into_or_one_line(data: Any, tmp_path: Path) -> None:
     model = many_operators()
     for _ in range(data.draw(st.integers(1, 4))):
-        change_field(data.draw(st.sampled_from(messages(model))), data.draw)
+        parts = messages(model)
+        change_field(parts[data.draw(st.integers(0, len(parts) - 1))], data.draw)
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     held(look, tmp_path / "m.onnx")
 
 
-@fuzz(40)
+@fuzz(8)
 @given(data=broken(many_operators().SerializeToString()))
 def test_a_graph_of_any_bytes_is_looked_into_or_one_line(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(data)
