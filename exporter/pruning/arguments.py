@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -75,11 +76,13 @@ def check_types(model: nn.Module, args: Mapping[str, Any]) -> None:
     """
     hints = typing.get_type_hints(type(model).__init__)
     for key, value in args.items():
-        wanted = [one for one in (hints.get(key), *typing.get_args(hints.get(key))) if one in _WORDS]
+        hint = hints.get(key)
+        choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        wanted = [one for one in choices if one in _WORDS]
         if len(wanted) != 1 or value is None:
             continue
         taken = (int, float) if wanted[0] is float else wanted[0]
-        pairs = any(typing.get_origin(one) is tuple for one in typing.get_args(hints[key]))
+        pairs = any(typing.get_origin(one) is tuple for one in choices)
         listed = pairs and isinstance(value, (list, tuple))
         if not listed and (not isinstance(value, taken) or isinstance(value, bool) is not (wanted[0] is bool)):
             raise InputError(f"model.args.{excerpt(key)} is {excerpt(repr(value), 40)}; give {_WORDS[wanted[0]]}")
