@@ -83,9 +83,8 @@ def test_what_was_only_read_is_not_called_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot use .*none: no such file"), atomic_path(out) as temporary:
         temporary.write_bytes((tmp_path / "none").read_bytes())
     assert not out.exists()
-    assert str(explain_stray_error(OSError(errno.EROFS, "x", b"b.json"))).startswith(
-        "cannot write b.json: the file sys"
-    )
+    read_only = str(explain_stray_error(OSError(errno.EROFS, "x", b"b.json")))
+    assert read_only.startswith("cannot write b.json: the file system is read-only")
     assert str(explain_stray_error(OSError(errno.EIO, "Bad", "b.json"))) == "cannot use b.json: bad"
     assert str(explain_stray_error(OSError())) == "the system refuses: oserror"
 

@@ -78,6 +78,8 @@ def test_silly_arguments_are_refused_in_one_line(args: dict[str, Any], said: str
 
 def test_sensible_arguments_are_taken() -> None:
     assert len(make(depth=2, num_heads=2, qkv_bias=False, init_values=1e-5, reg_tokens=2, act_layer="gelu").blocks) == 2
+    swin = create_model("swin_tiny_patch4_window7_224", args={"depths": [1, 1], "num_heads": [1, 2]}, random=0)
+    assert len(swin.layers) == 2  # lists, where a model has a number for each of its stages
     check_args({"img_size": [224, 224], "global_pool": "avg", "drop_rate": 0.1, "init_values": None})
 
 
