@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import layout
-from ...core.errors import InputError, excerpt
+from ...core.errors import InputError, excerpt, visible
 from ...core.inputs import is_folder, read_json
 from ...core.layout import Kind
 from ...core.records import Record
@@ -156,7 +156,7 @@ def _row(name: str, bench: Bench) -> Row:
     where, energy = bench.conditions, bench.energy
     board = " ".join(part for part in (where.jetson.power_mode, where.gpu) if part)
     return Row(
-        name=excerpt(name),
+        name=visible(name),
         device=excerpt(f"{where.cpu} ({board})" if board else where.cpu),
         runtime=excerpt(where.runtime),
         precision=excerpt((bench.bundle.precision if bench.bundle else None) or "unknown"),

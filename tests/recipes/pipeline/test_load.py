@@ -308,7 +308,7 @@ def test_a_hash_that_is_given_beside_its_checkpoint_stays() -> None:
         ("prune.target.gflops=-.inf", "is -inf"),
         ("parity.atol=.nan", "is nan"),
         ("parity.atol=.inf", "is inf"),
-        ("model.preprocess.mean=[.nan, 0, 0]", "is nan"),
+        ("model.preprocess.mean=[.nan, 0, 0]", "give a number for every channel"),
         ("prune.keep_rates={1: .inf}", "is inf"),
         ("images.path=a\0b", "unacceptable character"),
     ],

@@ -196,7 +196,7 @@ def test_numbers_that_are_none_are_refused() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ({"depth": 10**9}, "args: depth is 1000000000; it lies from 1 to 1024"),
+        ({"depth": 10**9}, r"args\n.*depth is 1000000000; it lies from 1 to 1024"),
         ({"embed_dim": 10**300}, r"embed_dim is 10*\.\.\.; it lies from 1 to 65536"),
         ({"img_size": 10**6}, "img_size is 1000000; it lies from 1 to 16384"),
         ({"img_size": [224, 10**12]}, "img_size is 1000000000000; it lies from 1 to 16384"),

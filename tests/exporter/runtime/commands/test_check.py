@@ -80,21 +80,25 @@ def test_a_check_that_can_check_nothing_does_not_pass(recorder: Any, tmp_path: P
         check_bundle(folder, onnxruntime=False)
 
 
+def off_by(root: Path) -> float:
+    """The largest difference of a bundle's golden logits from what `doubling` gives."""
+    golden = bundle.load_golden(root)
+    return float(np.abs(golden["logits"] - 2 * golden["image"]).max())
+
+
 def test_a_graph_that_gives_other_outputs_fails_by_the_limits_that_hold(tmp_path: Path) -> None:
     root = multiplied(doubling(tmp_path / "b"), 1.5)
-    golden = np.load(root / "golden.npz")
-    worst = float(np.abs(golden["logits"] - 2 * golden["image"]).max())
+    worst = off_by(root)
     (rung,) = check_bundle(root).rungs
     assert (rung.passed, rung.first_offender, rung.name) == (False, "logits", "onnxruntime-cpu = golden")
     assert (rung.largest_error, rung.smallest_atol) == (pytest.approx(worst, rel=1e-6), None)
     assert "a constant could be as near, so no tolerance passes it" in rung.reason
-    assert not check_bundle(root, atol=1e9).passed
+    assert not check_bundle(root, atol=1e6).passed
 
 
 def test_a_graph_that_is_a_little_off_passes_at_the_tolerance_that_is_named(tmp_path: Path) -> None:
     root = multiplied(doubling(tmp_path / "b"), 1.05)
-    golden = np.load(root / "golden.npz")
-    worst = float(np.abs(golden["logits"] - 2 * golden["image"]).max())
+    worst = off_by(root)
     (rung,) = check_bundle(root).rungs
     assert (rung.passed, rung.smallest_atol) == (False, pytest.approx(worst, rel=1e-6))
     assert not check_bundle(root, atol=worst * 0.999).passed
@@ -107,16 +111,14 @@ def test_a_graph_that_is_a_little_off_passes_at_the_tolerance_that_is_named(tmp_
         (np.zeros((4, 3)), "the reference gives all classes the same logit"),
         (np.tile([[1.0, 2, 3]], (4, 1)), "the reference gives every image the same logits"),
         (np.full((4, 3), np.nan), "the reference's logits hold NaN or Inf"),
-        (np.zeros((0, 3)), "there are no images to compare"),
-        (np.zeros(4), r"the reference's logits are \[4\], and must be \[images, classes\]"),
     ],
 )
 def test_golden_outputs_that_prove_nothing_are_refused(tmp_path: Path, logits: np.ndarray, words: str) -> None:
     root = doubling(tmp_path / "b")
-    image = np.load(root / "golden.npz")["image"]
+    image = bundle.load_golden(root)["image"]
     np.savez(root / "golden.npz", image=image, logits=logits.astype(np.float32))
     bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"])
-    (rung,) = check_bundle(root, atol=1e9, tie=1).rungs
+    (rung,) = check_bundle(root, atol=1e6, tie=1).rungs
     assert (rung.passed, rung.smallest_atol) == (False, None)
     assert re.match(f"unproven: {words}", rung.reason), rung.reason
 
