@@ -58,7 +58,7 @@ class Info(Record):
 
 
 _RESULTS: dict[str, tuple[type[Record], str]] = {
-    "info": (Info, "info"),
+    "info": (Info, "machine report"),
     "check": (Parity, "parity report"),
     "build": (Parity, "parity report"),
     "bench": (Bench, "benchmark"),

@@ -41,10 +41,10 @@ def _same(entry, folder):
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
-_cut = max(__file__.rfind("/"), __file__.rfind("\\"))
+_cut = max(__file__.rfind("/"), __file__.rfind(chr(92)))
 _first = sys.path[:1] if __name__ == "__main__" and not getattr(sys.flags, "safe_path", sys.flags.isolated) else []
 _homes = [__file__[: _cut + 1], *_first]  # by a link, and of the file itself
-sys.path[:] = [entry for entry in sys.path if not any(_same(entry, home) for home in _homes)]
+sys.path = [entry for entry in sys.path if not any(_same(entry, home) for home in _homes)]
 
 import builtins
 import functools
