@@ -56,18 +56,36 @@ def refuse_unmarked(root: Path) -> None:
     """
     way_out = "move it away, or choose another output"
     try:
-        if not os.path.lexists(root):
-            return
-        if root.is_symlink() or not root.is_dir():
+        if not stat.S_ISDIR(root.lstat().st_mode):
             raise InputError(f"{root} should be a cache folder of vitrim's, but is a link or a file; {way_out}")
-        if any(root.iterdir()) and not is_marked(root):
+        if _is_foreign(root):
             raise InputError(
                 f"{root} is no cache of vitrim's (it has no {MARKER}), so nothing is written to it; {way_out}"
             )
-    except FileNotFoundError:  # its owner has just taken it away
+    except FileNotFoundError:  # nothing is there, or its owner has just taken it away
         return
     except OSError as error:
         raise explain_os_error(error, root) from error
+
+
+def _is_foreign(root: Path) -> bool:
+    """Whether a folder holds something, and no marker; a look that its owner spoils by taking it away is repeated."""
+    for _ in range(_ATTEMPTS):
+        names = {path.name for path in root.iterdir()}
+        if not names or is_marked(root):
+            return False
+        if MARKER not in names:
+            return True
+    return True
+
+
+def _is_empty(root: Path) -> bool:
+    """Whether an empty folder is there: a user's, since vitrim's are never empty in their place."""
+    try:
+        before = root.stat()
+        return not any(root.iterdir()) and os.path.samestat(before, root.stat())
+    except OSError:
+        return False
 
 
 def write_marker(folder: Path, *, kept: bool = False) -> None:
@@ -97,7 +115,7 @@ def make_marked(root: Path) -> None:
         except OSError as error:
             raise explain_os_error(error, root) from error
         try:
-            write_marker(fresh, kept=root.is_dir())
+            write_marker(fresh, kept=_is_empty(root))
             os.chmod(fresh, ordinary_mode(0o777))
             os.rename(fresh, root)  # takes the place of nothing, or of an empty folder
             return

@@ -133,7 +133,7 @@ def _refuse_content(place: Path, inputs: Mapping[str, str | os.PathLike[str]]) -
 def _refuse_parent(place: Path) -> None:
     """A folder that cannot be written is better known before the work than after it."""
     folder = place.parent
-    while not os.path.lexists(folder) and folder != folder.parent:
+    while not _is_there(folder):
         folder = folder.parent
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
@@ -142,6 +142,14 @@ def _refuse_parent(place: Path) -> None:
     longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
     if len(os.fsencode(place.name)) + _LONGEST_ADDED > longest:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        return folder == folder.parent
+    return True
 
 
 def _explain(error: Exception, place: Path) -> Exception:
