@@ -165,9 +165,7 @@ def test_processes_in_haste_take_turns_and_never_miss_a_file(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stranger_s_file_that_comes_at_the_last_moment_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stranger_s_file_that_comes_at_the_last_moment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, real = tmp_path / ".out.cache", os.rename
     make_marked(root)
 
