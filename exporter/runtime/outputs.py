@@ -82,7 +82,7 @@ def check_output(
         return None
     for is_type, called in _TYPES:
         if is_type(found.st_mode):
-            raise InputError(f"{place} is {called}; name the file to write, such as {kind.example}")
+            raise InputError(f"{place} is {called}; name the {kind.label} file to write, such as {kind.example}")
     if _is_of(place, kind):
         return f"replaces the {kind.label} that was at {place}"
     if force:

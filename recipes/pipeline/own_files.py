@@ -25,7 +25,7 @@ def _read_slimmed(path: Path) -> None:
         raise InputError(f"{path} carries no widths, so `vitrim slim` did not write it")
 
 
-BUDGET = Output("token budget", read_budget, "budget.json")
+BUDGET = Output("budget", read_budget, "budget.json")
 WIDTHS = Output("plan of widths", read_widths, "slim.json")
 SLIMMED = Output("slimmed checkpoint", _read_slimmed, "slim.safetensors")
 RECIPE = Output("recipe", None, "recipe.yaml")  # its comments and edits are a user's

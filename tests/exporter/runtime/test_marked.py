@@ -84,9 +84,11 @@ def test_who_holds_it_is_said(tmp_path: Path) -> None:
     root, notes = tmp_path / ".out.cache", list[str]()
     with locked(root, ignore):
         assert json.loads((root / MARKER).read_text())["process"] == os.getpid()
-        with pytest.raises(EnvironmentLackError, match=f"process {os.getpid()} is at work in .*; try again when it is"):
-            with locked(root, ignore, wait=False):
-                pass
+        held_by_me = pytest.raises(
+            EnvironmentLackError, match=f"process {os.getpid()} is at work in .*; try again when"
+        )
+        with held_by_me, locked(root, ignore, wait=False):
+            pass
         second = threading.Thread(target=lambda: locked(root, notes.append).__enter__())
         second.start()
         while not notes:
@@ -104,16 +106,21 @@ def test_a_holder_on_another_machine_is_said_to_be_there(tmp_path: Path) -> None
         with pytest.raises(EnvironmentLackError, match="process 7 on far is at work"), locked(root, ignore, wait=False):
             pass
         (root / MARKER).write_text('{"format": "vitrim-cache/1", torn')
-        with pytest.raises(EnvironmentLackError, match="another process is at work"):
-            with locked(root, ignore, wait=False):
-                pass
+        held = pytest.raises(EnvironmentLackError, match="another process is at work")
+        with held, locked(root, ignore, wait=False):
+            pass
 
 
 def test_many_share_it_and_nobody_has_it_alone_meanwhile(tmp_path: Path) -> None:
     root = tmp_path / "shared"
-    with locked(root, ignore, shared=True), locked(root, ignore, shared=True):
-        with pytest.raises(EnvironmentLackError, match="another process"), locked(root, ignore, wait=False):
-            pass
+    held = pytest.raises(EnvironmentLackError, match="another process")
+    with (
+        locked(root, ignore, shared=True),
+        locked(root, ignore, shared=True),
+        held,
+        locked(root, ignore, wait=False),
+    ):
+        pass
     assert is_marked(root)
     with locked(root, ignore, wait=False):
         pass

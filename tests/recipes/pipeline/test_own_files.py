@@ -204,7 +204,7 @@ def test_one_s_own_kind_of_file_is_replaced_and_that_is_said(here: Path) -> None
     check_file(Path("w.json"), WIDTHS, recipe, False, Heard())
     check_file(Path("new.json"), WIDTHS, recipe, False, Heard())
     assert heard == [
-        "replaces the token budget that was at b.json",
+        "replaces the budget that was at b.json",
         "replaces the slimmed checkpoint that was at w.safetensors",
         "replaces the plan of widths that was at w.json",
     ]

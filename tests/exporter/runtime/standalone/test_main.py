@@ -379,7 +379,7 @@ def test_only_its_own_kind_of_file_is_replaced(cudart: Path, tmp_path: Path) -> 
     for out, said in (
         (photo, "photo.jpg exists and is no machine report; name another file, or replace it with --force"),
         (other / "info.json", f"lies in the bundle {other}"),
-        (tmp_path, "is a folder; name the file to write, such as machine.json"),
+        (tmp_path, "is a folder; name the machine report file to write, such as machine.json"),
     ):
         done = device(folder, "info", "-o", str(out))
         assert (done.returncode, done.stderr.count("\n"), said in done.stderr) == (3, 1, True), done.stderr
