@@ -166,13 +166,14 @@ def calibrate(
     *,
     settings: Settings = (),
     listener: Listener | None = None,
+    force: bool = False,
 ) -> Budget:
     """Decide a budget and write it as JSON; see `vitrim.recipes.pipeline.run.calibrate`."""
     chosen = recipe(source, settings)
     need_export()
     from .recipes.pipeline.run import calibrate as run
 
-    return run(chosen, out, listener)
+    return run(chosen, out, listener, force=force)
 
 
 def slim(
@@ -181,13 +182,14 @@ def slim(
     *,
     settings: Settings = (),
     listener: Listener | None = None,
+    force: bool = False,
 ) -> Widths:
     """Make a model narrower and write its checkpoint; see `vitrim.recipes.pipeline.run.slim`."""
     chosen = recipe(source, settings)
     need_export()
     from .recipes.pipeline.run import slim as run
 
-    return run(chosen, out, listener)
+    return run(chosen, out, listener, force=force)
 
 
 def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str, Any]:
@@ -261,23 +263,34 @@ def bench(
     energy: bool = Timing.energy,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    force: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Bench:
     """Time a bundle's dense, pruned and floor graphs, interleaved; see `vitrim.exporter.runtime.commands.bench`.
 
     Args:
         bundle: the folder.
         runs, warmup, threads, cuda_graph, copies, energy: see `vitrim.exporter.runtime.bench.timing.Timing`.
-        out: a JSON file outside the bundle to write the result to, for `compare`.
+        out: a JSON file outside the bundle to write the result to, for `compare`; a benchmark there is replaced.
         progress: called with (rounds done, rounds).
+        force: replace any other plain file, too.
+        note: told what is replaced.
     """
+    from .exporter.runtime.bench.report import Bench
     from .exporter.runtime.bundle import refuse_inside
     from .exporter.runtime.commands.bench import bench_bundle
+    from .exporter.runtime.outputs import check_output, output_of
 
+    kind = output_of(Bench, "benchmark")
     if out is not None:
         refuse_inside(out, bundle)
+        replaced = check_output(out, kind, force=force)
+        if replaced and note:
+            note(replaced)
     timing = Timing(runs, warmup, threads, cuda_graph, copies, energy)
     result = bench_bundle(bundle, timing, progress=progress)
     if out is not None:
+        check_output(out, kind, force=force)  # the benchmark has taken its time
         result.write(out)
     return result
 
@@ -302,6 +315,7 @@ def build(
     hardware_compatible: Compatibility | None = EngineOptions.hardware_compatible,
     dla_core: int | None = EngineOptions.dla_core,
     strict: bool = EngineOptions.strict,
+    note: Callable[[str], None] | None = None,
 ) -> Parity:
     """Build a bundle's engine with this machine's TensorRT and prove it; `engine` in the result is its identity.
 
@@ -309,11 +323,12 @@ def build(
         bundle: the folder; it is published anew, with the engine, if the proof passes.
         workspace_mib, timing_cache, version_compatible, hardware_compatible, dla_core, strict: see
             `vitrim.exporter.runtime.tensorrt.options.EngineOptions`.
+        note: told who else is at work on the bundle, while that is waited for.
     """
     from .exporter.runtime.commands.build import build_bundle
 
     options = EngineOptions(workspace_mib, timing_cache, version_compatible, hardware_compatible, dla_core, strict)
-    return build_bundle(bundle, options)
+    return build_bundle(bundle, options, note=note)
 
 
 def doctor(deep: bool = True) -> list[Check]:
@@ -391,6 +406,7 @@ def new(
     checkpoint: str | os.PathLike[str] | None = None,
     images: str | os.PathLike[str] | None = None,
     classes: int | None = None,
+    force: bool = False,
 ) -> str:
     """A commented recipe for a timm model, as text.
 
@@ -402,6 +418,7 @@ def new(
         checkpoint: weights; timm's own are fetched where it is left out.
         images: photos; a folder to be named later where it is left out.
         classes: of the checkpoint's head, where it is not the model's own number.
+        force: replace a plain file that is there.
 
     Raises:
         InputError: timm has no such model, there is no such target, precision, checkpoint or image, or the file exists.
@@ -410,16 +427,20 @@ def new(
     need_export()
     from pathlib import Path
 
-    from .exporter.core.errors import InputError
     from .exporter.core.files import atomic_write
+    from .exporter.runtime.outputs import check_output
     from .recipes.pipeline.new import new_recipe
+    from .recipes.pipeline.own_files import RECIPE
 
+    named = {"the checkpoint": checkpoint, "the images": images}
+    inputs = {name: path for name, path in named.items() if path is not None}
+    if out is not None:
+        check_output(out, RECIPE, force=force, inputs=inputs)
     folder = Path.cwd() if out is None else Path(os.path.abspath(out)).parent
     text = new_recipe(model, folder, target, precision, checkpoint, images, classes)
     if out is None:
         return text
-    if os.path.lexists(out):
-        raise InputError(f"{os.fspath(out)} exists; name another file")
+    check_output(out, RECIPE, force=force, inputs=inputs)
     atomic_write(out, text)
     return text
 

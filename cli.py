@@ -97,6 +97,11 @@ threads_option = click.option(
 )
 
 
+force_option = click.option(
+    "--force", is_flag=True, help="Replace whatever plain file is there, but nothing that is read."
+)
+
+
 def out_option(text: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
     """-o, which must be given."""
     return click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help=text)
@@ -120,18 +125,20 @@ def export(recipe: str, out: Path, **options: Any) -> Call:
 @click.argument("recipe")
 @out_option("The budget.json to write.")
 @settings_option
-def calibrate(recipe: str, out: Path, settings: tuple[str, ...]) -> Call:
+@force_option
+def calibrate(recipe: str, out: Path, **options: Any) -> Call:
     """Decide a static token budget for RECIPE and write it, to be read, edited and given back as prune.budget."""
-    return Call("calibrate", (recipe, out), {"settings": settings}, screen.print_budget, plain=_model_json)
+    return Call("calibrate", (recipe, out), options, screen.print_budget, plain=_model_json)
 
 
 @command("vitrim slim my.yaml -o slim.safetensors --set slim.target.flops_ratio=0.8")
 @click.argument("recipe")
 @out_option("The .safetensors to write.")
 @settings_option
-def slim(recipe: str, out: Path, settings: tuple[str, ...]) -> Call:
+@force_option
+def slim(recipe: str, out: Path, **options: Any) -> Call:
     """Make RECIPE's model narrower and write it as a checkpoint, with its widths beside it as JSON."""
-    return Call("slim", (recipe, out), {"settings": settings}, screen.print_widths, plain=_model_json)
+    return Call("slim", (recipe, out), options, screen.print_widths, plain=_model_json)
 
 
 def _model_json(plan: Any) -> Any:
@@ -208,7 +215,8 @@ def _refuse_failed(parity: Parity) -> None:
 @click.option("--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs; the other way is timed too.")
 @click.option("--copies/--no-copies", help="Time engines with the copies to and from the GPU.")
 @click.option("--energy", is_flag=True, help="Also measure energy per image, in separate loops.")
-@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here, as JSON.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON.")
+@force_option
 @click.option("--allow-slower", is_flag=True, help="Do not fail when the pruned graph is not faster.")
 def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
     """Time the dense, pruned and floor graphs of BUNDLE, interleaved, on this machine. Needs no torch."""
@@ -295,9 +303,10 @@ def models(wanted: str) -> Call:
 @click.option(
     "-o",
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="File to write; standard output by default.",
 )
+@force_option
 @click.option("--target", default="ort-cpu", show_default=True, help="Where it will run, see `vitrim targets`.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Your weights; timm's are fetched by default.")

@@ -71,6 +71,8 @@ class Call:
         elif "progress" in known:
             listener.stage(self.name)
             options["progress"] = listener.progress
+        if "note" in known:
+            options["note"] = listener.note
         return getattr(api, self.name)(*self.arguments, **options)
 
     def _parameters(self) -> Mapping[str, inspect.Parameter]:

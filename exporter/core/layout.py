@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 
@@ -51,3 +52,16 @@ BENCH = "bench.json"
 FIDELITY = "fidelity.json"
 PRECISION = "precision.json"
 STANDALONE = "run_on_device.py"
+_NAMES = frozenset(
+    {
+        *(kind.filename for kind in Kind),
+        *(MANIFEST, ENGINE, ENGINE_IDENTITY, GOLDEN, BUDGET, WIDTHS, RECIPE, README, PASSES, PARITY, BENCH, FIDELITY),
+        *(PRECISION, STANDALONE),
+    }
+)
+_WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.data|(dense|model|floor|model\.fp(16|32))\.onnx\.data")
+
+
+def is_own_name(name: str) -> bool:
+    """Whether this vitrim may give a file of a bundle such a name, below the bundle's folder."""
+    return name in _NAMES or _WEIGHTS.fullmatch(name) is not None

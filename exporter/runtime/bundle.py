@@ -19,12 +19,14 @@ from ..core import layout
 from ..core.arrays import read_arrays
 from ..core.errors import InputError, excerpt
 from ..core.files import atomic_write, explain_os_error, explain_read_error, sha256
-from ..core.inputs import InputKind, is_file, is_folder, parse_json, read_bytes
+from ..core.inputs import InputKind, is_file, is_folder, open_file, parse_json, read_bytes
 from ..core.records import Record, optional
 from ..core.targets import Precision, Target, get_target
 from .publish import replace_folder
 
 FORMAT = "vitrim-bundle/1"
+_FAMILY = FORMAT.partition("/")[0] + "/"  # begins the format of every version's bundles
+_CLAIM = re.compile(rb'"format"\s*:\s*"' + _FAMILY.encode())
 _SEAL = "sha256"
 _LARGEST_MANIFEST = 16 << 20  # bytes; a real one has a few kB
 
@@ -281,26 +283,25 @@ def _form_of(name: str) -> tuple[str, Sequence[int], str]:
 
 
 def refuse_foreign(final: Path) -> None:
-    """Refuse to replace anything that is not a bundle, or holds files that vitrim did not write.
+    """Refuse to replace anything that is not a bundle, or holds files that vitrim did not write, or lies in a bundle.
 
-    A bundle whose files are damaged may be replaced; that is how it is mended.
+    A bundle whose files are damaged may be replaced; that is how it is mended. What has no manifest is not walked
+    through.
 
     Raises:
-        InputError: `final` is a file, a link, or a folder with other content.
+        InputError: `final` is a file, a link, a folder with other content, or a place in a bundle.
     """
-    if final.is_symlink() or (final.exists() and not final.is_dir()):
-        raise InputError(f"{final} is a file or a link; name a folder for the bundle")
-    if not final.is_dir():
-        return
-    present = sorted(_present(final))
+    refuse_in_bundle(final)
     try:
-        content = sorted(path.name for path in final.iterdir())
+        if final.is_symlink() or (final.exists() and not final.is_dir()):
+            raise InputError(f"{final} is a file or a link; name a folder for the bundle")
+        content = min((path.name for path in final.iterdir()), default=None) if final.is_dir() else None
     except OSError as error:
         raise explain_os_error(error, final) from error
-    if not content:
+    if content is None:
         return
-    if layout.MANIFEST not in present:
-        raise InputError(f"{final} exists and is not a vitrim bundle (it holds {content[0]}); name another folder")
+    if not os.path.lexists(final / layout.MANIFEST):
+        raise InputError(f"{final} exists and is not a vitrim bundle (it holds {content}); name another folder")
     try:
         _, data = _parse_manifest(final / layout.MANIFEST)
     except InputError as error:
@@ -308,16 +309,69 @@ def refuse_foreign(final: Path) -> None:
             f"{final} is not replaced: its {layout.MANIFEST} cannot be read; remove the folder yourself"
         ) from error
     # Other programs have a manifest.json too.
-    if not str(data.get("format", "")).startswith(FORMAT.partition("/")[0] + "/"):
+    if not str(data.get("format", "")).startswith(_FAMILY):
         raise InputError(
             f"{final} exists and is not a vitrim bundle (its {layout.MANIFEST} is another's); name another folder"
         )
     files = data.get("files")
-    foreign = [name for name in present if name != layout.MANIFEST and not (isinstance(files, dict) and name in files)]
-    if foreign:
-        raise InputError(
-            f"{final} is not replaced: {foreign[0]} in it is not vitrim's; move it, or name another folder"
-        )
+    foreign = _first_foreign(final, files if isinstance(files, dict) else {})
+    if foreign is not None:
+        raise InputError(f"{final} is not replaced: {foreign} in it is not vitrim's; move it, or name another folder")
+
+
+def _first_foreign(folder: Path, files: Mapping[str, Any]) -> str | None:
+    """The first thing below a bundle that its manifest does not have, or has by a name that is not vitrim's and with
+    another hash; None where there is none.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise InputError(f"{folder} is not replaced: {error.filename} in it cannot be looked into") from error
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        folders.sort()
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in sorted([*links, *names]):
+            path = Path(parent, name)
+            inside = path.relative_to(folder).as_posix()
+            if inside != layout.MANIFEST and not (inside in files and _may_go(path, inside, files[inside])):
+                return inside
+    return None
+
+
+def _may_go(path: Path, name: str, entry: object) -> bool:
+    """Whether a file is vitrim's: by a name that it writes, or, of another version's, by its hash."""
+    if layout.is_own_name(name):
+        return True
+    if path.is_symlink() or not path.is_file() or not isinstance(entry, Mapping):
+        return False
+    return path.stat().st_size == entry.get("bytes") and sha256(path) == entry.get("sha256")
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder was published as a bundle, be it whole or damaged."""
+    try:
+        with open_file(folder / layout.MANIFEST, InputKind.JSON) as stream:
+            return _CLAIM.search(stream.read(_LARGEST_MANIFEST)) is not None
+    except (InputError, OSError):
+        return False
+
+
+def refuse_in_bundle(path: str | os.PathLike[str]) -> None:
+    """Refuse to write into any bundle, also through links: its files would no longer be those of its manifest.
+
+    Raises:
+        InputError: a folder that the path lies in is a bundle.
+    """
+    try:
+        parents = Path(path).resolve().parents
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a zero byte
+        raise InputError(f"{os.fspath(path)} is no path that can be written: {str(error).lower()}") from error
+    for folder in parents:
+        if is_bundle(folder):
+            raise InputError(
+                f"{os.fspath(path)} lies in the bundle {folder}, which stays as it was published; "
+                "name a place outside it"
+            )
 
 
 def refuse_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
@@ -330,6 +384,7 @@ def refuse_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) 
         raise InputError(
             f"{os.fspath(path)} lies in the bundle, which stays as it was published; name a file outside it"
         )
+    refuse_in_bundle(path)
 
 
 def publish(staging: Path, final: Path) -> None:
@@ -340,4 +395,4 @@ def publish(staging: Path, final: Path) -> None:
         EnvironmentLackError: the file system refuses.
     """
     refuse_foreign(final)
-    replace_folder(staging, final)
+    replace_folder(staging, final, refuse_foreign)

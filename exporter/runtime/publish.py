@@ -10,18 +10,23 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ..core.files import explain_os_error, ordinary_mode
+from .marked import MARKER, is_marked, write_marker
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # What systems and file systems answer that cannot exchange names: old kernels, overlays, network mounts, sandboxes.
 _CANNOT_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
+_NEW, _OLD = "new", "old"  # in a staging folder's holder: what is being made, and what was there before
 _locks: dict[Path, int] = {}
 
 
 def staging_folder(final: Path) -> Path:
     """A new empty folder beside `final`, on the same file system, which `sweep` leaves alone while this process lives.
+
+    It lies in a hidden folder of its own with vitrim's marker, so that nothing of anybody else's is ever swept.
 
     Raises:
         EnvironmentLackError: the place cannot be written.
@@ -32,13 +37,16 @@ def staging_folder(final: Path) -> Path:
         final.parent.mkdir(parents=True, exist_ok=True)
         while True:
             name = tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}.", suffix=".staging", dir=final.parent)
-            if _lock(Path(name)):
-                return Path(name)
+            holder = Path(name)
+            if _lock(holder):
+                write_marker(holder)
+                (holder / _NEW).mkdir()
+                return holder / _NEW
     except OSError as error:
         raise explain_os_error(error, final) from error
 
 
-def replace_folder(staging: Path, final: Path) -> None:
+def replace_folder(staging: Path, final: Path, look: Callable[[Path], None] | None = None) -> None:
     """Put a finished folder in place of `final`; a reader sees the old one or the new one, also after a power cut.
 
     Linux exchanges the two names atomically. Elsewhere the old one is renamed away first, and `sweep` brings it back
@@ -47,6 +55,7 @@ def replace_folder(staging: Path, final: Path) -> None:
     Args:
         staging: from `staging_folder(final)`, filled.
         final: absent, or a folder that may go; what it is is not looked at here.
+        look: called with `final` at the last moment; what it raises leaves everything as it was.
 
     Raises:
         EnvironmentLackError: the file system refuses.
@@ -54,36 +63,55 @@ def replace_folder(staging: Path, final: Path) -> None:
     try:
         os.chmod(staging, ordinary_mode(0o777))
         _sync(staging)
+        if look is not None:
+            look(final)
         if not final.exists():
             staging.rename(final)
         elif not _exchange(staging, final):
-            retired = _retired(final)
-            shutil.rmtree(retired, ignore_errors=True)
-            final.rename(retired)
+            final.rename(staging.parent / _OLD)
             staging.rename(final)
-            shutil.rmtree(retired, ignore_errors=True)
         _sync_folder(final.parent)
     except OSError as error:
+        _bring_back(staging.parent, final)
         raise explain_os_error(error, final) from error
-    shutil.rmtree(staging, ignore_errors=True)  # after an exchange: the old folder
-    _unlock(staging)
+    discard(staging, final)  # after an exchange: the old folder
+
+
+def discard(staging: Path, final: Path) -> None:
+    """Remove what is left of a staging folder; nothing to do where it is gone."""
+    _clear(staging.parent, final)
+    _unlock(staging.parent)
 
 
 def sweep(final: Path) -> None:
-    """Remove staging folders that killed runs left beside `final`; those of live processes stay."""
-    for path in final.parent.glob(f".{glob.escape(final.name)}.*.staging"):
-        if path.name.split(".")[-3].isdigit() and not _in_use(path):
-            shutil.rmtree(path, ignore_errors=True)
-    retired = _retired(final)
-    if retired.is_dir():
-        if final.exists():
-            shutil.rmtree(retired, ignore_errors=True)
-        else:  # killed between the two renames of a system without exchange: the old folder comes back
-            retired.rename(final)
+    """Remove staging folders that killed runs left beside `final`; those of live processes stay, and strangers'."""
+    for holder in final.parent.glob(f".{glob.escape(final.name)}.*.staging"):
+        if holder.name.split(".")[-3].isdigit() and is_marked(holder) and not _in_use(holder):
+            _clear(holder, final)
 
 
-def _retired(final: Path) -> Path:
-    return final.parent / f".{final.name}.retired"
+def _clear(holder: Path, final: Path) -> None:
+    """Remove what vitrim put into a staging folder's holder, and the holder where nothing else is in it."""
+    if not is_marked(holder):
+        return
+    _bring_back(holder, final)
+    if (holder / _OLD).is_dir() and not os.path.lexists(final):
+        return  # it could not be brought back
+    for name in (_NEW, _OLD):
+        if not (holder / name).is_symlink():
+            shutil.rmtree(holder / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # a stranger's file is in it, which stays
+        if [path.name for path in holder.iterdir()] == [MARKER]:
+            (holder / MARKER).unlink()
+            holder.rmdir()
+
+
+def _bring_back(holder: Path, final: Path) -> None:
+    """Of a system without exchange, stopped between the two renames: the old folder comes back."""
+    old = holder / _OLD
+    if old.is_dir() and not old.is_symlink() and not os.path.lexists(final):
+        with contextlib.suppress(OSError):  # it stays where it is, and the next sweep tries again
+            old.rename(final)
 
 
 def _lock(folder: Path) -> bool:

@@ -335,7 +335,7 @@ def load_recipe(name: str, settings: Iterable[Setting] = ()) -> Recipe:
         recipe = validate(_resolve_paths(override(data, settings), Path.cwd()), f"{path} with --set")
     else:
         recipe = validate(data, str(path))
-    return recipe.within(path.parent.absolute())
+    return recipe.within(path.parent.absolute(), path.absolute())
 
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -507,11 +507,13 @@ class Recipe(Section):
 
     Attributes:
         folder: where relative paths start; those of a recipe in use are absolute.
+        file: that it was read from; None where it came from Python.
     """
 
     rules = ({"anyOf": [{"properties": {key: {"type": "object"}}, "required": [key]} for key in ("slim", "prune")]},)
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _file: Path | None = PrivateAttr(default=None)
 
     model: ModelSection
     images: ImagesSection
@@ -532,10 +534,15 @@ class Recipe(Section):
         """Where relative paths start."""
         return self._folder
 
-    def within(self, folder: Path) -> Recipe:
-        """The recipe as one of a folder."""
+    @property
+    def file(self) -> Path | None:
+        """The file that it was read from."""
+        return self._file
+
+    def within(self, folder: Path, file: Path | None = None) -> Recipe:
+        """The recipe as one of a folder, and of a file in it."""
         other = self.model_copy()
-        other._folder = folder
+        other._folder, other._file = folder, file
         return other
 
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from ...exporter.pruning.shape import describe, model_name
 from ...exporter.pruning.widths import Widths, read_widths, write_widths
 from ...exporter.runtime import bundle, publish
 from ...exporter.runtime.bench.report import Bench as Benchmark
+from ...exporter.runtime.outputs import refuse_over_inputs
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.runners import OrtRunner
 from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
@@ -36,6 +36,7 @@ from .forms import Forms
 from .golden import check_ends, ends_of
 from .listener import Listener, Silence
 from .open import NOTHING, Given, Sources, open_model, open_sources, preprocess_of
+from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
 from .pack import pack
 from .parity import Parity
 from .precision import Precision, check_precision
@@ -226,13 +227,16 @@ def do_all(run: Run, stages: Iterable[type[Stage]] = STAGES) -> None:
         run.do(stage)
 
 
-def calibrate(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None) -> Budget:
+def calibrate(
+    recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None, *, force: bool = False
+) -> Budget:
     """Decide a budget and write it.
 
     Args:
         recipe: the recipe; only `model`, `images`, `slim`, `prune` and `export.batch` matter.
-        out: the budget.json to write.
+        out: the budget.json to write; a budget that is there is replaced.
         listener: hears progress.
+        force: replace any other plain file, too, that the run does not read.
 
     Raises:
         VitrimError: one line for a person.
@@ -240,21 +244,23 @@ def calibrate(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | 
     path, listener = Path(out), listener or Silence()
     if recipe.prune is None:
         raise InputError("the recipe has no prune section, so there is no token budget to decide; see `vitrim slim`")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name the budget file to write, such as {path / 'budget.json'}")
+    check_file(path, BUDGET, recipe, force, listener)
     cache = cache_of(path)
     run = open_run(recipe, cache, listener)
     with cache.locked(listener.note):
         try:
             do_all(run, (Slim, Calibrate))
             budget = read_budget(run.folders["calibrate"] / layout.BUDGET)
+            check_file(path, BUDGET, recipe, force)  # much may have happened meanwhile
+            write_budget(budget, path)
         finally:
             cache.clear()
-        write_budget(budget, path)
     return budget
 
 
-def slim(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None) -> Widths:
+def slim(
+    recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None, *, force: bool = False
+) -> Widths:
     """Make the model narrower and write its checkpoint, with the plan of widths beside it.
 
     The checkpoint says its own widths: `model: {name: ..., checkpoint: FILE}` takes it like any other. What fine-tuning
@@ -262,8 +268,9 @@ def slim(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None 
 
     Args:
         recipe: the recipe; only `model`, `images` and `slim` matter.
-        out: the .safetensors to write; the plan goes to the same name with .json.
+        out: the .safetensors to write; the plan goes to the same name with .json. What `slim` wrote there is replaced.
         listener: hears progress.
+        force: replace any other plain files, too, that the run does not read.
 
     Raises:
         VitrimError: one line for a person.
@@ -271,15 +278,21 @@ def slim(recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None 
     path, listener = Path(out), listener or Silence()
     if recipe.slim is None:
         raise InputError("the recipe has no slim section; give one, such as --set slim.target.flops_ratio=0.8")
-    if path.is_dir() or path.suffix != ".safetensors":
-        raise InputError(f"{path} is no name for a checkpoint; give a file such as {path.with_suffix('')}.safetensors")
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path} is no name for a checkpoint; give a file such as {path}.safetensors")
+    plan = path.with_suffix(".json")
+    check_file(path, SLIMMED, recipe, force, listener)
+    check_file(plan, WIDTHS, recipe, force, listener)
     cache = cache_of(path)
     run = open_run(recipe, cache, listener)
     with cache.locked(listener.note):
         do_all(run, (Slim,))
         widths = read_widths(run.folders["slim"] / layout.WIDTHS)
-        save_slimmed(run.model(), widths, path)
-        write_widths(widths, path.with_suffix(".json"))
+        model = run.model()
+        check_file(path, SLIMMED, recipe, force)
+        check_file(plan, WIDTHS, recipe, force)
+        save_slimmed(model, widths, path)
+        write_widths(widths, plan)
         cache.clear()
     return widths
 
@@ -314,6 +327,7 @@ def export(
     """
     final, listener = Path(os.path.abspath(out)), listener or Silence()
     mode = engine_mode or recipe.engine.mode
+    refuse_over_inputs(final, inputs_of(recipe))
     bundle.refuse_foreign(final)
     no_engine = by_polygraphy.missing() if mode != "skip" else "skipped by the recipe"
     if mode == "require" and no_engine:
@@ -345,7 +359,7 @@ def _publish(run: Run, final: Path, no_engine: str | None, command: list[str]) -
         found = pack(run, staging, no_engine, command)
         bundle.publish(staging, final)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        publish.discard(staging, final)
     budget = read_budget(run.folders["calibrate"] / layout.BUDGET) if "calibrate" in run.folders else None
     widths = read_widths(run.folders["slim"] / layout.WIDTHS) if "slim" in run.folders else None
     if budget is not None and not budget.stages and widths is None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ...core import layout
 from ...core.errors import EnvironmentLackError
 from .. import bundle
+from ..marked import cache_folder, locked
 from ..parity import Parity
-from ..publish import staging_folder
+from ..publish import discard, staging_folder, sweep
 from ..tensorrt.engine import build_engine
 from ..tensorrt.options import EngineOptions
 from ..tensorrt.polygraphy_build import by_polygraphy
 from ..tensorrt.serializer import Serializer
 from .check import check_folder
+
+_NEEDS = (layout.PARITY, layout.GOLDEN, layout.MODEL)
 
 
 def build_bundle(
@@ -24,6 +28,7 @@ def build_bundle(
     options: EngineOptions = EngineOptions(),
     *,
     serialize: Serializer = by_polygraphy,
+    note: Callable[[str], None] | None = None,
 ) -> Parity:
     """Build a bundle's engine on this machine, prove it against the golden outputs, and publish the bundle with it.
 
@@ -33,9 +38,10 @@ def build_bundle(
         folder: the bundle.
         options: how the engine is built.
         serialize: builds it from the parsed network.
+        note: told who else is at work on the bundle, while that is waited for.
 
     Raises:
-        InputError: the bundle is damaged.
+        InputError: the bundle is damaged, or lies in another one, or a cache folder beside it is not vitrim's.
         EnvironmentLackError: no TensorRT or no GPU.
         UnsupportedError: TensorRT refuses the graph or an option, or layers run in another precision.
 
@@ -43,10 +49,23 @@ def build_bundle(
         the bundle's rungs and the engine's, with its identity; it is published only if they passed.
     """
     root = Path(os.path.abspath(folder))
-    manifest = bundle.verify(root, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
+    if os.path.lexists(root):  # else a run that was killed may have left it aside, which `sweep` mends
+        bundle.read_manifest(root)
+    if options.timing_cache:
+        bundle.refuse_inside(options.timing_cache, root)
     missing = serialize.missing()
     if missing:
+        bundle.verify(root, needs=_NEEDS)
         raise EnvironmentLackError(missing)
+    with locked(cache_folder(root), note or (lambda text: None)):
+        sweep(root)
+        manifest = bundle.verify(root, needs=_NEEDS)
+        bundle.refuse_foreign(root)
+        return _build(root, manifest, options, serialize)
+
+
+def _build(root: Path, manifest: bundle.Manifest, options: EngineOptions, serialize: Serializer) -> Parity:
+    """The engine of a bundle that is whole and held, and the bundle with it."""
     staging = staging_folder(root)
     try:
         shutil.copytree(root, staging, dirs_exist_ok=True)
@@ -65,7 +84,7 @@ def build_bundle(
             bundle.renew_manifest(staging, replace(manifest, engine="built"))
             bundle.publish(staging, root)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        discard(staging, root)
     return result
 
 

@@ -27,6 +27,7 @@ from ..commands.check import check_bundle
 from ..lines import bench_lines, parity_lines
 from ..machine import gpu
 from ..machine.environment import environment
+from ..outputs import check_output, output_of
 from ..parity import Parity
 from ..tensorrt.options import EngineOptions
 from ..tensorrt.plain_build import by_tensorrt
@@ -56,6 +57,14 @@ class Info(Record):
         return [f"{key}: {value}" for key, value in flat.items() if value not in (None, [])]
 
 
+_RESULTS: dict[str, tuple[type[Record], str]] = {
+    "info": (Info, "machine report"),
+    "check": (Parity, "parity report"),
+    "build": (Parity, "parity report"),
+    "bench": (Bench, "benchmark"),
+}
+
+
 def main(arguments: Sequence[str], here: Path) -> int:
     """Run a command line.
 
@@ -72,7 +81,9 @@ def main(arguments: Sequence[str], here: Path) -> int:
     options.out = None if options.out is None else Path(os.path.abspath(options.out))
     commands = {"info": _info, "check": _check, "build": _build, "bench": _bench}
     try:
+        _check_out(options)
         result = commands[options.command](options)
+        _check_out(options)  # the command has taken its time
         _write(result, options)
         _judge(result, options)
         if options.command == "build" and _stands_in(options.bundle):
@@ -112,6 +123,7 @@ def _parser(here: Path) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("bundle", nargs="?", type=Path, default=here, help="by default the folder of this file")
         command.add_argument("-o", "--out", type=Path, help="write the result as JSON to this file, outside the bundle")
+        command.add_argument("--force", action="store_true", help="replace whatever plain file is there")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
         if name in ("check", "bench"):
             command.add_argument(
@@ -162,7 +174,12 @@ def _check(options: argparse.Namespace) -> Parity:
 
 
 def _build(options: argparse.Namespace) -> Parity:
-    return build_bundle(options.bundle, EngineOptions(**_given(EngineOptions, options)), serialize=by_tensorrt)
+    given = EngineOptions(**_given(EngineOptions, options))
+    return build_bundle(options.bundle, given, serialize=by_tensorrt, note=_note)
+
+
+def _note(text: str) -> None:
+    print(f"run_on_device.py: {text}", file=sys.stderr)
 
 
 def _bench(options: argparse.Namespace) -> Bench:
@@ -183,11 +200,18 @@ def _judge(result: Record, options: argparse.Namespace) -> None:
         raise NotFasterError(f"the pruned graph is {result.verdict}; allow it with --allow-slower")
 
 
+def _check_out(options: argparse.Namespace) -> None:
+    """Refuse a file that must stay as it is."""
+    if options.out is not None:
+        bundle.refuse_inside(options.out, options.bundle)
+        record, label = _RESULTS[options.command]
+        check_output(options.out, output_of(record, label), force=options.force)
+
+
 def _write(result: Record, options: argparse.Namespace) -> None:
     """The result to a file and to the screen."""
     text = json.dumps(finite(result.to_json()), indent=2, default=str, allow_nan=False)
     if options.out is not None:
-        bundle.refuse_inside(options.out, options.bundle)
         atomic_write(options.out, text + "\n")
     print(text if options.json else "\n".join(_lines(result)))
 

@@ -25,12 +25,32 @@ It takes Python 3.8 or newer, numpy, TensorRT 8.5 to 11 and CUDA's runtime libra
 network. Below are the modules of vitrim that do it, as they are in the package, each as text that Python imports.
 """
 
+import sys
+
+# Python looks for modules first in the folder of the script that it runs, where a numpy.py or json.py would be run
+# before any hash is looked at. So that folder goes from the path before anything else is imported; `sys` and the
+# system's module are part of Python itself.
+_system = __import__("nt" if "nt" in sys.builtin_module_names else "posix")
+
+
+def _same(entry, folder):
+    try:
+        one, other = _system.stat(entry or "."), _system.stat(folder or ".")
+    except (OSError, ValueError, TypeError):
+        return False
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+_cut = max(__file__.rfind("/"), __file__.rfind(chr(92)))
+_first = sys.path[:1] if __name__ == "__main__" and not getattr(sys.flags, "safe_path", sys.flags.isolated) else []
+_homes = [__file__[: _cut + 1], *_first]  # by a link, and of the file itself
+sys.path = [entry for entry in sys.path if not any(_same(entry, home) for home in _homes)]
+
 import builtins
 import functools
 import importlib.abc
 import importlib.util
 import itertools
-import sys
 from pathlib import Path
 
 _SOURCES = {{}}

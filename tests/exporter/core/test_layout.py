@@ -27,3 +27,11 @@ def test_files_are_those_that_bundles_have_always_had() -> None:
     assert layout.ENGINE_IDENTITY == "model.engine.json"
     named = {value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str)}
     assert len(named) == 15
+
+
+def test_names_that_are_vitrim_s_own() -> None:
+    weights = f"weights-{'0' * 16}.data"
+    for name in ("model.onnx", "model.fp16.onnx.data", weights, "manifest.json", "README.md", "run_on_device.py"):
+        assert layout.is_own_name(name)
+    for name in ("photo.jpg", "deep/model.onnx", "weights-0.data", "Model.onnx", "", "model.onnx.bak", "budget.json\n"):
+        assert not layout.is_own_name(name)

@@ -351,3 +351,57 @@ def test_any_golden_arrays_are_held_against_or_one_line(data: Any, tmp_path: Pat
     np.savez(tmp_path / layout.GOLDEN, **golden)
     with np.errstate(all="raise"):
         held(use_golden, tmp_path)
+
+
+def test_what_has_no_manifest_is_not_walked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home" / "deep").mkdir(parents=True)
+    seen = list[str]()
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        seen.append(os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for place in (tmp_path / "home", Path("/")):
+        with pytest.raises(InputError, match="is not a vitrim bundle"):
+            bundle.refuse_foreign(place)
+    assert not [path for path in seen if Path(path) not in (tmp_path / "home", Path("/"))]
+    folder = make(tmp_path / "b")
+    (folder / "a user's").mkdir()
+    (folder / "a user's" / "photo").write_text("mine")
+    for name in ("z1", "z2"):
+        (folder / name).mkdir()
+    seen.clear()
+    with pytest.raises(InputError, match="photo in it is not vitrim's"):
+        bundle.refuse_foreign(folder)
+    assert str(folder / "a user's") in seen
+    assert str(folder / "z1") not in seen  # no further
+
+
+def test_a_manifest_that_claims_a_user_s_files_gives_none_of_them_away(tmp_path: Path) -> None:
+    folder = make(tmp_path / "b")
+    (folder / "photo.jpg").write_text("mine")
+    data = json.loads((folder / layout.MANIFEST).read_text())
+    data["files"]["photo.jpg"] = {"sha256": "0" * 64, "bytes": 4}
+    (folder / layout.MANIFEST).write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"photo\.jpg in it is not vitrim's"):
+        bundle.refuse_foreign(folder)
+    data["files"]["photo.jpg"] = {"sha256": bundle.sha256(folder / "photo.jpg"), "bytes": 4}  # of a newer vitrim
+    (folder / layout.MANIFEST).write_text(json.dumps(data))
+    bundle.refuse_foreign(folder)
+    (folder / "photo.jpg").unlink()
+    (folder / "photo.jpg").symlink_to(folder / "budget.json")
+    with pytest.raises(InputError, match=r"photo\.jpg in it is not vitrim's"):
+        bundle.refuse_foreign(folder)
+
+
+def test_no_bundle_is_published_into_another(tmp_path: Path) -> None:
+    outer = make(tmp_path / "outer")
+    (tmp_path / "way").symlink_to(outer)
+    for place in (outer / "inner", outer / "deep" / "inner", tmp_path / "way" / "inner"):
+        with pytest.raises(InputError, match=f"lies in the bundle {outer}, which stays as it was published"):
+            bundle.refuse_foreign(place)
+    bundle.refuse_foreign(outer)
+    assert (bundle.is_bundle(outer), bundle.is_bundle(tmp_path)) == (True, False)
+    bundle.refuse_in_bundle(tmp_path / "beside.json")

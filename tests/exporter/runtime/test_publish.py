@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitrim.exporter.core.errors import EnvironmentLackError
-from vitrim.exporter.runtime import bundle, publish
+from vitrim.exporter.core.errors import EnvironmentLackError, InputError
+from vitrim.exporter.runtime import bundle, marked, publish
 
 
 def make(folder: Path, text: str = "one") -> Path:
@@ -37,12 +37,20 @@ def test_publishing_replaces_in_one_step(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def left_by_the_dead(final: Path, process: object = 1) -> Path:
+    """What holds the staging folder of a run that was killed."""
+    holder = final.parent / f".{final.name}.{process}.abcdefgh.staging"
+    holder.mkdir()
+    marked.write_marker(holder)
+    return holder
+
+
 def test_publishing_without_exchange_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     final = make(tmp_path / "out")
     monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
     bundle.publish(make(publish.staging_folder(final), "two"), final)
     assert (final / "budget.json").read_text() == "two"
-    final.rename(tmp_path / ".out.retired")  # as if killed between the two renames
+    final.rename(left_by_the_dead(final) / "old")  # as if killed between the two renames
     publish.sweep(final)
     bundle.verify(final)
 
@@ -60,8 +68,8 @@ input()
     assert other.stdout is not None
     theirs = Path(other.stdout.readline().strip())
     # A dead run of a container, whose process id somebody else has here: this very process.
-    dead = tmp_path / f".{final.name}.{os.getpid()}.abc.staging"
-    dead.mkdir()
+    dead = left_by_the_dead(final, os.getpid())
+    (dead / "new").mkdir()
     users = tmp_path / f".{final.name}.my.own.staging"
     users.mkdir()
     publish.sweep(final)
@@ -83,12 +91,12 @@ POINTS = {
     ),
     "while the old bundle is removed": ("publish.shutil.rmtree = half", "new"),
     "no exchange, before the first rename": (
-        "publish._exchange = lambda *a: False; publish._retired = lambda final: DEATH",
+        "publish._exchange = lambda *a: False; Path.rename = lambda s, t: DEATH",
         "old",
     ),
     "no exchange, between the two renames": (
         "publish._exchange = lambda *a: False; real = Path.rename; "
-        "Path.rename = lambda s, t: DEATH if s.name.endswith('staging') else real(s, t)",
+        "Path.rename = lambda s, t: DEATH if s.name == 'new' else real(s, t)",
         "old",
     ),
     "no exchange, while the old bundle is removed": (
@@ -173,9 +181,11 @@ def test_a_staging_folder_lies_hidden_beside_its_place_and_each_is_another(tmp_p
     one, other = publish.staging_folder(final), publish.staging_folder(final)
     assert one != other
     for folder in (one, other):
-        assert folder.parent == final.parent
-        assert folder.name.startswith(f".the way.{os.getpid()}.")
-        assert folder.name.endswith(".staging")
+        holder = folder.parent
+        assert holder.parent == final.parent
+        assert holder.name.startswith(f".the way.{os.getpid()}.")
+        assert holder.name.endswith(".staging")
+        assert marked.is_marked(holder)
         assert list(folder.iterdir()) == []
     assert not final.exists()
 
@@ -200,7 +210,7 @@ def test_nothing_of_the_old_folder_stays(tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(path.relative_to(final).as_posix() for path in final.rglob("*")) == ["a", "deep", "deep/b"]
     assert (final / "a").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert staging not in publish._locks
+    assert staging.parent not in publish._locks
 
 
 def test_a_published_folder_has_the_rights_of_any_new_one(tmp_path: Path) -> None:
@@ -245,14 +255,68 @@ def test_an_exchange_swaps_names_or_says_that_it_cannot(tmp_path: Path, monkeypa
 
 
 def test_what_a_run_without_exchange_left_is_brought_back_or_removed(tmp_path: Path) -> None:
-    final, retired = tmp_path / "out", tmp_path / ".out.retired"
-    retired.mkdir()
-    (retired / "a").write_text("old")
-    publish.sweep(final)  # killed between the two renames
-    assert ((final / "a").read_text(), retired.exists()) == ("old", False)
-    retired.mkdir()
-    publish.sweep(final)  # killed after both
-    assert ((final / "a").read_text(), retired.exists()) == ("old", False)
+    final = tmp_path / "out"
+    for name in ("a", "b"):  # killed between the two renames, and after both
+        old = left_by_the_dead(final) / "old"
+        old.mkdir()
+        (old / "a").write_text(name)
+        publish.sweep(final)
+        assert ((final / "a").read_text(), old.parent.exists()) == ("a", False)
+
+
+def test_a_stranger_s_folders_beside_an_output_are_left_alone(tmp_path: Path) -> None:
+    final = make(tmp_path / "out")
+    for name in (".out.retired", ".out.1.a.staging", ".out.1.abcdefgh.staging", ".out.cache"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious").write_text("precious")
+    (tmp_path / ".out.2.abcdefgh.staging").mkdir()  # empty, and still a user's
+    (tmp_path / ".out.3.abcdefgh.staging").symlink_to(left_by_the_dead(tmp_path / "other"))
+    in_ours = left_by_the_dead(final, 4)
+    (in_ours / "new").mkdir()
+    (in_ours / "notes").write_text("a user's, put into what vitrim left")
+    linked = left_by_the_dead(final, 5)
+    (linked / "new").symlink_to(tmp_path / ".out.retired")
+    (linked / "old").symlink_to(tmp_path / ".out.retired")
+    before = sorted(path for path in tmp_path.rglob("*") if path != in_ours / "new")
+    publish.sweep(final)
+    bundle.publish(make(publish.staging_folder(final), "two"), final)
+    publish.sweep(final)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / ".out.retired" / "precious").read_text() == "precious"
+
+
+def test_an_old_folder_that_cannot_come_back_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a system without exchange: a second rename that fails must not cost the old bundle."""
+    monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
+    final = make(tmp_path / "out", "old")
+    staging, real = make(publish.staging_folder(final), "new"), Path.rename
+
+    def fails(source: Path, target: Path) -> Path:
+        if source.name in ("new", "old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails)
+        with pytest.raises(EnvironmentLackError, match="input/output error"):
+            bundle.publish(staging, final)
+        publish.discard(staging, final)
+        assert not final.exists()
+    publish.sweep(final)
+    bundle.verify(final)
+    assert (final / "budget.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_user_puts_there_at_the_last_moment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    final = make(tmp_path / "out", "old")
+    staging = make(publish.staging_folder(final), "new")
+    monkeypatch.setattr(publish, "_sync", lambda folder: (final / "notes").write_text("mine"))
+    with pytest.raises(InputError, match="notes in it is not vitrim's"):
+        bundle.publish(staging, final)
+    publish.discard(staging, final)
+    assert ((final / "notes").read_text(), (final / "budget.json").read_text()) == ("mine", "old")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_without_locks_the_process_id_tells_the_living(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +330,6 @@ def test_without_locks_the_process_id_tells_the_living(tmp_path: Path, monkeypat
     mine = publish.staging_folder(final)
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    dead = tmp_path / f".out.{ended.pid}.abc.staging"
-    dead.mkdir()
+    dead = left_by_the_dead(final, ended.pid)
     publish.sweep(final)
     assert (mine.is_dir(), dead.exists()) == (True, False)

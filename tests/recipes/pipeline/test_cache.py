@@ -10,7 +10,9 @@ from typing import ClassVar
 import pytest
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
-from vitrim.recipes.pipeline.cache import MARKER, StageCache, cache_of, caches_in, is_cache, size_of
+from vitrim.exporter.runtime.bundle import write_manifest
+from vitrim.exporter.runtime.marked import MARKER, is_marked, write_marker
+from vitrim.recipes.pipeline.cache import StageCache, cache_of, caches_in, clean, size_of
 from vitrim.recipes.pipeline.stage import Stage
 
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
@@ -37,7 +39,7 @@ def test_a_stage_is_found_again_and_its_former_result_goes(tmp_path: Path) -> No
     folder = cache.make(Thing, KEY, fill)
     assert (folder / "result").read_text() == "done"
     assert cache.find(Thing, KEY) == folder
-    assert is_cache(cache.root)
+    assert is_marked(cache.root)
     newer = cache.make(Thing, OTHER, fill)
     assert not folder.exists()
     assert sorted(path.name for path in cache.root.iterdir()) == [MARKER, newer.name]
@@ -79,7 +81,7 @@ def test_what_is_not_a_cache_is_refused_and_left_alone(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             StageCache(root)
     assert sorted(folder.rglob("*")) == before
-    assert not is_cache(tmp_path / ".b.cache")
+    assert not is_marked(tmp_path / ".b.cache")
     assert caches_in(tmp_path) == []
 
 
@@ -102,20 +104,91 @@ def test_only_names_that_vitrim_writes_are_removed(tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "mine").write_text("mine")
     (cache.root / f"linked-{KEY}").symlink_to(outside)
-    (cache.root / ".thing.abcdefgh.making").mkdir()
+    write_marker(outside)
+    (cache.root / f"finetune-{OTHER}.pt").symlink_to(outside / "mine")
+    users = [f"photos-{OTHER}", ".thing.zyxwvuts.making"]  # names that vitrim writes, in a marker forged around them
+    for name in users:
+        (cache.root / name).mkdir()
+        (cache.root / name / "mine").write_text("mine")
+    half = cache.root / ".thing.abcdefgh.making"
+    half.mkdir()
+    write_marker(half)
     (cache.root / f"finetune-{KEY}.pt").write_text("weights")
+    torn = cache.root / f".finetune-{KEY}.pt.a_b3c4d5.tmp"
+    torn.write_text("wei")
     cache.sweep()
-    assert not (cache.root / ".thing.abcdefgh.making").exists()
-    assert cache.clear() >= len("donemoreweights")
-    assert sorted(path.name for path in cache.root.iterdir()) == sorted([MARKER, *strangers])
+    assert (half.exists(), torn.exists()) == (False, False)
+    assert cache.clear() == len("donemoreweights")
+    left = [MARKER, f"linked-{KEY}", f"finetune-{OTHER}.pt", *strangers, *users]
+    assert sorted(path.name for path in cache.root.iterdir()) == sorted(left)
+    for name in (*strangers, *users):
+        assert (cache.root / name / "mine").read_text() == "mine"
     assert (outside / "mine").read_text() == "mine"
+
+
+def test_a_link_in_a_stage_s_place_is_neither_taken_nor_replaced(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path / ".out.cache")
+    cache.make(Timed, KEY, fill)
+    elsewhere = home(tmp_path)
+    write_marker(elsewhere)
+    (cache.root / f"thing-{KEY}").symlink_to(elsewhere)
+    assert cache.find(Thing, KEY) is None
+    with pytest.raises(EnvironmentLackError, match=f"cannot write .*thing-{KEY}: a part of the path is a file"):
+        cache.make(Thing, KEY, fill)
+    assert (elsewhere / ".ssh" / "precious").read_text() == "precious"
+    assert not (elsewhere / "result").exists()
+
+
+def test_a_user_s_empty_folder_is_used_and_stays(tmp_path: Path) -> None:
+    root = tmp_path / "stages"
+    root.mkdir()
+    cache = StageCache(root)
+    cache.make(Thing, KEY, fill)
+    assert cache.clear() == 8
+    assert list(root.iterdir()) == []
+
+
+def test_a_bundle_takes_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    write_manifest(folder, {}, [])
+    with pytest.raises(InputError, match="lies in the bundle"):
+        cache_of(folder / "b.json")
+    monkeypatch.setenv("VITRIM_STAGES", str(folder / "stages"))
+    with pytest.raises(InputError, match="lies in the bundle"):
+        cache_of(tmp_path / "b.json")
+
+
+def test_a_cache_that_is_its_own_shared_one_does_not_wait_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setenv("VITRIM_STAGES", str(tmp_path / "link" / ".out.cache"))
+    with cache_of(tmp_path / "out").locked(lambda text: None):
+        pass
+
+
+def test_cleaning_leaves_alone_what_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it or nothing: stages that vanish fail a run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VITRIM_STAGES", str(tmp_path / "shared"))
+    free, busy = cache_of(tmp_path / "free"), cache_of(tmp_path / "busy")
+    free.make(Thing, KEY, fill)
+    with busy.locked(lambda text: None):
+        made = busy.make(Thing, OTHER, fill)
+        for outputs in (["busy"], ["free", "busy"], []):
+            with pytest.raises(EnvironmentLackError, match=f"process {os.getpid()} is at work in .*\\.busy\\.cache"):
+                clean(outputs)
+        assert (made.is_dir(), len(list((tmp_path / "shared").iterdir()))) == (True, 3)
+    assert clean() == {str(tmp_path / ".busy.cache"): 8, str(tmp_path / ".free.cache"): 8, str(tmp_path / "shared"): 16}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cleared_cache_is_gone_and_its_size_told(tmp_path: Path) -> None:
     cache = StageCache(tmp_path / ".out.cache")
     folder = cache.make(Thing, KEY, fill)
     os.link(folder / "result", folder / "again")  # the same bytes
-    assert size_of(cache.root) == 8 + (cache.root / MARKER).stat().st_size
+    assert size_of(cache.root) == 8
     assert caches_in(tmp_path) == [cache.root]
     assert cache.clear() == 8
     assert not cache.root.exists()

@@ -384,3 +384,34 @@ def test_two_runs_of_one_output_take_turns(tmp_path: Path) -> None:
         assert not out.exists()
     thread.join()
     bundle.verify(out)
+
+
+PAIRS = {
+    "calibrate, calibrate": (("calibrate", "r.yaml", "-o", "b.json"),) * 2,
+    "slim, slim": (("slim", "s.yaml", "-o", "w.safetensors"),) * 2,
+    "export, export": (("export", "r.yaml", "-o", "out"),) * 2,
+    "export, clean": (("export", "r.yaml", "-o", "out"), ("clean", "out")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_processes_on_one_output_take_turns(tmp_path: Path, pair: str) -> None:
+    (tmp_path / "r.yaml").write_text(json.dumps(small()))
+    (tmp_path / "s.yaml").write_text(json.dumps(small(slim={"target": {"flops_ratio": 0.8}}) | {"prune": None}))
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "vitrim.cli", *words],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for words in PAIRS[pair]
+    ]
+    ends = [(*run.communicate(), run.returncode) for run in runs]
+    for words, (_, errors, status) in zip(PAIRS[pair], ends, strict=True):
+        assert "no such file" not in errors.lower()
+        assert status == 0 or (words[0] == "clean" and "is at work in" in errors), errors
+    if pair.startswith("export"):
+        bundle.verify(tmp_path / "out")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -19,6 +22,7 @@ from vitrim.exporter.core.errors import EnvironmentLackError, InputError, Unsupp
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.commands.build import build_bundle
 from vitrim.exporter.runtime.commands.check import check_bundle
+from vitrim.exporter.runtime.marked import cache_folder, locked, write_marker
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
 
@@ -143,6 +147,55 @@ def test_a_second_build_takes_the_place_of_the_first(fake_trt: Any, tmp_path: Pa
         assert [rung.name for rung in written.rungs] == ["onnx", f"tensorrt-{version} = golden"]  # no older engine's
         assert json.loads((root / "model.engine.json").read_text())["tensorrt"] == version
     bundle.verify(root)
+
+
+def test_a_build_waits_for_who_is_at_work_on_the_bundle(fake_trt: Any, tmp_path: Path) -> None:
+    """What it builds into is what the other has published, not what was there before."""
+    fake_trt.install("10.3.0")
+    root, notes = doubling(tmp_path / "b"), list[str]()
+    with locked(cache_folder(root), notes.append):
+        second = threading.Thread(target=build_bundle, args=(root,), kwargs={"note": notes.append})
+        second.start()
+        while not notes and second.is_alive():
+            time.sleep(0.01)
+        assert notes == [
+            f"process {os.getpid()} is at work on the same output ({tmp_path / '.b.cache'}); waiting for it"
+        ]
+        manifest = bundle.verify(root)
+        assert manifest.engine is None
+        (root / "README.md").write_text("published meanwhile")
+        bundle.renew_manifest(root, manifest)
+    second.join(60)
+    assert bundle.verify(root, needs=("README.md", "model.engine")).engine == "built"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_bundle_that_a_killed_run_left_aside_is_built(fake_trt: Any, tmp_path: Path) -> None:
+    """Of a system without exchange, killed between the two renames."""
+    fake_trt.install("10.3.0")
+    root, holder = doubling(tmp_path / "b"), tmp_path / ".b.1.abcdefgh.staging"
+    holder.mkdir()
+    write_marker(holder)
+    root.rename(holder / "old")
+    assert build_bundle(root).passed
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_build_refuses_strangers_in_its_way_before_it_begins(recorder: Any, tmp_path: Path) -> None:
+    root = named(tmp_path / "b", engine=False)
+    (tmp_path / "link").symlink_to(root)
+    (tmp_path / ".b.cache").mkdir()
+    (tmp_path / ".b.cache" / "mine").write_text("mine")
+    inside = EngineOptions(timing_cache=root / "timings")
+    for place, options, said in (
+        (root, EngineOptions(), "is no cache of vitrim's"),
+        (tmp_path / "link", EngineOptions(), "is a file or a link"),
+        (root, inside, "lies in the bundle"),
+    ):
+        with pytest.raises(InputError, match=said):
+            build_bundle(place, options, serialize=recorder)
+    assert recorder.builds == {}
+    assert (tmp_path / ".b.cache" / "mine").read_text() == "mine"
 
 
 def test_what_keeps_from_building_is_said_before_anything_is_done(recorder: Any, tmp_path: Path) -> None:

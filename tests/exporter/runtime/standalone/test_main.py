@@ -330,3 +330,61 @@ def test_the_real_libcudart_has_these_names() -> None:
         assert [call for call in cuda.SIGNATURES if not hasattr(library, call)] == []
         return
     pytest.skip("no libcudart here")
+
+
+HIJACK = ("numpy", "json", "os", "functools", "importlib", "itertools", "pathlib", "argparse", "tensorrt", "typing")
+
+
+@pytest.mark.parametrize("way", ["by its path", "by name", "by a link", "without site", "on the search path"])
+def test_no_module_that_lies_in_the_folder_is_run(python: str, tmp_path: Path, way: str) -> None:
+    """Nothing of a bundle runs before its hashes are looked at, but this one file."""
+    folder, ran = make(tmp_path / "b"), tmp_path / "ran"
+    for name in HIJACK:
+        (folder / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write('{name} ')\n")
+    (folder / "ctypes").mkdir()
+    (folder / "ctypes" / "__init__.py").write_text(f"open({str(ran)!r}, 'a').write('ctypes ')\n")
+    (tmp_path / "link.py").symlink_to(folder / layout.STANDALONE)
+    command, where = {
+        "by its path": ([str(folder / layout.STANDALONE)], tmp_path),
+        "by name": ([layout.STANDALONE], folder),
+        "by a link": (["link.py"], tmp_path),
+        "without site": (["-S", layout.STANDALONE], folder),  # then not even `os` is loaded yet, and numpy is not found
+        "on the search path": ([layout.STANDALONE], tmp_path / "b"),
+    }[way]
+    stripped = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = stripped | {"PYTHONDONTWRITEBYTECODE": "1"}
+    if way == "on the search path":
+        environment |= {"PYTHONPATH": os.pathsep.join(["", str(folder), "../b", str(STANDIN)])}
+        for name in HIJACK:  # Python itself takes these from a search path before it runs any script
+            if name not in ("numpy", "tensorrt", "argparse"):
+                (folder / f"{name}.py").unlink()
+    done = subprocess.run(
+        [python, *command, "info"], cwd=where, env=environment, capture_output=True, text=True, check=False
+    )
+    assert not ran.exists(), ran.read_text()
+    if way == "without site":
+        assert "No module named 'numpy'" in done.stderr
+    else:
+        first = min([path.relative_to(folder).as_posix() for path in folder.rglob("*.py")], key=str)
+        assert (done.returncode, done.stderr) == (
+            3,
+            f"run_on_device.py: {folder}: {first} is not in the manifest; remove it or publish the bundle anew\n",
+        )
+
+
+def test_only_its_own_kind_of_file_is_replaced(cudart: Path, tmp_path: Path) -> None:
+    folder, device = make(tmp_path / "b"), Device(sys.executable, cudart, tmp_path, "10.3.0")
+    other, photo, kept = make(tmp_path / "other"), tmp_path / "photo.jpg", tmp_path / "info.json"
+    photo.write_bytes(b"\xff\xd8 a photo")
+    for out, said in (
+        (photo, "photo.jpg exists and is no machine report; name another file, or replace it with --force"),
+        (other / "info.json", f"lies in the bundle {other}"),
+        (tmp_path, "is a folder; name the machine report file to write, such as machine.json"),
+    ):
+        done = device(folder, "info", "-o", str(out))
+        assert (done.returncode, done.stderr.count("\n"), said in done.stderr) == (3, 1, True), done.stderr
+    assert photo.read_bytes() == b"\xff\xd8 a photo"
+    for _ in range(2):
+        assert device(folder, "info", "-o", str(kept)).returncode == 0
+    assert device(folder, "info", "-o", str(photo), "--force").returncode == 0
+    assert set(json.loads(photo.read_text())) == set(json.loads(kept.read_text()))
