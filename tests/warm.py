@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 SERVER = """
 import json, os, sys, traceback
@@ -19,27 +21,31 @@ from vitrim.exporter.runtime.commands import bench, check
 
 for line in sys.stdin:
     call = json.loads(line)
+    if "wait" in call:
+        _, status = os.waitpid(call["wait"], 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+        continue
     child = os.fork()
-    if not child:
-        status = 1
-        try:
-            os.chdir(call["cwd"])
-            os.environ.clear()
-            os.environ.update(call["environment"])
-            for number, name in ((0, os.devnull), (1, call["out"]), (2, call["err"])):
-                os.dup2(os.open(name, os.O_RDWR), number)
-            sys.argv = ["vitrim", *call["words"]]
-            main()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
+    if child:
+        print(child, flush=True)
+        continue
+    status = 1
+    try:
+        os.chdir(call["cwd"])
+        os.environ.clear()
+        os.environ.update(call["environment"])
+        for number, name in ((0, os.devnull), (1, call["out"]), (2, call["err"])):
+            os.dup2(os.open(name, os.O_RDWR), number)
+        sys.argv = ["vitrim", *call["words"]]
+        main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 """
 
 
@@ -50,25 +56,44 @@ def _server() -> subprocess.Popen[str]:
     return process
 
 
-def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `vitrim WORDS` in a process of its own.
+def _ask(**call: object) -> int:
+    server = _server()
+    assert server.stdin
+    assert server.stdout
+    server.stdin.write(json.dumps(call) + "\n")
+    server.stdin.flush()
+    return int(server.stdout.readline())
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command at work: its process, and where its output goes."""
+
+    words: tuple[str, ...]
+    process: int
+    out: IO[str]
+    err: IO[str]
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Wait until it has ended, and read what it printed."""
+        status = _ask(wait=self.process)
+        with self.out, self.err:
+            return subprocess.CompletedProcess(self.words, status, self.out.read(), self.err.read())
+
+
+def start(*words: str, cwd: Path | None = None) -> Running:
+    """Begin `vitrim WORDS` in a process of its own.
 
     Args:
         words: of the command line.
         cwd: its working folder.
     """
-    server = _server()
-    assert server.stdin
-    assert server.stdout
-    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-        call = {
-            "words": words,
-            "cwd": str(cwd or Path.cwd()),
-            "environment": dict(os.environ),
-            "out": out.name,
-            "err": err.name,
-        }
-        server.stdin.write(json.dumps(call) + "\n")
-        server.stdin.flush()
-        status = int(server.stdout.readline())
-        return subprocess.CompletedProcess(words, status, out.read(), err.read())
+    out, err = (tempfile.NamedTemporaryFile("r") for _ in range(2))  # noqa: SIM115  closed by `wait`
+    place, environment = str(cwd or Path.cwd()), dict(os.environ)
+    process = _ask(words=words, cwd=place, environment=environment, out=out.name, err=err.name)
+    return Running(words, process, out, err)
+
+
+def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `vitrim WORDS` in a process of its own, see `start`."""
+    return start(*words, cwd=cwd).wait()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ...exporter.core.errors import InputError, VitrimError
-from ...exporter.core.inputs import InputKind, open_file
+from ...exporter.core.arrays import read_arrays
+from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from .folders import some
 from .looks import check_values, doubt
@@ -81,27 +80,17 @@ def check_labels(label: np.ndarray, images: int, classes: int | None, what: str)
 
 def _read(root: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Images, labels if there are any, and the names of other arrays."""
-    with open_file(root, InputKind.ARRAYS) as stream:
-        try:
-            archive: Any = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{root} is a bare array, not an .npz; save it with np.savez(FILE, image=...)")
-            with archive:
-                names = list(archive.files)
-                key = next((name for name in IMAGES if name in names), None)
-                if key is None:
-                    raise InputError(f"{root} has the arrays {sorted(names) or 'none'}, but none named image")
-                known = next((name for name in LABELS if name in names), None)
-                pixels = archive[key]
-                label = None if known is None else archive[known]
-        except VitrimError:
-            raise
-        except MemoryError as error:
-            raise InputError(f"{root} is larger than this machine's memory; give a folder of photos") from error
-        except Exception as error:  # zipfile, zlib and numpy raise types of their own for damaged files
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
-            raise InputError(f"{root} is not a whole .npz of plain arrays ({reason})") from error
-    return pixels, label, [name for name in names if name not in (key, known)]
+    others: list[str] = []
+
+    def choose(names: Sequence[str]) -> list[str]:
+        wanted = [next((name for name in group if name in names), None) for group in (IMAGES, LABELS)]
+        if wanted[0] is None:
+            raise InputError(f"{root} has {some(list(names)) if names else 'no arrays'}, but no array named image")
+        others.extend(name for name in names if name not in wanted)
+        return [name for name in wanted if name is not None]
+
+    pixels, *labels = read_arrays(root, choose).values()
+    return pixels, labels[0] if labels else None, others
 
 
 def _check_form(pixels: np.ndarray, preprocess: Preprocess, root: Path) -> None:

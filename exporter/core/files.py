@@ -32,8 +32,9 @@ def explain_os_error(error: OSError, path: str | os.PathLike[str]) -> VitrimErro
     A file elsewhere that the error names was only read for it, and is named instead.
     """
     if isinstance(error.filename, (str, bytes)) and error.filename2 is None:
-        place = os.path.dirname(os.path.abspath(os.fspath(path)))
-        if not os.path.abspath(os.fsdecode(error.filename)).startswith(place):
+        folder = os.path.dirname(os.path.abspath(os.fspath(path)))
+        named = os.path.abspath(os.fsdecode(error.filename))
+        if os.path.commonpath([folder, named]) not in (folder, named):
             return explain_stray_error(error)
     reason = _HINTS.get(error.errno or 0, (error.strerror or str(error)).lower())
     return EnvironmentLackError(f"cannot write {os.fspath(path)}: {reason}")

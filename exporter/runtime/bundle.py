@@ -314,7 +314,10 @@ def refuse_foreign(final: Path) -> None:
             f"{final} exists and is not a vitrim bundle (its {layout.MANIFEST} is another's); name another folder"
         )
     files = data.get("files")
-    foreign = _first_foreign(final, files if isinstance(files, dict) else {})
+    try:
+        foreign = _first_foreign(final, files if isinstance(files, dict) else {})
+    except OSError as error:
+        raise explain_read_error(error, error.filename or final) from error
     if foreign is not None:
         raise InputError(f"{final} is not replaced: {foreign} in it is not vitrim's; move it, or name another folder")
 
@@ -323,11 +326,7 @@ def _first_foreign(folder: Path, files: Mapping[str, Any]) -> str | None:
     """The first thing below a bundle that its manifest does not have, or has by a name that is not vitrim's and with
     another hash; None where there is none.
     """
-
-    def unreadable(error: OSError) -> None:
-        raise InputError(f"{folder} is not replaced: {error.filename} in it cannot be looked into") from error
-
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders.sort()
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in sorted([*links, *names]):

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import glob
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -85,9 +86,15 @@ def discard(staging: Path, final: Path) -> None:
 
 def sweep(final: Path) -> None:
     """Remove staging folders that killed runs left beside `final`; those of live processes stay, and strangers'."""
+    ours = re.compile(re.escape(f".{final.name}.") + r"[0-9]+\.[a-z0-9_]{8}\.staging")
     for holder in final.parent.glob(f".{glob.escape(final.name)}.*.staging"):
-        if holder.name.split(".")[-3].isdigit() and is_marked(holder) and not _in_use(holder):
+        if not ours.fullmatch(holder.name) or holder.is_symlink() or _in_use(holder):
+            continue
+        if is_marked(holder):
             _clear(holder, final)
+        else:
+            with contextlib.suppress(OSError):  # killed before it was marked, it is empty; what is not stays
+                holder.rmdir()
 
 
 def _clear(holder: Path, final: Path) -> None:

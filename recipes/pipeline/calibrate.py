@@ -185,8 +185,8 @@ def check_prune(prune: PruneSection) -> None:
         InputError: naming the key.
     """
     if prune.budget is not None:
-        budget = read_budget(prune.budget)
-        check_budget(get_method(budget.method), budget)
+        budget = read_budget(prune.budget)  # its rows are held against the model's later
+        parse_parameters(get_method(budget.method), budget.parameters, f"{prune.budget}: parameters")
         return
     own = None if prune.preset is None else get_preset(prune.preset)
     method = get_method(own.method if own else prune.method or DEFAULT)

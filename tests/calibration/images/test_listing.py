@@ -121,7 +121,7 @@ def test_npz_of_photos_and_of_inputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"y": np.zeros(3)}, "none named image"),
+        ({"y": np.zeros(3)}, "no array named image"),
         ({"image": np.zeros((2, 3, 8, 8), np.float32)}, r"\[2, 3, 8, 8\].*preprocessed"),
         ({"image": np.zeros((0, 8, 8, 3), np.uint8)}, "holds no images"),
         ({"image": np.full((1, 3, 32, 32), np.nan, np.float32)}, "NaN"),

@@ -40,12 +40,10 @@ def test_plain_arrays_come_by_name(tmp_path: Path) -> None:
 
 
 def test_what_is_no_archive_of_plain_arrays_is_one_line(tmp_path: Path) -> None:
-    whole, bare = packed(image=np.ones((2, 3))), io.BytesIO()
-    np.save(bare, np.ones(3))
+    whole = packed(image=np.ones((2, 3)))
     cases: dict[str, bytes] = {
         "empty": b"",
         "truncated": whole[:-20],
-        "bare": bare.getvalue(),
         "pickled": pickle.dumps({"image": 1}),
         "objects": packed(image=np.array([{"a": 1}], dtype=object)),
         "html": b"<!DOCTYPE html><html>\x1b[31m</html>",
@@ -75,6 +73,24 @@ def test_what_is_no_archive_of_plain_arrays_is_one_line(tmp_path: Path) -> None:
             read_arrays(path)
         assert str(caught.value).isprintable(), name
         assert len(str(caught.value)) < 400, name
+
+
+def test_a_bare_array_is_no_archive(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones(3))
+    with pytest.raises(InputError, match=r"a\.npy is a bare array, not an \.npz"):
+        read_arrays(tmp_path / "a.npy")
+
+
+def test_only_what_is_chosen_is_read_and_held_against_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.npz").write_bytes(packed(image=np.ones(3), large=np.zeros(10**6)))
+    monkeypatch.setattr(arrays, "_memory", lambda: 10**6)
+    assert list(read_arrays(tmp_path / "a.npz", lambda names: [name for name in names if name != "large"])) == ["image"]
+
+    def none(names: object) -> list[str]:
+        raise InputError(f"none of {names}")
+
+    with pytest.raises(InputError, match=r"none of \['image', 'large'\]"):
+        read_arrays(tmp_path / "a.npz", none)
 
 
 def test_more_than_memory_holds_is_refused_before_it_is_unpacked(

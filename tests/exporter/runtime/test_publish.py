@@ -269,7 +269,7 @@ def test_a_stranger_s_folders_beside_an_output_are_left_alone(tmp_path: Path) ->
     for name in (".out.retired", ".out.1.a.staging", ".out.1.abcdefgh.staging", ".out.cache"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "precious").write_text("precious")
-    (tmp_path / ".out.2.abcdefgh.staging").mkdir()  # empty, and still a user's
+    (tmp_path / ".out.2.b.staging").mkdir()  # empty, and still a user's
     (tmp_path / ".out.3.abcdefgh.staging").symlink_to(left_by_the_dead(tmp_path / "other"))
     in_ours = left_by_the_dead(final, 4)
     (in_ours / "new").mkdir()
@@ -283,6 +283,13 @@ def test_a_stranger_s_folders_beside_an_output_are_left_alone(tmp_path: Path) ->
     publish.sweep(final)
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / ".out.retired" / "precious").read_text() == "precious"
+
+
+def test_a_run_that_died_before_it_marked_its_folder_leaves_nothing(tmp_path: Path) -> None:
+    final = make(tmp_path / "out")
+    (tmp_path / ".out.2.abcdefgh.staging").mkdir()
+    publish.sweep(final)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_old_folder_that_cannot_come_back_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

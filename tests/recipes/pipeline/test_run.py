@@ -18,6 +18,7 @@ import pytest
 import torch
 from helpers import small_recipe as small
 from safetensors.torch import save_file
+from warm import start
 
 from vitrim import api
 from vitrim.calibration.images.generated import make_images
@@ -399,19 +400,10 @@ PAIRS = {
 def test_two_processes_on_one_output_take_turns(tmp_path: Path, pair: str) -> None:
     (tmp_path / "r.yaml").write_text(json.dumps(small()))
     (tmp_path / "s.yaml").write_text(json.dumps(small(slim={"target": {"flops_ratio": 0.8}}) | {"prune": None}))
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "vitrim.cli", *words],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for words in PAIRS[pair]
-    ]
-    ends = [(*run.communicate(), run.returncode) for run in runs]
-    for words, (_, errors, status) in zip(PAIRS[pair], ends, strict=True):
-        assert "no such file" not in errors.lower()
-        assert status == 0 or (words[0] == "clean" and "is at work in" in errors), errors
+    runs = [start(*words, cwd=tmp_path) for words in PAIRS[pair]]
+    for words, run in zip(PAIRS[pair], runs, strict=True):
+        done = run.wait()
+        assert "no such file" not in done.stderr.lower()
+        assert done.returncode == 0 or (words[0] == "clean" and "is at work in" in done.stderr), done.stderr
     if pair.startswith("export"):
         bundle.verify(tmp_path / "out")
