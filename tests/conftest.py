@@ -37,10 +37,11 @@ def real_data() -> Path | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes a whole export through a fixture is slow."""
+    """What takes a whole export through a fixture is slow; slow tests come first, so that no worker waits at the end."""
     for item in items:
         if WHOLE_EXPORTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -167,26 +167,24 @@ def test_a_change_runs_what_reads_it_and_nothing_else(
 
 
 @pytest.mark.slow
-def test_changed_code_is_run_again(tmp_path: Path) -> None:
-    """A whole copy of vitrim, in which one pass changes between two exports."""
+def test_changed_code_is_run_again(made: tuple[Path, Any], tmp_path: Path) -> None:
+    """A whole copy of vitrim, in which one pass has changed since the export whose cache it finds."""
+    shutil.copytree(made[0].parent, tmp_path, dirs_exist_ok=True)
     package = tmp_path / "vitrim"
     shutil.copytree(sources.ROOT, package, ignore=shutil.ignore_patterns("tests", ".*", "__pycache__", "*.egg-info"))
     recipe = tmp_path / "r.yaml"
     recipe.write_text(json.dumps(small()))
     keys = {key: value for key, value in os.environ.items() if key != "VITRIM_STAGES"}
     command = [sys.executable, "-m", "vitrim.cli", "export", str(recipe), "-o", str(tmp_path / "out")]
-
-    def stages() -> list[str]:
-        environment = {**keys, "PYTHONPATH": str(tmp_path)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-        assert done.returncode == 0, done.stderr
-        named = re.findall(r"s\] ([a-z ]+?)( \(unchanged, skipped\))?$", done.stderr, re.MULTILINE)
-        return [name for name, skipped in named if not skipped]
-
-    assert stages() == ["model and images", *EVERY, "bundle"]
     file = package / "exporter" / "graph" / "passes" / "qkv_split.py"
     file.write_text(file.read_text() + "# another line\n")
-    assert stages() == ["model and images", "passes", "forms", "parity", "fidelity", "bench", "bundle"]
+    environment = {**keys, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    named = re.findall(r"s\] ([a-z ]+?)( \(unchanged, skipped\))?$", done.stderr, re.MULTILINE)
+    again = ["passes", "forms", "parity", "fidelity", "bench"]
+    assert [name for name, skipped in named if not skipped] == ["model and images", *again, "bundle"]
+    assert [name for name, skipped in named if skipped] == ["calibrate", "reference", "trace"]
 
 
 def test_a_bundle_s_recipe_makes_the_same_bundle_elsewhere(made: tuple[Path, Any], tmp_path: Path) -> None:
@@ -351,9 +349,9 @@ for stage, name in stages:
 
 
 @pytest.mark.slow
-def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(tmp_path: Path) -> None:
+def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(made: tuple[Path, Any], tmp_path: Path) -> None:
+    shutil.copytree(made[0].parent, tmp_path, dirs_exist_ok=True)
     out, other = tmp_path / "out", small(prune={"target": {"flops_ratio": 0.61}})
-    api.export(small(), out)
     hashes = {path.name: path.read_bytes() for path in out.iterdir()}
     deaths = [(stage, "SIGKILL") for stage in ("model and images", *EVERY, "bundle")]
     deaths += [("trace", "SIGTERM"), ("parity", "SIGINT"), ("bundle", "SIGINT")]
