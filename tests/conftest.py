@@ -37,7 +37,7 @@ def real_data() -> Path | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes a whole export through a fixture is slow; slow tests come first, so that no worker waits at the end."""
+    """What takes a whole export through a fixture is slow; what is slow comes first, and no worker waits at the end."""
     for item in items:
         if WHOLE_EXPORTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
