@@ -18,6 +18,12 @@ import json, os, sys, traceback
 from vitrim.cli import main
 from vitrim.recipes.pipeline import in_memory, inspect, new, run, slim  # what is heavy, before the process is copied
 from vitrim.exporter.runtime.commands import bench, check
+import torch
+
+with open(os.devnull, "w") as nowhere:  # the exporter imports more when it first runs
+    sys.stdout, printed = nowhere, sys.stdout
+    torch.onnx.export(torch.nn.ReLU(), (torch.zeros(1),), dynamo=True, opset_version=20, verbose=False)
+    sys.stdout = printed
 
 for line in sys.stdin:
     call = json.loads(line)

@@ -93,8 +93,7 @@ def sweep(final: Path) -> None:
         if is_marked(holder):
             _clear(holder, final)
         else:
-            with contextlib.suppress(OSError):  # killed before it was marked, it is empty; what is not stays
-                holder.rmdir()
+            _clear_unmarked(holder)
 
 
 def _clear(holder: Path, final: Path) -> None:
@@ -111,6 +110,15 @@ def _clear(holder: Path, final: Path) -> None:
         if [path.name for path in holder.iterdir()] == [MARKER]:
             (holder / MARKER).unlink()
             holder.rmdir()
+
+
+def _clear_unmarked(holder: Path) -> None:
+    """Remove the folder of a run that was killed before it had marked it; one that holds anything stays."""
+    with contextlib.suppress(OSError):
+        marker = holder / MARKER
+        if [path.name for path in holder.iterdir()] == [MARKER] and marker.lstat().st_size == 0:
+            marker.unlink()
+        holder.rmdir()
 
 
 def _bring_back(holder: Path, final: Path) -> None:

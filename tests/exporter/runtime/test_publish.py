@@ -287,7 +287,11 @@ def test_a_stranger_s_folders_beside_an_output_are_left_alone(tmp_path: Path) ->
 
 def test_a_run_that_died_before_it_marked_its_folder_leaves_nothing(tmp_path: Path) -> None:
     final = make(tmp_path / "out")
-    (tmp_path / ".out.2.abcdefgh.staging").mkdir()
+    for name, opened in (("abcdefgh", False), ("hgfedcba", True)):
+        holder = tmp_path / f".out.2.{name}.staging"
+        holder.mkdir()
+        if opened:
+            (holder / marked.MARKER).touch()  # opened, and not yet written
     publish.sweep(final)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
