@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import InputError, excerpt
 from .inputs import InputKind, open_file
+from .memory import machine_memory
 
 if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
@@ -58,15 +59,8 @@ def _members(stream: BinaryIO, name: str, choose: Callable[[Sequence[str]], Iter
     stream.seek(0)
     with np.load(stream, allow_pickle=False) as archive:
         keys = list(archive.files if choose is None else choose(archive.files))
-        size, memory = sum(sizes.get(f"{key}.npy", sizes.get(key, 0)) for key in keys), _memory()
+        size = sum(sizes.get(f"{key}.npy", sizes.get(key, 0)) for key in keys)
+        memory = machine_memory() or InputKind.ARRAYS.largest
         if size > memory:
             raise InputError(f"{name} holds {size} bytes of arrays, more than this machine's memory of {memory}")
         return {key: archive[key] for key in keys}
-
-
-def _memory() -> int:
-    """Bytes of this machine's memory; where it does not say, as many as a file of arrays may have."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return InputKind.ARRAYS.largest

@@ -19,6 +19,7 @@ from .errors import InputError
 _DEEPEST = 100  # lists in lists of a JSON file
 _LARGEST_INTEGER = 2**63 - 1
 _TYPES = (
+    (stat.S_ISLNK, "a link"),
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
@@ -157,7 +158,7 @@ def _fault(data: object) -> str:
                 inner += value.values()
             elif isinstance(value, list):
                 inner += value
-            elif isinstance(value, str) and not value.isascii() and _is_torn(value):
+            elif isinstance(value, str) and is_torn(value):
                 return "half a character"
             elif isinstance(value, (int, float)) and not abs(value) <= _most(value):
                 return "a number that is too large"
@@ -171,9 +172,9 @@ def _most(value: float) -> float:
     return _LARGEST_INTEGER if isinstance(value, int) else sys.float_info.max
 
 
-def _is_torn(text: str) -> bool:
+def is_torn(text: str) -> bool:
     """Whether a text holds half of a pair of UTF-16, which no file and no screen takes."""
-    return any("\ud800" <= char <= "\udfff" for char in text)
+    return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
@@ -192,10 +193,15 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def type_words(mode: int) -> str | None:
+    """What a place is that is no regular file, such as `a folder`, by its `st_mode`; None for a regular one."""
+    return next((words for is_type, words in _TYPES if is_type(mode)), None)
+
+
 def _require_regular(name: str, kind: InputKind, found: os.stat_result) -> None:
-    for is_type, called in _TYPES:
-        if is_type(found.st_mode):
-            raise InputError(f"cannot read {name}: it is {called}; give the {kind.label} itself")
+    called = type_words(found.st_mode)
+    if called is not None:
+        raise InputError(f"cannot read {name}: it is {called}; give the {kind.label} itself")
     if found.st_size > kind.largest:
         raise _too_large(name, kind, found.st_size)
 

@@ -1,10 +1,19 @@
-"""Memory that a heavy stage leaves behind, given back to the system."""
+"""How much memory the machine has, and what a heavy stage leaves behind of it, given back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
+
+
+def machine_memory() -> int | None:
+    """Bytes of this machine's memory; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def give_back_memory() -> None:

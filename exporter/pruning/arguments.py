@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import types
 import typing
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.bounds import MODEL_ARGS, OTHER_ARGS
 from ..core.errors import EnvironmentLackError, InputError, excerpt
+from ..core.memory import machine_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -104,8 +104,8 @@ def check_size(args: Mapping[str, Any], make: Callable[[], nn.Module]) -> None:
             size = sum(parameter.numel() for parameter in make().parameters()) * 4
     except Exception:  # what is wrong, or cannot be made there, is told when it is made in earnest
         return
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > 0.8 * there:
+    there = machine_memory()
+    if there is not None and size > 0.8 * there:
         raise EnvironmentLackError(
             f"model.args asks for a model of {size / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB; "
             "ask for less"

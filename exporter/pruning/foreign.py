@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from ..core.errors import InputError, excerpt
-from ..core.inputs import InputKind, open_file
+from ..core.inputs import InputKind, open_file, read_bytes
 
 _HEAD = 4096  # bytes that tell most kinds
 _LONGEST_HEADER = 100_000_000  # bytes that safetensors allow
@@ -110,8 +110,7 @@ def _text(head: bytes, path: Path) -> tuple[str, str] | None:
 
 def _json(path: Path) -> tuple[str, str]:
     try:
-        with open_file(path, InputKind.JSON) as stream:
-            data = json.loads(stream.read())
+        data = json.loads(read_bytes(path, InputKind.JSON))
     except (InputError, ValueError, RecursionError):
         data = None
     if isinstance(data, dict) and isinstance(data.get("weight_map"), dict):

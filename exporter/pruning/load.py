@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -9,7 +10,7 @@ import logging
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +183,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path, shown: str) -> dict[str, Tensor]:
-    import safetensors
     import safetensors.torch
 
-    try:
+    with _explained(shown):
         return safetensors.torch.load_file(path)
+
+
+@contextlib.contextmanager
+def _explained(shown: str) -> Iterator[None]:
+    """What safetensors raises, as one line on the file."""
+    import safetensors
+
+    try:
+        yield
     except safetensors.SafetensorError as error:
         reason = excerpt(str(error), 120)
         raise InputError(
@@ -321,13 +330,13 @@ def widths_in(path: Path) -> Widths | None:
     """The widths that a slimmed checkpoint carries; None for any other checkpoint.
 
     Raises:
-        InputError: it carries something else under their name.
+        InputError: it is no whole file, or carries something else under their name.
     """
     import safetensors
 
     if not _is_safetensors(path):
         return None
-    with safetensors.safe_open(path, "pt") as opened:
+    with _explained(excerpt(os.fspath(path), 300)), safetensors.safe_open(path, "pt") as opened:
         text = (opened.metadata() or {}).get(WIDTHS_KEY)
     if text is None:
         return None

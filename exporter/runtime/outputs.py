@@ -7,24 +7,16 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.files import explain_os_error
+from ..core.inputs import type_words
 from ..core.records import Record
 from .bundle import refuse_in_bundle
 
-_TYPES = (
-    (stat.S_ISLNK, "a link"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 _LONGEST_ADDED = 16  # bytes that a temporary or hidden name is longer than the output's own
 
 
@@ -80,9 +72,9 @@ def check_output(
         raise _explain(error, place) from error
     if found is None:
         return None
-    for is_type, called in _TYPES:
-        if is_type(found.st_mode):
-            raise InputError(f"{place} is {called}; name the {kind.label} file to write, such as {kind.example}")
+    called = type_words(found.st_mode)
+    if called is not None:
+        raise InputError(f"{place} is {called}; name the {kind.label} file to write, such as {kind.example}")
     if _is_of(place, kind):
         return f"replaces the {kind.label} that was at {place}"
     if force:

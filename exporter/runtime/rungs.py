@@ -206,6 +206,7 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
     if wrong:
         return _Measured(_hopeless(rung, *wrong), nothing, nothing)
     logits, others = reference["logits"], candidate["logits"]
+    spread = spread_of(logits)
     table, agreeing = compare_decisions(reference, candidate, stages)
     differing = np.flatnonzero(~agreeing)
     rung = replace(
@@ -215,7 +216,7 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
         end=errors(logits, others),
         equal=errors(logits[agreeing], others[agreeing]),
         unproven=len(differing),
-        unit=spread_of(logits).unit,
+        unit=spread.unit,
     )
     held, proven = logits, agreeing
     if len(differing) and replay is not None:
@@ -232,7 +233,7 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
             words = "a class does not exist or comes twice, or a probability is no number"
             return _Measured(_hopeless(rung, "classes", words), nothing, nothing)
         rung = replace(rung, ranked=ranked)
-    rung = replace(rung, smallest_atol=_smallest_atol(rung, spread_of(logits)))
+    rung = replace(rung, smallest_atol=_smallest_atol(rung, spread))
     return _Measured(rung, *((held[proven], others[proven]) if proven.any() else (logits, others)))
 
 

@@ -110,14 +110,12 @@ class OrtRunner:
         settings.add_session_config_entry("session.force_spinning_stop", "1")
         chosen = named(providers, options) if options else list(providers)
         where = "the ONNX model" if isinstance(model, bytes) else os.fspath(model)
+        if not isinstance(model, bytes):
+            require_file(model, InputKind.GRAPH)
         try:
-            if not isinstance(model, bytes):
-                require_file(model, InputKind.GRAPH)
             source = model if isinstance(model, bytes) else str(Path(model))
             with contextlib.redirect_stdout(io.StringIO()):  # it prints there when a provider does not start
                 self.session = onnxruntime.InferenceSession(source, settings, providers=chosen)
-        except InputError:
-            raise
         except Exception as error:  # onnxruntime raises types of its own, one a status code
             reason = excerpt(str(error), 200)
             raise InputError(f"onnxruntime cannot load {where}: {reason}") from error

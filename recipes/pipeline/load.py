@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ... import __version__
 from ...exporter.core.errors import InputError, did_you_mean, excerpt
-from ...exporter.core.inputs import InputKind, is_file, read_text, require_file
+from ...exporter.core.inputs import InputKind, is_file, is_torn, read_text, require_file
 from ...exporter.pruning.budget import first_problem, ordered_problems
 from .recipe import Recipe, Section, file_keys, sections
 
@@ -165,7 +165,7 @@ def check_plain(data: object, where: str, path: str = "", depth: int = 0) -> Non
             check_plain(value, where, f"{path}[{index}]", depth + 1)
     elif isinstance(data, int) and not -_LONGEST_INTEGER <= data < _LONGEST_INTEGER:
         raise InputError(f"{at}: the number is too large")
-    elif isinstance(data, str) and any(char == "\0" or "\ud800" <= char <= "\udfff" for char in data):
+    elif isinstance(data, str) and ("\0" in data or is_torn(data)):
         raise InputError(f"{at}: {excerpt(repr(data), 40)} holds a character that is none of a text")
 
 

@@ -26,8 +26,8 @@ from ...exporter.runtime.tensorrt.options import WORKSPACE_MIB
 
 IN_MEMORY = "given"  # the key of what Python hands over; a file cannot
 # Bounds, so that no slip asks for a billion: far above what anybody runs, and below what a machine would choke on.
-MOST_IMAGES, MOST_SEED, MOST_CLASSES, MOST_TOKENS = 10_000_000, 2**32 - 1, CLASSES[1], 1_000_000
-MOST_BATCH, MOST_ARRAY_IMAGES = BATCH[1], 100_000  # images that are held at once
+MOST_IMAGES, MOST_SEED, MOST_TOKENS = 10_000_000, 2**32 - 1, 1_000_000
+MOST_ARRAY_IMAGES = 100_000  # that are held at once
 
 _CHOSEN = {"not": {"enum": [None, False]}}  # a key that is given
 
@@ -332,7 +332,7 @@ class FinetuneSection(Section):
 
     epochs: int = Field(default=0, ge=0, le=10000, description="Passes over the images; 0 trains nothing.")
     lr: float = Field(default=1e-4, gt=0, le=1e6, description="AdamW's first step; falls to 0 along a cosine.")
-    batch: int = Field(default=32, ge=1, le=MOST_BATCH, description="Images per step.")
+    batch: int = Field(default=32, ge=BATCH[0], le=BATCH[1], description="Images per step.")
 
 
 class SlimSection(Section):
@@ -383,7 +383,7 @@ class ExportSection(Section):
     """For which target the graph is made."""
 
     target: str = Field(default="ort-cpu", description="Where the graph will run, see `vitrim doctor`.")
-    batch: int = Field(default=1, ge=1, le=MOST_BATCH, description="Fixed batch size of the graph.")
+    batch: int = Field(default=1, ge=BATCH[0], le=BATCH[1], description="Fixed batch size of the graph.")
     attention: Literal["auto", "decomposed", "fused"] = Field(
         default="auto",
         description="onnxruntime's fused Attention: only where it measures faster, never, or always.",
@@ -396,7 +396,7 @@ class ExportSection(Section):
     top_k: int | None = Field(
         default=None,
         ge=1,
-        le=MOST_CLASSES,
+        le=CLASSES[1],
         description="Also give the k best classes and their probabilities; null: logits only.",
     )
 

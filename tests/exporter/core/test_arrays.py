@@ -83,7 +83,7 @@ def test_a_bare_array_is_no_archive(tmp_path: Path) -> None:
 
 def test_only_what_is_chosen_is_read_and_held_against_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.npz").write_bytes(packed(image=np.ones(3), large=np.zeros(10**6)))
-    monkeypatch.setattr(arrays, "_memory", lambda: 10**6)
+    monkeypatch.setattr(arrays, "machine_memory", lambda: 10**6)
     assert list(read_arrays(tmp_path / "a.npz", lambda names: [name for name in names if name != "large"])) == ["image"]
 
     def none(names: object) -> list[str]:
@@ -98,7 +98,7 @@ def test_more_than_memory_holds_is_refused_before_it_is_unpacked(
 ) -> None:
     (tmp_path / "bomb.npz").write_bytes(packed(image=np.zeros(10**6)))
     assert (tmp_path / "bomb.npz").stat().st_size < 20_000
-    monkeypatch.setattr(arrays, "_memory", lambda: 10**6)
+    monkeypatch.setattr(arrays, "machine_memory", lambda: 10**6)
     with pytest.raises(InputError, match=r"holds 80001\d\d bytes of arrays, more than this machine's memory"):
         read_arrays(tmp_path / "bomb.npz")
 

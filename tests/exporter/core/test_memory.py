@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vitrim.exporter.core.memory import give_back_memory
+from vitrim.exporter.core.memory import give_back_memory, machine_memory
+
+
+def test_the_machine_says_how_much_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = machine_memory()
+    assert found is None or 1 << 28 < found < 1 << 50
+    monkeypatch.delattr(os, "sysconf")
+    assert machine_memory() is None
 
 
 def resident() -> int:
