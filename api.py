@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from .exporter.runtime.bench.timing import Timing
@@ -313,6 +313,7 @@ def build(
     timing_cache: str | os.PathLike[str] | Literal[False] | None = EngineOptions.timing_cache,
     version_compatible: bool = EngineOptions.version_compatible,
     hardware_compatible: Compatibility | None = EngineOptions.hardware_compatible,
+    capabilities: Sequence[str] = EngineOptions.capabilities,
     dla_core: int | None = EngineOptions.dla_core,
     strict: bool = EngineOptions.strict,
     note: Callable[[str], None] | None = None,
@@ -321,13 +322,15 @@ def build(
 
     Args:
         bundle: the folder; it is published anew, with the engine, if the proof passes.
-        workspace_mib, timing_cache, version_compatible, hardware_compatible, dla_core, strict: see
+        workspace_mib, timing_cache, version_compatible, hardware_compatible, capabilities, dla_core, strict: see
             `vitrim.exporter.runtime.tensorrt.options.EngineOptions`.
         note: told who else is at work on the bundle, while that is waited for.
     """
     from .exporter.runtime.commands.build import build_bundle
 
-    options = EngineOptions(workspace_mib, timing_cache, version_compatible, hardware_compatible, dla_core, strict)
+    options = EngineOptions(
+        workspace_mib, timing_cache, version_compatible, hardware_compatible, tuple(capabilities), dla_core, strict
+    )
     return build_bundle(bundle, options, note=note)
 
 

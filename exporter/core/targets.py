@@ -28,7 +28,8 @@ class Target:
         slow: operators that it takes with a loss of speed, with the reason.
         domains: of operators beyond ONNX's own.
         providers: onnxruntime execution providers, in order.
-        tensorrt: major and minor version.
+        tensorrt: major and minor version; None for TensorRT for RTX, which counts its own.
+        rtx: major and minor version of TensorRT for RTX.
         typing: how a TensorRT network takes its precision: `weak` (flags of the builder, types as a wish), `either`
             (strong where the graph holds fp16) or `strong` (the graph's types are the engine's).
         jetsons: compute capabilities of the Jetsons that run it, by name.
@@ -52,6 +53,7 @@ class Target:
     domains: frozenset[str] = frozenset()
     providers: tuple[str, ...] = ()
     tensorrt: tuple[int, int] | None = None
+    rtx: tuple[int, int] | None = None
     typing: Literal["weak", "either", "strong"] | None = None
     jetsons: tuple[tuple[str, Capability], ...] = ()
     largest_k: int | None = None
@@ -78,6 +80,7 @@ class Target:
             "aliases": list(self.aliases),
             "runtime": self.runtime,
             "tensorrt": None if self.tensorrt is None else ".".join(map(str, self.tensorrt)),
+            "rtx": None if self.rtx is None else ".".join(map(str, self.rtx)),
             "opset": self.opset,
             "precisions": list(self.precisions),
             "typing": self.typing,
@@ -297,6 +300,20 @@ _ALL = (
         largest_k=_LARGEST_K,
         symmetric=True,
         notes="strongly typed only: precision comes from the graph; on Jetson from 11.4.1 and JetPack 7.2.2 on",
+    ),
+    Target(
+        "trt-rtx",
+        "tensorrt",
+        24,
+        PRECISIONS,
+        _TYPES_10_13,
+        lacks=_NOWHERE,
+        wrong=_SCATTER_PLUGIN,
+        rtx=(1, 7),
+        typing="strong",
+        largest_k=_LARGEST_K,
+        symmetric=True,
+        notes="TensorRT for RTX: engines for GPUs from Ampere on, built on a machine without one; no Jetson runs it",
     ),
 )
 TARGETS = {target.name: target for target in _ALL}

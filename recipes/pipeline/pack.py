@@ -27,6 +27,8 @@ from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.standalone import pack as standalone
 from ...exporter.runtime.tensorrt.engine import build_engine
 from ...exporter.runtime.tensorrt.options import EngineOptions
+from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
+from ...exporter.runtime.tensorrt.rtx_build import builder_for
 from .golden import input_facts
 from .graphs import final_graphs
 from .kinds import budget_of_kind, plan_of
@@ -152,10 +154,13 @@ def _build(run: Run, staging: Path, precision: dict[str, Any]) -> None:
     build_engine(
         staging / layout.MODEL,
         staging / layout.ENGINE,
-        EngineOptions(workspace_mib=run.recipe.engine.workspace_mib),
+        EngineOptions(
+            workspace_mib=run.recipe.engine.workspace_mib, capabilities=tuple(run.recipe.engine.capabilities)
+        ),
         precision=precision["name"],
         pinned=precision["float32_nodes"],
         pins_may_miss=True,
+        serialize=builder_for(run.target, by_polygraphy),
     )
     parity = check_folder(staging, Parity.read(staging / layout.PARITY, "parity report"))
     parity.write(staging / layout.PARITY)

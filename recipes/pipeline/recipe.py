@@ -500,6 +500,11 @@ class EngineSection(Section):
         le=WORKSPACE_MIB[1],
         description="Scratch memory that the builder may use, in MiB.",
     )
+    capabilities: list[str] = Field(
+        default=[],
+        max_length=16,
+        description="Compute capabilities that an engine of TensorRT for RTX is for, such as 8.6; none: 8.0 and newer.",
+    )
 
 
 class Recipe(Section):

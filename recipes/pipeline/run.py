@@ -28,6 +28,7 @@ from ...exporter.runtime.outputs import refuse_over_inputs
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.runners import OrtRunner
 from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
+from ...exporter.runtime.tensorrt.rtx_build import builder_for
 from .bench import Bench
 from .cache import StageCache, cache_of
 from .calibrate import Calibrate, check_prune
@@ -329,10 +330,10 @@ def export(
     mode = engine_mode or recipe.engine.mode
     refuse_over_inputs(final, inputs_of(recipe))
     bundle.refuse_foreign(final)
-    no_engine = by_polygraphy.missing() if mode != "skip" else "skipped by the recipe"
+    target = get_target(recipe.export.target)
+    no_engine = builder_for(target, by_polygraphy).missing() if mode != "skip" else "skipped by the recipe"
     if mode == "require" and no_engine:
         raise EnvironmentLackError(f"an engine is required, but {no_engine}")
-    target = get_target(recipe.export.target)
     if no_engine is None and target.runtime != "tensorrt":
         no_engine = f"the target {target.name} is no TensorRT target"
     run = open_run(recipe, cache_of(final), listener, given)

@@ -30,8 +30,10 @@ from ..tensorrt.engine import build_engine
 from ..tensorrt.identity import check_identity, device_identity
 from ..tensorrt.options import DLA_PRECISIONS, EngineOptions
 from ..tensorrt.polygraphy_build import by_polygraphy
+from ..tensorrt.rtx_build import builder_for
 from ..tensorrt.runner import TrtRunner
 from ..tensorrt.serializer import Serializer
+from ..tensorrt.versions import runtime_missing
 from .check import NO_BF16
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
@@ -154,7 +156,8 @@ def bench_bundle(
     reason = None if layout.ENGINE in manifest.files else f"{root} has no {layout.ENGINE}: build it first"
     if runtime == "tensorrt" and reason:
         raise InputError(reason)
-    reason = reason or (serialize.missing() if runtime != "onnxruntime" else "onnxruntime is asked for")
+    serialize = builder_for(manifest.resolved_target, serialize)
+    reason = reason or (_cannot_run(serialize) if runtime != "onnxruntime" else "onnxruntime is asked for")
     if runtime == "tensorrt" and reason:
         raise EnvironmentLackError(reason)
     if reason is None:
@@ -164,6 +167,14 @@ def bench_bundle(
     else:
         result = bench_graphs(graphs, timing, manifest.resolved_target, progress)
     return replace(result, bundle=TimedBundle.of(manifest))
+
+
+def _cannot_run(serialize: Serializer) -> str | None:
+    """What keeps engines from being built and run here; None where nothing does."""
+    missing = serialize.missing()
+    if missing is None and serialize.family.builds_anywhere:  # a builder may be all that there is
+        return runtime_missing(serialize.family)
+    return missing
 
 
 def graphs_of(root: Path, manifest: bundle.Manifest) -> dict[str, Graph]:
@@ -212,7 +223,7 @@ def _bench_engines(
         pruned = runners[Kind.PRUNED]
         where = {
             **_with_after(before, watch),
-            **device_identity(),
+            **device_identity(serialize.family),
             "runtime": pruned.name,
             "cuda_graph": timing.cuda_graph,
             "copies": f"host-device copies are {'' if timing.copies else 'not '}timed",
@@ -227,7 +238,7 @@ def _build_others(root: Path, graphs: Mapping[str, Graph], scratch: Path, serial
 
     A DLA takes fp16 and int8 alone, so wider graphs run on the GPU where the bundle's own engine is for a DLA.
     """
-    own = check_identity(root / layout.ENGINE, root / layout.MODEL, device_identity())
+    own = check_identity(root / layout.ENGINE, root / layout.MODEL, device_identity(serialize.family))
     engines = {kind: scratch / f"{kind}.engine" for kind in graphs}
     engines[Kind.PRUNED] = root / layout.ENGINE
     for kind, graph in graphs.items():
@@ -235,6 +246,7 @@ def _build_others(root: Path, graphs: Mapping[str, Graph], scratch: Path, serial
             options = EngineOptions(
                 version_compatible=own.version_compatible,
                 hardware_compatible=own.hardware_compatible,
+                capabilities=own.capabilities or (),
                 dla_core=own.dla_core if graph.precision in DLA_PRECISIONS else None,
                 strict=False,
             )

@@ -17,6 +17,7 @@ from ..publish import discard, staging_folder, sweep
 from ..tensorrt.engine import build_engine
 from ..tensorrt.options import EngineOptions
 from ..tensorrt.polygraphy_build import by_polygraphy
+from ..tensorrt.rtx_build import builder_for
 from ..tensorrt.serializer import Serializer
 from .check import check_folder
 
@@ -37,7 +38,7 @@ def build_bundle(
     Args:
         folder: the bundle.
         options: how the engine is built.
-        serialize: builds it from the parsed network.
+        serialize: builds it from the parsed network, where the bundle is not for TensorRT for RTX.
         note: told who else is at work on the bundle, while that is waited for.
 
     Raises:
@@ -50,7 +51,7 @@ def build_bundle(
     """
     root = Path(os.path.abspath(folder))
     if os.path.lexists(root):  # else a run that was killed may have left it aside, which `sweep` mends
-        bundle.read_manifest(root)
+        serialize = builder_for(bundle.read_manifest(root).resolved_target, serialize)
     if options.timing_cache:
         bundle.refuse_inside(options.timing_cache, root)
     missing = serialize.missing()
@@ -75,7 +76,7 @@ def _build(root: Path, manifest: bundle.Manifest, options: EngineOptions, serial
             options,
             precision=manifest.precision.name,
             pinned=manifest.precision.float32_nodes,
-            serialize=serialize,
+            serialize=builder_for(manifest.resolved_target, serialize),
         )
         own = Parity.read(staging / layout.PARITY, "parity report")
         result = replace(check_folder(staging, _without_engine(own)), engine=identity)

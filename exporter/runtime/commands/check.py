@@ -14,8 +14,10 @@ from .. import bundle
 from ..parity import Parity, Rung
 from ..rungs import close, compare
 from ..runners import Runner, run_all, runner_for
+from ..tensorrt.family import family_named
+from ..tensorrt.identity import read_identity
 from ..tensorrt.runner import TrtRunner
-from ..tensorrt.versions import tensorrt_missing
+from ..tensorrt.versions import runtime_missing
 
 NO_BF16 = "onnxruntime runs no bf16 graphs"
 
@@ -71,7 +73,7 @@ def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -
         hold(runner)
     no_engine: str | None = f"{root} has no {layout.ENGINE}: build it first"
     if (root / layout.ENGINE).exists():
-        no_engine = tensorrt_missing()
+        no_engine = runtime_missing(family_named(read_identity(root / layout.ENGINE).family))
         result = replace(result, engine_not_checked=no_engine)
         if no_engine is None:
             with TrtRunner(root / layout.ENGINE, root / layout.MODEL) as trt:

@@ -1,10 +1,11 @@
-"""TensorRT engines, 8.5 to 11: built, looked into, saved. Torch-free.
+"""TensorRT engines, 8.5 to 11 and for RTX: built, looked into, saved. Torch-free.
 
 Precision is the graph's; how each version takes it stands in `versions.typing_for`, and what the engine then computes
 in is read from it (`inspector`) before it is saved. An engine of a float32 graph computes in float32: TF32 is off.
 
 Verified without a GPU: the branches by version, against a stand-in for TensorRT; the import, the API names and the
-refusal for want of a GPU, with the real 8.6.0. Unverified: a build on a GPU; the tests marked `gpu` do one.
+refusal for want of a GPU, with the real 8.6.0; builds, with the real TensorRT for RTX. Unverified: a build on a GPU;
+the tests marked `gpu` do one.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from ...core.files import atomic_path, sha256
 from ...core.targets import Precision
 from ..caches import cache_root, graph_hash, timing_cache_path
 from ..machine.jetpack import read_l4t
+from .family import Family
 from .identity import EngineIdentity, device_identity, sidecar
 from .inspector import read_layers
+from .kernels import inspector_json
 from .network import create_network, pin_float32, quantized_layers, use_dla
 from .options import EngineOptions, refuse_options
 from .polygraphy_build import by_polygraphy
@@ -39,6 +42,7 @@ class _Build:
 
     options: EngineOptions
     precision: Precision
+    family: Family
     trt: Any
     builder: Any
     messages: Any
@@ -78,7 +82,7 @@ def build_engine(
     if missing:
         raise EnvironmentLackError(missing)
     source = sha256(onnx)  # before the build, and an error if the graph is not there
-    build = _open(precision, options)
+    build = _open(precision, options, serialize.family)
     fallback: list[str] = []
     settings = _settings(build, onnx, fallback)
     try:
@@ -90,33 +94,38 @@ def build_engine(
     except Exception as error:  # TensorRT's binding and polygraphy raise types of their own
         reason = build.messages.last() or " ".join(str(error).split())[:240]
         raise UnsupportedError(
-            f"TensorRT {build.trt.__version__} cannot build {os.fspath(onnx)}: {reason}; `vitrim inspect` lints the "
-            "graph"
+            f"{build.family.title} {build.trt.__version__} cannot build {os.fspath(onnx)}: {reason}; `vitrim inspect` "
+            "lints the graph"
         ) from error
     wanted = Wanted(
-        precision, frozenset(pinned), frozenset(quantized), build.typing.strong, build.version, build.capability
+        precision,
+        frozenset(pinned),
+        frozenset(quantized),
+        build.typing.strong,
+        build.family.like or build.version,
+        build.capability,
     )
     layers = _look_into(build, serialized, wanted, onnx)
     return _save(Path(engine), serialized, _identity(build, source, serialized, layers, fallback))
 
 
-def _open(precision: Precision, options: EngineOptions) -> _Build:
+def _open(precision: Precision, options: EngineOptions, family: Family) -> _Build:
     """TensorRT as it is here, with everything refused that it or the GPU cannot do."""
-    trt = import_tensorrt()
-    version, device = version_of(trt.__version__), device_identity()
-    typing, capability = typing_for(version, precision), capability_of(device["compute_capability"])
+    trt = import_tensorrt(family)
+    version, device = version_of(trt.__version__), device_identity(family)
+    typing, capability = typing_for(version, precision, family), capability_of(device["compute_capability"])
     messages = listen(trt)
     builder = trt.Builder(messages)
     cores = 0 if options.dla_core is None else int(builder.num_DLA_cores)
     jetson = read_l4t() is not None
-    refuse_options(options, precision, version, capability, dla_cores=cores, jetson=jetson)
-    return _Build(options, precision, trt, builder, messages, version, device, capability, typing)
+    refuse_options(options, precision, version, capability, family=family, dla_cores=cores, jetson=jetson)
+    return _Build(options, precision, family, trt, builder, messages, version, device, capability, typing)
 
 
 def _settings(build: _Build, onnx: str | os.PathLike[str], fallback: list[str]) -> Settings:
     """What the builder is set to; what a DLA does not take is added to `fallback` while it builds."""
     options, cache = build.options, None
-    if options.timing_cache is not False:
+    if options.timing_cache is not False and not build.family.builds_anywhere:
         folder = Path(options.timing_cache or cache_root() / "timing")
         cache = timing_cache_path(folder, build.device, graph_hash(onnx))
 
@@ -131,6 +140,7 @@ def _settings(build: _Build, onnx: str | os.PathLike[str], fallback: list[str]) 
         workspace=options.workspace_mib << 20,
         version_compatible=options.version_compatible,
         hardware_compatible=options.hardware_compatible,
+        capabilities=options.capabilities,
         timing_cache=cache,
         change=None if options.dla_core is None else to_dla,
     )
@@ -139,11 +149,12 @@ def _settings(build: _Build, onnx: str | os.PathLike[str], fallback: list[str]) 
 def _parse(build: _Build, onnx: str | os.PathLike[str]) -> Parts:
     """The graph as a network."""
     trt = build.trt
-    network = create_network(trt, build.builder, build.typing)
+    network = create_network(trt, build.builder, build.typing, build.family)
     trt.init_libnvinfer_plugins(build.messages, "")
     parser = trt.OnnxParser(network, build.messages)
     if not parser.parse_from_file(os.fspath(onnx)):
-        raise UnsupportedError(f"TensorRT {trt.__version__} refuses {os.fspath(onnx)}: {_parser_says(parser)}")
+        said = f"{build.family.title} {trt.__version__} refuses {os.fspath(onnx)}: {_parser_says(parser)}"
+        raise UnsupportedError(said)
     return Parts(build.builder, network, parser)
 
 
@@ -175,9 +186,9 @@ def _mark(
 
 
 def _look_into(build: _Build, serialized: bytes, wanted: Wanted, onnx: str | os.PathLike[str]) -> LayerSummary:
-    """Load the engine that was just built, and see what its layers compute in."""
+    """See what the layers of the engine that was just built compute in."""
     try:
-        layers = _summary(build.trt, serialized, build.options.dla_core, wanted)
+        layers = summarize(read_layers(_layers_json(build, serialized)), wanted)
     except InputError as error:
         if build.options.strict:
             raise
@@ -190,15 +201,18 @@ def _look_into(build: _Build, serialized: bytes, wanted: Wanted, onnx: str | os.
     return layers
 
 
-def _summary(trt: Any, serialized: bytes, dla_core: int | None, wanted: Wanted) -> LayerSummary:
+def _layers_json(build: _Build, serialized: bytes) -> str:
+    """The engine's layers: of the loaded engine, or as the builder listed them where it builds without a GPU."""
+    trt = build.trt
+    if build.family.builds_anywhere:
+        return inspector_json(build.messages.kernels)
     messages = listen(trt)
     runtime = trt.Runtime(messages)
-    configure(runtime, dla_core)
+    configure(runtime, build.options.dla_core)
     loaded = runtime.deserialize_cuda_engine(serialized)
     if loaded is None:
         raise UnsupportedError(f"TensorRT {trt.__version__} cannot load what it built ({messages.last()})")
-    text = loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return summarize(read_layers(text), wanted)
+    return str(loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def _identity(
@@ -209,6 +223,8 @@ def _identity(
         engine_sha256=hashlib.sha256(serialized).hexdigest(),
         onnx_sha256=source,
         **build.device,
+        family=build.family.name,
+        capabilities=options.capabilities if build.family.builds_anywhere else None,
         precision=build.precision,
         typing=build.typing.why,
         version_compatible=options.version_compatible,

@@ -14,10 +14,12 @@ from ...core.errors import InputError
 from ...core.files import sha256
 from ...core.records import Record, optional
 from ..machine import gpu
+from .family import RTX, TENSORRT, Family, FamilyName
 from .options import Compatibility
 from .summary import LayerSummary
 from .versions import capability_of, import_tensorrt, runs_on, version_of
 
+_SAME_MACHINE = {"x86_64", "AMD64"}  # as Linux and Windows call it
 BUILD_AGAIN = "build it on this machine: vitrim build BUNDLE"
 
 
@@ -29,6 +31,8 @@ class EngineIdentity(Record):
         engine_sha256, onnx_sha256: of the engine, and of the graph it was built from.
         tensorrt, gpu, compute_capability, cuda, driver, machine: where it was built, see `device_identity`.
         precision: of the graph.
+        family: `tensorrt`, or `rtx` for TensorRT for RTX, whose engines are not bound to a GPU.
+        capabilities: compute capabilities that an engine of TensorRT for RTX is for; empty: 8.0 and newer.
         typing: how TensorRT was given it, in words.
         version_compatible, hardware_compatible, dla_core: see `options.EngineOptions`.
         dla_fallback: layers that the DLA does not take; None without a DLA.
@@ -43,6 +47,8 @@ class EngineIdentity(Record):
     cuda: str | None = None
     driver: str | None = None
     machine: str | None = None
+    family: FamilyName = optional("tensorrt")
+    capabilities: tuple[str, ...] | None = optional()
     precision: str | None = None
     typing: str | None = None
     version_compatible: bool = False
@@ -60,6 +66,8 @@ class EngineIdentity(Record):
         built = getattr(self, key)
         if built == here:
             return True
+        if self.family == RTX.name:
+            return self._portable(key, here)
         if key == "tensorrt":
             return self.version_compatible and runs_on(version_of(str(built)), version_of(str(here)))
         if key == "gpu":  # then the compute capability, which is looked at next, decides
@@ -68,16 +76,35 @@ class EngineIdentity(Record):
             return self.hardware_compatible == "ampere_plus" and (capability_of(here) or (0, 0)) >= (8, 0)
         return False
 
+    def _portable(self, key: str, here: str | None) -> bool:
+        """`fits` of TensorRT for RTX: bound to its version and to capabilities, but to no GPU and no system."""
+        if key == "compute_capability":
+            return here in self.capabilities if self.capabilities else (capability_of(here) or (0, 0)) >= (8, 0)
+        return key == "gpu" or (key == "machine" and {self.machine, here} == _SAME_MACHINE)
 
-def device_identity() -> dict[str, str | None]:
+
+def device_identity(family: Family = TENSORRT) -> dict[str, str | None]:
     """What an engine is bound to (TensorRT's build, GPU, compute capability, machine), and the driver and CUDA here."""
-    trt = import_tensorrt()
+    trt = import_tensorrt(family)
     return {"tensorrt": trt.__version__, **gpu.describe(), "machine": platform.machine()}
 
 
 def sidecar(engine: Path) -> Path:
     """The file beside an engine that says what it is bound to."""
     return engine.with_name(engine.name + ".json")
+
+
+def read_identity(engine: Path) -> EngineIdentity:
+    """What lies beside an engine.
+
+    Raises:
+        InputError: there is none, or it cannot be read: says to build the engine anew.
+    """
+    place = sidecar(engine)
+    try:
+        return EngineIdentity.read(place, "engine's identity", "vitrim build BUNDLE")
+    except InputError as error:
+        raise InputError(f"{engine} has no readable {place.name} beside it; {BUILD_AGAIN} ({error})") from error
 
 
 def check_identity(engine: Path, onnx: Path, here: Mapping[str, str | None]) -> EngineIdentity:
@@ -94,11 +121,7 @@ def check_identity(engine: Path, onnx: Path, here: Mapping[str, str | None]) -> 
     Raises:
         InputError: no identity, another hash, another TensorRT or GPU: says to build it anew.
     """
-    place = sidecar(engine)
-    try:
-        identity = EngineIdentity.read(place, "engine's identity", "vitrim build BUNDLE")
-    except InputError as error:
-        raise InputError(f"{engine} has no readable {place.name} beside it; {BUILD_AGAIN} ({error})") from error
+    identity = read_identity(engine)
     if identity.engine_sha256 != sha256(engine):
         raise InputError(f"{engine} is not the engine that was built (its hash differs); {BUILD_AGAIN}")
     if identity.onnx_sha256 != sha256(onnx):

@@ -7,14 +7,15 @@ from collections.abc import Collection
 from typing import Any
 
 from ...core.errors import InputError, UnsupportedError
+from .family import TENSORRT, Family
 from .versions import Typing, version_of
 
 
-def create_network(trt: Any, builder: Any, typing: Typing) -> Any:
+def create_network(trt: Any, builder: Any, typing: Typing, family: Family = TENSORRT) -> Any:
     """An empty network, explicit batch and typed as `typing` says."""
     flags = trt.NetworkDefinitionCreationFlag
     wanted = 0
-    if version_of(trt.__version__) < (10, 0):  # 10 knows no implicit batch
+    if family is TENSORRT and version_of(trt.__version__) < (10, 0):  # 10 and RTX know no implicit batch
         wanted |= 1 << int(flags.EXPLICIT_BATCH)
     if typing.strong and hasattr(flags, "STRONGLY_TYPED"):  # once it is gone, it is the only way
         wanted |= 1 << int(flags.STRONGLY_TYPED)

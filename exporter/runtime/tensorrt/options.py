@@ -9,6 +9,7 @@ from typing import Literal
 from ...core.bounds import require_within
 from ...core.errors import InputError, UnsupportedError
 from ...core.targets import Precision
+from .family import RTX, TENSORRT, Family
 from .versions import dotted
 
 Compatibility = Literal["ampere_plus", "same_compute_capability"]
@@ -32,6 +33,8 @@ class EngineOptions:
             one graph's on one TensorRT build, GPU and driver, so that a stale one is never read.
         version_compatible: newer TensorRTs may take the engine too (8.6 and newer; may run slower).
         hardware_compatible: other GPUs may take it too: `ampere_plus`, or `same_compute_capability`.
+        capabilities: compute capabilities that an engine of TensorRT for RTX is for, such as `8.6`; empty: 8.0 and
+            newer, its default. An engine of TensorRT itself is for the GPU that it was built on.
         dla_core: run on this DLA core what can run there, and the rest on the GPU.
         strict: refuse an engine whose layers do not run in the precision asked for; else that is only written down.
 
@@ -43,6 +46,7 @@ class EngineOptions:
     timing_cache: str | os.PathLike[str] | Literal[False] | None = None
     version_compatible: bool = False
     hardware_compatible: Compatibility | None = None
+    capabilities: tuple[str, ...] = ()
     dla_core: int | None = None
     strict: bool = True
 
@@ -58,6 +62,7 @@ def refuse_options(
     version: tuple[int, int],
     capability: tuple[int, int] | None,
     *,
+    family: Family = TENSORRT,
     dla_cores: int = 0,
     jetson: bool = False,
 ) -> None:
@@ -68,6 +73,7 @@ def refuse_options(
         precision: of the graph.
         version: of TensorRT.
         capability: compute capability of the GPU; None where it is unknown, which refuses nothing.
+        family: whose builder it is.
         dla_cores: how many the builder says there are.
         jetson: whether this is one.
 
@@ -75,12 +81,30 @@ def refuse_options(
         InputError: there is no such option value.
         UnsupportedError: the option is not to be had here.
     """
+    if family is RTX:
+        _refuse_for_rtx(options)
+        return
+    if options.capabilities:
+        raise UnsupportedError(f"compute capabilities are {RTX.title}'s; an engine of TensorRT is for the GPU here")
     if precision == "bf16" and capability is not None and capability < _AMPERE:
         raise UnsupportedError(f"bf16 needs compute capability 8.0, but this GPU has {dotted(capability)}; use fp16")
     if options.version_compatible and version < VERSION_COMPATIBLE_FROM:
         raise UnsupportedError(f"version-compatible engines came with TensorRT 8.6, but here is {dotted(version)}")
     _refuse_hardware(options.hardware_compatible, version, capability, jetson)
     _refuse_dla(options.dla_core, precision, version, dla_cores)
+
+
+def _refuse_for_rtx(options: EngineOptions) -> None:
+    """What TensorRT for RTX has no need of, or not at all."""
+    asked = {
+        "a timing cache": bool(options.timing_cache),  # it would ask for a GPU
+        "version-compatible engines": options.version_compatible,
+        "hardware compatibility (name compute capabilities)": options.hardware_compatible is not None,
+        "DLA cores": options.dla_core is not None,
+    }
+    wanted = [name for name, given in asked.items() if given]
+    if wanted:
+        raise UnsupportedError(f"{RTX.title} knows no {wanted[0]}; its engines run on all GPUs from Ampere on")
 
 
 def _refuse_hardware(

@@ -12,16 +12,19 @@ from typing import Any
 
 from ...core.files import atomic_write
 from ...core.inputs import InputKind, read_bytes
+from .family import TENSORRT
 from .serializer import Parts, Settings, compatibility_level
-from .versions import tensorrt_missing
+from .versions import builder_missing
 
 
 class ByTensorRT:
     """A `Serializer`."""
 
+    family = TENSORRT
+
     def missing(self) -> str | None:
         """What keeps TensorRT itself from building here."""
-        return tensorrt_missing()
+        return builder_missing()
 
     def __call__(self, trt: Any, parts: Parts, settings: Settings) -> bytes:
         """See `Serializer`."""

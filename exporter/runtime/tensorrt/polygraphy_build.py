@@ -9,12 +9,15 @@ from typing import Any
 
 from ...core.files import atomic_write
 from ...core.inputs import InputKind, open_file
+from .family import TENSORRT
 from .serializer import Parts, Settings, compatibility_level
-from .versions import tensorrt_missing
+from .versions import builder_missing
 
 
 class ByPolygraphy:
     """A `Serializer`."""
+
+    family = TENSORRT
 
     def missing(self) -> str | None:
         """polygraphy, or what keeps TensorRT itself from building here."""
@@ -22,7 +25,7 @@ class ByPolygraphy:
             import polygraphy.backend.trt  # noqa: F401
         except ImportError:
             return "polygraphy is not installed: pip install 'vitrim[device]'"
-        return tensorrt_missing()
+        return builder_missing()
 
     def __call__(self, trt: Any, parts: Parts, settings: Settings) -> bytes:
         """See `Serializer`."""

@@ -20,8 +20,9 @@ import numpy as np
 from ...core.errors import EnvironmentLackError, InputError, UnsupportedError
 from ..runners import Outputs, check_image
 from . import cuda
-from .identity import BUILD_AGAIN, check_identity, device_identity
-from .versions import import_tensorrt, listen, tensorrt_missing, version_of
+from .family import TENSORRT, Family, family_named
+from .identity import BUILD_AGAIN, check_identity, device_identity, read_identity
+from .versions import import_tensorrt, listen, runtime_missing, version_of
 
 # By name: trt.nptype of 8.5 asks numpy for np.bool, which numpy 1.24 took away (NVIDIA/TensorRT#2557).
 _NUMPY = {
@@ -44,7 +45,7 @@ def configure(runtime: Any, dla_core: int | None) -> None:
         runtime.DLA_core = dla_core
 
 
-def load_engine(trt: Any, engine: Path, onnx: Path) -> tuple[Any, Any, Any]:
+def load_engine(trt: Any, family: Family, engine: Path, onnx: Path) -> tuple[Any, Any, Any]:
     """Check an engine's identity, then deserialize exactly the bytes that were checked.
 
     Returns:
@@ -54,7 +55,7 @@ def load_engine(trt: Any, engine: Path, onnx: Path) -> tuple[Any, Any, Any]:
         InputError: not from here, see `check_identity`; or TensorRT refuses it.
         EnvironmentLackError: it was built by an older TensorRT, and that one's lean runtime is not named.
     """
-    identity = check_identity(engine, onnx, device_identity())
+    identity = check_identity(engine, onnx, device_identity(family))
     data = engine.read_bytes()
     if hashlib.sha256(data).hexdigest() != identity.engine_sha256:
         raise InputError(f"{engine} changed while it was read; {BUILD_AGAIN}")
@@ -102,12 +103,13 @@ class TrtRunner:
     """
 
     def __init__(self, engine: str | os.PathLike[str], onnx: str | os.PathLike[str], cuda_graph: bool = False) -> None:
-        missing = tensorrt_missing()
+        family = family_named(read_identity(Path(engine)).family)
+        missing = runtime_missing(family)
         if missing:
             raise EnvironmentLackError(missing)
-        trt = import_tensorrt()
-        self.name = f"tensorrt-{trt.__version__}"
-        self._messages, self._runtimes, self._engine = load_engine(trt, Path(engine), Path(onnx))
+        trt = import_tensorrt(family)
+        self.name = f"{'tensorrt' if family is TENSORRT else 'tensorrt-rtx'}-{trt.__version__}"
+        self._messages, self._runtimes, self._engine = load_engine(trt, family, Path(engine), Path(onnx))
         self._context = self._engine.create_execution_context()
         self._cuda = cuda.Cuda(cuda.load())
         self._host: dict[str, np.ndarray] = {}

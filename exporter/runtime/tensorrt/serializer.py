@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from .family import Family
 from .options import Compatibility
 
 
@@ -29,6 +30,7 @@ class Settings:
         workspace: scratch memory, bytes.
         version_compatible: newer TensorRTs may take the engine; without the lean runtime in it, which is host code.
         hardware_compatible: other GPUs may take it.
+        capabilities: see `options.EngineOptions`.
         timing_cache: file to read, if it is there, and to write; None does without.
         change: (builder, network, config) -> None changes the finished configuration.
     """
@@ -39,12 +41,19 @@ class Settings:
     workspace: int = 1 << 30
     version_compatible: bool = False
     hardware_compatible: Compatibility | None = None
+    capabilities: tuple[str, ...] = ()
     timing_cache: Path | None = None
     change: Callable[[Any, Any, Any], None] | None = None
 
 
 class Serializer(Protocol):
-    """Builds an engine."""
+    """Builds an engine.
+
+    Attributes:
+        family: the TensorRT that it builds with.
+    """
+
+    family: Family
 
     def missing(self) -> str | None:
         """What keeps it from building on this machine, in one line; None where nothing does."""

@@ -1,4 +1,4 @@
-"""The TensorRT that this machine has, 8.5 to 11, and how each version takes the precision. Torch-free.
+"""The TensorRT that this machine has, 8.5 to 11 or for RTX, and how each takes the precision. Torch-free.
 
 TensorRT is imported when it is asked for, so this module imports everywhere.
 """
@@ -13,9 +13,10 @@ from typing import Any
 
 from ...core.errors import EnvironmentLackError, InputError, UnsupportedError, excerpt
 from ...core.targets import PRECISIONS, Precision
+from ..machine import gpu
 from ..machine.jetpack import tensorrt_remedy
+from .family import RTX, TENSORRT, Family
 
-OLDEST = (8, 5)
 STRONGLY_TYPED_FROM = (10, 12)  # NVIDIA recommends it fully from here on; weak typing is deprecated
 TYPED_ON_DEMAND_FROM = (10, 0)
 _BUILT_ON_NEWER_MAJOR = {(8, 9), (8, 10), (9, 10), (10, 11)}  # built with, run with: NVIDIA's engine compatibility page
@@ -42,9 +43,10 @@ class Typing:
 _FLOAT32 = Typing(False, False, False, "weakly typed without precision flags: float32 throughout")
 
 
-def typing_for(version: tuple[int, int], precision: Precision) -> Typing:
+def typing_for(version: tuple[int, int], precision: Precision, family: Family = TENSORRT) -> Typing:
     """How a version of TensorRT takes the precision of a graph; by version, never by which flags happen to exist.
 
+    - TensorRT for RTX, any version, counts its own versions and knows nothing but strong typing.
     - 10.12 and newer, and 11, which knows nothing else: strongly typed.
     - 10.0 to 10.11 (JetPack 6.1 and 6.2 have 10.3): a choice. A float32 graph is built weakly typed without any
       precision flag, the path that most have walked there. A graph with other types in it is built strongly typed:
@@ -59,7 +61,7 @@ def typing_for(version: tuple[int, int], precision: Precision) -> Typing:
     """
     if precision not in PRECISIONS:
         raise InputError(f"there is no engine precision {precision!r} (there are {', '.join(PRECISIONS)})")
-    if version >= STRONGLY_TYPED_FROM:
+    if family is RTX or version >= STRONGLY_TYPED_FROM:
         return Typing(True, False, False, "strongly typed: the graph's types are the engine's")
     if precision == "fp32":
         return _FLOAT32
@@ -103,38 +105,62 @@ def version_of(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def import_tensorrt() -> Any:
-    """The tensorrt module.
+def import_tensorrt(family: Family = TENSORRT) -> Any:
+    """The module of a TensorRT.
 
     Raises:
         EnvironmentLackError: it is missing or too old; says how to get it on this platform.
     """
     try:
-        import tensorrt
+        trt = family.import_module()
     except Exception as error:  # libraries that do not load, and the registry's stub packages raise types of their own
         reason = " ".join(str(error).split())[:160]
         raise EnvironmentLackError(
-            f"TensorRT cannot be imported ({reason}): {tensorrt_remedy(reason, _SYSTEM_ROOT)}"
+            f"{family.title} cannot be imported ({reason}): {remedy_for(family, reason)}"
         ) from error
-    if not hasattr(tensorrt, "__version__"):
+    if not hasattr(trt, "__version__"):
         raise EnvironmentLackError(
-            f"the package tensorrt here is empty, its libraries are missing: {tensorrt_remedy('', _SYSTEM_ROOT)}"
+            f"the package {family.module} here is empty, its libraries are missing: {remedy_for(family)}"
         )
-    version = version_of(tensorrt.__version__)
-    if version < OLDEST:
+    if version_of(trt.__version__) < family.oldest:
         raise EnvironmentLackError(
-            f"TensorRT {tensorrt.__version__} is too old: vitrim needs {OLDEST[0]}.{OLDEST[1]} or newer"
+            f"{family.title} {trt.__version__} is too old: vitrim needs {dotted(family.oldest)} or newer"
         )
-    return tensorrt
+    return trt
 
 
-def tensorrt_missing() -> str | None:
-    """What keeps TensorRT from building and running on this machine, in one line; None where nothing does."""
+def remedy_for(family: Family, reason: str = "") -> str:
+    """How to get a working TensorRT of a family on this machine.
+
+    Args:
+        family: which.
+        reason: what the import said.
+    """
+    return tensorrt_remedy(reason, _SYSTEM_ROOT) if family is TENSORRT else family.remedy
+
+
+def builder_missing(family: Family = TENSORRT) -> str | None:
+    """What keeps a TensorRT from building on this machine, in one line; None where nothing does."""
+    return _missing(family, needs_gpu=not family.builds_anywhere)
+
+
+def runtime_missing(family: Family = TENSORRT) -> str | None:
+    """What keeps a TensorRT from running engines on this machine, in one line; None where nothing does."""
+    return _missing(family, needs_gpu=True)
+
+
+def _missing(family: Family, needs_gpu: bool) -> str | None:
     try:
-        trt = import_tensorrt()
+        trt = import_tensorrt(family)
     except EnvironmentLackError as error:
         return str(error)
-    return _builder_fails(trt)
+    if not needs_gpu:
+        return None
+    if not family.builds_anywhere:
+        return _builder_fails(trt)
+    if gpu.cuda_device() is None:  # its builder starts without a GPU, so the driver is asked
+        return f"{family.title} {trt.__version__} finds no GPU here to run an engine on: check nvidia-smi"
+    return None
 
 
 @functools.lru_cache(maxsize=4)
@@ -158,6 +184,7 @@ def _logger(trt: Any) -> Any:
             super().__init__()
             self.errors: list[str] = []
             self.warnings: list[str] = []
+            self.kernels: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             levels = trt.ILogger.Severity
@@ -165,6 +192,8 @@ def _logger(trt: Any) -> Any:
                 self.errors.append(" ".join(message.split()))
             elif severity == levels.WARNING:
                 self.warnings.append(" ".join(message.split()))
+            elif "LayerType: " in message:  # the list of kernels, among thousands of lines
+                self.kernels += [line for line in message.splitlines() if line.startswith("Name: ")]
 
         def last(self) -> str:
             return next((said[-1][:240] for said in (self.errors, self.warnings) if said), "")
@@ -173,10 +202,11 @@ def _logger(trt: Any) -> Any:
 
 
 def listen(trt: Any) -> Any:
-    """TensorRT's logger, emptied: keeps what is said, with `last()`, instead of writing over the screen."""
+    """TensorRT's logger, emptied: keeps what is said (`last()`, `kernels`) instead of writing over the screen."""
     messages = _logger(trt)
     messages.errors.clear()
     messages.warnings.clear()
+    messages.kernels.clear()
     return messages
 
 

@@ -1,0 +1,65 @@
+"""TensorRT itself, and TensorRT for RTX, which has its API and builds without a GPU. Torch-free."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...core.errors import InputError
+from ...core.targets import Target
+
+FamilyName = Literal["tensorrt", "rtx"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between the two.
+
+    Attributes:
+        name: as an engine's identity has it.
+        module: what Python imports.
+        title: for a person.
+        oldest: major and minor version that vitrim needs.
+        remedy: how to get it on a machine that is no Jetson.
+        builds_anywhere: whether it builds without a GPU; then the builder's own list of kernels, and not a loaded
+            engine, says what was built.
+        like: the TensorRT whose rules of fusion its compiler follows; None: its own version's.
+    """
+
+    name: FamilyName
+    module: str
+    title: str
+    oldest: tuple[int, int]
+    remedy: str
+    builds_anywhere: bool
+    like: tuple[int, int] | None = None
+
+    def import_module(self) -> Any:
+        """The module.
+
+        Raises:
+            Exception: whatever its import raises: libraries that do not load have types of their own.
+        """
+        return importlib.import_module(self.module)
+
+
+TENSORRT = Family("tensorrt", "tensorrt", "TensorRT", (8, 5), "pip install 'vitrim[tensorrt]'", False)
+RTX = Family("rtx", "tensorrt_rtx", "TensorRT for RTX", (1, 2), "pip install 'vitrim[rtx]'", True, (11, 0))
+FAMILIES: dict[str, Family] = {family.name: family for family in (TENSORRT, RTX)}
+
+
+def family_of(target: Target) -> Family:
+    """The TensorRT of a target; TensorRT itself for onnxruntime's, whose graphs `vitrim build` takes as well."""
+    return RTX if target.rtx is not None else TENSORRT
+
+
+def family_named(name: str) -> Family:
+    """The family that an engine's identity names.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in FAMILIES:
+        raise InputError(f"there is no TensorRT family {name!r} (there are {', '.join(FAMILIES)})")
+    return FAMILIES[name]

@@ -1,0 +1,49 @@
+"""The list of kernels that a builder logs, as the engine inspector would write it. Torch-free.
+
+TensorRT for RTX cannot load an engine without a GPU, so its inspector is out of reach where engines are built. But at
+the detail that vitrim builds with, the builder logs a line for every kernel, with what the inspector would say of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+_HEAD = re.compile(r"Name: (.*?), LayerType: (\w+), Inputs: ")
+_TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: (\[[\d,]*\]), .*?Datatype: (\w+), Format: (.*?) \}")
+_TACTIC = re.compile(r"TacticName: ([^,]*)")
+_METADATA = re.compile(r"Metadata: (.*)$")
+
+
+def inspector_json(lines: Iterable[str]) -> str:
+    """What `EngineInspector.get_engine_information` would say of an engine, see `inspector.read_layers`.
+
+    Args:
+        lines: of the builder's log, `versions.listen(...).kernels`; others are left out.
+    """
+    return json.dumps({"Layers": [layer for layer in map(_layer, lines) if layer is not None]})
+
+
+def _layer(line: str) -> dict[str, Any] | None:
+    head = _HEAD.match(line)
+    if head is None:
+        return None
+    left, _, right = line.partition(", Outputs: [")
+    tactic, metadata = _TACTIC.search(right), _METADATA.search(right)
+    return {
+        "Name": head[1],
+        "LayerType": head[2],
+        "Inputs": _tensors(left.partition("], Constants: [")[0]),
+        "Outputs": _tensors(right),
+        "TacticName": tactic[1].strip() if tactic else "",
+        "Metadata": metadata[1] if metadata else "",
+    }
+
+
+def _tensors(text: str) -> list[dict[str, Any]]:
+    return [
+        {"Name": name, "Dimensions": json.loads(shape), "Datatype": kind, "Format": form}
+        for name, shape, kind, form in _TENSOR.findall(text)
+    ]
