@@ -31,6 +31,8 @@ from ..surgery import export_graph, import_graph
 
 Half = Literal["fp16", "bf16"]
 LARGEST = {"fp16": 65504.0, "bf16": 3.38e38}
+LEAST = {"fp16": 2.0**-14, "bf16": 2.0**-126}  # below it numbers are subnormal: their steps no longer shrink with them
+ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8}  # what rounding changes a number by at most, of the number itself
 OLDEST_QDQ = 19  # QuantizeLinear and DequantizeLinear of half precision
 _TYPES = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
 _TYPE_NAMES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
@@ -91,6 +93,11 @@ def to_half(model: onnx.ModelProto, half: Half, wide: Collection[str], *, half_i
     return Typed(with_shapes(typed), tuple(float32_nodes), typing.casts)
 
 
+def half_dtype(half: Half) -> Any:
+    """Its numpy type."""
+    return np.float16 if half == "fp16" else ml_dtypes.bfloat16
+
+
 def _may_be(node: gs.Node, half: Half, opset: int) -> bool:
     """Whether an operator lets every float that it reads and makes be of the type, and takes its type from them."""
     if node.domain not in (None, "", "ai.onnx"):
@@ -135,8 +142,7 @@ class _Typing:
             largest = float(np.abs(values).max(initial=0))
             if not largest <= LARGEST[self.half]:
                 raise UnsupportedError(f"the weight {tensor.name} holds {largest:.3g}, which {self.half} cannot")
-            dtype = np.float16 if self.half == "fp16" else ml_dtypes.bfloat16
-            self.made[key] = gs.Constant(self.names(tensor.name), values.astype(dtype))
+            self.made[key] = gs.Constant(self.names(tensor.name), values.astype(half_dtype(self.half)))
         return self.made[key]
 
     def _cast(self, tensor: gs.Tensor, low: bool) -> gs.Tensor:
