@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from helpers import small_recipe
+from listeners import Ears
 
 from vitrim import api
 from vitrim.exporter.core.errors import InputError, ParityError
@@ -18,23 +19,6 @@ from vitrim.exporter.graph.lint.check import lint, operator_table
 from vitrim.exporter.graph.precision.report import PrecisionReport
 from vitrim.recipes.pipeline.precision import in_manifest
 from vitrim.recipes.pipeline.recipe import Recipe
-
-
-class Ears:
-    """A listener that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def stage(self, name: str, cached: bool = False) -> None:
-        """Ignore."""
-
-    def progress(self, done: int, total: int) -> None:
-        """Ignore."""
-
-    def note(self, text: str) -> None:
-        """Keep."""
-        self.notes.append(text)
 
 
 def make(folder: Path, name: str, target: str = "ort-cpu", **precision: Any) -> tuple[Any, Path, list[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
+from small_graphs import stretched
 
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint
@@ -34,21 +35,6 @@ def by_flag(target: str) -> bool:
     return get_target(target).opset < OLDEST_QDQ
 
 
-def stretched(model: onnx.ModelProto, factor: float) -> onnx.ModelProto:
-    """The MLPs' hidden values times a factor, which the weights behind take back: fp16 holds the weights of both."""
-    held = {tensor.name: tensor for tensor in model.graph.initializer}
-    readers = {name: node for node in model.graph.node for name in node.input}
-    for first, second in zip(quantizable(model)[2::4], quantizable(model)[3::4], strict=True):
-        nodes = {node.name: node for node in model.graph.node}
-        bias = next(name for name in readers[nodes[first].output[0]].input if name in held)
-        scales = ((nodes[first].input[1], factor), (bias, factor), (nodes[second].input[1], 1 / factor))
-        for name, by in scales:
-            values = onnx.numpy_helper.to_array(held[name]) * np.float32(by)
-            assert np.abs(values).max() < 65504
-            held[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
-    return model
-
-
 def maker(model: onnx.ModelProto, images: np.ndarray) -> Callable[[Layout], onnx.ModelProto]:
     ranges = quantization_ranges(model, [images], "minmax", symmetric=True)
     pairs = with_qdq(model, ranges, quantizable(model), "tensorrt")
@@ -57,11 +43,11 @@ def maker(model: onnx.ModelProto, images: np.ndarray) -> Callable[[Layout], onnx
 
 @pytest.fixture(scope="session")
 def around(graphs: Any, noise: Any) -> Callable[[str, str], tuple[onnx.ModelProto, onnx.ModelProto, Around]]:
-    """(target, case) -> the float32 graph, the int8 graph in which nothing is guarded with its fp16, the guarded one."""
+    """(target, case) -> the float32 graph; the int8 graph with fp16 around and no guard; the guarded one."""
 
     @functools.cache
     def build(target: str, case: str) -> tuple[onnx.ModelProto, onnx.ModelProto, Around]:
-        model = stretched(graphs("zero_tprune", target), FACTORS.get(case, 1.0))
+        model = stretched(graphs("zero_tprune", target), *[FACTORS.get(case, 1.0)] * 2)
         make = maker(model, noise(8))
         bare = make(Layout())
         unguarded = to_half(bare, "fp16", wide_nodes(gs.import_onnx(bare))).model
