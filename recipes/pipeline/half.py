@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 
 from ...exporter.core.errors import InputError
 from ...exporter.core.targets import Target
@@ -17,6 +16,8 @@ from ...exporter.graph.precision.float32_nodes import wide_nodes
 from ...exporter.graph.precision.half import Half, to_half
 from ...exporter.graph.precision.misfits import Misfits, misfits
 from ...exporter.graph.precision.ranges import extents_of
+from ...exporter.graph.surgery import import_graph
+from ...exporter.graph.weights import Weights
 from .listener import Listener
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Job:
         images: for calibration, as the graphs take them.
         threads: of onnxruntime, where graphs are run.
         listener: hears progress and what the user should know.
+        weights: where the weights are that float32 graphs have beside them.
     """
 
     section: PrecisionSection
@@ -56,6 +58,7 @@ class Job:
     images: np.ndarray
     threads: int | None
     listener: Listener
+    weights: Weights | None = None
 
     @property
     def measured(self) -> list[np.ndarray]:
@@ -92,9 +95,11 @@ def make_half(job: Job, models: dict[str, onnx.ModelProto], half: Half) -> Writt
     """
     section, written, report = job.section, {}, empty_report()
     for index, (kind, model) in enumerate(models.items()):
-        wide = wide_nodes(gs.import_onnx(model)) | (named_nodes(section, model) if kind == "pruned" else set())
-        found = misfits(model, extents_of(model, job.measured), half, section.headroom, wide)
-        typed = to_half(model, half, wide | found.nodes, half_io=section.half_io)
+        wide = wide_nodes(import_graph(model, job.weights))
+        wide |= named_nodes(section, model) if kind == "pruned" else set()
+        extents = extents_of(model, job.measured, job.weights)
+        found = misfits(model, extents, half, section.headroom, wide, job.weights)
+        typed = to_half(model, half, wide | found.nodes, half_io=section.half_io, weights=job.weights)
         written[kind] = typed.model
         add_to(report, kind, typed.float32_nodes, found, typed.casts)
         job.listener.progress(index + 1, len(models))

@@ -11,17 +11,19 @@ import onnx
 
 from ...calibration.images.sources import ImageSource, choose, read_some
 from ...exporter.core import layout
-from ...exporter.core.errors import InputError
+from ...exporter.core.errors import InputError, UnsupportedError
 from ...exporter.core.preprocess import Preprocess, to_pixels
 from ...exporter.core.targets import Target, get_target
-from ...exporter.graph.files import read_whole
+from ...exporter.graph.files import SINGLE_FILE_LIMIT, read_bare, read_whole
 from ...exporter.graph.lint.check import require_fit
 from ...exporter.graph.precision.emulate import emulated
 from ...exporter.graph.precision.half import Half
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.graph.shapes import with_shapes
 from ...exporter.graph.store import WeightStore
+from ...exporter.graph.weights import size_of
 from ...exporter.runtime.bench.report import LATER
+from ...exporter.runtime.runners import not_here
 from .graphs import PROOF, float32_graphs
 from .half import Job, Written, make_half, tell_misfits
 from .int8 import make_int8
@@ -131,48 +133,70 @@ def write_precision(
     measured on the way.
 
     Raises:
-        UnsupportedError: the graph is not fit for the target in this precision.
+        UnsupportedError: the graph is not fit for the target in this precision, or too large for int8.
     """
-    models = {kind: with_shapes(read_whole(path)) for kind, path in graphs.items()}
-    job = Job(section, target, _feeds(source, SCAN_IMAGES, models["pruned"], preprocess), threads, listener)
     half: Half = "bf16" if section.name == "bf16" else "fp16"
+    read = _whole if section.name == "int8" else read_bare
+    loaded = {kind: read(path) for kind, path in graphs.items()}
+    models = {kind: with_shapes(model) for kind, (model, _) in loaded.items()}
+    images = _feeds(source, SCAN_IMAGES, models["pruned"], preprocess)
+    job = Job(section, target, images, threads, listener, loaded["pruned"][1])
     if section.name == "int8":
         made = make_int8(job, models, limits_of(section).agreement)
     else:
         made = make_half(job, models, half)
     tell_misfits(made.report, half, listener)
     report = {"asked": section.name, "name": section.name, **made.report}
-    timed = trial(graphs["pruned"], made.graphs["pruned"], target, threads, section.name)
-    report |= timed
-    faster = timed["speedup_over_fp32"] is None or timed["interval"][0] > 1
-    if timed["speedup_over_fp32"] is None:
-        report["reason"] = f"not timed against float32, because {timed['not_timed']}; {LATER}"
-    if faster or section.keep_slower:
-        _save(section, target, made, folder, prove=timed["speedup_over_fp32"] is None)
-    else:
-        report |= {"name": "fp32", "float32_nodes": {}, "reason": _slower(section, timed)}
+    report |= _save_and_time(job, made, graphs["pruned"], folder)
+    if report["speedup_over_fp32"] is None:
+        report["reason"] = f"not timed against float32, because {report['not_timed']}; {LATER}"
+    elif report["interval"][0] <= 1 and not section.keep_slower:
+        for path in (*folder.glob("*.onnx"), *folder.glob("*.data")):
+            path.unlink()
+        report |= {"name": "fp32", "float32_nodes": {}, "reason": _slower(section, report)}
         listener.note(report["reason"])
     PrecisionReport.from_json(report, layout.PRECISION).write(folder / layout.PRECISION)
 
 
-def _slower(section: PrecisionSection, timed: dict[str, Any]) -> str:
-    """Why the graph stays in float32."""
-    low, high = timed["interval"]
-    return (
-        f"{section.name} runs {timed['speedup_over_fp32']:.2f} times as fast as float32 here (95 % interval "
-        f"{low:.2f} to {high:.2f}), so the graph stays in float32; keep it by precision.keep_slower=true"
-    )
+def _whole(path: Path) -> tuple[onnx.ModelProto, None]:
+    """A graph with all its weights in it: onnxruntime's quantizer takes nothing else.
+
+    Raises:
+        UnsupportedError: it would be too large for that.
+    """
+    size = sum(map(size_of, read_bare(path)[0].graph.initializer))
+    if size >= SINGLE_FILE_LIMIT:
+        raise UnsupportedError(
+            f"precision.name: the graph has {size / 1e9:.1f} GB of weights, and onnxruntime's quantizer takes at most "
+            "2 GB; take fp16"
+        )
+    return read_whole(path), None
 
 
-def _save(section: PrecisionSection, target: Target, made: Written, folder: Path, *, prove: bool) -> None:
-    """The graphs, and what is to prove the pruned one where only onnxruntime's CPU provider can run it."""
+def _save_and_time(job: Job, made: Written, float32: Path, folder: Path) -> dict[str, Any]:
+    """Save the graphs, time the pruned one, and save what is to prove it where the CPU alone can run it.
+
+    Returns:
+        what `trial` returns.
+    """
+    section, target, threads = job.section, job.target, job.threads
     with WeightStore(folder) as store:
         for kind, model in made.graphs.items():
             model.metadata_props.add(key="vitrim.precision", value="fp16" if kind == "fp16" else section.name)
             require_fit(model, target, f"the {kind} graph in {section.name}")
-            store.save(model, f"{kind}.onnx")
-        if prove and made.as_half is not None:
-            store.save(emulated(made.as_half), PROOF)
+            store.save(model, f"{kind}.onnx", job.weights)
+        if made.as_half is not None and not_here(float32, target, threads) is not None:
+            store.save(emulated(made.as_half), PROOF, job.weights)
+    return trial(float32, folder / "pruned.onnx", target, threads, section.name)
+
+
+def _slower(section: PrecisionSection, report: dict[str, Any]) -> str:
+    """Why the graph stays in float32."""
+    low, high = report["interval"]
+    return (
+        f"{section.name} runs {report['speedup_over_fp32']:.2f} times as fast as float32 here (95 % interval "
+        f"{low:.2f} to {high:.2f}), so the graph stays in float32; keep it by precision.keep_slower=true"
+    )
 
 
 def _feeds(source: ImageSource, count: int, model: onnx.ModelProto, preprocess: Preprocess) -> np.ndarray:

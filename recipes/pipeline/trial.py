@@ -34,8 +34,15 @@ def _samples(runners: dict[str, OrtRunner]) -> dict[str, np.ndarray]:
     return interleave({name: partial(runner, image) for name, runner in runners.items()}, TRIAL_ROUNDS, warmup=0.1)
 
 
-def trial(float32: Path, model: onnx.ModelProto, target: Target, threads: int | None, precision: Any) -> dict[str, Any]:
-    """How much faster than the float32 graph a model is, where the target's runtime is here.
+def trial(float32: Path, narrow: Path, target: Target, threads: int | None, precision: Any) -> dict[str, Any]:
+    """How much faster than the float32 graph another one is, where the target's runtime is here.
+
+    Args:
+        float32: the graph's file.
+        narrow: the file of the other one.
+        target: where they will run.
+        threads: of onnxruntime.
+        precision: of the other one.
 
     Returns:
         `speedup_over_fp32` and its 95 % `interval`; both None with the reason as `not_timed`.
@@ -46,7 +53,7 @@ def trial(float32: Path, model: onnx.ModelProto, target: Target, threads: int | 
     plain, cpu_only = runner_for(float32, target, threads)
     if cpu_only:
         return {**nothing, "not_timed": cpu_only}
-    runners = {"fp32": plain, precision: runner_for(model.SerializeToString(), target, threads, precision)[0]}
+    runners = {"fp32": plain, precision: runner_for(narrow, target, threads, precision)[0]}
     samples = _samples(runners)
     ratio = paired_ratio(samples["fp32"], samples[precision])
     return {"speedup_over_fp32": ratio.median, "interval": list(ratio.interval)}

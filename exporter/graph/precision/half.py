@@ -27,7 +27,8 @@ from ...core.errors import UnsupportedError
 from ..passes.base import Names, numpy_dtype
 from ..passes.lower_opset import declared
 from ..shapes import with_shapes
-from ..surgery import export_graph, import_graph
+from ..surgery import export_graph, import_graph, peek
+from ..weights import Weights
 
 Half = Literal["fp16", "bf16"]
 LARGEST = {"fp16": 65504.0, "bf16": 3.38e38}
@@ -53,7 +54,14 @@ class Typed:
     casts: int
 
 
-def to_half(model: onnx.ModelProto, half: Half, wide: Collection[str], *, half_io: bool = False) -> Typed:
+def to_half(
+    model: onnx.ModelProto,
+    half: Half,
+    wide: Collection[str],
+    *,
+    half_io: bool = False,
+    weights: Weights | None = None,
+) -> Typed:
     """Write half precision into a float32 graph.
 
     Args:
@@ -61,12 +69,13 @@ def to_half(model: onnx.ModelProto, half: Half, wide: Collection[str], *, half_i
         half: `fp16` or `bf16`.
         wide: names of the nodes that stay in float32, see `wide.wide_nodes`.
         half_io: whether float inputs and outputs take the type, too.
+        weights: where the weights are that the model has beside it; those that stay in float32 stay there.
 
     Raises:
         UnsupportedError: a weight is too large for the type; it is named.
     """
     opset = declared(model).version
-    graph = import_graph(model)
+    graph = import_graph(model, weights)
     stay = {node.name for node in graph.nodes if node.name in wide or not _may_be(node, half, opset)}
     typing = _Typing(graph, half)
     if half_io:
@@ -126,7 +135,7 @@ class _Typing:
     def as_type(self, tensor: gs.Tensor, low: bool) -> gs.Tensor:
         """A tensor in the type that a node reads; integers and what has it already stay as they are."""
         if isinstance(tensor, gs.Constant):
-            return self._constant(tensor) if low and tensor.values.dtype == np.float32 else tensor
+            return self._constant(tensor) if low and numpy_dtype(tensor) == np.float32 else tensor
         is_low = tensor.dtype == self.low
         if is_low == low or not (is_low or numpy_dtype(tensor) == np.float32):
             return tensor
@@ -138,7 +147,7 @@ class _Typing:
     def _constant(self, tensor: gs.Constant) -> gs.Tensor:
         key = (tensor.name, True)
         if key not in self.made:
-            values = tensor.values
+            values = peek(tensor)
             largest = float(np.abs(values).max(initial=0))
             if not largest <= LARGEST[self.half]:
                 raise UnsupportedError(f"the weight {tensor.name} holds {largest:.3g}, which {self.half} cannot")

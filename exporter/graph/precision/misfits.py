@@ -25,6 +25,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from ..weights import Weights
 from .float32_nodes import QDQ
 from .half import LARGEST, LEAST, ROUNDOFF, Half, half_dtype
 from .ranges import Extent
@@ -53,7 +54,12 @@ class Misfits:
 
 
 def misfits(
-    model: onnx.ModelProto, extents: Mapping[str, Extent], half: Half, headroom: float, wide: Collection[str]
+    model: onnx.ModelProto,
+    extents: Mapping[str, Extent],
+    half: Half,
+    headroom: float,
+    wide: Collection[str],
+    weights: Weights | None = None,
 ) -> Misfits:
     """Nodes of a float32 graph that half precision would harm; see the cases above.
 
@@ -63,8 +69,9 @@ def misfits(
         half: `fp16` or `bf16`.
         headroom: how far activations stay away from half precision's largest and least normal number, as a factor.
         wide: nodes that stay in float32 anyway; nothing is said of them.
+        weights: where the weights are that the model has beside it.
     """
-    judged = _Judge(model, extents, half, headroom)
+    judged = _Judge(model, extents, half, headroom, weights)
     found = Misfits()
     for node in model.graph.node:
         if node.name in wide:
@@ -108,7 +115,15 @@ def whole_units(products: Mapping[str, set[str]], nodes: Collection[str]) -> set
 class _Judge:
     """What is wrong with the numbers of one node: (whether they are too large, the value)."""
 
-    def __init__(self, model: onnx.ModelProto, extents: Mapping[str, Extent], half: Half, headroom: float) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        extents: Mapping[str, Extent],
+        half: Half,
+        headroom: float,
+        weights: Weights | None,
+    ) -> None:
+        self.weights = weights
         self.extents, self.half = extents, half
         self.most, self.least = LARGEST[half] / headroom, LEAST[half] * headroom
         self.constants = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
@@ -135,7 +150,9 @@ class _Judge:
     def _constant(self, name: str, is_scale: bool) -> tuple[bool, float] | None:
         key = (name, is_scale)
         if key not in self.known:
-            self.known[key] = self._judged(numpy_helper.to_array(self.constants[name]), is_scale)
+            tensor = self.constants[name]
+            values = self.weights.array(tensor) if self.weights else numpy_helper.to_array(tensor)
+            self.known[key] = self._judged(values, is_scale)
         return self.known[key]
 
     def _judged(self, values: np.ndarray, is_scale: bool) -> tuple[bool, float] | None:

@@ -23,6 +23,7 @@ from onnx import TensorProto
 from ...core.errors import InputError
 from ..session import Session
 from ..surgery import copy_of
+from ..weights import Weights
 
 Calibrator = Literal["minmax", "percentile", "entropy"]
 _CHUNK = 8  # images between two updates of a histogram
@@ -42,17 +43,20 @@ class Extent:
     largest: float
 
 
-def extents_of(model: onnx.ModelProto, images: Iterable[np.ndarray]) -> dict[str, Extent]:
+def extents_of(
+    model: onnx.ModelProto, images: Iterable[np.ndarray], weights: Weights | None = None
+) -> dict[str, Extent]:
     """How large every float32 activation gets, measured inside the graph.
 
     Args:
         model: float32, quantized or not, with inferred shapes; it is not changed.
         images: pieces of [n, ...] as the graph takes them.
+        weights: where the weights are that the model has beside it.
 
     Raises:
         InputError: an activation is NaN or infinite already in float32; it is named.
     """
-    watched = _Watched(model)
+    watched = _Watched(model, weights)
     found = dict.fromkeys(watched.names, Extent(0.0, 0.0))
     for batch in batches_of(images, watched.session.shape):
         for name, value in watched(batch).items():
@@ -65,7 +69,7 @@ def extents_of(model: onnx.ModelProto, images: Iterable[np.ndarray]) -> dict[str
 class _Watched:
     """A float32 graph that gives out the largest absolute value of each of its activations."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, weights: Weights | None = None) -> None:
         watched = copy_of(model)
         graph, node = watched.graph, onnx.helper.make_node
         del graph.output[:]
@@ -82,7 +86,7 @@ class _Watched:
             graph.node.append(node("ReduceSum", [f"{name}/nothing"], [f"{name}/finite"], keepdims=0))
             for end in ("largest", "finite"):
                 graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/{end}", TensorProto.FLOAT, []))
-        self.session = Session(watched)
+        self.session = Session(watched, weights=weights)
 
     def __call__(self, batch: np.ndarray) -> dict[str, float]:
         """By activation, on one batch.

@@ -35,7 +35,7 @@ def test_candidates_are_really_run() -> None:
 
 def test_a_target_that_is_here_is_timed(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(doubler())
-    found = trial(tmp_path / "a.onnx", model(), get_target("ort-cpu"), 1, "fp16")
+    found = trial(tmp_path / "a.onnx", tmp_path / "a.onnx", get_target("ort-cpu"), 1, "fp16")
     assert set(found) == {"speedup_over_fp32", "interval"}
     assert found["interval"][0] <= found["speedup_over_fp32"] <= found["interval"][1]
     assert 0.2 < found["speedup_over_fp32"] < 5  # a graph against itself
@@ -44,7 +44,7 @@ def test_a_target_that_is_here_is_timed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["trt-11", "ort-trt"])
 def test_one_that_is_not_is_none(target: str, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(doubler())
-    found = trial(tmp_path / "a.onnx", model(), get_target(target), 1, "fp16")
+    found = trial(tmp_path / "a.onnx", tmp_path / "a.onnx", get_target(target), 1, "fp16")
     if target == "ort-trt" and found["speedup_over_fp32"] is not None:
         pytest.skip("this machine has TensorRT")
     assert found["speedup_over_fp32"] is found["interval"] is None
