@@ -1,4 +1,4 @@
-"""Graphs of one node, and one that decides."""
+"""Graphs of one node, one that decides, and one whose numbers half precision cannot hold."""
 
 from __future__ import annotations
 
@@ -34,3 +34,22 @@ def chooser(batch: int = 2) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return onnx.shape_inference.infer_shapes(model)
+
+
+def stretched(model: onnx.ModelProto, *factors: float) -> onnx.ModelProto:
+    """A traced ViT's MLPs, each with its hidden values times a factor, which the weights behind take back, in place.
+
+    float16 holds the weights before and after, whatever it makes of the values between.
+    """
+    from vitrim.exporter.graph.precision.qdq import quantizable
+
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = {name: node for node in model.graph.node for name in node.input}
+    nodes, products = {node.name: node for node in model.graph.node}, quantizable(model)
+    for factor, first, second in zip(factors, products[2::4], products[3::4], strict=True):
+        bias = next(name for name in readers[nodes[first].output[0]].input if name in held)
+        for name, by in ((nodes[first].input[1], factor), (bias, factor), (nodes[second].input[1], 1 / factor)):
+            values = onnx.numpy_helper.to_array(held[name]) * np.float32(by)
+            assert np.abs(values).max() < 65504
+            held[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
+    return model

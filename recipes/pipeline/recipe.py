@@ -415,7 +415,8 @@ class PrecisionSection(Section):
         default=4.0,
         ge=1,
         le=65_504,
-        description="fp16: an activation that exceeds 65504 over this on the calibration images stays in float32.",
+        description="fp16, and fp16 around int8: activations above 65504 over this, or all below 6.1e-5 times this, "
+        "stay in float32.",
     )
     float32: list[str] = Field(
         default_factory=list, description="Further nodes that stay in float32, as patterns such as node_MatMul_9*."

@@ -27,10 +27,13 @@ from ...core.errors import UnsupportedError
 from ..passes.base import Names, numpy_dtype
 from ..passes.lower_opset import declared
 from ..shapes import with_shapes
-from ..surgery import export_graph, import_graph
+from ..surgery import export_graph, import_graph, peek
+from ..weights import Weights
 
 Half = Literal["fp16", "bf16"]
 LARGEST = {"fp16": 65504.0, "bf16": 3.38e38}
+LEAST = {"fp16": 2.0**-14, "bf16": 2.0**-126}  # below it numbers are subnormal: their steps no longer shrink with them
+ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8}  # what rounding changes a number by at most, of the number itself
 OLDEST_QDQ = 19  # QuantizeLinear and DequantizeLinear of half precision
 _TYPES = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
 _TYPE_NAMES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
@@ -51,7 +54,14 @@ class Typed:
     casts: int
 
 
-def to_half(model: onnx.ModelProto, half: Half, wide: Collection[str], *, half_io: bool = False) -> Typed:
+def to_half(
+    model: onnx.ModelProto,
+    half: Half,
+    wide: Collection[str],
+    *,
+    half_io: bool = False,
+    weights: Weights | None = None,
+) -> Typed:
     """Write half precision into a float32 graph.
 
     Args:
@@ -59,12 +69,13 @@ def to_half(model: onnx.ModelProto, half: Half, wide: Collection[str], *, half_i
         half: `fp16` or `bf16`.
         wide: names of the nodes that stay in float32, see `wide.wide_nodes`.
         half_io: whether float inputs and outputs take the type, too.
+        weights: where the weights are that the model has beside it; those that stay in float32 stay there.
 
     Raises:
         UnsupportedError: a weight is too large for the type; it is named.
     """
     opset = declared(model).version
-    graph = import_graph(model)
+    graph = import_graph(model, weights)
     stay = {node.name for node in graph.nodes if node.name in wide or not _may_be(node, half, opset)}
     typing = _Typing(graph, half)
     if half_io:
@@ -89,6 +100,11 @@ def to_half(model: onnx.ModelProto, half: Half, wide: Collection[str], *, half_i
     graph.cleanup().toposort()
     typed = export_graph(graph, model)
     return Typed(with_shapes(typed), tuple(float32_nodes), typing.casts)
+
+
+def half_dtype(half: Half) -> Any:
+    """Its numpy type."""
+    return np.float16 if half == "fp16" else ml_dtypes.bfloat16
 
 
 def _may_be(node: gs.Node, half: Half, opset: int) -> bool:
@@ -119,7 +135,7 @@ class _Typing:
     def as_type(self, tensor: gs.Tensor, low: bool) -> gs.Tensor:
         """A tensor in the type that a node reads; integers and what has it already stay as they are."""
         if isinstance(tensor, gs.Constant):
-            return self._constant(tensor) if low and tensor.values.dtype == np.float32 else tensor
+            return self._constant(tensor) if low and numpy_dtype(tensor) == np.float32 else tensor
         is_low = tensor.dtype == self.low
         if is_low == low or not (is_low or numpy_dtype(tensor) == np.float32):
             return tensor
@@ -131,12 +147,11 @@ class _Typing:
     def _constant(self, tensor: gs.Constant) -> gs.Tensor:
         key = (tensor.name, True)
         if key not in self.made:
-            values = tensor.values
+            values = peek(tensor)
             largest = float(np.abs(values).max(initial=0))
             if not largest <= LARGEST[self.half]:
                 raise UnsupportedError(f"the weight {tensor.name} holds {largest:.3g}, which {self.half} cannot")
-            dtype = np.float16 if self.half == "fp16" else ml_dtypes.bfloat16
-            self.made[key] = gs.Constant(self.names(tensor.name), values.astype(dtype))
+            self.made[key] = gs.Constant(self.names(tensor.name), values.astype(half_dtype(self.half)))
         return self.made[key]
 
     def _cast(self, tensor: gs.Tensor, low: bool) -> gs.Tensor:

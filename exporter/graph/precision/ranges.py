@@ -1,4 +1,4 @@
-"""What activations a float graph has on real images: for int8 scales, and to see what half precision would overflow.
+"""What activations a float graph has on real images: for int8 scales, and to see what half precision cannot hold.
 
 Images are streamed: onnxruntime's calibrators keep every activation that they are given until they have made their
 histogram, so they are given a few images at a time.
@@ -10,7 +10,8 @@ import contextlib
 import io
 import itertools
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,33 +23,53 @@ from onnx import TensorProto
 from ...core.errors import InputError
 from ..session import Session
 from ..surgery import copy_of
+from ..weights import Weights
 
 Calibrator = Literal["minmax", "percentile", "entropy"]
 _CHUNK = 8  # images between two updates of a histogram
 
 
-def largest_activations(model: onnx.ModelProto, images: Iterable[np.ndarray]) -> dict[str, float]:
-    """Largest absolute value of every float32 activation, measured inside the graph.
+@dataclass(frozen=True)
+class Extent:
+    """How large an activation gets.
+
+    Attributes:
+        least: its largest absolute value in the batch where that is smallest; batches of nothing but zeros do not
+            count, and 0 where there is no other.
+        largest: its largest absolute value on all images.
+    """
+
+    least: float
+    largest: float
+
+
+def extents_of(
+    model: onnx.ModelProto, images: Iterable[np.ndarray], weights: Weights | None = None
+) -> dict[str, Extent]:
+    """How large every float32 activation gets, measured inside the graph.
 
     Args:
-        model: float32, with inferred shapes; it is not changed.
+        model: float32, quantized or not, with inferred shapes; it is not changed.
         images: pieces of [n, ...] as the graph takes them.
+        weights: where the weights are that the model has beside it.
 
     Raises:
         InputError: an activation is NaN or infinite already in float32; it is named.
     """
-    watched = _Watched(model)
-    largest: dict[str, float] = {}
+    watched = _Watched(model, weights)
+    found = dict.fromkeys(watched.names, Extent(0.0, 0.0))
     for batch in batches_of(images, watched.session.shape):
         for name, value in watched(batch).items():
-            largest[name] = max(largest.get(name, 0.0), value)
-    return largest
+            before = found[name]
+            least = min(value, before.least) if value and before.least else value or before.least
+            found[name] = Extent(least, max(value, before.largest))
+    return found
 
 
 class _Watched:
     """A float32 graph that gives out the largest absolute value of each of its activations."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, weights: Weights | None = None) -> None:
         watched = copy_of(model)
         graph, node = watched.graph, onnx.helper.make_node
         del graph.output[:]
@@ -65,7 +86,7 @@ class _Watched:
             graph.node.append(node("ReduceSum", [f"{name}/nothing"], [f"{name}/finite"], keepdims=0))
             for end in ("largest", "finite"):
                 graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/{end}", TensorProto.FLOAT, []))
-        self.session = Session(watched)
+        self.session = Session(watched, weights=weights)
 
     def __call__(self, batch: np.ndarray) -> dict[str, float]:
         """By activation, on one batch.
@@ -159,22 +180,3 @@ def batches_of(images: Iterable[np.ndarray], shape: Sequence[int]) -> Iterator[n
 def _chunks(batches: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
     while chunk := list(itertools.islice(batches, size)):
         yield chunk
-
-
-def overflowing(
-    largest: dict[str, float], writers: dict[str, str], limit: float, wide: Collection[str]
-) -> dict[str, float]:
-    """Nodes whose activations come too near to what half precision holds, with their largest value.
-
-    Args:
-        largest: as `largest_activations` returns it.
-        writers: by activation, the name of the node that writes it.
-        limit: largest absolute value that may be.
-        wide: nodes that stay in float32 anyway.
-    """
-    found: dict[str, float] = {}
-    for tensor, value in largest.items():
-        node = writers[tensor]
-        if value > limit and node not in wide:
-            found[node] = max(value, found.get(node, 0.0))
-    return found

@@ -20,7 +20,9 @@ class PrecisionReport(Record):
         speedup_over_fp32, interval: of the pruned graph, with its 95 % interval; None where it was not timed.
         reason: why the graph stays in float32, or why nothing was timed; None where it was kept for its speed.
         not_timed: why not.
-        overflowing: by graph, nodes whose activations come near the limit of half precision, with the largest value.
+        overflowing: by graph, nodes in float32 because their values come near the largest of half precision, with the
+            largest of them; see `misfits.Misfits`.
+        subnormal: by graph, those whose values come near its smallest, with the smallest of them.
         casts: by graph, how many there are.
         products: matrix products that can be int8.
         equalized: products whose channels were equalized.
@@ -38,6 +40,7 @@ class PrecisionReport(Record):
     reason: str | None = optional()
     not_timed: str | None = optional()
     overflowing: dict[str, dict[str, float]] | None = optional()
+    subnormal: dict[str, dict[str, float]] | None = optional()
     casts: dict[str, int] | None = optional()
     products: int | None = optional()
     equalized: int | None = optional()

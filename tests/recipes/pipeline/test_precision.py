@@ -10,37 +10,28 @@ import numpy as np
 import onnx
 import pytest
 from helpers import small_recipe
+from listeners import Ears
 
 from vitrim import api
-from vitrim.exporter.core.errors import InputError, ParityError
+from vitrim.calibration.images.sources import ArrayImages
+from vitrim.exporter.core.errors import InputError, ParityError, UnsupportedError
+from vitrim.exporter.core.preprocess import Preprocess
 from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.lint.check import lint, operator_table
 from vitrim.exporter.graph.precision.report import PrecisionReport
-from vitrim.recipes.pipeline.precision import in_manifest
-from vitrim.recipes.pipeline.recipe import Recipe
+from vitrim.exporter.graph.store import WeightStore
+from vitrim.exporter.graph.weights import is_external, place_of
+from vitrim.exporter.runtime.runners import OrtRunner, run_all
+from vitrim.recipes.pipeline import precision
+from vitrim.recipes.pipeline.precision import in_manifest, write_precision
+from vitrim.recipes.pipeline.recipe import PrecisionSection, Recipe
 
 
-class Ears:
-    """A listener that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def stage(self, name: str, cached: bool = False) -> None:
-        """Ignore."""
-
-    def progress(self, done: int, total: int) -> None:
-        """Ignore."""
-
-    def note(self, text: str) -> None:
-        """Keep."""
-        self.notes.append(text)
-
-
-def make(folder: Path, name: str, target: str = "ort-cpu", **precision: Any) -> tuple[Any, Path, list[str]]:
+def make(folder: Path, name: str, target: str = "ort-cpu", **section: Any) -> tuple[Any, Path, list[str]]:
     """An export of the small recipe in a precision, whatever it does to random answers."""
     free = {"name": name, "agreement": 0.0, "cosine": 0.9, "keep_slower": True, "images": 4}
-    recipe = small_recipe(export={"target": target}, precision=free | precision)
+    recipe = small_recipe(export={"target": target}, precision=free | section)
     ears = Ears()
     return api.export(recipe, folder / "out", engine="skip", listener=ears), folder / "out", ears.notes
 
@@ -157,3 +148,86 @@ def test_the_manifest_names_every_graphs_nodes_once() -> None:
 
 def test_float32_is_the_default() -> None:
     assert Recipe.model_validate(small_recipe()).precision.name == "fp32"
+
+
+WIDE = 192  # whose square is large enough to lie beside the graph
+
+
+def chain_beside_its_weights(folder: Path) -> Path:
+    """image -> three products, the two square ones with their weights in a file beside the graph."""
+    draw = np.random.default_rng(0)
+    sizes = {"w0": (48, WIDE), "w1": (WIDE, WIDE), "w2": (WIDE, WIDE), "w3": (WIDE, 4)}
+    held = [onnx.numpy_helper.from_array(draw.standard_normal(size, np.float32) / 12, w) for w, size in sizes.items()]
+    held.append(onnx.numpy_helper.from_array(np.array([1, 48]), "flat"))
+    nodes = [onnx.helper.make_node("Reshape", ["image", "flat"], ["y"], "reshape")]
+    for name in sizes:
+        out = "logits" if name == "w3" else f"y{name}"
+        nodes.append(onnx.helper.make_node("MatMul", [nodes[-1].output[0], name], [out], f"product_{name}"))
+    ends = {"image": [1, 3, 4, 4], "logits": [1, 4]}
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in ends.items()]
+    graph = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], held)
+    with WeightStore(folder) as store:
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
+        store.save(model, "pruned.onnx")
+    return folder / "pruned.onnx"
+
+
+@pytest.mark.parametrize("target", ["trt-11", "ort-cpu"])
+def test_half_precision_never_holds_the_float32_weights(target: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """So protobuf's 2 GB do not bind it; what stays in float32 shares the file of the graph before."""
+    path = chain_beside_its_weights(tmp_path / "before")
+    monkeypatch.setattr(precision, "read_whole", None)
+    preprocess = Preprocess((3, 4, 4), (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "center")
+    images = np.random.default_rng(1).standard_normal((4, 3, 4, 4), np.float32)
+    section = PrecisionSection(name="fp16", float32=["product_w2"], images=4, keep_slower=True)
+    source, out = ArrayImages(images, None, preprocess, "noise"), tmp_path / "after"
+    write_precision(section, {"pruned": path}, get_target(target), source, preprocess, 1, out, Ears())
+    model, _ = read_bare(out / "pruned.onnx")
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    held = {node.name[-2:]: tensors[node.input[1]] for node in model.graph.node if node.op_type == "MatMul"}
+    assert {name for name, tensor in held.items() if is_external(tensor)} == {"w1", "w2"}
+    before = next((tmp_path / "before").glob("*.data"))
+    assert place_of(held["w2"]).file == before.name
+    assert (out / before.name).samefile(before)
+    assert held["w2"].data_type == onnx.TensorProto.FLOAT
+    assert {held[name].data_type for name in ("w0", "w1", "w3")} == {onnx.TensorProto.FLOAT16}
+    proof = out / "proof.onnx"
+    assert proof.exists() == (target == "trt-11")
+    runners = [OrtRunner(each, threads=1) for each in (path, proof if proof.exists() else out / "pruned.onnx")]
+    old, new = (run_all(runner, images, 1)["logits"] for runner in runners)
+    assert 0 < np.abs(old - new).max() < 0.01 * np.abs(old).max()
+    report = json.loads((out / "precision.json").read_text())
+    assert report["float32_nodes"] == {"pruned": ["product_w2"]}
+
+
+def test_what_is_not_kept_leaves_no_file(tmp_path: Path, monkeypatch: Any) -> None:
+    path = chain_beside_its_weights(tmp_path / "before")
+    monkeypatch.setattr(precision, "trial", lambda *_: {"speedup_over_fp32": 0.5, "interval": [0.4, 0.6]})
+    preprocess = Preprocess((3, 4, 4), (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "center")
+    images = np.random.default_rng(1).standard_normal((2, 3, 4, 4), np.float32)
+    source, out, ears = ArrayImages(images, None, preprocess, "noise"), tmp_path / "after", Ears()
+    section = PrecisionSection(name="fp16")
+    write_precision(section, {"pruned": path}, get_target("ort-cpu"), source, preprocess, 1, out, ears)
+    assert [file.name for file in out.iterdir()] == ["precision.json"]
+    report = json.loads((out / "precision.json").read_text())
+    assert (report["name"], report["float32_nodes"]) == ("fp32", {})
+    assert ears.notes == [report["reason"]]
+    assert "fp16 runs 0.50 times as fast as float32 here (95 % interval 0.40 to 0.60)" in report["reason"]
+
+
+def test_int8_says_that_it_takes_no_giant(tmp_path: Path, monkeypatch: Any) -> None:
+    path = chain_beside_its_weights(tmp_path / "before")
+    monkeypatch.setattr(precision, "SINGLE_FILE_LIMIT", 300_000)
+    preprocess = Preprocess((3, 4, 4), (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "center")
+    source = ArrayImages(np.zeros((1, 3, 4, 4), np.float32), None, preprocess, "zeros")
+    with pytest.raises(UnsupportedError, match=r"has 0\.0 GB of weights, and .* takes at most 2 GB; take fp16"):
+        write_precision(
+            PrecisionSection(name="int8"),
+            {"pruned": path},
+            get_target("trt-11"),
+            source,
+            preprocess,
+            1,
+            tmp_path,
+            Ears(),
+        )

@@ -18,9 +18,10 @@ from vitrim.exporter.graph.io import Ends, rewrite_ends
 from vitrim.exporter.graph.lint.check import lint
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.precision.float32_nodes import wide_nodes
-from vitrim.exporter.graph.precision.half import LARGEST, to_half
+from vitrim.exporter.graph.precision.half import to_half
+from vitrim.exporter.graph.precision.misfits import misfits
 from vitrim.exporter.graph.precision.qdq import quantizable, with_qdq
-from vitrim.exporter.graph.precision.ranges import largest_activations, overflowing, quantization_ranges
+from vitrim.exporter.graph.precision.ranges import extents_of, quantization_ranges
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.vit import deployable
 from vitrim.exporter.runtime.rungs import cosine
@@ -224,17 +225,16 @@ def test_what_overflows_is_found_named_and_kept(graphs: Any, noise: Any, as_writ
     model = scaled(model, product, 5e5)
     wide = wide_nodes(gs.import_onnx(model))
     assert not np.isfinite(as_written(to_half(model, "fp16", wide).model, image)["logits"]).all()
-    writers = {name: node.name for node in model.graph.node for name in node.output}
-    largest = largest_activations(model, [image])
-    found = overflowing(largest, writers, LARGEST["fp16"], wide)
-    assert product in found
-    assert found[product] > 65504
-    result = to_half(model, "fp16", wide | set(found))
-    assert set(found) <= set(result.float32_nodes)
+    extents = extents_of(model, [image])
+    found = misfits(model, extents, "fp16", 1.0, wide)
+    assert found.overflowing[product] > 65504
+    assert found.subnormal == {}
+    result = to_half(model, "fp16", wide | found.nodes)
+    assert found.nodes <= set(result.float32_nodes)
     old, new = as_written(model, image), as_written(result.model, image)
     assert np.isfinite(new["logits"]).all()
     assert cosine(old["logits"], new["logits"]).min() > 0.9999
-    assert overflowing(largest, writers, LARGEST["bf16"], wide) == {}
+    assert misfits(model, extents, "bf16", 1.0, wide).nodes == set()
 
 
 @pytest.mark.slow

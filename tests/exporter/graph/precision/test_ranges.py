@@ -12,7 +12,7 @@ from onnx import helper
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.graph.precision.qdq import quantizable
-from vitrim.exporter.graph.precision.ranges import batches_of, largest_activations, overflowing, quantization_ranges
+from vitrim.exporter.graph.precision.ranges import Extent, batches_of, extents_of, quantization_ranges
 from vitrim.exporter.graph.shapes import with_shapes
 from vitrim.exporter.graph.verify import run_once
 
@@ -38,20 +38,32 @@ def plain(ranges: Any) -> dict[str, tuple[float, float]]:
             for low, high in [data.range_value]}  # fmt: skip
 
 
-def test_largest_is_numpy_s() -> None:
+def test_extents_are_numpy_s() -> None:
     images = draw(7)
-    found = largest_activations(small(), [images[:3], images[3:]])
-    a = np.tanh(images)
-    assert found == pytest.approx({"a": np.abs(a).max(), "y": np.abs(a @ WEIGHT).max()}, rel=1e-5)
+    images[2] *= 1e-3
+    images[3] = 0
+    found = extents_of(small(), [images[:2], images[2:]])  # batches of two: 0 1, 2 3, 4 5, 6 6
+    for name, value in (("a", np.tanh(images)), ("y", np.tanh(images) @ WEIGHT)):
+        sizes = np.abs(value).max((1, 2))
+        batches = [sizes[[0, 1]].max(), sizes[2], sizes[[4, 5]].max(), sizes[6]]
+        assert (found[name].least, found[name].largest) == pytest.approx((sizes[2], max(batches)), rel=1e-5)
 
 
-def test_largest_sees_every_float_of_a_model(graphs: Any, noise: Any) -> None:
+def test_a_batch_of_zeros_says_nothing_of_the_least() -> None:
+    images = draw(4)
+    images[:2] = 0
+    found = extents_of(small(), [images])
+    assert found["a"].least == found["a"].largest == pytest.approx(np.abs(np.tanh(images)).max(), rel=1e-5)
+    assert extents_of(small(), [images[:2]]) == {"a": Extent(0, 0), "y": Extent(0, 0)}
+
+
+def test_extents_are_of_every_float_of_a_model(graphs: Any, noise: Any) -> None:
     model = graphs("ppt")
-    found = largest_activations(model, [noise(2)])
+    found = extents_of(model, [noise(2)])
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)}
     assert set(found) == {name for name, kind in kinds.items() if kind == onnx.TensorProto.FLOAT}
     logits = [np.abs(run_once(model, {"image": noise(2)[index : index + 1]})["logits"]).max() for index in range(2)]
-    assert found["logits"] == pytest.approx(max(logits), rel=1e-4)
+    assert (found["logits"].least, found["logits"].largest) == pytest.approx((min(logits), max(logits)), rel=1e-4)
 
 
 @pytest.mark.parametrize("calibrator", ["minmax", "percentile", "entropy"])
@@ -92,7 +104,7 @@ def test_one_nan_or_inf_is_refused_by_name(bad: float, calibrator: Any) -> None:
     """onnxruntime's ReduceMax and its calibrators pass over a NaN beside other numbers."""
     images = np.ones((4, 3, 4), np.float32)
     images[3, 1, 2] = bad
-    measure: Any = largest_activations
+    measure: Any = extents_of
     if calibrator is not None:
         measure = partial(quantization_ranges, calibrator=calibrator)
     with pytest.raises(InputError, match="the activation a holds NaN or Inf on the calibration images"):
@@ -114,9 +126,3 @@ def test_the_last_batch_is_filled_up() -> None:
     images = np.arange(5, dtype=np.float32).reshape(5, 1)
     batches = batches_of([images[:3], images[3:]], (2, 1))
     assert [batch.ravel().tolist() for batch in batches] == [[0, 1], [2, 2], [3, 4]]
-
-
-def test_overflowing_names_the_writer_with_its_largest_value() -> None:
-    largest, writers = {"a": 5.0, "b": 70.0, "c": 90.0, "d": 99.0}, {"a": "A", "b": "B", "c": "B", "d": "D"}
-    assert overflowing(largest, writers, 60, {"D"}) == {"B": 90.0}
-    assert overflowing(largest, writers, 99, ()) == {}
