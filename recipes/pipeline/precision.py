@@ -18,6 +18,7 @@ from ...exporter.core.answers import expected_agreement
 from ...exporter.core.errors import InputError, UnsupportedError
 from ...exporter.core.preprocess import Preprocess, to_pixels
 from ...exporter.core.targets import Target, get_target
+from ...exporter.graph.decisions import without_decisions
 from ...exporter.graph.files import read_whole
 from ...exporter.graph.lint.check import require_fit
 from ...exporter.graph.precision.emulate import emulated
@@ -36,7 +37,7 @@ from ...exporter.runtime.bench.report import LATER
 from ...exporter.runtime.bench.stats import paired_ratio
 from ...exporter.runtime.commands.bench import random_images
 from ...exporter.runtime.runners import OrtRunner, not_here, run_all, runner_for
-from .graphs import PROOF, float32_graphs
+from .graphs import EMULATED, float32_graphs
 from .listener import Listener
 from .recipe import PrecisionSection
 from .stage import Stage
@@ -135,7 +136,7 @@ def write_precision(
 
     Args:
         section: the recipe's.
-        graphs: `pruned` and, with a token plan, `floor`: float32 graphs for the target.
+        graphs: `pruned`, its `proof`, and with a token plan `floor`: float32 graphs for the target.
         target: where they will run.
         source: calibration images.
         preprocess: of the images, for graphs that take their pixels.
@@ -149,12 +150,18 @@ def write_precision(
     Raises:
         UnsupportedError: the graph is not fit for the target in this precision.
     """
-    models = {kind: with_shapes(read_whole(path)) for kind, path in graphs.items()}
+    models = {kind: with_shapes(read_whole(path)) for kind, path in graphs.items() if kind != "proof"}
+    proven = graphs["proof"] != graphs["pruned"]
+    if proven:  # which the pruned one in this precision is a part of
+        models["pruned"] = with_shapes(read_whole(graphs["proof"]))
     images = _feeds(source, SCAN_IMAGES, models["pruned"], preprocess)
     if section.name == "int8":
         written, report = _int8(section, models, target, images, threads, listener)
     else:
         written, report = _half(section, models, images, listener)
+    if proven:
+        written["proof"] = written["pruned"]
+        written |= {kind: without_decisions(written[kind])[0] for kind in ("pruned", "fp16") if kind in written}
     report = {"asked": section.name, "name": section.name, **report}
     trial = _trial(graphs["pruned"], written["pruned"], target, threads, section.name)
     report |= trial
@@ -175,8 +182,9 @@ def write_precision(
             model.metadata_props.add(key="vitrim.precision", value="fp16" if kind == "fp16" else section.name)
             require_fit(model, target, f"the {kind} graph in {section.name}")
             store.save(model, f"{kind}.onnx")
-        if written and target.runtime == "tensorrt":
-            store.save(emulated(written["pruned"]), PROOF)
+        for kind in ("pruned", "proof") if target.runtime == "tensorrt" else ():
+            if kind in written:
+                store.save(emulated(written[kind]), f"{kind}{EMULATED}")
     PrecisionReport.from_json(report, layout.PRECISION).write(folder / layout.PRECISION)
 
 
