@@ -206,7 +206,8 @@ def to_multiples(
         prefix: prefix tokens of the model, which count as tokens.
 
     Returns:
-        kept patches by stage; None where no such ones are found that cost 0.99 of `macs`, or as much as the wished.
+        kept patches by stage, each less than a step from the wished; None where no such ones are found that cost 0.99
+        of `macs`, or as much as the wished.
     """
     kept, enough = list[int](), min(NEAR * macs, cost(list(wished)))
     for wish in wished:
@@ -233,7 +234,7 @@ def to_multiples(
         if more is None:
             return None
         kept = more
-    return kept
+    return kept if all(abs(here - wish) < step for here, wish in zip(kept, wished, strict=True)) else None
 
 
 def _legal(kept: Sequence[int], whole: int, most: Callable[[int], int]) -> bool:

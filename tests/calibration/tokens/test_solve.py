@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from helpers import small_vit
@@ -20,6 +22,12 @@ from vitrim.exporter.pruning.methods.options import check_budget
 from vitrim.exporter.pruning.shape import ViTShape, check_fits_model, describe
 
 BY_COUNT = [name for name, method in METHODS.items() if method.placement.sized_by == "counts"]
+
+
+@functools.cache
+def narrow() -> ViTShape:
+    """197 tokens, but few channels."""
+    return describe(create_model("vit_tiny_patch16_224", args={"embed_dim": 24, "num_heads": 3}, random=0))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +70,7 @@ def test_merging_methods_meet_targets_within_what_one_matching_can_merge(
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     ratio=st.floats(0.55, 0.99),
     multiple=st.integers(2, 24),
@@ -73,7 +81,7 @@ def test_merging_methods_meet_targets_within_what_one_matching_can_merge(
 def test_tokens_are_multiples_within_the_same_cost(
     ratio: float, multiple: int, stages: int, final: bool, method: str
 ) -> None:
-    shape = describe(create_model("vit_tiny_patch16_224", args={"embed_dim": 24, "num_heads": 3}, random=0))
+    shape = narrow()
     macs = ratio * model_macs(shape, dense_plan(shape))
     rule = default_rule(shape, method, {}, stages=stages, final=final)
     try:
@@ -94,7 +102,7 @@ def test_tokens_are_multiples_within_the_same_cost(
 def test_multiples_of_deit_tiny_s_tokens_are_near_the_rule_s(tiny: ViTShape) -> None:
     macs, rule = 0.81e9, default_rule(tiny, "zero_tprune", {})
     budget = from_target(tiny, "zero_tprune", {}, macs, rule, 8)
-    assert [row.after for row in budget.stages] == [136, 96, 88, 1]  # 135, 100, 80 and 1 without
+    assert [row.after for row in budget.stages] == [136, 96, 80, 1]  # 135, 100, 80 and 1 without
     assert budget.statistics == {"multiple": 8}
     assert 0.99 * macs <= model_macs(tiny, budget.plan()) <= macs
     assert from_target(tiny, "zero_tprune", {}, macs, rule, 1) == from_target(tiny, "zero_tprune", {}, macs, rule)
@@ -102,22 +110,23 @@ def test_multiples_of_deit_tiny_s_tokens_are_near_the_rule_s(tiny: ViTShape) -> 
 
 def test_where_a_multiple_is_too_coarse_its_largest_divisor_that_meets_the_target_is_taken() -> None:
     shape = describe(small_vit(depth=6))  # of 17 tokens
-    macs = 0.75 * model_macs(shape, dense_plan(shape))
+    macs = 0.7 * model_macs(shape, dense_plan(shape))
     rule = default_rule(shape, "evit", {})
-    assert from_target(shape, "evit", {}, macs, rule, 7).statistics == {"multiple": 1}
-    eights = from_target(shape, "evit", {}, macs, rule, 8)
-    assert eights.statistics["multiple"] in (1, 2)
     wished = [row.after - 1 for row in from_target(shape, "evit", {}, macs, rule).stages[:-1]]
-    build, cost = builder(shape, "evit", {}, rule)
+    assert wished == [11, 9, 7]
+    _, cost = builder(shape, "evit", {}, rule)
     most = removable(get_method("evit"), 1)
-    for step in (8, 4):
+    for step in (8, 4, 5):
         assert to_multiples(wished, step, 16, 1, cost, macs, most) is None
     assert to_multiples(wished, 1, 16, 1, cost, macs, most) == wished
-    assert model_macs(shape, build(wished).plan()) <= macs
+    for asked, taken in ((8, 2), (4, 2), (2, 2), (5, 1), (1, None)):
+        budget = from_target(shape, "evit", {}, macs, rule, asked)
+        assert budget.statistics.get("multiple") == taken
+        assert [row.after for row in budget.stages] == [12, 10, 8, 1]
 
 
 def test_no_stage_removes_more_than_it_can_for_a_multiple(tiny: ViTShape) -> None:
-    macs = 0.55 * model_macs(tiny, dense_plan(tiny))
+    macs = 0.6 * model_macs(tiny, dense_plan(tiny))
     budget = from_target(tiny, "tome", {}, macs, default_rule(tiny, "tome", {}), 16)
     for row in budget.stages[:-1]:
         assert row.before - row.after <= largest_reduction(row.before, 1)
@@ -131,8 +140,9 @@ def test_mass_is_held_in_multiples(tiny: ViTShape) -> None:
         rule = default_rule(tiny, method, {})
         single = from_mass(tiny, method, {}, importance, 0.7, 0.9, rule)
         budget = from_mass(tiny, method, {}, importance, 0.7, 0.9, rule, 8)
-        assert [row.after % 8 for row in budget.stages[:-1]] == [0] * len(rule.blocks)
+        assert {row.after % 8 for row in budget.stages[:-1]} == {0}
         assert all(0 <= more - less < 8 for more, less in zip(budget.tokens, single.tokens, strict=True))
+        assert budget.tokens != single.tokens
         check_budget(get_method(method), budget)
 
 
