@@ -24,7 +24,7 @@ from ...exporter.pruning.shape import ViTShape, describe
 from ...exporter.pruning.vit import PrunedViT
 from ..images.sources import ImageSource, choose, read_some
 from .rules import Rule
-from .solve import builder, fill_to_target, removable, step_sizes
+from .solve import builder, fill_to_target, removable, step_sizes, to_multiples
 
 LARGEST = 256  # images that a trial looks at; more would slow it without ranking plans better
 _ELITE = 6
@@ -102,15 +102,20 @@ def mutate(
     return tuple(stages)
 
 
-def to_budget(candidate: tuple[StagePlan, ...], shape: ViTShape, like: Budget, macs: float) -> Budget | None:
-    """The candidate's largest budget within a cost; None where its stages cannot reach it."""
+def to_budget(
+    candidate: tuple[StagePlan, ...], shape: ViTShape, like: Budget, macs: float, multiple: int = 1
+) -> Budget | None:
+    """The candidate's largest budget within a cost, in such multiples; None where its stages cannot reach it."""
     whole, prefix, method = shape.tokens - shape.prefix_tokens, shape.prefix_tokens, get_method(like.method)
     final = like.stages[-1].after == like.prefix_tokens
     iterations = next((row.options["iterations"] for row in choosing(like) if "iterations" in row.options), None)
     rule = Rule(candidate, iterations, final)
     build, cost = builder(shape, like.method, like.parameters, rule)
     sizes = step_sizes(method, whole, prefix, rule)
-    kept = fill_to_target(sizes, whole, cost, macs, removable(method, prefix))
+    most = removable(method, prefix)
+    kept = fill_to_target(sizes, whole, cost, macs, most)
+    if kept is not None and multiple > 1:
+        kept = to_multiples(kept, multiple, whole, prefix, cost, macs, most)
     return None if kept is None else build(kept)
 
 
@@ -130,7 +135,7 @@ def search(
     Args:
         model: the dense model.
         source: calibration images, of which at most `LARGEST`, spread evenly over them, are used.
-        start: the rule's budget.
+        start: the rule's budget; the tokens of all others are multiples as its are, see `solve.from_target`.
         macs: cost that no trial may pass.
         trials: plans to run.
         seed: of the draws; the same seed, model and images give the same budget.
@@ -153,7 +158,7 @@ def search(
         logits = torch.cat([output for output in outputs if output is not None])
         return fidelity(dense, logits.numpy(), None).kl
 
-    generator = random.Random(seed)
+    generator, multiple = random.Random(seed), start.statistics.get("multiple", 1)
     first = from_budget(start)
     pool: list[tuple[float, int, tuple[StagePlan, ...], Budget]] = [(judge(start), 0, first, start)]
     tried, attempts = {first}, 0
@@ -164,7 +169,7 @@ def search(
         child = mutate(parent, depth, generator, get_method(start.method).by_similarity)
         if child in tried:
             continue
-        budget = to_budget(child, shape, start, macs)
+        budget = to_budget(child, shape, start, macs, multiple)
         if budget is None or not choosing(budget):
             continue
         tried.add(child)

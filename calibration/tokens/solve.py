@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from .scores import patches_for_mass
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
 
+NEAR = 0.99  # of a target's cost, which a budget must reach
+
 
 def from_target(
     shape: ViTShape,
@@ -27,16 +30,22 @@ def from_target(
     parameters: Mapping[str, Any],
     macs: float,
     rule: Rule,
+    multiple: int = 1,
 ) -> Budget:
     """The largest budget that costs at most `macs`: one keep rate for all stages, then single patches.
 
     No patch more fits at any stage, so the target is met within the cost of one patch: well within 1 % for a ViT of
-    100 patches or more, and as near as it can be for a smaller one.
+    100 patches or more, and as near as it can be for a smaller one. Multiples of several tokens are taken where they
+    meet it within 1 %, or as nearly as single ones do; else multiples of the largest divisor that does.
 
     Args:
         shape: the model.
         macs: multiply-accumulates for one image that must not be passed.
         rule: the stages.
+        multiple: of which the tokens after every stage that chooses patches should be a multiple.
+
+    Returns:
+        the budget; `multiple` in its statistics says which multiples were taken, where some were asked for.
 
     Raises:
         InputError: the target is out of reach; the reachable range is given.
@@ -48,17 +57,24 @@ def from_target(
         raise InputError(
             f"prune.target asks for {macs / 1e9:.3f} GMACs, but the dense model costs {dense / 1e9:.3f}; ask for less"
         )
-    if rule.final and cost([whole] * len(rule.stages)) < 0.99 * macs:
-        return from_target(shape, method, parameters, macs, replace(rule, final=False))  # it alone removes too much
-    sizes = step_sizes(chosen, whole, shape.prefix_tokens, rule)
-    kept = fill_to_target(sizes, whole, cost, macs, removable(chosen, shape.prefix_tokens))
+    if rule.final and cost([whole] * len(rule.stages)) < NEAR * macs:
+        less = replace(rule, final=False)  # it alone removes too much
+        return from_target(shape, method, parameters, macs, less, multiple)
+    sizes, most = step_sizes(chosen, whole, shape.prefix_tokens, rule), removable(chosen, shape.prefix_tokens)
+    kept = fill_to_target(sizes, whole, cost, macs, most)
     if kept is None:
         least = cost(sizes(0.0))
         raise InputError(
             f"prune.target asks for {macs / 1e9:.3f} GMACs, but with stages at blocks {list(rule.blocks)} the least is "
             f"{least / 1e9:.3f}; ask for more, or place stages earlier with prune.blocks"
         )
-    return build(kept)
+    if multiple == 1:
+        return build(kept)
+    for step in (step for step in range(multiple, 0, -1) if multiple % step == 0):
+        rounded = to_multiples(kept, step, whole, shape.prefix_tokens, cost, macs, most)
+        if rounded is not None:
+            return build(rounded).model_copy(update={"statistics": {"multiple": step}})
+    raise AssertionError("every number is a multiple of 1")
 
 
 def from_mass(
@@ -69,22 +85,26 @@ def from_mass(
     mass: float,
     quantile: float,
     rule: Rule,
+    multiple: int = 1,
 ) -> Budget:
     """Keep, at every stage, as many patches as hold a share of the importance mass in most images.
 
-    No stage removes more than its method can at once.
+    No stage removes more than its method can at once. Counts are rounded up to multiples, so that they hold it still.
 
     Args:
         importance: [images, blocks, patches] of the dense model, rows sum to 1.
         mass: share of the mass.
         quantile: share of images for which the count must suffice.
+        multiple: of which the tokens after every stage are a multiple.
     """
     counts, chosen = patches_for_mass(importance, mass, quantile), get_method(method)
-    patches, most = shape.tokens - shape.prefix_tokens, removable(chosen, shape.prefix_tokens)
+    prefix = shape.prefix_tokens
+    patches, most = shape.tokens - prefix, removable(chosen, prefix)
     kept: list[int] = []
     for block in rule.blocks:
         before = kept[-1] if kept else patches
-        kept.append(max(min(before, int(counts[block])), before - most(before)))
+        least = max(int(counts[block]), before - most(before))
+        kept.append(min(before, _up(least + prefix, multiple) - prefix))
     return make_budget(shape, method, parameters, rule.sized(chosen, shape.depth, patches, kept))
 
 
@@ -160,10 +180,72 @@ def fill_to_target(
         return None
 
     def fits(kept: list[int]) -> bool:
-        steps = zip([whole, *kept[:-1]], kept, strict=True)
-        return cost(kept) <= macs and all(before - after <= most(before) for before, after in steps)
+        return cost(kept) <= macs and _legal(kept, whole, most)
 
     return _fill(sizes(_bisect(lambda value: cost(sizes(value)) <= macs)), whole, fits)
+
+
+def to_multiples(
+    wished: Sequence[int],
+    step: int,
+    whole: int,
+    prefix: int,
+    cost: Callable[[list[int]], int],
+    macs: float,
+    most: Callable[[int], int],
+) -> list[int] | None:
+    """Patches after each stage near those that were wished for, so that the tokens are multiples and the cost is kept.
+
+    Each is rounded to the nearest multiple. Then, while the cost is passed, the stage that was rounded up most loses a
+    step; and while there is too much left over, of the stages where a step more fits the one that lacks most gets it.
+
+    Args:
+        wished: by `fill_to_target`.
+        step: of which the tokens are a multiple.
+        whole, cost, macs, most: as there.
+        prefix: prefix tokens of the model, which count as tokens.
+
+    Returns:
+        kept patches by stage, each less than a step from the wished; None where no such ones are found that cost 0.99
+        of `macs`, or as much as the wished.
+    """
+    kept, enough = list[int](), min(NEAR * macs, cost(list(wished)))
+    for wish in wished:
+        before = kept[-1] if kept else whole
+        lowest = _up(max(1, before - most(before)) + prefix, step)
+        highest = (before + prefix) // step * step
+        if lowest > highest:
+            return None
+        kept.append(min(max(round((wish + prefix) / step) * step, lowest), highest) - prefix)
+
+    def moved(by: int, limit: float) -> list[int] | None:
+        """The stages with one moved that is farthest off the other way; None where none can be."""
+        order = sorted(range(len(kept)), key=lambda index: (by * (kept[index] - wished[index]), -index))
+        tried = ([*kept[:index], kept[index] + by, *kept[index + 1 :]] for index in order)
+        return next((new for new in tried if _legal(new, whole, most) and cost(new) <= limit), None)
+
+    while cost(kept) > macs:
+        less = moved(-step, math.inf)
+        if less is None:
+            return None
+        kept = less
+    while cost(kept) < enough:
+        more = moved(step, macs)
+        if more is None:
+            return None
+        kept = more
+    return kept if all(abs(here - wish) < step for here, wish in zip(kept, wished, strict=True)) else None
+
+
+def _legal(kept: Sequence[int], whole: int, most: Callable[[int], int]) -> bool:
+    """Whether no stage adds patches, drops all, or removes more than it can."""
+    steps = zip([whole, *kept[:-1]], kept, strict=True)
+    return all(1 <= after <= before <= after + most(before) for before, after in steps)
+
+
+def _up(count: int, step: int) -> int:
+    """The least multiple that is not below a count."""
+    return -(-count // step) * step
 
 
 def _bisect(fits: Callable[[float], bool]) -> float:

@@ -14,6 +14,7 @@ class Kind(str, Enum):
 
     DENSE = "dense"  # the model as it came, in float32
     PRUNED = "pruned"  # the product, in the precision asked for
+    PROOF = "proof"  # the product with its stages' decisions as outputs, where it does not have them itself
     FLOOR = "floor"  # the same token counts by slicing: the least time that the plan can take
     FP32 = "fp32"  # the pruned graph in float32, where the product is narrower
     FP16 = "fp16"  # the pruned graph in fp16, where the product is int8
@@ -30,6 +31,7 @@ class Kind(str, Enum):
 _FILES = {
     Kind.DENSE: "dense.onnx",
     Kind.PRUNED: "model.onnx",
+    Kind.PROOF: "proof.onnx",
     Kind.FLOOR: "floor.onnx",
     Kind.FP32: "model.fp32.onnx",
     Kind.FP16: "model.fp16.onnx",
@@ -39,6 +41,7 @@ WIDER = (Kind.FP16, Kind.FP32)  # the pruned graph in wider precisions, timed be
 
 MANIFEST = "manifest.json"
 MODEL = Kind.PRUNED.filename
+PROOF = Kind.PROOF.filename
 ENGINE = "model.engine"
 ENGINE_IDENTITY = f"{ENGINE}.json"  # what the engine is bound to, and what it computes in
 GOLDEN = "golden.npz"
@@ -59,7 +62,13 @@ _NAMES = frozenset(
         *(PRECISION, STANDALONE),
     }
 )
+_DECISION = re.compile("(kept|merged)_[0-9]{1,4}")
 _WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.data|(dense|model|floor|model\.fp(16|32))\.onnx\.data")
+
+
+def is_decision(output: str) -> bool:
+    """Whether an output says what a stage decided: `kept_<block>` or `merged_<block>`."""
+    return _DECISION.fullmatch(output) is not None
 
 
 def is_own_name(name: str) -> bool:

@@ -69,6 +69,11 @@ class Target:
         """Other names of it."""
         return tuple(alias for alias, name in ALIASES.items() if name == self.name)
 
+    @property
+    def token_multiple(self) -> int:
+        """What numbers of tokens should be multiples of: for others TensorRT adds kernels that pad and cut."""
+        return 8 if self.runtime == "tensorrt" or "TensorrtExecutionProvider" in self.providers else 1
+
     def precisions_on(self, capability: Capability) -> tuple[str, ...]:
         """The precisions of its graphs that a GPU of this compute capability runs."""
         return tuple(precision for precision in self.precisions if precision in precisions_of(capability))

@@ -10,7 +10,7 @@ A whole file is the graph's bytes with those of every weight copied into their p
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,10 +19,10 @@ from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
 from ..core.errors import InputError
-from ..core.files import atomic_path, explain_read_error
+from ..core.files import atomic_path, atomic_write, explain_read_error, sha256
 from ..core.inputs import InputKind, open_file
 from .store import ALIGNMENT, copy_fields, raw_bytes
-from .weights import Place, Weights, goes_aside, inner_tensors, is_external, put_aside, size_of
+from .weights import Place, Weights, goes_aside, inner_tensors, is_external, place_of, put_aside, size_of
 
 SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for what is in no weight
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in onnx.proto
@@ -85,7 +85,7 @@ def save(
     weights: Weights | None = None,
     *,
     limit: int = SINGLE_FILE_LIMIT,
-) -> None:
+) -> dict[str, Place]:
     """Write one file, atomically; past protobuf's 2 GB the large weights go to `<name>.data` beside it.
 
     Weights that are beside the graph are copied piece by piece and never in memory.
@@ -96,6 +96,9 @@ def save(
         weights: where the weights are that the model has beside it.
         limit: bytes that a single file may have.
 
+    Returns:
+        by name, where the large weights are now: in the file itself, or in the one beside it.
+
     Raises:
         InputError: a weight is not where the model says.
         EnvironmentLackError: the disk refuses.
@@ -104,9 +107,55 @@ def save(
     if sum(map(_size, chunks)) >= limit:
         data = Path(f"{os.fspath(path)}.data")
         with atomic_path(data) as temporary, open(temporary, "wb") as out:
-            chunks = [_moved(model, data.name, out, weights).SerializeToString()]
+            moved = _moved(model, data.name, out, weights)
+        chunks = [moved.SerializeToString()]
+        places = {tensor.name: place_of(tensor) for tensor in filter(is_external, moved.graph.initializer)}
+    else:
+        places = _places(chunks, Path(path).name)
     with atomic_path(path) as temporary, open(temporary, "wb") as out:
         _write(chunks, out, weights)
+    return places
+
+
+def save_beside(
+    model: onnx.ModelProto, path: str | os.PathLike[str], places: Mapping[str, Place], weights: Weights | None = None
+) -> None:
+    """Write a graph that has its large weights in a file that is there, such as another graph's own, atomically.
+
+    The graph holds that file's hash, so that two graphs which differ only in their weights differ in their own bytes.
+
+    Args:
+        model: it is not changed.
+        path: of the file, beside that of the weights.
+        places: of equal weights, by name; others go into the graph.
+        weights: where the weights are that the model has beside it.
+
+    Raises:
+        InputError: a weight is not where the model says.
+        EnvironmentLackError: the disk refuses.
+    """
+    lean = onnx.ModelProto()
+    copy_fields(model, lean, {"graph"})
+    copy_fields(model.graph, lean.graph, {"initializer"})
+    for tensor in model.graph.initializer:
+        place = places.get(tensor.name)
+        lean.graph.initializer.append(tensor if place is None else put_aside(tensor, place))
+        if place is None and is_external(tensor):
+            assert weights is not None, f"nobody said where {tensor.name} is"
+            _take_in(lean.graph.initializer[-1], weights)
+    held = sorted({place.file for place in places.values()})
+    lean.graph.doc_string = "; ".join(f"weights in {name}, sha256 {sha256(Path(path).parent / name)}" for name in held)
+    atomic_write(path, lean.SerializeToString())
+
+
+def _places(chunks: Sequence[Chunk], name: str) -> dict[str, Place]:
+    """Where a file of such chunks has the data of its tensors."""
+    places, offset = {}, 0
+    for chunk in chunks:
+        if not isinstance(chunk, bytes):
+            places[chunk.name] = Place(name, offset, _size(chunk))
+        offset += _size(chunk)
+    return places
 
 
 def _varint(number: int) -> bytes:

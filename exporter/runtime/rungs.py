@@ -7,7 +7,6 @@ the decisions agree, or where one side's decisions were replayed on the other; a
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.answers import ranking_error, same_top
+from ..core.layout import is_decision
 from .parity import Errors, Rung, StageAgreement
 from .spread import LARGEST, Spread, root_mean_square, spread_of
 
@@ -53,8 +53,7 @@ def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
 
 def stage_names(outputs: Outputs) -> list[str]:
     """`kept_<block>` and `merged_<block>` outputs in the order of their blocks."""
-    names = [name for name in outputs if re.fullmatch("(kept|merged)_[0-9]{1,4}", name)]
-    return sorted(names, key=lambda name: (block_of(name), name))
+    return sorted(filter(is_decision, outputs), key=lambda name: (block_of(name), name))
 
 
 def block_of(name: str) -> int:

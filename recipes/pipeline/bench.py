@@ -56,7 +56,7 @@ class Bench(Stage):
             with np.load(view.folder("forms") / "rounds.npz") as rounds:
                 earlier = {kind: rounds[kind] for kind in rounds.files} or None
         result = bench_graphs(
-            {kind: Graph(path, held.get(Kind(kind), "fp32")) for kind, path in timed.items()},
+            {kind: Graph(path, held.get(Kind(kind), "fp32")) for kind, path in timed.items() if kind != Kind.PROOF},
             Timing(section.runs, section.warmup, section.threads),
             target,
             view.listener.progress,

@@ -18,6 +18,7 @@ from ...calibration.tokens.search import search
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
+from ...exporter.core.targets import get_target
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
 from ...exporter.pruning.methods.base import Method
@@ -39,6 +40,7 @@ class Planning:
 
     Attributes:
         prune: the recipe's section.
+        multiple: of which numbers of tokens should be multiples.
         batch: of the graph.
         model: the model whose tokens go, perhaps slimmed.
         shape: of it.
@@ -49,6 +51,7 @@ class Planning:
     """
 
     prune: PruneSection
+    multiple: int
     batch: int
     model: Any
     shape: ViTShape
@@ -139,18 +142,23 @@ def from_mass(plan: Planning) -> Budget:
     if plan.scores is None:
         raise InputError(f"prune.mass needs importance, which {name} does not have; give a target instead")
     importance = plan.scores.importance
-    return solve.from_mass(plan.shape, name, plan.parameters, importance, prune.mass, prune.quantile, plan.rule)
+    share = (prune.mass, prune.quantile)
+    return solve.from_mass(plan.shape, name, plan.parameters, importance, *share, plan.rule, plan.multiple)
 
 
 def from_target(plan: Planning) -> Budget:
     """The largest budget within a cost, or what a search finds at that cost."""
     macs = target_macs(plan.prune, plan.dense_macs, plan.batch)
-    ruled = solve.from_target(plan.shape, plan.method.name, plan.parameters, macs, plan.rule)
+    ruled = solve.from_target(plan.shape, plan.method.name, plan.parameters, macs, plan.rule, plan.multiple)
+    taken = ruled.statistics.get("multiple", 1)
+    if taken != plan.multiple:
+        words = "any number of tokens" if taken == 1 else f"multiples of {taken} tokens"
+        plan.listener.note(f"no plan in multiples of {plan.multiple} tokens meets the target: it has {words}")
     trials, seed = plan.prune.search.trials, plan.prune.search.seed
     if not trials:
         return ruled
     found = search(plan.model, plan.images_for("prune.search"), ruled, macs, trials, seed, plan.listener.progress)
-    return found.budget.model_copy(update={"statistics": {"search": found.summary()}})
+    return found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
 
 
 # By the one key of `prune` that says how much goes; `budget`, a file, and `given`, in memory, need no planning.
@@ -199,7 +207,7 @@ def make_plan(
     """Decide a budget as the recipe says.
 
     Args:
-        recipe: its `prune` and `export.batch`.
+        recipe: its `prune`, `export.batch` and `export.target`.
         model: the model whose tokens go, perhaps slimmed.
         source: calibration images; None where Python gave none.
         folder: where the streamed scores go.
@@ -218,7 +226,8 @@ def make_plan(
         raise InputError(
             "prune.given: this recipe's budget was in memory, handed over in Python; give prune.budget: FILE"
         )
-    plan = Planning(prune, recipe.export.batch, model, shape, dense_macs, source, folder, listener)
+    multiple = prune.multiple or get_target(recipe.export.target).token_multiple
+    plan = Planning(prune, multiple, recipe.export.batch, model, shape, dense_macs, source, folder, listener)
     way = next(make for key, make in WAYS.items() if getattr(prune, key) is not None)
     threshold = plan.method.threshold
     if prune.search.trials and threshold is not None and plan.parameters[threshold.quantile] is not None:
@@ -247,7 +256,7 @@ class Calibrate(Stage):
 
     name = "calibrate"
     needs = ("slim",)
-    reads = ("prune", "export.batch")
+    reads = ("prune", "export.batch", "export.target")
     takes = ("model", "dense", "plan", "calibration")
 
     @staticmethod

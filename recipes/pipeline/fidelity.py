@@ -37,12 +37,12 @@ class Fidelity(Stage):
         graphs, threads = final_graphs(view), view.recipe.bench.threads
         result = measure_fidelity(
             graphs.final["dense"],
-            graphs.proof,
+            graphs.held["proof"],
             view.evaluation,
             threads,
             view.listener.progress,
             view.preprocess,
-            graphs.final.get("fp32"),
+            graphs.float32["proof"] if "fp32" in graphs.final else None,
         )
         replace(result, on_calibration_images=not view.disjoint).write(folder / layout.FIDELITY)
 
@@ -59,7 +59,7 @@ def measure_fidelity(
     """Agreement, divergence and accuracy of the pruned graph against the dense one, image by image, streamed.
 
     Args:
-        dense, pruned: graphs.
+        dense, pruned: graphs; the pruned one and `float32` tell their stages' decisions.
         source: images, perhaps with labels.
         threads: onnxruntime threads.
         progress: called with (images done, images).

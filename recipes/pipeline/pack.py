@@ -16,8 +16,9 @@ from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity
 from ...exporter.core.errors import ParityError
 from ...exporter.core.layout import WIDER, Kind
-from ...exporter.graph.files import read_bare, save
+from ...exporter.graph.files import read_bare, save, save_beside
 from ...exporter.graph.precision.report import PrecisionReport
+from ...exporter.graph.weights import Place
 from ...exporter.pruning.budget import Budget, write_budget
 from ...exporter.pruning.widths import read_widths, write_widths
 from ...exporter.runtime import bundle
@@ -138,15 +139,21 @@ def _copy_graphs(
 ) -> None:
     """Every graph under its name in a bundle, with what a reader of the file alone should know."""
     facts = {"recipe": recipe, "preprocess": run.preprocess.to_dict(), "versions": versions()}
-    for name, path in graphs.items():
-        kind = Kind(name)
-        plan = budget_of_kind(Kind.PRUNED if kind in WIDER else kind, budget)
+    places: dict[Kind, dict[str, Place]] = {}
+    for kind in Kind:
+        path = graphs.get(kind)
+        if path is None or (kind is Kind.PROOF and path == graphs[Kind.PRUNED]):
+            continue
+        plan = budget_of_kind(Kind.PRUNED if kind in (Kind.PROOF, *WIDER) else kind, budget)
         own = {**facts, "budget": None if plan is None else plan.model_dump(mode="json")}
         texts = {key: json.dumps(value, sort_keys=True) for key, value in own.items()}
         model, weights = read_bare(path)
         for key, text in {**texts, "kind": str(kind), "target": run.target.name}.items():
             model.metadata_props.add(key=f"vitrim.{key}", value=text)
-        save(model, staging / kind.filename, weights)
+        if kind is Kind.PROOF:
+            save_beside(model, staging / kind.filename, places[Kind.PRUNED], weights)
+        else:
+            places[kind] = save(model, staging / kind.filename, weights)
 
 
 def _build(run: Run, staging: Path, precision: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from ...exporter.runtime.parity import Limits, Rung
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.rungs import Replay, close, compare, exact, stage_names
 from ...exporter.runtime.runners import OrtRunner, Outputs, run_all, runner_for
+from ...exporter.runtime.shipped import as_proven
 from .golden import ends_of, golden_of, on_images
 from .graphs import final_graphs
 from .kinds import plan_of
@@ -90,7 +91,7 @@ def climb(view: View, images: np.ndarray, expected: Outputs) -> Ladder:
 
     for name, path in (
         ("onnx: as traced", view.folder("trace") / "pruned.onnx"),
-        (f"onnx: rewritten for {target.name}", graphs.float32["pruned"]),
+        (f"onnx: rewritten for {target.name}", graphs.float32["proof"]),
     ):
         outputs, cpu_only = run(path)
         rung = compare(name, expected, outputs, atol=section.atol, tie=section.tie, replay=replay)
@@ -100,11 +101,14 @@ def climb(view: View, images: np.ndarray, expected: Outputs) -> Ladder:
             rung = replace(rung, first_offender=offender or "logits")
         rungs.append(rung)
     held = None
-    if graphs.proof != graphs.float32["pruned"]:
+    if graphs.held["proof"] != graphs.float32["proof"]:
         wanted, name = limits_of(recipe.precision), f"onnx: in {recipe.precision.name}"
         held = Limits(wanted.cosine, wanted.agreement)
-        outputs = run(graphs.proof)[0]
+        outputs = run(graphs.held["proof"])[0]
         rungs.append(close(name, expected, outputs, replay=replay, cosine=held.cosine, agreement=held.agreement))
+    if graphs.held["pruned"] != graphs.held["proof"]:
+        shipped, ladder = run(graphs.held["pruned"])[0], Ladder(section.atol, section.tie, (), held)
+        rungs.append(as_proven("onnx", expected, outputs, shipped, ladder))
     return Ladder(section.atol, section.tie, tuple(rungs), held, cpu_only)
 
 

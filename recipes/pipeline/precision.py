@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ...exporter.core import layout
 from ...exporter.core.errors import InputError, UnsupportedError
 from ...exporter.core.preprocess import Preprocess, to_pixels
 from ...exporter.core.targets import Target, get_target
+from ...exporter.graph.decisions import without_decisions
 from ...exporter.graph.files import SINGLE_FILE_LIMIT, read_bare, read_whole
 from ...exporter.graph.lint.check import require_fit
 from ...exporter.graph.precision.emulate import emulated
@@ -24,7 +25,7 @@ from ...exporter.graph.store import WeightStore
 from ...exporter.graph.weights import size_of
 from ...exporter.runtime.bench.report import LATER
 from ...exporter.runtime.runners import not_here
-from .graphs import PROOF, float32_graphs
+from .graphs import EMULATED, float32_graphs
 from .half import Job, Written, make_half, tell_misfits
 from .int8 import make_int8
 from .listener import Listener
@@ -121,7 +122,7 @@ def write_precision(
 
     Args:
         section: the recipe's.
-        graphs: `pruned` and, with a token plan, `floor`: float32 graphs for the target.
+        graphs: `pruned`, its `proof`, and with a token plan `floor`: float32 graphs for the target.
         target: where they will run.
         source: calibration images.
         preprocess: of the images, for graphs that take their pixels.
@@ -136,8 +137,12 @@ def write_precision(
         UnsupportedError: the graph is not fit for the target in this precision, or too large for int8.
     """
     half: Half = "bf16" if section.name == "bf16" else "fp16"
+    proven = graphs["proof"] != graphs["pruned"]
+    sources = {kind: path for kind, path in graphs.items() if kind != "proof"}
+    if proven:  # which the pruned one in this precision is a part of
+        sources["pruned"] = graphs["proof"]
     read = _whole if section.name == "int8" else read_bare
-    loaded = {kind: read(path) for kind, path in graphs.items()}
+    loaded = {kind: read(path) for kind, path in sources.items()}
     models = {kind: with_shapes(model) for kind, (model, _) in loaded.items()}
     images = _feeds(source, SCAN_IMAGES, models["pruned"], preprocess)
     job = Job(section, target, images, threads, listener, loaded["pruned"][1])
@@ -145,6 +150,8 @@ def write_precision(
         made = make_int8(job, models, limits_of(section).agreement)
     else:
         made = make_half(job, models, half)
+    if proven:
+        made = _with_proof(made)
     tell_misfits(made.report, half, listener)
     report = {"asked": section.name, "name": section.name, **made.report}
     report |= _save_and_time(job, made, graphs["pruned"], folder)
@@ -173,8 +180,14 @@ def _whole(path: Path) -> tuple[onnx.ModelProto, None]:
     return read_whole(path), None
 
 
+def _with_proof(made: Written) -> Written:
+    """Graphs that tell no decisions, out of pruned ones that do, of which one is the proof."""
+    shipped = {kind: without_decisions(made.graphs[kind])[0] for kind in ("pruned", "fp16") if kind in made.graphs}
+    return replace(made, graphs={**made.graphs, "proof": made.graphs["pruned"], **shipped})
+
+
 def _save_and_time(job: Job, made: Written, float32: Path, folder: Path) -> dict[str, Any]:
-    """Save the graphs, time the pruned one, and save what is to prove it where the CPU alone can run it.
+    """Save the graphs, time the pruned one, and save what is to prove both where the CPU alone can run them.
 
     Returns:
         what `trial` returns.
@@ -186,7 +199,12 @@ def _save_and_time(job: Job, made: Written, float32: Path, folder: Path) -> dict
             require_fit(model, target, f"the {kind} graph in {section.name}")
             store.save(model, f"{kind}.onnx", job.weights)
         if made.as_half is not None and not_here(float32, target, threads) is not None:
-            store.save(emulated(made.as_half), PROOF, job.weights)
+            proof = emulated(made.as_half)
+            stands_for = {"pruned": proof}
+            if "proof" in made.graphs:
+                stands_for = {"proof": proof, "pruned": without_decisions(proof)[0]}
+            for kind, model in stands_for.items():
+                store.save(model, f"{kind}{EMULATED}", job.weights)
     return trial(float32, folder / "pruned.onnx", target, threads, section.name)
 
 

@@ -38,7 +38,6 @@ def bundle_readme(
         stages = ", ".join(f"{row.before} to {row.after} at block {row.block}" for row in budget.stages) or "none"
         cost = f"{budget.gmacs['pruned']:.3f} GMACs instead of {budget.gmacs['dense']:.3f}"
         plans.append(f"Method {budget.method}; tokens {stages}. {cost}.")
-    kept = " and the surviving token ids `kept_<block>`" if budget is not None else ""
     accuracy = ""
     if fidelity.accuracy_dense is not None:
         accuracy = f", top-1 {fidelity.accuracy_pruned:.1%} (dense {fidelity.accuracy_dense:.1%})"
@@ -46,6 +45,11 @@ def bundle_readme(
     low, high = fidelity.agreement_interval
     merging = any(stage.output.startswith("merged_") for rung in parity.rungs for stage in rung.stages)
     merged = ", and what merged into what, `merged_<block>` (65536 * source id + target id, or -1)" if merging else ""
+    kept = f"the surviving token ids `kept_<block>`{merged}"
+    told = proof = ""
+    if budget is not None and budget.stages:
+        told = f", and {kept}" if recipe.export.decisions else ""
+        proof = "" if told else f"\n- `{layout.PROOF}`: the graph that was proven, the same one that also gives {kept}"
     ranked = ""
     if recipe.export.top_k is not None:
         ranked = f", and of the {recipe.export.top_k} best classes, best first, `probabilities` and `classes`"
@@ -57,7 +61,7 @@ def bundle_readme(
 {" ".join(plans)}
 
 - input `image` {input_words(input_facts(recipe.export, preprocess))};
-  outputs `logits`{kept}{merged}{ranked}
+  outputs `logits`{ranked}{told}{proof}
 - agreement with the dense model on {fidelity.images} images{seen}: {fidelity.agreement:.1%} (95 % interval {low:.1%}
   to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}

@@ -274,6 +274,13 @@ class PruneSection(Section):
         le=1,
         description="With mass: the share of images for which the tokens must suffice.",
     )
+    multiple: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="With target or mass: the tokens after a stage, prefix tokens included, are multiples of it, or of "
+        "its largest divisor that meets the target. null: 8 for TensorRT, 1 elsewhere.",
+    )
     search: SearchSection = Field(default_factory=SearchSection)
 
     @field_validator("keep_rates")
@@ -398,6 +405,10 @@ class ExportSection(Section):
         ge=1,
         le=CLASSES[1],
         description="Also give the k best classes and their probabilities; null: logits only.",
+    )
+    decisions: bool = Field(
+        default=False,
+        description="The shipped graph also gives what its stages decided; false: only a proof graph beside it does.",
     )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...exporter.core import layout
+from ...exporter.core.layout import Kind
 from ...exporter.core.targets import get_target
+from ...exporter.graph.decisions import tells_decisions, without_decisions
 from ...exporter.graph.files import read_bare
 from ...exporter.graph.io import rewrite_ends
 from ...exporter.graph.lint.check import operator_table, require_fit
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 class Rewrite(Stage):
     """`<kind>.<form>.onnx` for every attention form that is wanted, and `passes.json`, the reports.
+
+    Where the pruned graph is not to tell its stages' decisions, it is the part of `proof.<form>.onnx` that does not;
+    the stages behind tell from that file that there are two.
 
     Weights stay in the file of the traced graphs, which the folder then has too; those that passes make go to another.
     """
@@ -62,6 +67,10 @@ class Rewrite(Stage):
                     passes = [*passes, *(report for report in more if report.count or not passes)]
                     finished, ended = rewrite_ends(rewritten, ends, image, weights)
                     require_fit(finished, target, f"the {kind} graph")
+                    if not section.decisions and tells_decisions(finished):
+                        store.save(finished, f"{Kind.PROOF}.{form}.onnx", weights)
+                        finished, report = without_decisions(finished)
+                        ended.append(report)
                     store.save(finished, f"{kind}.{form}.onnx", weights)
                     reports[f"{kind}.{form}"] = {
                         "passes": [report.to_dict() for report in (*passes, *ended)],

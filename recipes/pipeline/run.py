@@ -234,7 +234,8 @@ def calibrate(
     """Decide a budget and write it.
 
     Args:
-        recipe: the recipe; only `model`, `images`, `slim`, `prune` and `export.batch` matter.
+        recipe: the recipe; only `model`, `images`, `slim`, `prune`, `export.batch` and `export.target`
+            matter.
         out: the budget.json to write; a budget that is there is replaced.
         listener: hears progress.
         force: replace any other plain file, too, that the run does not read.

@@ -76,6 +76,7 @@ def _build(root: Path, manifest: bundle.Manifest, options: EngineOptions, serial
             options,
             precision=manifest.precision.name,
             pinned=manifest.precision.float32_nodes,
+            pins_may_miss=True,  # they are those of all the bundle's graphs
             serialize=builder_for(manifest.resolved_target, serialize),
         )
         own = Parity.read(staging / layout.PARITY, "parity report")

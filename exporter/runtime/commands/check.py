@@ -13,7 +13,8 @@ from ...core.targets import Precision, Target, get_target
 from .. import bundle
 from ..parity import Parity, Rung
 from ..rungs import close, compare
-from ..runners import Runner, run_all, runner_for
+from ..runners import Outputs, Runner, run_all, runner_for
+from ..shipped import as_proven, hold_answers
 from ..tensorrt.family import family_named
 from ..tensorrt.identity import read_identity
 from ..tensorrt.runner import TrtRunner
@@ -40,6 +41,9 @@ class GraphCheck:
 def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -> Parity:
     """Hold a bundle's graph, and its engine where one can run, against the golden outputs.
 
+    Where there is a proof graph, it is held in place of the shipped one, whose answers must then be the proof's; of the
+    engine, which is built of the shipped graph, the answers are held.
+
     Args:
         root: the folder; its hashes are not looked at here.
         held_to: `atol` and `tie`, or `close` where it has one, judge; its rungs come first, and stay as they are.
@@ -56,28 +60,35 @@ def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -
     result = replace(held_to, cpu_only=None, graph_not_checked=None, engine_not_checked=None, engine=None)
     rungs: list[Rung] = []
 
-    def hold(runner: Runner) -> None:
+    def hold(runner: Runner, whole: bool = True) -> Outputs:
         outputs, name = run_all(runner, images, runner.batch), f"{runner.name} = golden"
-        if held_to.close:
+        if not whole:
+            rungs.append(hold_answers(name, golden, outputs, held_to))
+        elif held_to.close:
             limits = held_to.close
             rungs.append(close(name, golden, outputs, cosine=limits.cosine, agreement=limits.agreement))
         else:
             rungs.append(compare(name, golden, outputs, atol=held_to.atol, tie=held_to.tie))
+        return outputs
 
+    proven = (root / layout.PROOF).exists()  # else the graph itself tells its decisions
     if graph is not None and graph.precision == "bf16":
         result = replace(result, graph_not_checked=NO_BF16)
     elif graph is not None:
         target = graph.target or get_target("ort-cpu")
-        runner, cpu_only = runner_for(root / layout.MODEL, target, graph.threads, graph.precision)
-        result = replace(result, cpu_only=cpu_only)
-        hold(runner)
+        place = root / (layout.PROOF if proven else layout.MODEL)
+        runner, cpu_only = runner_for(place, target, graph.threads, graph.precision)
+        result, outputs = replace(result, cpu_only=cpu_only), hold(runner)
+        if proven:
+            runner, _ = runner_for(root / layout.MODEL, target, graph.threads, graph.precision)
+            rungs.append(as_proven(runner.name, golden, outputs, run_all(runner, images, runner.batch), held_to))
     no_engine: str | None = f"{root} has no {layout.ENGINE}: build it first"
     if (root / layout.ENGINE).exists():
         no_engine = runtime_missing(family_named(read_identity(root / layout.ENGINE).family))
         result = replace(result, engine_not_checked=no_engine)
         if no_engine is None:
             with TrtRunner(root / layout.ENGINE, root / layout.MODEL) as trt:
-                hold(trt)
+                hold(trt, whole=not proven)
     if not rungs and not held_to.rungs:
         reasons = [reason for reason in (result.graph_not_checked, no_engine) if reason]
         raise EnvironmentLackError(f"nothing was checked: {'; '.join(reasons)}")

@@ -49,6 +49,22 @@ def test_search_never_does_worse_and_is_repeatable(method: str) -> None:
     check_budget(get_method(method), results[0].budget)
 
 
+@pytest.mark.parametrize("multiple", [1, 2])
+def test_a_search_keeps_to_the_multiples_that_it_began_with(multiple: int) -> None:
+    model = small_vit(depth=6)
+    shape = describe(model)
+    macs = 0.7 * model_macs(shape, dense_plan(shape))
+    start = from_target(shape, "evit", {}, macs, default_rule(shape, "evit", {}), multiple)
+    assert start.statistics.get("multiple", 1) == multiple
+    found = search(model, source_for(model, 4), start, macs, 12, 3)
+    assert found.trials > 3
+    for candidate in tuple({from_budget(found.budget), from_budget(start)}):
+        budget = searching.to_budget(candidate, shape, start, macs, multiple)
+        assert budget is not None
+        assert [row.after % multiple for row in budget.stages[:-1]] == [0] * (len(budget.stages) - 1)
+    assert [row.after % multiple for row in found.budget.stages[:-1]] == [0] * (len(found.budget.stages) - 1)
+
+
 class Read(ArrayImages):
     """Images that remember which of them were asked for."""
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
+from helpers import small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.scores import patches_for_mass
-from vitrim.calibration.tokens.solve import from_mass, from_target
+from vitrim.calibration.tokens.solve import builder, from_mass, from_target, removable, to_multiples
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.methods import METHODS, get_method
@@ -19,6 +22,12 @@ from vitrim.exporter.pruning.methods.options import check_budget
 from vitrim.exporter.pruning.shape import ViTShape, check_fits_model, describe
 
 BY_COUNT = [name for name, method in METHODS.items() if method.placement.sized_by == "counts"]
+
+
+@functools.cache
+def narrow() -> ViTShape:
+    """197 tokens, but few channels."""
+    return describe(create_model("vit_tiny_patch16_224", args={"embed_dim": 24, "num_heads": 3}, random=0))
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +67,83 @@ def test_merging_methods_meet_targets_within_what_one_matching_can_merge(
     assert 0.99 * macs <= model_macs(shape, budget.plan()) <= macs
     for row in budget.stages:
         assert row.after == 1 or row.before - row.after <= largest_reduction(row.before, 1)
+
+
+@pytest.mark.slow
+@settings(max_examples=50, deadline=None)
+@given(
+    ratio=st.floats(0.55, 0.99),
+    multiple=st.integers(2, 24),
+    stages=st.integers(1, 4),
+    final=st.booleans(),
+    method=st.sampled_from(sorted(METHODS)),
+)
+def test_tokens_are_multiples_within_the_same_cost(
+    ratio: float, multiple: int, stages: int, final: bool, method: str
+) -> None:
+    shape = narrow()
+    macs = ratio * model_macs(shape, dense_plan(shape))
+    rule = default_rule(shape, method, {}, stages=stages, final=final)
+    try:
+        single = from_target(shape, method, {}, macs, rule)
+    except InputError:  # such stages cannot reach it
+        with pytest.raises(InputError):
+            from_target(shape, method, {}, macs, rule, multiple)
+        return
+    budget = from_target(shape, method, {}, macs, rule, multiple)
+    taken = budget.statistics["multiple"]
+    assert multiple % taken == 0
+    assert [row.after for row in budget.stages if row.after > 1 and row.after % taken] == []
+    assert min(0.99 * macs, model_macs(shape, single.plan())) <= model_macs(shape, budget.plan()) <= macs
+    check_fits_model(budget, shape)
+    check_budget(get_method(method), budget)
+
+
+def test_multiples_of_deit_tiny_s_tokens_are_near_the_rule_s(tiny: ViTShape) -> None:
+    macs, rule = 0.81e9, default_rule(tiny, "zero_tprune", {})
+    budget = from_target(tiny, "zero_tprune", {}, macs, rule, 8)
+    assert [row.after for row in budget.stages] == [136, 96, 80, 1]  # 135, 100, 80 and 1 without
+    assert budget.statistics == {"multiple": 8}
+    assert 0.99 * macs <= model_macs(tiny, budget.plan()) <= macs
+    assert from_target(tiny, "zero_tprune", {}, macs, rule, 1) == from_target(tiny, "zero_tprune", {}, macs, rule)
+
+
+def test_where_a_multiple_is_too_coarse_its_largest_divisor_that_meets_the_target_is_taken() -> None:
+    shape = describe(small_vit(depth=6))  # of 17 tokens
+    macs = 0.7 * model_macs(shape, dense_plan(shape))
+    rule = default_rule(shape, "evit", {})
+    wished = [row.after - 1 for row in from_target(shape, "evit", {}, macs, rule).stages[:-1]]
+    assert wished == [11, 9, 7]
+    _, cost = builder(shape, "evit", {}, rule)
+    most = removable(get_method("evit"), 1)
+    for step in (8, 4, 5):
+        assert to_multiples(wished, step, 16, 1, cost, macs, most) is None
+    assert to_multiples(wished, 1, 16, 1, cost, macs, most) == wished
+    for asked, taken in ((8, 2), (4, 2), (2, 2), (5, 1), (1, None)):
+        budget = from_target(shape, "evit", {}, macs, rule, asked)
+        assert budget.statistics.get("multiple") == taken
+        assert [row.after for row in budget.stages] == [12, 10, 8, 1]
+
+
+def test_no_stage_removes_more_than_it_can_for_a_multiple(tiny: ViTShape) -> None:
+    macs = 0.6 * model_macs(tiny, dense_plan(tiny))
+    budget = from_target(tiny, "tome", {}, macs, default_rule(tiny, "tome", {}), 16)
+    for row in budget.stages[:-1]:
+        assert row.before - row.after <= largest_reduction(row.before, 1)
+        assert row.after % budget.statistics["multiple"] == 0
+    assert budget.statistics["multiple"] in (8, 16)
+
+
+def test_mass_is_held_in_multiples(tiny: ViTShape) -> None:
+    importance = np.random.default_rng(0).dirichlet(np.full(196, 0.2), (5, 12))
+    for method in ("zero_tprune", "frugal"):
+        rule = default_rule(tiny, method, {})
+        single = from_mass(tiny, method, {}, importance, 0.7, 0.9, rule)
+        budget = from_mass(tiny, method, {}, importance, 0.7, 0.9, rule, 8)
+        assert {row.after % 8 for row in budget.stages[:-1]} == {0}
+        assert all(0 <= more - less < 8 for more, less in zip(budget.tokens, single.tokens, strict=True))
+        assert budget.tokens != single.tokens
+        check_budget(get_method(method), budget)
 
 
 def test_a_merging_target_out_of_reach_names_the_least(tiny: ViTShape) -> None:

@@ -19,14 +19,20 @@ def test_files_are_those_that_bundles_have_always_had() -> None:
     assert {str(kind): kind.filename for kind in Kind} == {
         "dense": "dense.onnx",
         "pruned": "model.onnx",
+        "proof": "proof.onnx",
         "floor": "floor.onnx",
         "fp32": "model.fp32.onnx",
         "fp16": "model.fp16.onnx",
     }
-    assert set(layout.TRACED) | set(layout.WIDER) == set(Kind)
+    assert {*layout.TRACED, *layout.WIDER, Kind.PROOF} == set(Kind)
     assert layout.ENGINE_IDENTITY == "model.engine.json"
     named = {value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str)}
-    assert len(named) == 15
+    assert len(named) == 16
+
+
+def test_what_a_stage_decided_is_told_by_the_name() -> None:
+    assert all(map(layout.is_decision, ("kept_0", "merged_11", "kept_9999")))
+    assert not any(map(layout.is_decision, ("logits", "kept_", "gap_3", "kept_3_fp16", "unkept_3", "kept_10000")))
 
 
 def test_names_that_are_vitrim_s_own() -> None:

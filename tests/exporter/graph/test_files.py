@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.graph.files import read_bare, read_whole, save
+from vitrim.exporter.graph.files import read_bare, read_whole, save, save_beside
 from vitrim.exporter.graph.store import ALIGNMENT, WeightStore
 from vitrim.exporter.graph.weights import is_external, place_of
+from vitrim.exporter.runtime.caches import graph_hash
 
 DRAW = np.random.default_rng(0)
 X = DRAW.standard_normal((1, 300)).astype(np.float32)
@@ -102,6 +103,34 @@ def test_any_model_is_written_as_protobuf_does(
     for each in (old, new):
         del each.graph.initializer[:]
     assert old == new
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_two_graphs_share_one_s_weights(model: onnx.ModelProto, limit: int | None, tmp_path: Path) -> None:
+    bare, weights = read_bare(aside(model, tmp_path / "in"))
+    places = save(bare, tmp_path / "own.onnx", weights, **({} if limit is None else {"limit": limit}))
+    assert {place.file for place in places.values()} == {"own.onnx" if limit is None else "own.onnx.data"}
+    save_beside(bare, tmp_path / "other.onnx", places, weights)
+    assert (tmp_path / "other.onnx").stat().st_size < 4000
+    np.testing.assert_array_equal(run(tmp_path / "other.onnx"), run(tmp_path / "own.onnx"))
+    for before, after in zip(
+        model.graph.initializer, read_whole(tmp_path / "other.onnx").graph.initializer, strict=True
+    ):
+        np.testing.assert_array_equal(numpy_helper.to_array(before), numpy_helper.to_array(after))
+    save_beside(bare, tmp_path / "partly.onnx", {"w": places["w"]}, weights)
+    partly, _ = read_bare(tmp_path / "partly.onnx")
+    assert [tensor.name for tensor in partly.graph.initializer if is_external(tensor)] == ["w"]
+    np.testing.assert_array_equal(run(tmp_path / "partly.onnx"), run(tmp_path / "own.onnx"))
+
+
+def test_a_graph_beside_weights_is_bound_to_them(model: onnx.ModelProto, tmp_path: Path) -> None:
+    hashes = []
+    for factor in (1, 2):
+        model.graph.initializer[1].CopyFrom(numpy_helper.from_array(factor * W, "w"))
+        save_beside(model, tmp_path / "other.onnx", save(model, tmp_path / "own.onnx"))
+        hashes.append((graph_hash(tmp_path / "other.onnx"), (tmp_path / "other.onnx").stat().st_size))
+    assert hashes[0][0] != hashes[1][0]
+    assert hashes[0][1] == hashes[1][1]
 
 
 def test_past_the_limit_weights_go_to_a_file_beside_it(model: onnx.ModelProto, tmp_path: Path) -> None:

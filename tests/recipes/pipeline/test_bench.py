@@ -20,7 +20,7 @@ from vitrim.recipes.pipeline import bench
 from vitrim.recipes.pipeline.graphs import Graphs
 from vitrim.recipes.pipeline.load import recipe_from
 
-FLOAT32 = {kind: Path(f"{kind}.32.onnx") for kind in ("dense", "pruned", "floor")}
+FLOAT32 = {kind: Path(f"{kind}.32.onnx") for kind in ("dense", "pruned", "floor", "proof")}
 FORMS = {"dense": {"form": "fused"}, "pruned": {"form": "decomposed"}}
 ROUNDS = {"dense": np.array([2.0, 2.1]), "pruned": np.array([1.0, 1.1])}
 
@@ -28,9 +28,8 @@ ROUNDS = {"dense": np.array([2.0, 2.1]), "pruned": np.array([1.0, 1.1])}
 def narrower(name: Any, *more: str) -> Graphs:
     """Graphs in a precision, the wider ones beside them."""
     final = FLOAT32 | {kind: Path(f"{kind}.{name}.onnx") for kind in ("pruned", "floor", *more)}
-    return Graphs(
-        FLOAT32, final | {"fp32": FLOAT32["pruned"]}, Path("proof"), PrecisionReport(name, name, {}, None, None)
-    )
+    final |= {"fp32": FLOAT32["pruned"], "proof": Path(f"proof.{name}.onnx")}
+    return Graphs(FLOAT32, final, final, PrecisionReport(name, name, {}, None, None))
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_it_times_as_the_recipe_says_and_writes_which_forms_there_are(timed: Any) -> None:
-    seen = timed(Graphs(FLOAT32, FLOAT32, FLOAT32["pruned"], None))
+    seen = timed(Graphs(FLOAT32, FLOAT32, FLOAT32, None))
     assert seen["timing"] == Timing(7, 0.25, 3)
     assert seen["target"] == "trt-10.3"
     assert seen["graphs"] == {kind: (f"{kind}.32.onnx", "fp32") for kind in ("dense", "pruned", "floor")}
@@ -84,7 +83,7 @@ def test_what_is_for_another_machine_is_not_timed(timed: Any, tmp_path: Path, ta
     """This machine's onnxruntime has neither CUDA nor TensorRT."""
     path = tmp_path / "pruned.onnx"
     path.write_bytes(doubler())
-    seen = timed(Graphs({"pruned": path}, {"pruned": path}, path, None), target=target, here=False)
+    seen = timed(Graphs({"pruned": path}, {"pruned": path}, {"pruned": path}, None), target=target, here=False)
     assert seen == {"result": None}
 
 
@@ -98,7 +97,7 @@ def test_the_stage_is_left_out_where_nothing_can_be_timed(target: str, here: boo
 
 
 def test_rounds_that_have_just_been_timed_count_and_old_ones_do_not(timed: Any) -> None:
-    float32 = Graphs(FLOAT32, FLOAT32, FLOAT32["pruned"], None)
+    float32 = Graphs(FLOAT32, FLOAT32, FLOAT32, None)
     earlier = timed(float32, made_now=True)["earlier"]
     assert {kind: values.tolist() for kind, values in earlier.items()} == {"dense": [2.0, 2.1], "pruned": [1.0, 1.1]}
     assert timed(float32, made_now=False)["earlier"] is None

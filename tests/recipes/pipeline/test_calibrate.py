@@ -13,7 +13,18 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods import DEFAULT, get_method
 from vitrim.exporter.pruning.methods.options import check_budget
 from vitrim.recipes.pipeline.calibrate import WAYS, check_prune
+from vitrim.recipes.pipeline.listener import Silence
 from vitrim.recipes.pipeline.recipe import PruneSection
+
+
+class Notes(Silence):
+    """Hears what a user is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def calibrated(tmp_path: Path, depth: int = 4, **prune: Any) -> Any:
@@ -112,6 +123,41 @@ def test_what_does_not_fit_is_refused_before_a_budget_is_written(
     with pytest.raises(InputError, match=reason):
         calibrated(tmp_path, **prune)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "taken"),
+    [("ort-cpu", None, 1), ("ort-cuda", None, 1), ("jetpack-6", None, 8), ("ort-trt", None, 8), ("trt-11", 4, 4)],
+)
+def test_tokens_are_multiples_where_tensorrt_runs_them(
+    tmp_path: Path, target: str, asked: int | None, taken: int
+) -> None:
+    recipe = small_recipe(export={"target": target})
+    recipe["model"] = {"name": "deit_tiny_patch16_224", "random": 0}
+    recipe["prune"] = {"method": "evit", "target": {"flops_ratio": 0.65}, "multiple": asked}
+    heard = Notes()
+    budget = api.calibrate(recipe, tmp_path / "b.json", listener=heard)
+    assert budget.statistics.get("multiple", 1) == taken
+    assert {row.after % taken for row in budget.stages[:-1]} == {0}
+    assert [note for note in heard.notes if "multiple" in note] == []
+
+
+def test_a_multiple_that_misses_the_target_is_told(tmp_path: Path) -> None:
+    heard = Notes()
+    recipe = small_recipe() | {"prune": {"method": "evit", "target": {"flops_ratio": 0.8}, "multiple": 7}}
+    budget = api.calibrate(recipe, tmp_path / "b.json", listener=heard)
+    assert budget.statistics["multiple"] == 1
+    assert [note for note in heard.notes if "multiple" in note] == [
+        "no plan in multiples of 7 tokens meets the target: it has any number of tokens"
+    ]
+
+
+@pytest.mark.parametrize("prune", [{"keep_rates": {1: 0.6}}, {"remove": 3}, {"preset": "evit-0.7"}])
+def test_numbers_that_are_given_stay(tmp_path: Path, prune: dict[str, Any]) -> None:
+    plain = calibrated(tmp_path, depth=6, **prune)
+    recipe = small_recipe(export={"target": "trt-11"}) | {"prune": {**prune, "multiple": 4}}
+    recipe["model"] = recipe["model"] | {"args": recipe["model"]["args"] | {"depth": 6}}
+    assert api.calibrate(recipe, tmp_path / "c.json").tokens == plain.tokens
 
 
 def test_a_search_s_figures_stand_beside_the_scores(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import TARGETS, get_target
-from vitrim.recipes.pipeline.graphs import PROOF, final_graphs, float32_graphs, forms_for
+from vitrim.recipes.pipeline.graphs import EMULATED, final_graphs, float32_graphs, forms_for
 
 DATA = Path(__file__).parents[2] / "data" / "0.1.0"
 CHOSEN = {"dense": "fused", "pruned": "decomposed", "floor": "fused"}
@@ -39,13 +39,27 @@ def view(tmp_path: Path) -> Folders:
 
 def test_graphs_are_in_the_form_that_was_chosen(view: Folders) -> None:
     found = float32_graphs(view)  # type: ignore[arg-type]
-    assert found == {kind: view.root / "passes" / f"{kind}.{form}.onnx" for kind, form in CHOSEN.items()}
+    wanted = {kind: view.root / "passes" / f"{kind}.{form}.onnx" for kind, form in CHOSEN.items()}
+    assert found == {**wanted, "proof": wanted["pruned"]}
+
+
+def test_a_proof_graph_is_in_the_form_of_the_one_that_is_shipped(view: Folders) -> None:
+    (view.root / "passes").mkdir()
+    proof = view.root / "passes" / "proof.decomposed.onnx"
+    proof.write_text("a graph")
+    graphs = final_graphs(view)  # type: ignore[arg-type]
+    assert graphs.final["proof"] == graphs.held["proof"] == proof
+    assert graphs.final["pruned"] == graphs.held["pruned"] == view.root / "passes" / "pruned.decomposed.onnx"
+    folder = precise(view, "pruned.onnx", "proof.onnx", f"proof{EMULATED}", f"pruned{EMULATED}")
+    graphs = final_graphs(view)  # type: ignore[arg-type]
+    assert [graphs.float32["proof"], graphs.final["proof"]] == [proof, folder / "proof.onnx"]
+    assert graphs.held == {kind: folder / f"{kind}{EMULATED}" for kind in ("pruned", "proof")}
 
 
 def test_without_another_precision_they_are_the_final_ones(view: Folders) -> None:
     graphs = final_graphs(view)  # type: ignore[arg-type]
     assert graphs.final == graphs.float32 == float32_graphs(view)  # type: ignore[arg-type]
-    assert graphs.proof == graphs.final["pruned"]
+    assert graphs.held["proof"] == graphs.held["pruned"] == graphs.final["pruned"]
     assert graphs.precision is None
 
 
@@ -60,29 +74,30 @@ def precise(view: Folders, *names: str) -> Path:
 
 
 def test_a_precision_that_was_kept_replaces_its_kinds_and_keeps_float32_beside(view: Folders) -> None:
-    folder = precise(view, "pruned.onnx", "floor.onnx", PROOF)
+    folder = precise(view, "pruned.onnx", "floor.onnx", f"pruned{EMULATED}")
     graphs = final_graphs(view)  # type: ignore[arg-type]
     assert graphs.final == {
         "dense": view.root / "passes" / "dense.fused.onnx",
         "pruned": folder / "pruned.onnx",
+        "proof": folder / "pruned.onnx",
         "floor": folder / "floor.onnx",
         "fp32": view.root / "passes" / "pruned.decomposed.onnx",
     }
-    assert graphs.proof == folder / PROOF
+    assert graphs.held == dict.fromkeys(("pruned", "proof"), folder / f"pruned{EMULATED}")
     assert graphs.precision is not None
     assert graphs.precision.name == "fp16"
 
 
 def test_without_a_stand_in_the_graph_itself_is_proven(view: Folders) -> None:
     folder = precise(view, "pruned.onnx")
-    assert final_graphs(view).proof == folder / "pruned.onnx"  # type: ignore[arg-type]
+    assert final_graphs(view).held["proof"] == folder / "pruned.onnx"  # type: ignore[arg-type]
 
 
 def test_a_precision_that_was_not_kept_leaves_float32(view: Folders) -> None:
     precise(view)
     graphs = final_graphs(view)  # type: ignore[arg-type]
     assert graphs.final == graphs.float32
-    assert graphs.proof == graphs.float32["pruned"]
+    assert graphs.held["proof"] == graphs.float32["pruned"]
     assert graphs.precision is not None
 
 

@@ -13,6 +13,8 @@ import pytest
 from vitrim import api
 from vitrim.exporter.core import layout, sources
 from vitrim.exporter.core.errors import ParityError
+from vitrim.exporter.graph.files import read_bare
+from vitrim.exporter.graph.weights import is_external
 from vitrim.exporter.pruning.budget import read_budget
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.parity import Parity, Rung
@@ -24,13 +26,13 @@ def test_a_bundle_holds_everything_and_verifies(made: tuple[Path, Any]) -> None:
     out, result = made
     names = {path.name for path in out.iterdir()}
     wanted = {"model.onnx", "budget.json", "recipe.yaml", "golden.npz", "parity.json", "bench.json", "manifest.json"}
-    more = {"README.md", "fidelity.json", "dense.onnx", "floor.onnx", "passes.json", "run_on_device.py"}
+    more = {"README.md", "fidelity.json", "dense.onnx", "floor.onnx", "proof.onnx", "passes.json", "run_on_device.py"}
     assert wanted | more == names
     manifest = bundle.verify(out)
     assert manifest.preprocess["input_size"] == [3, 64, 64]
     assert manifest.versions["torch"]
     assert result.parity.passed
-    assert [rung.name.split(":")[0] for rung in result.parity.rungs] == ["identity", "torch", "onnx", "onnx"]
+    assert [rung.name.split(":")[0] for rung in result.parity.rungs] == ["identity", "torch", "onnx", "onnx", "onnx"]
     assert result.parity.rungs[0].smallest_atol == 0.0
     assert result.parity.smallest_atol < 1e-4
     bench = json.loads((out / "bench.json").read_text())
@@ -52,9 +54,24 @@ def test_the_graph_says_what_it_is(made: tuple[Path, Any]) -> None:
     assert facts["vitrim.target"] == "ort-cpu"
     assert [value.name for value in model.graph.input] == ["image"]
     stages = [row.block for row in result.budget.stages]
-    assert [value.name for value in model.graph.output] == ["logits", *(f"kept_{block}" for block in stages)]
+    assert [value.name for value in model.graph.output] == ["logits"]
     for value in (*model.graph.input, *model.graph.output):
         assert all(dim.dim_value > 0 for dim in value.type.tensor_type.shape.dim)
+    proof = onnx.load(out / "proof.onnx")
+    assert [value.name for value in proof.graph.output] == ["logits", *(f"kept_{block}" for block in stages)]
+    assert {node.name for node in model.graph.node} < {node.name for node in proof.graph.node}
+
+
+def test_the_proof_graph_has_the_shipped_graph_s_weights(made: tuple[Path, Any]) -> None:
+    bare, weights = read_bare(made[0] / "proof.onnx")
+    shared = [tensor for tensor in bare.graph.initializer if is_external(tensor)]
+    assert shared
+    assert {weights.find(tensor)[0].name for tensor in shared} == {"model.onnx"}
+    whole = {tensor.name: tensor.raw_data for tensor in onnx.load(made[0] / "model.onnx").graph.initializer}
+    for tensor in onnx.load(made[0] / "proof.onnx").graph.initializer:
+        if tensor.name in whole:
+            assert tensor.raw_data == whole[tensor.name], tensor.name
+    assert (made[0] / "proof.onnx").stat().st_size < (made[0] / "model.onnx").stat().st_size / 2
 
 
 def test_every_graph_says_which_one_it_is_and_its_own_plan(made: tuple[Path, Any]) -> None:
@@ -64,6 +81,7 @@ def test_every_graph_says_which_one_it_is_and_its_own_plan(made: tuple[Path, Any
     for name, kind, method, tokens in (
         ("dense.onnx", "dense", "zero_tprune", whole),
         ("model.onnx", "pruned", "zero_tprune", counts),
+        ("proof.onnx", "proof", "zero_tprune", counts),
         ("floor.onnx", "floor", "slice", counts),
     ):
         facts = {entry.key: entry.value for entry in onnx.load(out / name).metadata_props}

@@ -164,8 +164,11 @@ def test_the_bundle_s_ladder_has_every_rung(walked: Any) -> None:
         "torch: static = tokens dropped",
         "onnx: as traced",
         "onnx: rewritten for ort-cpu",
+        "onnx: model.onnx = proof.onnx",
     ]
-    assert [rung.images for rung in ladder.rungs[2:]] == [4, 4]
+    assert [rung.images for rung in ladder.rungs[2:]] == [4, 4, 4]
+    assert [bool(rung.stages) for rung in ladder.rungs[2:]] == [True, True, False]
+    assert ladder.rungs[-1].end.max_abs == 0
     assert (ladder.atol, ladder.tie, ladder.close) == (1e-4, 1e-4, None)
 
 

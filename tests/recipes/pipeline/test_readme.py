@@ -50,7 +50,9 @@ def test_it_says_what_was_found(vit: Any) -> None:
         "Method evit; tokens 17 to 9 at block 1, 9 to 4 at block 2. "
         f"{budget.gmacs['pruned']:.3f} GMACs instead of {budget.gmacs['dense']:.3f}.",
         "- input `image` [1, 3, 64, 64] float32 (NCHW), preprocessed as `manifest.json` says;",
-        "  outputs `logits` and the surviving token ids `kept_<block>`",
+        "  outputs `logits`",
+        "- `proof.onnx`: the graph that was proven, the same one that also gives the surviving token ids "
+        "`kept_<block>`",
         f"- agreement with the dense model on 40 images: 75.0% (95 % interval {low:.1%}",
         f"  to {high:.1%})",
         "- parity with PyTorch: passed, largest error 3e-05 where decisions agree",
@@ -77,7 +79,11 @@ def test_outputs_are_those_that_the_graph_has(vit: Any) -> None:
     assert "what merged into what, `merged_<block>` (65536 * source id + target id, or -1)" in text
     assert ", and of the 3 best classes, best first, `probabilities` and `classes`" in text
     assert "[2, 64, 64, 3] uint8 (NHWC): RGB pixels" in text
+    own = page(vit, reports(), export={"decisions": True})
+    assert "  outputs `logits`, and the surviving token ids `kept_<block>`\n" in own
+    assert "proof.onnx" not in own
     plain = page(vit, reports(), tokens=False)
+    assert "proof.onnx" not in plain
     assert "  outputs `logits`\n" in plain
     assert "Method" not in plain
 

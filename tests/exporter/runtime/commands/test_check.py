@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from small_bundles import CLOSE, doubling, half, named
+from small_graphs import chooser
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
+from vitrim.exporter.graph.decisions import without_decisions
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.timing import Timing
 from vitrim.exporter.runtime.commands.bench import bench_bundle
 from vitrim.exporter.runtime.commands.check import GraphCheck, check_bundle, check_folder
 from vitrim.exporter.runtime.parity import Parity
+from vitrim.exporter.runtime.runners import OrtRunner, run_all
 
 QUICK = Timing(runs=6, warmup=0, threads=1)
 
@@ -201,3 +205,52 @@ def test_a_bundle_that_was_sealed_again_over_other_content_is_one_line(file: str
     with pytest.raises(InputError, match=file.replace(".", r"\.")) as caught:
         check_bundle(root)
     assert "\n" not in str(caught.value)
+
+
+def proven(folder: Path, shipped_times: float = 1.0) -> Path:
+    """A bundle that tells its decisions by a proof graph; the shipped one's weights may be other ones."""
+    folder.mkdir()
+    proof, image = chooser(), np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    (folder / "proof.onnx").write_bytes(proof.SerializeToString())
+    shipped, _ = without_decisions(proof)
+    weights = onnx.numpy_helper.to_array(shipped.graph.initializer[0]) * np.float32(shipped_times)
+    shipped.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "w"))
+    (folder / "model.onnx").write_bytes(shipped.SerializeToString())
+    golden = run_all(OrtRunner(proof.SerializeToString()), image, 2)
+    np.savez(folder / "golden.npz", image=image, **golden)
+    Parity(1e-4, 1e-4, ()).write(folder / "parity.json")
+    bundle.write_manifest(folder, {"vitrim": "0"}, ["vitrim"])
+    return folder
+
+
+def test_decisions_are_held_on_the_proof_graph_and_answers_on_the_shipped_one(tmp_path: Path) -> None:
+    golden, shipped = check_bundle(proven(tmp_path / "b")).rungs
+    assert [golden.name, shipped.name] == ["onnxruntime-cpu = golden", "onnxruntime-cpu: model.onnx = proof.onnx"]
+    assert ([stage.output for stage in golden.stages], golden.passed) == (["kept_1"], True)
+    assert (shipped.passed, shipped.smallest_atol) == (True, 0.0)
+    result = check_bundle(proven(tmp_path / "other", 1.01))
+    assert [rung.passed for rung in result.rungs] == [True, False]
+    assert result.first_offender == "onnxruntime-cpu: model.onnx = proof.onnx: logits"
+
+
+def test_without_its_proof_graph_a_bundle_does_not_pass(tmp_path: Path) -> None:
+    root = proven(tmp_path / "b")
+    (root / "proof.onnx").unlink()
+    with pytest.raises(InputError, match=r"proof\.onnx is missing"):
+        check_bundle(root)
+    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"])
+    (rung,) = check_bundle(root).rungs
+    assert (rung.passed, rung.reason) == (False, "the candidate has no output kept_1")
+
+
+def test_an_engine_of_the_shipped_graph_is_held_by_its_answers(recorder: Any, tmp_path: Path) -> None:
+    root = named(tmp_path / "b", "proof.onnx")
+    golden = dict(np.load(root / "golden.npz")) | {"kept_1": np.zeros((2, 3), np.int32)}
+    np.savez(root / "golden.npz", **golden)
+    bundle.write_manifest(root, {}, [], target="jetpack-6", batch=2)
+    (rung,) = check_bundle(root, onnxruntime=False).rungs
+    assert (rung.name, rung.passed, rung.stages) == ("tensorrt-10.3.0 = golden", True, ())
+    (root / "proof.onnx").unlink()
+    bundle.write_manifest(root, {}, [], target="jetpack-6", batch=2)
+    (rung,) = check_bundle(root, onnxruntime=False).rungs
+    assert (rung.passed, rung.first_offender) == (False, "kept_1")
