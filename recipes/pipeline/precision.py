@@ -182,7 +182,8 @@ def _whole(path: Path) -> tuple[onnx.ModelProto, None]:
 
 def _with_proof(made: Written) -> Written:
     """Graphs that tell no decisions, out of pruned ones that do, of which one is the proof."""
-    shipped = {kind: without_decisions(made.graphs[kind])[0] for kind in ("pruned", "fp16") if kind in made.graphs}
+    kinds: tuple[str, ...] = ("pruned", "fp16")
+    shipped = {kind: without_decisions(made.graphs[kind])[0] for kind in kinds if kind in made.graphs}
     return replace(made, graphs={**made.graphs, "proof": made.graphs["pruned"], **shipped})
 
 
