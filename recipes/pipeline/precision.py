@@ -122,7 +122,7 @@ def write_precision(
 
     Args:
         section: the recipe's.
-        graphs: `pruned`, its `proof`, and with a token plan `floor`: float32 graphs for the target.
+        graphs: `pruned`, with a token plan `floor`, and `proof` where that is another: float32 graphs for the target.
         target: where they will run.
         source: calibration images.
         preprocess: of the images, for graphs that take their pixels.
@@ -137,7 +137,7 @@ def write_precision(
         UnsupportedError: the graph is not fit for the target in this precision, or too large for int8.
     """
     half: Half = "bf16" if section.name == "bf16" else "fp16"
-    proven = graphs["proof"] != graphs["pruned"]
+    proven = "proof" in graphs and graphs["proof"] != graphs["pruned"]
     sources = {kind: path for kind, path in graphs.items() if kind != "proof"}
     if proven:  # which the pruned one in this precision is a part of
         sources["pruned"] = graphs["proof"]
