@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -28,13 +29,14 @@ from typing import Any
 import click
 from gpu_day.child import StepError, run_child, write_result
 from gpu_day.plan import PREPARED, QUICKSTART, ROUNDS, TORCH, Step, Wanted, in_order, plan
-from gpu_day.steps import GPU, WORK, newest_target, probe
+from gpu_day.steps import GPU, WORK, kept_weights, newest_target, probe
 from gpu_day.table import LEGEND, raw, table
 from gpu_day.work import Day, at_once, in_turn, own_command
 
 from vitrim.exporter.core.cores import usable_cores
 from vitrim.exporter.core.errors import InputError, VitrimError
-from vitrim.exporter.core.files import atomic_write
+from vitrim.exporter.core.files import atomic_path, atomic_write, sha256
+from vitrim.exporter.core.inputs import is_file
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime.bench.timing import RUNS
 from vitrim.exporter.runtime.caches import VARIABLE
@@ -69,19 +71,29 @@ def look_around(work: Path) -> dict[str, Any]:
     return machine
 
 
-def checkpoints_of(given: tuple[str, ...], models: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Weights by model, of texts `MODEL=FILE`.
+def keep_weights(work: Path, given: tuple[str, ...], models: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Copy checkpoints into the folder of all results, so that it may be carried.
+
+    Args:
+        work: the folder.
+        given: texts `MODEL=FILE`; models that have no such text keep what was given before.
+        models: all that are wanted.
+
+    Returns:
+        by model, the hash of its weights.
 
     Raises:
-        InputError: another form, another model, or no such file.
+        InputError: a text has another form, names another model, or no file that can be read.
     """
-    found = []
     for text in given:
         model, _, file = text.partition("=")
-        if model not in models or model == QUICKSTART or not Path(file).is_file():
+        if model not in models or model == QUICKSTART or not is_file(file):
             raise InputError(f"--checkpoint {text}: give MODEL=FILE, a model of --models and a file that is there")
-        found.append((model, os.path.abspath(file)))
-    return tuple(found)
+        for old in kept_weights(work, model):
+            old.unlink()
+        with atomic_path(work / "weights" / f"{model}{Path(file).suffix}") as fresh:
+            shutil.copyfile(file, fresh)
+    return tuple((model, sha256(file)) for model in models for file in kept_weights(work, model))
 
 
 def targets_of(given: tuple[str, ...], machine: dict[str, Any]) -> tuple[str, ...]:
@@ -164,8 +176,8 @@ def do_all(day: Day, phase: str, steps: list[Step], jobs: int, minutes: float | 
 @click.command()
 @click.argument("phase", default="all", type=click.Choice(["all", "prepare", "run"]))
 @click.option("--models", default=("deit_small_patch16_224", QUICKSTART), multiple=True, show_default=True)
-@click.option("--checkpoint", "checkpoints", multiple=True, help="MODEL=FILE; without, weights are random.")
-@click.option("--methods", default=("evit", "frugal", "zero_tprune", "ppt", "tome"), multiple=True, show_default=True)
+@click.option("--checkpoint", "checkpoints", multiple=True, help="MODEL=FILE, kept; without, weights are random.")
+@click.option("--methods", default=("evit", "frugal", "zero_tprune"), multiple=True, show_default=True)
 @click.option("--precisions", default=("fp16", "int8"), multiple=True, show_default=True)
 @click.option("--batches", default=(1, 64, 8), multiple=True, type=click.IntRange(1), show_default=True)
 @click.option("--targets", multiple=True, help="[default: trt-rtx, and that of the TensorRT that is installed]")
@@ -206,7 +218,7 @@ def main(
     work = Path(os.path.abspath(work))
     try:
         machine = look_around(work)
-        named = checkpoints_of(checkpoints, models)
+        named = keep_weights(work, checkpoints, models)
         wanted = Wanted(models, methods, precisions, batches, targets_of(targets, machine), ratio, named, rounds)
         steps = plan(wanted)
         cache = {VARIABLE: str(work / "cache")}  # of timings, so that an engine that is built anew takes seconds

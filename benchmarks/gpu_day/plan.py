@@ -31,7 +31,7 @@ class Step(Record):
         precision: of the graph.
         ratio: share of the dense model's GMACs.
         variant: how a timing launches, or which form of PyTorch is timed.
-        checkpoint: weights; None: random ones, or the quickstart's own.
+        checkpoint: hash of the weights; None: random ones, or the quickstart's own.
         rounds: of a timing.
     """
 
@@ -81,7 +81,7 @@ class Wanted:
         models, methods, precisions, batches: of every combination there is a bundle.
         targets: whose engines.
         ratio: share of the dense model's GMACs.
-        checkpoints: weights by model.
+        checkpoints: hash of the weights by model.
         rounds: of every timing.
     """
 

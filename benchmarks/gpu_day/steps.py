@@ -42,7 +42,12 @@ def floor_of(work: Path, step: Step) -> Path:
     return work / "engines" / f"{step.case}-floor.engine"
 
 
-def recipe_of(step: Step) -> tuple[str | dict[str, Any], dict[str, Any]]:
+def kept_weights(work: Path, model: str) -> list[Path]:
+    """The checkpoint of a model in the folder of all results; empty where its weights are random."""
+    return [path for path in sorted((work / "weights").glob("*")) if path.stem == model]
+
+
+def recipe_of(step: Step, work: Path) -> tuple[str | dict[str, Any], dict[str, Any]]:
     """The recipe of a step's bundle, and what is changed in it."""
     images = max(8, step.batch)
     settings: dict[str, Any] = {
@@ -56,7 +61,9 @@ def recipe_of(step: Step) -> tuple[str | dict[str, Any], dict[str, Any]]:
     }
     if step.model == QUICKSTART:
         return QUICKSTART, settings | {"evaluate.count": EVALUATED}
-    weights: dict[str, Any] = {"checkpoint": step.checkpoint} if step.checkpoint else {"random": 0}
+    weights: dict[str, Any] = {"random": 0}
+    if step.checkpoint is not None:
+        weights = {"checkpoint": str(kept_weights(work, step.model)[0]), "sha256": step.checkpoint}
     plain = {
         "model": {"name": step.model, **weights},
         "images": {"generator": "noise", "count": 16},
@@ -71,7 +78,7 @@ def export(step: Step, work: Path) -> dict[str, Any]:
     """The graphs: dense, pruned, floor, with their golden outputs."""
     from vitrim import api
 
-    recipe, settings = recipe_of(step)
+    recipe, settings = recipe_of(step, work)
     place = bundle_of(work, step)
     done = api.export(recipe, place, settings=settings, engine="skip")
     api.clean(place)  # the stages that bundles share lie in a cache of their own
@@ -172,7 +179,7 @@ def pytorch(step: Step, work: Path) -> dict[str, Any]:
     from vitrim.exporter.runtime.machine.energy import measure_here
     from vitrim.recipes.pipeline.open import open_model
 
-    recipe, settings = recipe_of(step)
+    recipe, settings = recipe_of(step, work)
     model = open_model(api.recipe(recipe, settings | {"export.target": "ort-cpu", "precision.name": "fp32"}))
     shape = (step.batch, *describe(model).image_size)
     model = model.half().cuda()
@@ -277,9 +284,10 @@ def newest_target(tensorrt: str | None) -> str | None:
 
 def _torch_missing() -> str | None:
     """What keeps PyTorch from running on a GPU here."""
+    if version("timm") is None:
+        return "timm is not installed: pip install 'vitrim[export]'"
     try:
-        import timm  # noqa: F401
         import torch
     except Exception as error:  # libraries that do not load raise types of their own
-        return f"PyTorch or timm cannot be imported ({' '.join(str(error).split())[:160]})"
+        return f"PyTorch cannot be imported ({' '.join(str(error).split())[:160]}): pip install 'vitrim[export]'"
     return None if torch.cuda.is_available() else f"PyTorch {torch.__version__} finds no GPU here: check nvidia-smi"
