@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -34,7 +35,7 @@ from gpu_day.table import LEGEND, raw, table
 from gpu_day.work import Day, at_once, in_turn, own_command
 
 from vitrim.exporter.core.cores import usable_cores
-from vitrim.exporter.core.errors import InputError, VitrimError
+from vitrim.exporter.core.errors import InputError, VitrimError, excerpt
 from vitrim.exporter.core.files import atomic_path, atomic_write, sha256
 from vitrim.exporter.core.inputs import is_file
 from vitrim.exporter.core.targets import get_target
@@ -111,10 +112,23 @@ def targets_of(given: tuple[str, ...], machine: dict[str, Any]) -> tuple[str, ..
     return found
 
 
+def require_names(names: tuple[str, ...]) -> None:
+    """Refuse what is no name of a model or method: files are named by them.
+
+    Raises:
+        InputError: it is none.
+    """
+    wrong = [name for name in names if not re.fullmatch(r"\w[\w.+-]*", name)]
+    if wrong:
+        raise InputError(
+            f"{excerpt(wrong[0])} is no name of a model or a method: see `vitrim models`, `vitrim methods`"
+        )
+
+
 def do_step(text: str, work: Path) -> dict[str, Any]:
     """Do one step in this process; `text` is the step as JSON."""
     step = Step.from_json(json.loads(text), "--step")
-    return WORK[step.kind](step, work)
+    return WORK[step.kind](step, work).to_json()
 
 
 def is_prepared(step: Step) -> bool:
@@ -168,7 +182,7 @@ def do_all(day: Day, phase: str, steps: list[Step], jobs: int, minutes: float | 
         day.deadline = began + whole * (1.0 if phase == "prepare" else PREPARES)
         prepare(day, [step for step in ordered if is_prepared(step)], jobs)
     if phase != "prepare":
-        day.exports, day.deadline = day.exports and phase == "all", began + whole
+        day.deadline = began + whole
         rest = ordered if phase == "run" else [step for step in ordered if step.kind != "export"]
         in_turn(day, rest, lambda: write(day, steps, out))
 
@@ -217,12 +231,13 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the children end, too
     work = Path(os.path.abspath(work))
     try:
+        require_names((*models, *methods, *precisions))
         machine = look_around(work)
         named = keep_weights(work, checkpoints, models)
         wanted = Wanted(models, methods, precisions, batches, targets_of(targets, machine), ratio, named, rounds)
         steps = plan(wanted)
         cache = {VARIABLE: str(work / "cache")}  # of timings, so that an engine that is built anew takes seconds
-        day = Day(work, machine, 0.0, own_command(work), cache, say=click.echo)
+        day = Day(work, machine, 0.0, own_command(work), cache, exports=phase != "run", say=click.echo)
         limit = minutes or (None if phase == "prepare" else MINUTES)
         do_all(day, phase, steps, jobs, limit, out)
     except VitrimError as error:

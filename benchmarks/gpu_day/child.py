@@ -48,7 +48,7 @@ def run_child(
     command: Sequence[str],
     limit: float,
     log: Path,
-    check: Callable[[dict[str, Any]], None],
+    check: Callable[[dict[str, Any]], object],
     environment: Mapping[str, str] | None = None,
     stop: threading.Event | None = None,
 ) -> dict[str, Any]:

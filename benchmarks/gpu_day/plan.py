@@ -14,7 +14,7 @@ ROUNDS = 300
 PLAIN, CUDA_GRAPH = "plain", "cuda_graph"
 LAUNCHES = (CUDA_GRAPH, PLAIN)
 PREPARED = ("export", "build")  # what needs no GPU, of a target whose builder needs none
-LIMITS = {"export": 1200, "build": 420, "parity": 180, "time": 240, "energy": 240, "torch": 420}  # seconds at most
+LIMITS = {"export": 1800, "build": 420, "parity": 180, "time": 240, "energy": 240, "torch": 420}  # seconds at most
 GUESSES = {"export": 60, "build": 15, "parity": 10, "time": 20, "energy": 35, "torch": 60}  # before one was done
 
 

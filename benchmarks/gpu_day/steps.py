@@ -1,31 +1,30 @@
-"""What a step does, in the process that is its own, by vitrim's own functions; and what its result must hold."""
+"""What a step does, in the process that is its own, by vitrim's own functions; and what a machine has."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vitrim.exporter.core import layout
-from vitrim.exporter.core.errors import EnvironmentLackError, InputError, ParityError
+from vitrim.exporter.core.errors import EnvironmentLackError, ParityError
 from vitrim.exporter.core.files import sha256
 from vitrim.exporter.core.layout import Kind
+from vitrim.exporter.core.records import Record
 from vitrim.exporter.core.targets import TARGETS, Target, get_target
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.report import Bench
-from vitrim.exporter.runtime.bench.stats import Distribution
 from vitrim.exporter.runtime.bench.timing import Timing
 from vitrim.exporter.runtime.machine import gpu
-from vitrim.exporter.runtime.machine.energy import Energy
 from vitrim.exporter.runtime.machine.environment import version
-from vitrim.exporter.runtime.parity import Rung
 from vitrim.exporter.runtime.tensorrt.family import FAMILIES, Family, family_of
 from vitrim.exporter.runtime.tensorrt.versions import builder_missing, import_tensorrt, runtime_missing, version_of
 
 from .plan import COMPILED, CUDA_GRAPH, DENSE, PLAIN, QUICKSTART, TORCH, Step
+from .results import Engines, Graphs, Held, InTorch
 
 REPEATS = 2  # of a timing, with everything loaded anew
 GPU = "gpu"
@@ -74,7 +73,7 @@ def recipe_of(step: Step, work: Path) -> tuple[str | dict[str, Any], dict[str, A
     return plain, settings
 
 
-def export(step: Step, work: Path) -> dict[str, Any]:
+def export(step: Step, work: Path) -> Graphs:
     """The graphs: dense, pruned, floor, with their golden outputs."""
     from vitrim import api
 
@@ -85,14 +84,14 @@ def export(step: Step, work: Path) -> dict[str, Any]:
     assert done.budget is not None
     files = bundle.read_manifest(place).files
     graphs = (Kind.DENSE, Kind.PRUNED, Kind.FLOOR)
-    return {
-        "sha256": {str(kind): files[kind.filename].sha256 for kind in graphs if kind.filename in files},
-        "gmacs": done.budget.gmacs,
-        "agreement": done.fidelity.agreement,
-    }
+    return Graphs(
+        sha256={str(kind): files[kind.filename].sha256 for kind in graphs if kind.filename in files},
+        gmacs=done.budget.gmacs,
+        agreement=done.fidelity.agreement,
+    )
 
 
-def build(step: Step, work: Path) -> dict[str, Any]:
+def build(step: Step, work: Path) -> Engines:
     """Engines of the pruned graph, as `vitrim build` makes and proves it, and of the floor."""
     from vitrim.exporter.runtime.commands.bench import graphs_of
     from vitrim.exporter.runtime.commands.build import build_bundle
@@ -121,17 +120,17 @@ def build(step: Step, work: Path) -> dict[str, Any]:
         )
         engines[str(Kind.FLOOR)] = engine
     layers = parity.engine.layers
-    return {
-        "sha256": {kind: sha256(path) for kind, path in engines.items()},
-        "bytes": {kind: path.stat().st_size for kind, path in engines.items()},
-        "kernels": None if layers is None or not layers.layers else layers.layers,
-        "fused": None if layers is None else layers.attention.fused,
-        "verdict": "not looked into" if layers is None else layers.verdict,
-        "tensorrt": parity.engine.tensorrt,
-    }
+    return Engines(
+        sha256={kind: sha256(path) for kind, path in engines.items()},
+        bytes={kind: path.stat().st_size for kind, path in engines.items()},
+        kernels=None if layers is None or not layers.layers else layers.layers,
+        fused=None if layers is None else layers.attention.fused,
+        verdict="not looked into" if layers is None else layers.verdict,
+        tensorrt=parity.engine.tensorrt,
+    )
 
 
-def parity(step: Step, work: Path) -> dict[str, Any]:
+def parity(step: Step, work: Path) -> Held:
     """The engine against PyTorch's golden outputs, as `vitrim check` holds it, and how long it takes to load."""
     from vitrim.exporter.runtime.commands.check import check_bundle
     from vitrim.exporter.runtime.tensorrt.runner import TrtRunner
@@ -141,7 +140,7 @@ def parity(step: Step, work: Path) -> dict[str, Any]:
     with TrtRunner(place / layout.ENGINE, place / layout.MODEL):
         seconds = time.perf_counter() - began
     rung = check_bundle(place, onnxruntime=False).rungs[-1]
-    return {"load_seconds": seconds, "rung": rung.to_json()}
+    return Held(rung, seconds)
 
 
 def engines_of(step: Step, work: Path) -> dict[str, tuple[Path, Path]]:
@@ -156,19 +155,19 @@ def engines_of(step: Step, work: Path) -> dict[str, tuple[Path, Path]]:
     return found
 
 
-def timing(step: Step, work: Path) -> dict[str, Any]:
+def timing(step: Step, work: Path) -> Bench:
     """Dense, pruned and floor in turns; or, more slowly, their energy."""
     from vitrim.exporter.runtime.commands.bench import time_engines
 
     family, engines = family_of(get_target(step.target)), engines_of(step, work)
     if step.kind == "energy":
         how = Timing(runs=10, warmup=0.1, cuda_graph=True, energy=True)
-        return time_engines(engines, family, how, repeats=1).to_json()
+        return time_engines(engines, family, how, repeats=1)
     how = Timing(runs=step.rounds, cuda_graph=step.variant == CUDA_GRAPH)
-    return time_engines(engines, family, how, repeats=REPEATS).to_json()
+    return time_engines(engines, family, how, repeats=REPEATS)
 
 
-def pytorch(step: Step, work: Path) -> dict[str, Any]:
+def pytorch(step: Step, work: Path) -> InTorch:
     """The model in PyTorch, fp16: launched plainly and as a CUDA graph, in turns, and the energy of the latter."""
     import torch
 
@@ -189,11 +188,7 @@ def pytorch(step: Step, work: Path) -> dict[str, Any]:
         calls = {PLAIN: partial(_waited, partial(run, images)), CUDA_GRAPH: partial(_waited, _captured(run, images))}
         samples = interleave(calls, step.rounds)
         energy = measure_here({CUDA_GRAPH: calls[CUDA_GRAPH]}, step.batch, "gpu")
-    return {
-        "distributions": {name: summarize(values).to_json() for name, values in samples.items()},
-        "energy": energy.to_json(),
-        "version": torch.__version__,
-    }
+    return InTorch({name: summarize(values) for name, values in samples.items()}, energy, torch.__version__)
 
 
 def _waited(run: Callable[[], object]) -> None:
@@ -220,7 +215,7 @@ def _captured(run: Callable[..., object], images: Any) -> Callable[[], None]:
     return replay
 
 
-WORK: dict[str, Callable[[Step, Path], dict[str, Any]]] = {
+WORK: dict[str, Callable[[Step, Path], Record]] = {
     "export": export,
     "build": build,
     "parity": parity,
@@ -228,24 +223,6 @@ WORK: dict[str, Callable[[Step, Path], dict[str, Any]]] = {
     "energy": timing,
     "torch": pytorch,
 }
-
-
-def require_result(step: Step, found: Mapping[str, Any]) -> None:
-    """Refuse what a step of its kind cannot have found.
-
-    Raises:
-        InputError: what is missing or wrong.
-    """
-    if step.kind in ("time", "energy"):
-        Bench.from_json(found, "benchmark")
-    elif step.kind == "parity":
-        Rung.from_json(found.get("rung"), "rung")
-    elif step.kind == "torch":
-        for launch in (PLAIN, CUDA_GRAPH):
-            Distribution.from_json((found.get("distributions") or {}).get(launch), launch)
-        Energy.from_json(found.get("energy"), "energy")
-    elif not found.get("sha256"):
-        raise InputError("it names no file that was made")
 
 
 def probe(name: str) -> dict[str, Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vitrim.exporter.core.layout import Kind
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime.bench.report import Bench
-from vitrim.exporter.runtime.bench.stats import Distribution, Ratio
+from vitrim.exporter.runtime.bench.stats import Ratio
 from vitrim.exporter.runtime.machine.energy import Energy
-from vitrim.exporter.runtime.parity import Rung
 from vitrim.exporter.runtime.tensorrt.family import family_of
 
 from .plan import CUDA_GRAPH, DENSE, LAUNCHES, TORCH, Step
+from .results import Engines, Graphs, Held, InTorch, result_of
 
 HEADER = (
     "model", "batch", "precision", "runtime", "method", "GMACs", "kernels (fused attentions)", "engine MB", "load s",
@@ -21,8 +22,7 @@ HEADER = (
     "overhead, plain", "mJ per image, dense / pruned / floor", "what is missing, and why",
 )  # fmt: skip
 ORDER = ("export", "build", "parity", "time", "torch", "energy")
-Found = Mapping[str, Any]
-Look = Callable[[Step], "Found | None"]
+Look = Callable[[Step], "dict[str, Any] | None"]
 Reason = Callable[[Step], "str | None"]
 
 
@@ -49,12 +49,9 @@ def fastest_torch(steps: Sequence[Step], look: Look) -> dict[tuple[str, int], fl
         found = look(step) if step.kind == "torch" else None
         if found is not None:
             at = (step.model, step.batch)
-            best[at] = min(best.get(at, float("inf")), *(one.median for one in _torch_times(found).values()))
+            times = result_of(step, found).distributions.values()
+            best[at] = min(best.get(at, float("inf")), *(one.median for one in times))
     return best
-
-
-def _torch_times(found: Found) -> dict[str, Distribution]:
-    return {name: Distribution.from_json(one, name) for name, one in found["distributions"].items()}
 
 
 def _row(own: Sequence[Step], look: Look, reason: Reason, fastest: Mapping[tuple[str, int], float]) -> list[str]:
@@ -65,7 +62,7 @@ def _row(own: Sequence[Step], look: Look, reason: Reason, fastest: Mapping[tuple
     for one in own:
         found = look(one)
         if found is not None:
-            cells.update(_CELLS[one.kind](one, found, fastest.get((one.model, one.batch))))
+            cells.update(_CELLS[one.kind](one, result_of(one, found), fastest.get((one.model, one.batch))))
     cells[HEADER[-1]] = _missing(own, reason)
     return [cells[name].replace("|", "/") for name in HEADER]
 
@@ -86,34 +83,33 @@ def _launch(variant: str | None) -> str:
     return "CUDA graph" if variant == CUDA_GRAPH else "plain"
 
 
-def _export_cells(step: Step, found: Found, best: float | None) -> dict[str, str]:
-    return {"GMACs": f"{found['gmacs']['pruned']:.3f}"}
+def _export_cells(step: Step, found: Graphs, best: float | None) -> dict[str, str]:
+    return {"GMACs": f"{found.gmacs[Kind.PRUNED]:.3f}"}
 
 
-def _build_cells(step: Step, found: Found, best: float | None) -> dict[str, str]:
-    kernels = "" if found["kernels"] is None else f"{found['kernels']} ({found['fused']})"
+def _build_cells(step: Step, found: Engines, best: float | None) -> dict[str, str]:
     return {
-        "runtime": f"{family_of(get_target(step.target)).title} {found['tensorrt']}",
-        "kernels (fused attentions)": kernels,
-        "engine MB": f"{found['bytes']['pruned'] / 1e6:.1f}",
+        "runtime": f"{family_of(get_target(step.target)).title} {found.tensorrt}",
+        "kernels (fused attentions)": "" if found.kernels is None else f"{found.kernels} ({found.fused})",
+        "engine MB": f"{found.bytes[Kind.PRUNED] / 1e6:.1f}",
     }
 
 
-def _parity_cells(step: Step, found: Found, best: float | None) -> dict[str, str]:
-    rung = Rung.from_json(found["rung"], "rung")
+def _parity_cells(step: Step, found: Held, best: float | None) -> dict[str, str]:
+    rung = found.rung
     verdict = "" if rung.passed else f"FAILED: {rung.reason}, "
     return {
-        "load s": f"{found['load_seconds']:.2f}",
+        "load s": f"{found.load_seconds:.2f}",
         "same top class": f"{verdict}{rung.top1:.1%} of {rung.images}",
         "error": rung.describe_error(),
     }
 
 
-def _time_cells(step: Step, found: Found, best: float | None) -> dict[str, str]:
-    bench, launch = Bench.from_json(found, "benchmark"), _launch(step.variant)
+def _time_cells(step: Step, bench: Bench, best: float | None) -> dict[str, str]:
+    launch, may_claim = _launch(step.variant), step.method == DENSE or bench.claimed  # of itself, nothing is claimed
     cells = {
         f"ms, dense / pruned / floor, {launch}": _each([one.median for one in bench.distributions.values()], ".3f"),
-        f"speed-up (95 %), {launch}": _ratio(bench.ratios["speedup"]) + ("" if _may_claim(step, bench) else " *"),
+        f"speed-up (95 %), {launch}": _ratio(bench.ratios["speedup"]) + ("" if may_claim else " *"),
         f"overhead, {launch}": "" if bench.overhead is None else f"{bench.overhead:.3f}",
     }
     if best is not None and step.variant == CUDA_GRAPH:
@@ -121,25 +117,20 @@ def _time_cells(step: Step, found: Found, best: float | None) -> dict[str, str]:
     return cells
 
 
-def _may_claim(step: Step, bench: Bench) -> bool:
-    """Whether a ratio stands without a star; of dense against itself there is nothing to claim."""
-    return step.method == DENSE or bench.claimed
+def _energy_cells(step: Step, bench: Bench, best: float | None) -> dict[str, str]:
+    return {} if bench.energy is None else {HEADER[-2]: _energy(bench.energy)}
 
 
-def _energy_cells(step: Step, found: Found, best: float | None) -> dict[str, str]:
-    energy = Bench.from_json(found, "benchmark").energy
-    return {} if energy is None else {HEADER[-2]: _energy(energy)}
+def _torch_cells(step: Step, found: InTorch, best: float | None) -> dict[str, str]:
+    times = {f"ms, dense / pruned / floor, {_launch(name)}": found.distributions[name] for name in LAUNCHES}
+    return {
+        **{name: f"{one.median:.3f}" for name, one in times.items()},
+        "runtime": f"PyTorch {found.version}, {step.variant}",
+        HEADER[-2]: _energy(found.energy),
+    }
 
 
-def _torch_cells(step: Step, found: Found, best: float | None) -> dict[str, str]:
-    times = _torch_times(found)
-    cells = {f"ms, dense / pruned / floor, {_launch(name)}": f"{times[name].median:.3f}" for name in LAUNCHES}
-    cells["runtime"] = f"PyTorch {found['version']}, {step.variant}"
-    cells[HEADER[-2]] = _energy(Energy.from_json(found["energy"], "energy"))
-    return cells
-
-
-_CELLS: dict[str, Callable[[Step, Found, float | None], dict[str, str]]] = {
+_CELLS: dict[str, Callable[[Step, Any, float | None], dict[str, str]]] = {
     "export": _export_cells,
     "build": _build_cells,
     "parity": _parity_cells,

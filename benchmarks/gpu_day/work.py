@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from vitrim.exporter.runtime.tensorrt.family import family_of
 from .child import StepError, run_child
 from .keep import Keep, Outcome
 from .plan import LIMITS, TORCH, Step, chains
-from .steps import require_result
+from .results import result_of
 
 SCRIPT = Path(__file__).resolve().parents[1] / "engines.py"
-NOT_PREPARED = "it was not prepared: run `python benchmarks/engines.py prepare` where PyTorch is, and bring the folder"
+NOT_PREPARED = (
+    "it was not prepared with these options: run `python benchmarks/engines.py prepare` where PyTorch is, and bring "
+    "the folder"
+)
 Command = Callable[[Step], Sequence[str]]
 
 
@@ -129,7 +133,7 @@ class Day:
                 self.command(step),
                 limit,
                 log,
-                lambda found: require_result(step, found),
+                partial(result_of, step),
                 self.environment,
                 self.stop,
             )

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from gpu_day.keep import Keep, Outcome
 from gpu_day.plan import QUICKSTART, Step, Wanted, plan
+from gpu_day.results import Graphs
 from standin_bundles import STANDIN, compiled_cudart, make, standin_environment
 
 from vitrim.exporter.core.errors import InputError
@@ -50,7 +51,7 @@ def prepared(work: Path, **changed: Any) -> list[Step]:
     for step in steps:
         if step.kind == "export":
             make(work / "bundles" / step.case, "fp16", target=step.target, **changed.get(step.method, {}))
-            keep.put(Outcome(step, "prepared", 1.0, {"sha256": {"pruned": "a"}, "gmacs": {"pruned": 0.2}}))
+            keep.put(Outcome(step, "prepared", 1.0, Graphs({"pruned": "a"}, {"pruned": 0.2}, 1.0).to_json()))
     return steps
 
 
@@ -136,6 +137,13 @@ def test_weights_are_kept_to_be_carried(tmp_path: Path) -> None:
     for text in (f"other={other}", f"{QUICKSTART}={other}", f"m={file}", "m"):
         with pytest.raises(InputError, match="give MODEL=FILE"):
             engines.keep_weights(work, (text,), models)
+
+
+def test_names_name_files() -> None:
+    engines.require_names(("vit_base_patch16_clip_224.openai", "zero_tprune", "fp16"))
+    for name in ("../x", "a/b", "", "-x", "hf_hub:a"):
+        with pytest.raises(InputError, match="is no name"):
+            engines.require_names((QUICKSTART, name))
 
 
 def test_what_needs_no_gpu_is_prepared() -> None:

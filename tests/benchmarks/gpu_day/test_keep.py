@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from gpu_day.keep import SLACK, Keep, Outcome
 from gpu_day.plan import GUESSES, Step
+from gpu_day.results import Graphs
 
 EXPORT = Step("export", "m", 1, "trt-rtx", "evit")
 BUILD = EXPORT.but("build")
-MADE = {"sha256": {"pruned": "a"}}
+MADE = Graphs({"pruned": "a"}, {"pruned": 2.9}, 1.0).to_json()
 
 
 def test_what_was_kept_is_found_by_another_process(tmp_path: Path) -> None:
@@ -28,6 +29,11 @@ def test_a_damaged_file_is_as_if_it_were_not_there(tmp_path: Path, text: str) ->
     keep = Keep(tmp_path)
     keep.path(EXPORT).write_text(text)
     assert keep.of(EXPORT) is None
+
+
+def test_a_result_of_another_version_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    Outcome(EXPORT, "key", 1.0, {"sha256": {"pruned": "a"}}).write(Keep(tmp_path).path(EXPORT))
+    assert Keep(tmp_path).of(EXPORT) is None
 
 
 def test_an_outcome_is_a_result_or_a_reason() -> None:

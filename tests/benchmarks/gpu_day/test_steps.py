@@ -1,23 +1,21 @@
-"""What a step asks vitrim for, and what its result must hold."""
+"""What a step asks vitrim for, and what a machine says it has."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from gpu_day.plan import DENSE, QUICKSTART, Step
-from gpu_day.steps import bundle_of, engines_of, kept_weights, newest_target, probe, pytorch, recipe_of, require_result
+from gpu_day.results import result_of
+from gpu_day.steps import bundle_of, engines_of, kept_weights, newest_target, probe, pytorch, recipe_of
 
 from vitrim import api
-from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.targets import TARGETS
-from vitrim.exporter.runtime.bench.report import report
-from vitrim.exporter.runtime.bench.stats import summarize
-from vitrim.exporter.runtime.rungs import compare
 
 TIMES = Step("time", "deit_small_patch16_224", 64, "trt-rtx", "evit", "int8", 0.5, "plain")
 
@@ -68,40 +66,6 @@ def test_a_timing_takes_dense_pruned_and_floor_of_one_precision() -> None:
     assert "floor" not in alone
 
 
-def results() -> list[tuple[Step, dict[str, Any]]]:
-    samples = {kind: np.full(20, value) for kind, value in (("dense", 4.0), ("pruned", 2.0), ("floor", 1.6))}
-    timed = report(samples, 64, {}).to_json()
-    logits = {"logits": np.ones((4, 3), dtype=np.float32)}
-    spread = summarize(np.full(9, 6.0)).to_json()
-    torch_found = {"distributions": {"plain": spread, "cuda_graph": spread}, "energy": {"joules_per_image": None}}
-    return [
-        (TIMES, timed),
-        (TIMES.but("energy"), timed),
-        (TIMES.but("parity"), {"rung": compare("x", logits, logits, atol=1, tie=0).to_json()}),
-        (TIMES.but("torch"), torch_found),
-        (TIMES.but("build"), {"sha256": {"pruned": "a"}}),
-        (TIMES.but("export"), {"sha256": {"pruned": "a"}}),
-    ]
-
-
-@pytest.mark.parametrize(("step", "found"), results(), ids=lambda value: getattr(value, "kind", ""))
-def test_a_result_is_what_its_kind_makes(step: Step, found: dict[str, Any]) -> None:
-    require_result(step, found)
-    with pytest.raises(InputError):
-        require_result(step, {})
-    for other, wrong in results():
-        if {step.kind, other.kind} not in ({"time", "energy"}, {"build", "export"}) and step.kind != other.kind:
-            with pytest.raises(InputError):
-                require_result(step, wrong)
-
-
-def test_a_latency_that_no_clock_measures_is_no_result() -> None:
-    _, timed = results()[0]
-    timed["distributions"]["pruned"]["median"] = 0.0
-    with pytest.raises(InputError, match="no clock measures that"):
-        require_result(TIMES, timed)
-
-
 @pytest.mark.parametrize(
     ("version", "target"),
     [(None, None), ("8.4.1", None), ("8.5.2.2", "trt-8.5"), ("8.6.1", "trt-8.6"), ("10.7.0", "trt-10.3"),
@@ -122,6 +86,57 @@ def test_the_machine_says_what_it_lacks() -> None:
         assert probe("torch")["runs"] == f"PyTorch {torch.__version__} finds no GPU here: check nvidia-smi"
 
 
+class Recording:
+    """In the place of torch.cuda.CUDAGraph."""
+
+    def replay(self) -> None:
+        """Launch nothing."""
+
+
+@contextmanager
+def recording(graph: Recording, stream: Any) -> Iterator[None]:
+    assert isinstance(graph, Recording)
+    assert stream == "stream"
+    yield
+
+
+@pytest.mark.slow
+def test_pytorch_s_half_model_is_timed_in_both_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On the CPU in float32, with stand-ins for CUDA's own: the model, its input and the result are real."""
+    seen: list[tuple[str, str, tuple[int, ...]]] = []
+    for kind in (torch.nn.Module, torch.Tensor):
+        for word in ("half", "cuda"):  # half a ViT is slow on a CPU
+
+            def note(self: Any, kind: type = kind, word: str = word) -> Any:
+                seen.append((kind.__name__, word, tuple(getattr(self, "shape", ()))))
+                return self
+
+            monkeypatch.setattr(kind, word, note)
+    for name, value in {
+        "synchronize": lambda: None,
+        "Stream": lambda: "stream",
+        "stream": lambda stream: nullcontext(),
+        "CUDAGraph": Recording,
+        "graph": recording,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    step = Step("torch", QUICKSTART, 2, "torch", variant="eager", rounds=8)
+    found = pytorch(step, tmp_path)
+    shape = (2, 3, 112, 112)
+    assert seen == [
+        ("Module", "half", ()),
+        ("Module", "cuda", ()),
+        ("Tensor", "half", shape),
+        ("Tensor", "cuda", shape),
+    ]
+    plain, graph = (found.distributions[name] for name in ("plain", "cuda_graph"))
+    assert (plain.samples, graph.samples) == (8, 8)
+    assert plain.median > 10 * graph.median  # a replay that does nothing
+    assert found.energy.joules_per_image is None
+    assert result_of(step, found.to_json()) == found
+    assert found.version == torch.__version__
+
+
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["eager", "compiled"])
@@ -129,4 +144,4 @@ def test_pytorch_is_timed_on_a_gpu(form: str, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
     step = Step("torch", QUICKSTART, 2, "torch", variant=form, rounds=10)
-    require_result(step, pytorch(step, tmp_path))
+    assert pytorch(step, tmp_path).distributions["cuda_graph"].median > 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from gpu_day.plan import Step, Wanted, plan
+from gpu_day.results import Engines, Graphs, Held, InTorch
 from gpu_day.table import HEADER, fastest_torch, raw, table
 
 from vitrim.exporter.runtime.bench.report import report
@@ -31,18 +32,15 @@ def joules(median: float) -> GraphEnergy:
 LOGITS = {"logits": np.arange(12, dtype=np.float32).reshape(4, 3)}
 ENERGY = Energy({"dense": joules(0.02), "pruned": joules(0.0123)}, idle_watts=50.0)
 RESULTS: dict[str, Any] = {
-    "export": {"sha256": {"pruned": "a"}, "gmacs": {"dense": 4.6, "pruned": 2.9876}, "agreement": 1.0},
-    "build": {"kernels": 138, "fused": 12, "bytes": {"pruned": 50_400_000}, "tensorrt": "1.7.1"},
-    "parity": {"load_seconds": 1.234, "rung": compare("x", LOGITS, LOGITS, atol=1e-4, tie=1e-4).to_json()},
+    "export": Graphs({"pruned": "a"}, {"dense": 4.6, "pruned": 2.9876}, 1.0).to_json(),
+    "build": Engines({"pruned": "b"}, {"pruned": 50_400_000}, 138, 12, "all run in fp16", "1.7.1").to_json(),
+    "parity": Held(compare("x", LOGITS, LOGITS, atol=1e-4, tie=1e-4), 1.234).to_json(),
     "energy": bench(1, ENERGY),
-    "torch": {
-        "distributions": {
-            "plain": summarize(np.full(9, 6.0)).to_json(),
-            "cuda_graph": summarize(np.full(9, 3.0)).to_json(),
-        },
-        "energy": Energy(None, "nvidia-ml-py is not installed").to_json(),
-        "version": "2.9",
-    },
+    "torch": InTorch(
+        {"plain": summarize(np.full(9, 6.0)), "cuda_graph": summarize(np.full(9, 3.0))},
+        Energy(None, "nvidia-ml-py is not installed"),
+        "2.9",
+    ).to_json(),
 }
 
 
@@ -99,7 +97,7 @@ def test_a_speed_up_that_is_not_claimed_has_a_star() -> None:
 
 def test_failed_parity_is_said_where_the_answers_are() -> None:
     wrong = compare("x", LOGITS, {"logits": -LOGITS["logits"]}, atol=1e-4, tie=1e-4)
-    found = RESULTS | {"parity": {"load_seconds": 1.0, "rung": wrong.to_json()}}
+    found = RESULTS | {"parity": Held(wrong, 1.0).to_json()}
     evit = rows(STEPS, lambda step: None if step.kind == "time" else found[step.kind], lambda step: None)[-1]
     assert evit["same top class"].startswith("FAILED: ")
     assert evit["same top class"].endswith(" of 4")

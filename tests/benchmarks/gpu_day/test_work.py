@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from gpu_day.keep import Outcome
 from gpu_day.plan import Step, Wanted, plan
+from gpu_day.results import Engines, Graphs
 from gpu_day.work import NOT_PREPARED, Day, at_once, in_turn
 
 STEPS = [
@@ -21,12 +22,22 @@ STEPS = [
 ]
 FACTS = {"gpu": "A", "driver": "1", "rtx": "1.7", "torch": "2"}
 NOTHING: dict[str, Any] = {"rtx": None, "tensorrt": None, "torch": None}
-MADE = '{"sha256": {"pruned": "a"}}'
+GRAPHS = Graphs({"pruned": "a"}, {"pruned": 2.9}, 1.0).to_json()
+ENGINES = Engines({"pruned": "b"}, {"pruned": 10}, 66, 6, "all run in fp16", "1.7").to_json()
+
+
+def write(text: str) -> str:
+    return f"open(sys.argv[-1], 'w').write({text!r})"
+
+
+def good(step: Step) -> str:
+    """Code of a step that goes well."""
+    return write(json.dumps(GRAPHS if step.kind == "export" else ENGINES))
 
 
 def day(
     work: Path,
-    code: Callable[[Step], str] = lambda step: write(MADE),
+    code: Callable[[Step], str] = good,
     machine: dict[str, Any] | None = None,
     **more: Any,
 ) -> Day:
@@ -43,10 +54,6 @@ def day(
     )
     made.said = said  # type: ignore[attr-defined]
     return made
-
-
-def write(text: str) -> str:
-    return f"open(sys.argv[-1], 'w').write({text!r})"
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
@@ -69,7 +76,7 @@ def test_what_depends_on_another_machine_or_file_is_done_again(tmp_path: Path) -
     export = STEPS[0]
     kept = carried.keep.of(export)
     assert kept is not None
-    carried.keep.put(Outcome(export, kept.key, 1.0, {"sha256": {"pruned": "another"}}))
+    carried.keep.put(Outcome(export, kept.key, 1.0, GRAPHS | {"sha256": {"pruned": "another"}}))
     assert [carried.is_done(step) for step in STEPS[:2]] == [True, False]
 
 
@@ -78,13 +85,13 @@ def test_what_depends_on_another_machine_or_file_is_done_again(tmp_path: Path) -
     [
         ("os.abort()", "it was ended by SIGABRT"),
         (write("nonsense"), "its result cannot be read"),
-        (write('{"sha256": {}}'), "its result is none: it names no file that was made"),
+        (write(json.dumps(GRAPHS | {"sha256": {}})), "its result is none: export says nothing of pruned"),
         (write('{"failed": "no room"}'), "no room"),
     ],
 )
 def test_one_step_s_failure_leaves_the_others_alone(code: str, said: str, tmp_path: Path) -> None:
     bad = next(step for step in STEPS if (step.kind, step.method) == ("export", "evit"))
-    one = day(tmp_path, lambda step: code if step == bad else write(MADE))
+    one = day(tmp_path, lambda step: code if step == bad else good(step))
     in_turn(one, STEPS)
     assert [step.case for step in STEPS if not one.is_done(step)] == [bad.case] * 2
     line, other = (text for text in one.said if bad.case in text)
@@ -126,7 +133,7 @@ def test_nothing_is_begun_that_would_not_end_in_time(tmp_path: Path) -> None:
     one = day(tmp_path, seconds=30)
     for method, seconds in (("a", 200.0), ("b", 100.0)):
         step = Step("export", "m", 1, "trt-rtx", method)
-        one.keep.put(Outcome(step, "k", seconds, json.loads(MADE)))
+        one.keep.put(Outcome(step, "k", seconds, GRAPHS))
     in_turn(one, STEPS[:1])
     assert one.said[0].startswith(f"{STEPS[0].name}: not begun: ")
     assert "it takes about 188 s" in one.said[0]
@@ -134,7 +141,7 @@ def test_nothing_is_begun_that_would_not_end_in_time(tmp_path: Path) -> None:
 
 
 def test_bundles_are_prepared_at_once_each_in_turn(tmp_path: Path) -> None:
-    one = day(tmp_path, lambda step: f"import time; time.sleep(0.3)\n{write(MADE)}")
+    one = day(tmp_path, lambda step: f"import time; time.sleep(0.3)\n{good(step)}")
     at_once(one, STEPS, 3)
     assert all(one.is_done(step) for step in STEPS)
     began = {text.partition(":")[0]: at for at, text in enumerate(one.said)}
@@ -146,7 +153,7 @@ def test_whoever_interrupts_ends_what_runs(tmp_path: Path) -> None:
     def say(text: str) -> None:
         raise KeyboardInterrupt
 
-    one = day(tmp_path, lambda step: write(MADE) if step == STEPS[0] else "import time; time.sleep(600)")
+    one = day(tmp_path, lambda step: good(step) if step == STEPS[0] else "import time; time.sleep(600)")
     one.say = say
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
