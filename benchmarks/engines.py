@@ -30,7 +30,7 @@ from typing import Any
 import click
 from gpu_day.child import StepError, run_child, write_result
 from gpu_day.plan import PREPARED, QUICKSTART, ROUNDS, TORCH, Step, Wanted, in_order, plan
-from gpu_day.steps import GPU, WORK, kept_weights, newest_target, probe
+from gpu_day.steps import GPU, METER, WORK, kept_weights, newest_target, probe
 from gpu_day.table import LEGEND, raw, table
 from gpu_day.work import Day, at_once, in_turn, own_command
 
@@ -53,11 +53,11 @@ def look_around(work: Path) -> dict[str, Any]:
     """What this machine has; each thing is looked at by a process of its own, as libraries that do not fit may end it.
 
     Returns:
-        `facts`, which results depend on, and `runs` and `builds`: by TensorRT's family, and `torch`, what keeps it from
-        doing so here, or None.
+        `facts`, which results depend on, and `runs` and `builds`: by TensorRT's family, `torch` and `meter` (which
+        measures energy), what keeps it from doing so here, or None.
     """
     machine: dict[str, Any] = {"facts": {}, "runs": {}, "builds": {}}
-    for name in (GPU, *FAMILIES, TORCH):
+    for name in (GPU, METER, *FAMILIES, TORCH):
         command = [sys.executable, __file__, "--work", str(work), "--probe", name, "--to"]
         try:
             found = run_child(command, PROBE_LIMIT, work / "logs" / f"probe-{name}.log", lambda found: None)

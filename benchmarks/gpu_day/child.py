@@ -118,7 +118,7 @@ def _last_line(log: Path) -> str:
     return excerpt(next((line for line in reversed(lines) if line.strip()), "it said nothing"), LONGEST_REASON)
 
 
-def _read(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _read(path: Path, check: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     try:
         with open(path, "rb") as stream:
             text = stream.read(LONGEST_RESULT + 1)

@@ -18,6 +18,9 @@ LIMITS = {"export": 1800, "build": 420, "parity": 180, "time": 240, "energy": 24
 GUESSES = {"export": 60, "build": 15, "parity": 10, "time": 20, "energy": 35, "torch": 60}  # before one was done
 
 
+StepKind = Literal["export", "build", "parity", "time", "energy", "torch"]
+
+
 @dataclass(frozen=True)
 class Step(Record):
     """One thing to do.
@@ -35,7 +38,7 @@ class Step(Record):
         rounds: of a timing.
     """
 
-    kind: Literal["export", "build", "parity", "time", "energy", "torch"]
+    kind: StepKind
     model: str
     batch: int
     target: str
@@ -56,7 +59,7 @@ class Step(Record):
         """Names it among all, and its files."""
         return "-".join(part for part in (self.kind, self.case, self.variant) if part)
 
-    def but(self, kind: str) -> Step:
+    def but(self, kind: StepKind) -> Step:
         """The step of another kind about the same bundle."""
         return replace(self, kind=kind, variant=None, rounds=ROUNDS)
 
@@ -69,8 +72,8 @@ class Step(Record):
         """Steps whose results it works with."""
         if self.kind in ("time", "energy"):
             return tuple(self.but("build").of(method) for method in dict.fromkeys((DENSE, self.method)))
-        before = {"build": "export", "parity": "build"}.get(self.kind)
-        return (self.but(before),) if before else ()
+        before: dict[str, StepKind] = {"build": "export", "parity": "build"}
+        return (self.but(before[self.kind]),) if self.kind in before else ()
 
 
 @dataclass(frozen=True)

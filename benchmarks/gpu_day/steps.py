@@ -20,6 +20,7 @@ from vitrim.exporter.runtime.bench.report import Bench
 from vitrim.exporter.runtime.bench.timing import Timing
 from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.machine.environment import version
+from vitrim.exporter.runtime.machine.meters import find_meter
 from vitrim.exporter.runtime.tensorrt.family import FAMILIES, Family, family_of
 from vitrim.exporter.runtime.tensorrt.versions import builder_missing, import_tensorrt, runtime_missing, version_of
 
@@ -27,7 +28,7 @@ from .plan import COMPILED, CUDA_GRAPH, DENSE, PLAIN, QUICKSTART, TORCH, Step
 from .results import Engines, Graphs, Held, InTorch
 
 REPEATS = 2  # of a timing, with everything loaded anew
-GPU = "gpu"
+GPU, METER = "gpu", "meter"
 EVALUATED = 128  # images that answers are counted on
 
 
@@ -229,7 +230,7 @@ def probe(name: str) -> dict[str, Any]:
     """What this machine has of one thing.
 
     Args:
-        name: `gpu`, a TensorRT's family, or `torch`.
+        name: `gpu`, `meter`, a TensorRT's family, or `torch`.
 
     Returns:
         of `gpu`, its facts; else `version`, and what keeps it from running (`runs`) and from building (`builds`), or
@@ -237,6 +238,9 @@ def probe(name: str) -> dict[str, Any]:
     """
     if name == GPU:
         return dict(gpu.describe())
+    if name == METER:
+        meter, reason = find_meter("gpu")
+        return {"version": meter and meter.name, "runs": reason or None, "builds": None}
     if name == TORCH:
         missing = _torch_missing()
         return {"version": version(TORCH), "runs": missing, "builds": missing}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from .child import StepError, run_child
 from .keep import Keep, Outcome
 from .plan import LIMITS, TORCH, Step, chains
 from .results import result_of
+from .steps import METER
 
 SCRIPT = Path(__file__).resolve().parents[1] / "engines.py"
 NOT_PREPARED = (
@@ -95,6 +97,8 @@ class Day:
         assert self.machine is not None
         name = TORCH if step.target == TORCH else family_of(get_target(step.target)).name
         missing: str | None = self.machine["builds" if step.kind == "build" else "runs"].get(name)
+        if missing is None and step.kind == "energy":
+            missing = self.machine["runs"].get(METER)
         if missing:
             return missing
         for other in step.needs:
@@ -138,7 +142,7 @@ class Day:
                 self.stop,
             )
         except StepError as error:
-            reason = str(error)
+            reason = str(error).replace(f"{self.work}{os.sep}", "")  # tables name no path of a machine
         if self.stop.is_set():
             return
         seconds = time.monotonic() - began

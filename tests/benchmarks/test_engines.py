@@ -56,11 +56,13 @@ def prepared(work: Path, **changed: Any) -> list[Step]:
 
 
 class Machine:
-    """A machine with the stand-ins, and without a GPU for PyTorch."""
+    """A machine with the stand-ins, without a GPU for PyTorch and without a meter."""
 
     def __init__(self, scratch: Path, version: str = "10.3.0") -> None:
         self.out = scratch / "engines.md"
-        path = os.pathsep.join([str(STANDIN), os.environ.get("PYTHONPATH", "")])
+        (scratch / "site").mkdir()
+        (scratch / "site" / "pynvml.py").write_text("raise ImportError('none')")
+        path = os.pathsep.join([str(scratch / "site"), str(STANDIN), os.environ.get("PYTHONPATH", "")])
         standins = standin_environment(compiled_cudart(scratch), scratch, version)
         self.environment = {**os.environ, **standins, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
 
@@ -81,9 +83,9 @@ def test_from_engines_to_the_table_with_one_that_is_refused_and_nothing_twice(tm
     done = machine(work)
     assert (done.returncode, done.stderr) == (0, "")
     kinds = [line.partition("-")[0] for line in done.stdout.splitlines() if re.search(r": \d+\.\d s$", line)]
-    assert kinds == ["build", "parity", "time", "time", "build", "parity", "time", "time", "energy", "energy"]
+    assert kinds == ["build", "parity", "time", "time", "build", "parity", "time", "time"]
     assert len(re.findall(r"^torch-.* finds no GPU here: check nvidia-smi$", done.stdout, re.MULTILINE)) == 2
-    assert f"13 of {len(steps)} steps are done" in done.stdout
+    assert f"11 of {len(steps)} steps are done" in done.stdout
 
     dense, eager, compiled, evit, tome = machine.rows()
     assert [row[3] for row in (dense, evit)] == ["TensorRT 10.3.0"] * 2
@@ -91,13 +93,12 @@ def test_from_engines_to_the_table_with_one_that_is_refused_and_nothing_twice(tm
     for cell in (evit[11], evit[15]):
         slow, fast, floor = (float(value) for value in cell.split(" / "))
         assert slow > 1.9  # the dense engine here is the dense bundle's own graph: 2 ms are slept
-        assert floor < fast
-        assert slow == pytest.approx(fast, rel=0.5)
-    assert evit[18].startswith("not measured: ")
+        assert floor < fast  # 1.5 ms against 2
     assert all(row[-1].endswith("finds no GPU here: check nvidia-smi") for row in (eager, compiled))
-    assert dense[-1] == evit[-1] == ""
-    kinds_that_lack = r"build, parity, time \(CUDA graph\), time \(plain\), energy: "
-    assert re.match(kinds_that_lack + ".*TensorRT 10.3.0 refuses .*node 7: no Gelu", tome[-1])
+    assert dense[-1] == evit[-1]
+    assert evit[-1] == "energy: nvidia-ml-py is not installed: pip install nvidia-ml-py"
+    kinds_that_lack = r"build, parity, time \(CUDA graph\), time \(plain\): "
+    assert re.match(kinds_that_lack + ".*TensorRT 10.3.0 refuses bundles/.*node 7: no Gelu", tome[-1])
     assert tome[6:18] == [""] * 12
 
     whole = json.loads(machine.out.with_suffix(".json").read_text())
@@ -111,7 +112,7 @@ def test_from_engines_to_the_table_with_one_that_is_refused_and_nothing_twice(tm
     assert re.findall(r": \d+\.\d s$", again.stdout, re.MULTILINE) == []
     assert re.findall(r"^build-.*tome.*", again.stdout, re.MULTILINE)  # what failed is tried again
     assert (tmp_path / "log.jsonl").read_text() == builds
-    assert f"13 of {len(steps)} steps are done" in again.stdout
+    assert f"11 of {len(steps)} steps are done" in again.stdout
 
 
 def test_targets_are_those_that_engines_are_built_for() -> None:

@@ -78,7 +78,7 @@ def test_the_newest_target_that_a_tensorrt_takes(version: str | None, target: st
 
 def test_the_machine_says_what_it_lacks() -> None:
     assert set(probe("gpu")) == {"gpu", "compute_capability", "cuda", "driver"}
-    for name in ("tensorrt", "rtx", "torch"):
+    for name in ("tensorrt", "rtx", "torch", "meter"):
         found = probe(name)
         assert set(found) == {"version", "runs", "builds"}
         assert found["runs"] is None or "\n" not in found["runs"]

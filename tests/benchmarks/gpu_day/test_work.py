@@ -114,6 +114,14 @@ def test_without_a_gpu_each_step_says_so_and_nothing_is_started(tmp_path: Path) 
     assert not (tmp_path / "logs").exists()
 
 
+def test_without_a_meter_only_energy_is_left_out(tmp_path: Path) -> None:
+    machine = {"facts": FACTS, "runs": {**NOTHING, "meter": "no meter"}, "builds": NOTHING}
+    steps = plan(Wanted(("m",), (), ("fp16",), (1,), ("trt-rtx",)))
+    one = day(tmp_path, machine=machine)
+    assert {step.kind for step in steps if one.lacks(step) == "no meter"} == {"energy"}
+    assert one.lacks(next(step for step in steps if step.kind == "torch")) is None
+
+
 def test_what_was_not_prepared_is_said(tmp_path: Path) -> None:
     one = day(tmp_path, exports=False)
     in_turn(one, STEPS[:2])
