@@ -27,6 +27,7 @@ from ..machine.energy import measure_here
 from ..machine.environment import Watch, busy, environment
 from ..runners import OrtRunner, runner_for
 from ..tensorrt.engine import build_engine
+from ..tensorrt.family import Family
 from ..tensorrt.identity import check_identity, device_identity
 from ..tensorrt.options import DLA_PRECISIONS, EngineOptions
 from ..tensorrt.polygraphy_build import by_polygraphy
@@ -202,16 +203,46 @@ def _bench_engines(
     root: Path, graphs: Mapping[str, Graph], timing: Timing, progress: Progress | None, serialize: Serializer
 ) -> Bench:
     """Engines of all graphs, each in its precision and else built like the bundle's own; the others are temporary."""
+    with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch:
+        built = _build_others(root, graphs, Path(scratch), serialize)
+        engines = {kind: (built[kind], graph.path) for kind, graph in graphs.items()}
+        return time_engines(engines, serialize.family, timing, progress)
+
+
+def time_engines(
+    engines: Mapping[str, tuple[Path, Path]],
+    family: Family,
+    timing: Timing = Timing(),
+    progress: Progress | None = None,
+    repeats: int = REPEATS,
+) -> Bench:
+    """Interleaved benchmark of engines that have been built, loaded anew in every repeat.
+
+    Args:
+        engines: by kind, see `layout.Kind`, an engine and the graph that it was built from; `dense` and `pruned` are
+            among them.
+        family: of all of them.
+        timing: how.
+        progress: called with (rounds done, rounds).
+        repeats: how often everything is loaded.
+
+    Returns:
+        the benchmark; what it says under `modes` is of the pruned engine alone.
+
+    Raises:
+        InputError: an engine is not of its graph, or not for this machine.
+        EnvironmentLackError: no TensorRT or no GPU.
+        UnsupportedError: an engine fails to run, or to be recorded as a CUDA graph where that is asked for.
+    """
     before = environment()
-    with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch, ExitStack() as stack:
-        engines = _build_others(root, graphs, Path(scratch), serialize)
-        runners: dict[str, TrtRunner] = {}
-        calls: dict[str, Call] = {}
+    runners: dict[str, TrtRunner] = {}
+    calls: dict[str, Call] = {}
+    with ExitStack() as stack:
 
         def make() -> dict[str, Call]:
             stack.close()
-            for kind, graph in graphs.items():
-                made = TrtRunner(engines[kind], graph.path, cuda_graph=timing.cuda_graph)
+            for kind, (engine, graph) in engines.items():
+                made = TrtRunner(engine, graph, cuda_graph=timing.cuda_graph)
                 runners[kind] = stack.enter_context(made)
                 image = random_images(made.shape, made.dtype)
                 made(image)
@@ -219,16 +250,16 @@ def _bench_engines(
             return calls
 
         with Watch() as watch:
-            samples, sizes = repeat(make, timing.runs, REPEATS, timing.warmup, progress)
+            samples, sizes = repeat(make, timing.runs, repeats, timing.warmup, progress)
         pruned = runners[Kind.PRUNED]
         where = {
             **_with_after(before, watch),
-            **device_identity(serialize.family),
+            **device_identity(family),
             "runtime": pruned.name,
             "cuda_graph": timing.cuda_graph,
             "copies": f"host-device copies are {'' if timing.copies else 'not '}timed",
         }
-        other = partial(TrtRunner, engines[Kind.PRUNED], graphs[Kind.PRUNED].path, cuda_graph=not timing.cuda_graph)
+        other = partial(TrtRunner, *engines[Kind.PRUNED], cuda_graph=not timing.cuda_graph)
         result = replace(report(samples, pruned.batch, where, sizes), modes=_modes(pruned, timing.cuda_graph, other))
         return replace(result, energy=measure_here(calls, pruned.batch, "gpu")) if timing.energy else result
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from python38 import python_38
+from standin_bundles import STANDIN, compiled_cudart, golden, make, standin_environment
 
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import EnvironmentLackError, UnsupportedError
@@ -30,9 +31,7 @@ from vitrim.exporter.runtime.standalone import pack as standalone
 from vitrim.exporter.runtime.tensorrt import cuda
 from vitrim.exporter.runtime.tensorrt import versions as trt
 
-STANDIN = Path(__file__).parents[1] / "standin"
 OLD = Path(__file__).parents[3] / "data" / "0.1.0"
-SHAPE = [2, 4, 2, 2]
 
 
 @pytest.fixture(params=["3.8", "this"])
@@ -43,40 +42,7 @@ def python(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def cudart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-in for libcudart, compiled."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler here for the stand-in of libcudart")
-    made = tmp_path_factory.mktemp("cuda") / "libcudart.so.13"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(made), str(STANDIN / "cudart.c")]
-    subprocess.run(command, check=True)
-    return made
-
-
-def golden(scale: float = 3.0) -> dict[str, np.ndarray]:
-    """Images and what the stand-in's graph makes of them; the cut is a near-tie on the first image alone."""
-    images = np.random.default_rng(0).standard_normal((4, *SHAPE[1:])).astype(np.float32)
-    logits = np.float32(scale) * images.mean(axis=(2, 3))
-    kept = np.argsort(-logits, axis=1)[:, :2]
-    return {"image": images, "logits": logits, "kept_1": kept, "gap_1": np.array([1e-7, 0.5, 0.5, 0.5])}
-
-
-def make(folder: Path, precision: str | None = None, **changed: Any) -> Path:
-    """A bundle whose graphs the stand-in computes."""
-    folder.mkdir()
-    changed = {"kind": "Half" if precision == "fp16" else "Float", **changed}
-    for name, wait in (("dense", 0.004), ("model", 0.002), ("floor", 0.0015)):
-        graph = {"shape": SHAPE, "scale": 3.0, "wait": wait}
-        (folder / f"{name}.onnx").write_text(json.dumps(graph | (changed if name == "model" else {})))
-    (folder / "budget.json").write_text("{}")
-    rung = {"name": "onnx", "passed": True, "images": 4, "top1": 1.0, "stages": [], "smallest_atol": 1e-6}
-    parity: dict[str, Any] = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 1e-6, "smallest_tie": 0.0}
-    parity.update({} if precision is None else {"close": {"cosine": 0.9995, "agreement": 0.99}})
-    (folder / "parity.json").write_text(json.dumps(parity | {"first_offender": None, "rungs": [rung]}))
-    np.savez(folder / "golden.npz", **golden())  # type: ignore[arg-type]
-    standalone.write(folder)
-    extra = {} if precision is None else {"precision": {"name": precision, "float32_nodes": []}}
-    bundle.write_manifest(folder, {"vitrim": "0"}, ["test"], target="jetpack-5", batch=2, **extra)
-    return folder
+    return compiled_cudart(tmp_path_factory.mktemp("cuda"))
 
 
 class Device:
@@ -85,16 +51,8 @@ class Device:
     def __init__(self, python: str, cudart: Path, scratch: Path, version: str) -> None:
         self.python, self.log = python, scratch / "log.jsonl"
         stripped = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PATH")}
-        self.environment = stripped | {
-            "PATH": "/usr/bin:/bin",
-            "PYTHONPATH": str(STANDIN),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "LD_LIBRARY_PATH": str(cudart.parent),
-            "STANDIN_VERSION": version,
-            "STANDIN_CUDART": str(cudart),
-            "STANDIN_LOG": str(self.log),
-            "VITRIM_CACHE": str(scratch / "cache"),
-        }
+        named = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(STANDIN)}
+        self.environment = stripped | named | standin_environment(cudart, scratch, version)
 
     def __call__(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [self.python, "-W", "error", str(folder / layout.STANDALONE), *arguments]
