@@ -24,6 +24,7 @@ from vitrim.exporter.graph.store import WeightStore
 from vitrim.exporter.graph.weights import is_external, place_of
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline import precision
+from vitrim.recipes.pipeline.graphs import EMULATED
 from vitrim.recipes.pipeline.precision import in_manifest, write_precision
 from vitrim.recipes.pipeline.recipe import PrecisionSection, Recipe
 
@@ -193,7 +194,7 @@ def test_half_precision_never_holds_the_float32_weights(target: str, tmp_path: P
     assert (out / before.name).samefile(before)
     assert held["w2"].data_type == onnx.TensorProto.FLOAT
     assert {held[name].data_type for name in ("w0", "w1", "w3")} == {onnx.TensorProto.FLOAT16}
-    proof = out / "proof.onnx"
+    proof = out / f"pruned{EMULATED}"
     assert proof.exists() == (target == "trt-11")
     runners = [OrtRunner(each, threads=1) for each in (path, proof if proof.exists() else out / "pruned.onnx")]
     old, new = (run_all(runner, images, 1)["logits"] for runner in runners)
