@@ -98,7 +98,7 @@ def require_fit(model: onnx.ModelProto, target: Target, what: str) -> None:
 
 def lint_all(model: onnx.ModelProto, targets: Iterable[Target], *, foreign: bool = False) -> dict[str, list[Finding]]:
     """`lint` for several targets, by name; shapes are inferred once."""
-    plain, findings = _inferred(model, foreign)
+    plain, findings = inferred(model, foreign)
     known = Known.of(plain)
     known.constants |= {tensor.name: tensor for tensor in model.graph.initializer}  # with all their data
     known.shapes = shape_values(plain, known.constants)
@@ -120,8 +120,16 @@ def lint_all(model: onnx.ModelProto, targets: Iterable[Target], *, foreign: bool
     return result
 
 
-def _inferred(model: onnx.ModelProto, foreign: bool) -> tuple[onnx.ModelProto, list[Finding]]:
-    """The model without large weights, its functions inlined, with the shapes that can be inferred."""
+def inferred(model: onnx.ModelProto, foreign: bool) -> tuple[onnx.ModelProto, list[Finding]]:
+    """The model without large weights, its functions inlined, with the shapes that can be inferred; it is not changed.
+
+    Args:
+        model: any model.
+        foreign: see `lint`.
+
+    Returns:
+        that model, and a finding for each thing that failed.
+    """
     findings: list[Finding] = []
     plain = without_weights(model)
     run = _apart if foreign else _here
