@@ -2,8 +2,8 @@
 
     python benchmarks/operators.py
 
-Graphs of one node each: ONNX's own backend tests, and a few by hand for operators that those leave out. Each is asked as
-it is and with all inputs but the first as constants, and then with other element types for its first input. A few
+Graphs of one node each: ONNX's own backend tests, and a few by hand for operators that those leave out. Each is asked
+as it is and with all inputs but the first as constants, and then with other element types for its first input. A few
 minutes; no GPU. Written to benchmarks/results/operators.md with the command.
 """
 
@@ -68,14 +68,13 @@ def main(name: str, only: tuple[str, ...], out: Path) -> None:
         for models in models_by_operator(target, only):
             found = [ask(asker, target, variants) for variants in models]
             base = next((variants for variants, case in zip(models, found, strict=True) if case.built), None)
-            kinds = of_other_types(base[-1], target) if base else []
-            found += [ask(asker, target, [model]) for model in kinds]
+            found += [ask(asker, target, variants) for variants in of_other_types(base or models[0], target)]
             click.echo(f"{found[0].op}: {sum(case.built for case in found)} of {len(found)} built")
             cases += found
     lines = [f"`python {shlex.join(sys.argv)}`", "", *report(cases, target, asker.title)]
     if not only:
         atomic_write(out, "\n".join(lines) + "\n")
-    click.echo("\n".join(differences(cases)))
+    click.echo("\n".join(disagreements(cases)))
 
 
 def models_by_operator(target: Target, only: Iterable[str]) -> Iterator[list[list[onnx.ModelProto]]]:
@@ -119,18 +118,17 @@ def with_constants(model: onnx.ModelProto, data: Any) -> list[onnx.ModelProto]:
     return [changed]
 
 
-def of_other_types(model: onnx.ModelProto, target: Target) -> list[onnx.ModelProto]:
-    """The graph with other element types for its first input, and for all that must have the same."""
-    graph, node = model.graph, model.graph.node[0]
+def of_other_types(variants: list[onnx.ModelProto], target: Target) -> list[list[onnx.ModelProto]]:
+    """A graph's variants with other element types for its first input, and for all that must have the same."""
+    graph, node = variants[0].graph, variants[0].graph.node[-1]
     schema = onnx.defs.get_schema(node.op_type, target.opset, "")
     own = {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    if not node.input or not own.get(node.input[0]):
+    if len(graph.node) > 1 or not node.input or not own.get(node.input[0]):
         return []
     first = schema.inputs[0]
-    allowed = {each[7:-1].upper() for each in first.types}
-    here = type_name(own[node.input[0]])
-    kinds = [kind for kind in KINDS if kind in allowed and kind != here]
-    return [retyped(model, schema, first.type_str, TensorProto.DataType.Value(kind)) for kind in kinds]
+    allowed = {each[7:-1].upper() for each in first.types} - {type_name(own[node.input[0]])}
+    kinds = [TensorProto.DataType.Value(kind) for kind in KINDS if kind in allowed]
+    return [[retyped(model, schema, first.type_str, kind) for model in variants] for kind in kinds]
 
 
 def retyped(model: onnx.ModelProto, schema: Any, variable: str, kind: int) -> onnx.ModelProto:
@@ -166,35 +164,48 @@ def _fit(values: np.ndarray, kind: int) -> list[Any]:
 
 
 def by_hand(target: Target) -> Iterator[onnx.ModelProto]:
-    """Graphs for operators that ONNX's tests leave out."""
-    value = helper.make_tensor_value_info
-    x, picture = value("x", F, [2, 3]), value("p", F, [1, 2, 4, 4])
-    sequence = helper.make_tensor_sequence_value_info("y", F, None)
-    made = helper.make_node("SequenceConstruct", ["x", "x"], ["s"])
-    nodes: list[tuple[list[onnx.NodeProto], Any, Any]] = [
-        ([helper.make_node("GlobalLpPool", ["p"], ["y"])], picture, value("y", F, [1, 2, 1, 1])),
-        ([helper.make_node("Multinomial", ["x"], ["y"])], x, value("y", TensorProto.INT32, [2, 1])),
-        ([helper.make_node("RandomNormal", [], ["y"], shape=[2, 3])], x, value("y", F, [2, 3])),
-        ([helper.make_node("RandomNormalLike", ["x"], ["y"])], x, value("y", F, [2, 3])),
-        ([helper.make_node("RandomUniform", [], ["y"], shape=[2, 3])], x, value("y", F, [2, 3])),
-        ([helper.make_node("SequenceConstruct", ["x", "x"], ["y"])], x, sequence),
-        ([helper.make_node("Optional", ["x"], ["y"])], x, helper.make_tensor_value_info("y", F, [2, 3])),
-        ([made, helper.make_node("SequenceAt", ["s", "i"], ["y"])], x, value("y", F, [2, 3])),
-        ([made, helper.make_node("SequenceErase", ["s", "i"], ["y"])], x, sequence),
-        ([made, helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=0)], x, value("y", F, [4, 3])),
-        (
-            [helper.make_node("MaxRoiPool", ["p", "rois"], ["y"], pooled_shape=[2, 2])],
-            picture,
-            value("y", F, [1, 2, 2, 2]),
-        ),
+    """Graphs for operators that ONNX's tests leave out, or test with several outputs or sequences only."""
+    value, node = helper.make_tensor_value_info, helper.make_node
+    x, picture, heads = value("x", F, [2, 3]), value("p", F, [1, 2, 4, 4]), value("q", F, [1, 6, 197, 64])
+    y, sequence = value("y", F, [2, 3]), helper.make_tensor_sequence_value_info("y", F, None)
+    made = node("SequenceConstruct", ["x", "x"], ["s"])
+    step = helper.make_graph(
+        [node("Add", ["before", "x"], ["after"]), node("Identity", ["on"], ["still"])],
+        "step",
+        [value("number", I64, []), value("on", TensorProto.BOOL, []), value("before", F, [2, 3])],
+        [value("still", TensorProto.BOOL, []), value("after", F, [2, 3])],
+    )
+    chains: list[tuple[list[onnx.NodeProto], Any, Any]] = [
+        ([node("Attention", ["q", "q", "q"], ["y"])], heads, value("y", F, [1, 6, 197, 64])),
+        ([node("GlobalLpPool", ["p"], ["y"])], picture, value("y", F, [1, 2, 1, 1])),
+        ([node("LayerNormalization", ["x", "three"], ["y"])], x, y),
+        ([node("Loop", ["i", "yes", "x"], ["y"], body=step)], x, y),
+        ([node("MaxRoiPool", ["p", "rois"], ["y"], pooled_shape=[2, 2])], picture, value("y", F, [1, 2, 2, 2])),
+        ([node("Multinomial", ["x"], ["y"])], x, value("y", TensorProto.INT32, [2, 1])),
+        ([node("OneHot", ["n", "i", "two"], ["y"])], value("n", I64, [4]), value("y", F, [4, 4])),
+        ([node("Optional", ["x"], ["y"])], x, y),
+        ([node("RandomNormal", [], ["y"], shape=[2, 3])], x, y),
+        ([node("RandomNormalLike", ["x"], ["y"])], x, y),
+        ([node("RandomUniform", [], ["y"], shape=[2, 3])], x, y),
+        ([node("SequenceConstruct", ["x", "x"], ["y"])], x, sequence),
+        ([node("SequenceEmpty", [], ["y"])], x, sequence),
+        ([made, node("SequenceAt", ["s", "i"], ["y"])], x, y),
+        ([made, node("SequenceErase", ["s", "i"], ["y"])], x, sequence),
+        ([made, node("SequenceLength", ["s"], ["y"])], x, value("y", I64, [])),
+        ([made, node("ConcatFromSequence", ["s"], ["y"], axis=0)], x, value("y", F, [4, 3])),
     ]
-    rois = numpy_helper.from_array(np.array([[0, 0, 0, 3, 3]], np.float32), "rois")
-    index = numpy_helper.from_array(np.array(0), "i")
-    for chain, given, out in nodes:
-        used = {name for node in chain for name in node.input}
-        weights = [tensor for tensor in (rois, index) if tensor.name in used]
+    constants = {
+        "i": np.array(4),
+        "rois": np.array([[0, 0, 0, 3, 3]], np.float32),
+        "three": np.ones(3, np.float32),
+        "two": np.array([0, 1], np.float32),
+        "yes": np.array(True),
+    }
+    for chain, given, out in chains:
+        weights = [numpy_helper.from_array(constants[name], name) for name in chain[-1].input if name in constants]
         graph = helper.make_graph(chain, "g", [given], [out], weights)
-        yield helper.make_model(graph, opset_imports=[helper.make_opsetid("", min(20, target.opset))], ir_version=10)
+        opset = min(23, target.opset)
+        yield helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
 def ask(asker: Asker, target: Target, variants: list[onnx.ModelProto]) -> Case:
@@ -231,24 +242,38 @@ def report(cases: list[Case], target: Target, title: str) -> list[str]:
         built = {case.kind for case in rows if case.built}
         refused = {case.kind for case in rows} - built
         reasons = Counter(case.reason for case in rows if not case.built).most_common(1)
-        why = reasons[0][0].replace("|", "\\|")[:140] if reasons else ""
-        lines.append(f"| {op} | {sum(c.built for c in rows)} of {len(rows)} | {_types(built)} | {_types(refused)} | {why} |")
-    return lines
+        why = _cell(reasons[0][0]) if reasons else ""
+        lines.append(
+            f"| {op} | {sum(c.built for c in rows)} of {len(rows)} | {_types(built)} | {_types(refused)} | {why} |"
+        )
+    return [*lines, *disagreements(cases)]
 
 
 def _types(kinds: set[str]) -> str:
     return " ".join(sorted(kind.lower() for kind in kinds)) or "-"
 
 
-def differences(cases: Iterable[Case]) -> list[str]:
-    """Lines on what table and real thing say differently."""
-    found: Counter[str] = Counter()
-    for case in cases:
-        if case.built and case.table:
-            found[f"built, but the table: {case.op} of {case.kind}: {'; '.join(case.table)}"] += 1
-        if not case.built and not case.table:
-            found[f"refused, but not in the table: {case.op} of {case.kind}: {case.reason}"] += 1
-    return [f"{count} x {line}" for line, count in sorted(found.items())]
+def disagreements(cases: list[Case]) -> list[str]:
+    """Lines of the page on graphs of which table and real thing say different things."""
+    stricter = Counter(what for case in cases if case.built for what in case.table)
+    silent = Counter((case.op, case.kind, case.reason) for case in cases if not case.built and not case.table)
+    lines = ["", "Built, but refused by the table:", "", "| graphs | what the table says |", "| --- | --- |"]
+    lines += [f"| {count} | {_cell(what)} |" for what, count in stricter.most_common()]
+    lines += [
+        "",
+        "Refused, but taken by the table:",
+        "",
+        "| operator | type | graphs | why |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {op} | {kind.lower()} | {count} | {_cell(why)} |" for (op, kind, why), count in sorted(silent.items())
+    ]
+    return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")[:140]
 
 
 if __name__ == "__main__":

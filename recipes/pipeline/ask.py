@@ -202,5 +202,3 @@ def _places(graph: _Graph, finding: Finding) -> set[str]:
     """Where a builder would refuse what a finding is about: its node, or those around its value."""
     around = graph.around.get(finding.node, set()) if finding.op == "value" else set()
     return {finding.node, *(graph.known.get(name, name) for name in around)}
-
-

@@ -58,9 +58,7 @@ def _texts(model: onnx.ModelProto) -> Iterator[str]:
         yield from (each.name for each in node.attribute)
 
 
-def lint_file(
-    path: str | os.PathLike[str], targets: Iterable[str] = (), ask: str | None = None
-) -> dict[str, Any]:
+def lint_file(path: str | os.PathLike[str], targets: Iterable[str] = (), ask: str | None = None) -> dict[str, Any]:
     """See `vitrim.api.lint`."""
     root, names, asked = Path(path), list(targets), None if ask is None else get_target(ask)
     if asked is not None:
