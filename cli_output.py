@@ -257,6 +257,8 @@ def print_asked(asked: dict[str, Any], console: Console) -> None:
         size, seconds = answer["size"] / 1e6, answer["seconds"]
         made = f"{answer['kernels']} kernels, an engine of {size:.1f} MB, in {seconds:.1f} s"
         console.print(f"{name} builds it ({made}; what it computes needs a GPU)", soft_wrap=True)
+    if answer["ended"] and all(row["by"] != "process" for row in asked["refused"]):
+        console.print(f"{name}: {answer['ended']}; its parts were asked about one by one", soft_wrap=True)
     for (by, what), where in _kinds(asked["refused"], "by", "what"):
         console.print(f"{name}, {by}: {where}: {what}", soft_wrap=True)
     if not asked["complete"]:

@@ -62,7 +62,7 @@ def of_parser(errors: Iterable[Any]) -> list[Refusal]:
             node, op = str(error.file()), "value"  # that is where it names the input
         code = str(error.code()).rpartition(".")[2]
         inside = tuple(map(str, error.local_function_stack() or ())) if error.local_function_stack_size() else ()
-        found.append(Refusal("parser", node or "graph", op, plain(said), code, said, inside))
+        found.append(Refusal("parser", node or "graph", op, _about(plain(said), node), code, said, inside))
     return list(dict.fromkeys(found))
 
 
@@ -78,6 +78,12 @@ def of_builder(errors: Iterable[str], nodes: Mapping[str, str]) -> list[Refusal]
     line, name = named[-1] if named else (said[-1], "")
     code = re.search(r"Error Code (\d+)", line)
     return [Refusal("builder", nodes.get(name, "graph"), "", plain(line), code[1] if code else "", line)]
+
+
+def _about(what: str, node: str) -> str:
+    """A complaint that does not begin with the name of its node."""
+    head = f"{node}: "
+    return what[len(head) :] if node and what.startswith(head) else what
 
 
 def _named(line: str, names: Collection[str]) -> str:

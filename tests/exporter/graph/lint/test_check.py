@@ -226,3 +226,18 @@ def test_damaged_graphs_end_in_findings_or_in_one_error(seed: int, tmp_path: Pat
     except InputError as error:
         said = {str(error)}
     assert said == set(TARGETS) or [len(text.splitlines()) for text in said] == [1]
+
+
+def test_topk_that_does_not_sort_is_a_matter_of_the_target() -> None:
+    pick = helper.make_node("TopK", ["x", "k"], ["y", "i"], sorted=0)
+    model = graph([pick], {"x": (F, [1, 9])}, {"y": (F, [1, 2])}, 17, k=np.array([2]))
+    assert whats(model, "trt-11") == ["TopK: TensorRT takes sorted=1 only"]
+    assert whats(model, "trt-rtx") == whats(model, "ort-cpu") == []
+
+
+def test_tensorrt_gives_one_output_of_a_normalization() -> None:
+    norm = helper.make_node("LayerNormalization", ["x", "w"], ["y", "mean"])
+    model = graph([norm], {"x": (F, [2, 3])}, {"y": (F, [2, 3]), "mean": (F, [2, 1])}, 17, w=np.ones(3, np.float32))
+    what = "LayerNormalization: TensorRT gives the first output of LayerNormalization only"
+    assert whats(model, "trt-10.13") == [what]
+    assert whats(model, "ort-cpu") == []
