@@ -311,6 +311,8 @@ def print_targets(result: list[dict[str, Any]], console: Console) -> None:
         missing = [op for op in row["lacks"] if op not in common]
         if missing:
             console.print(f"    lacks {', '.join(missing)}", soft_wrap=True)
+        for kind, operators in row["refuses"].items():
+            console.print(f"    refuses {', '.join(operators)} of {kind.lower()}", soft_wrap=True)
         for fault in row["faults"]:
             console.print(f"    {fault['what']} ({fault['link']})", soft_wrap=True)
     console.print(f"No TensorRT has {', '.join(sorted(common))}", soft_wrap=True)

@@ -35,28 +35,23 @@ LACKS_RTX = NOWHERE | {
     "BitCast", "CausalConvWithState", "CumProd", "FlexAttention", "LinearAttention",
 }  # fmt: skip
 
-_NO_INTEGERS = frozenset(
-    {"Einsum", "GridSample", "PRelu", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "Resize", "Upsample"}
-)
-# Attention of three dimensions without a mask is built in float32, too; all others are not.
+_NO_INTEGERS = {
+    "Einsum", "GridSample", "PRelu", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "Resize", "TensorScatter", "Upsample",
+}  # fmt: skip
+_NO_BFLOAT16 = {
+    "Celu", "ConvTranspose", "GRU", "GlobalLpPool", "HardSwish", "LpNormalization", "LpPool",
+    "MeanVarianceNormalization", "Mish", "RandomNormalLike", "Range",
+}  # fmt: skip
+_NO_BOOL = {
+    "DepthToSpace", "GridSample", "ReduceMax", "ReduceMin", "Resize", "SpaceToDepth", "TensorScatter", "Upsample",
+}  # fmt: skip
 REFUSES_RTX = (
-    ("FLOAT", frozenset({"Attention"})),
+    ("FLOAT", frozenset({"Attention"})),  # of three dimensions and without a mask it is built, too; no other
     ("DOUBLE", frozenset({"Attention"})),
     ("FLOAT16", frozenset({"Celu", "MeanVarianceNormalization", "Range"})),
-    (
-        "BFLOAT16",
-        frozenset(
-            {
-                "Celu", "ConvTranspose", "GRU", "GlobalLpPool", "HardSwish", "LpNormalization", "LpPool",
-                "MeanVarianceNormalization", "Mish", "RandomNormalLike", "Range",
-            }
-        ),
-    ),
-    ("INT8", frozenset({"Clip", "Einsum", "Mod"})),
-    ("INT32", _NO_INTEGERS | {"Relu"}),
-    ("INT64", _NO_INTEGERS),
-    (
-        "BOOL",
-        frozenset({"DepthToSpace", "GridSample", "ReduceMax", "ReduceMin", "Resize", "SpaceToDepth", "Upsample"}),
-    ),
-)  # fmt: skip
+    ("BFLOAT16", frozenset(_NO_BFLOAT16)),
+    ("INT8", frozenset({"Clip", "Einsum", "Mod", "TensorScatter"})),
+    ("INT32", frozenset(_NO_INTEGERS | {"Relu"})),
+    ("INT64", frozenset(_NO_INTEGERS)),
+    ("BOOL", frozenset(_NO_BOOL)),
+)

@@ -22,6 +22,7 @@ _QUANTIZED = {
     "INT4",
     "FLOAT4E2M1",
 }  # each where the version has the type
+_QUANTIZED_ONLY = {"FLOAT8E4M3FN", "INT4", "FLOAT4E2M1"}
 _BYTES_IN = {"Cast", "CastLike", "Identity", "Shape", "Size"}  # that uint8 may go into
 _PRODUCTS = {"MatMul", "Gemm", "Einsum"}
 
@@ -94,9 +95,10 @@ def check_types(node: onnx.NodeProto, known: Known, target: Target) -> Iterator[
     first = known.types.get(node.input[0], "") if node.input else ""
     if op in dict(target.refuses).get(first, ()):
         what = f"{target.name} has {op}, but not of {first.lower()}"
-        yield Finding(name, op, "error", what, "cast to another type before it, or let the passes lower it")
+        yield Finding(name, op, "error", what, "cast to another type around it, or write it in other operators")
     if target.runtime == "tensorrt":
         yield from _bytes(node, name, first, known)
+        yield from _casts(node, name, {first, *kinds})
         if op in _PRODUCTS and "INT" in first:
             yield Finding(name, op, "error", "TensorRT multiplies matrices of floats only", "cast them to float32")
         if op in _NORMS and first == "FLOAT16":
@@ -120,6 +122,13 @@ def _bytes(node: onnx.NodeProto, name: str, first: str, known: Known) -> Iterato
         if known.types.get(made) == "UINT8" and made not in known.outputs:
             what = f"TensorRT keeps nothing in uint8 within a graph, as {made} would be"
             yield Finding(name, node.op_type, "error", what, "make it int32 or float32")
+
+
+def _casts(node: onnx.NodeProto, name: str, kinds: set[str]) -> Iterator[Finding]:
+    """Types that TensorRT has for quantized values only (onnx-tensorrt's docs/operators.md)."""
+    for kind in sorted(kinds & _QUANTIZED_ONLY) if node.op_type in ("Cast", "CastLike") else ():
+        what = f"TensorRT casts nothing to or from {kind.lower()}"
+        yield Finding(name, node.op_type, "error", what, "take QuantizeLinear and DequantizeLinear")
 
 
 def _squares_summed(node: onnx.NodeProto, kind: str, known: Known) -> bool:

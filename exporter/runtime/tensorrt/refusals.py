@@ -14,14 +14,15 @@ _NO_DRIVER = re.compile(r"\[[^\[\]]*catchCudaError[^\[\]]*\] Error Code \d+: Cud
 _NOISE = (
     _NO_DRIVER,
     re.compile(r"\s*In [\w:<>~() ]{1,80}? at [\w./]+:\d+"),  # where in its sources
+    re.compile(r"\)\s+ITensor::\w+: Error Code .*$"),  # what follows from it
     re.compile(r"^Invalid Node - \S+ "),
     re.compile(r"^(\[[^\]]*\]|[\w:]+:?) Error Code \d+: "),
     re.compile(r"^Assertion failed: .*?(?<!:): "),  # the condition; what follows is for people
     re.compile(r"^Myelin \(.*\bfailed\. "),
     re.compile(r"\(See http\S+[^)]*\).*$"),
 )
-_SAID = re.compile(r'&& "([^"]+)"')
-_WRAPPED = re.compile(r"^\w+( \w+)* Error \((.*)\)$")
+_SAID = re.compile(r'&& ((?:"[^"]*"\s*)+)')  # one text may be written in several
+_WRAPPED = re.compile(r"^\w+( \w+)* Error \((.*?)\)?$")
 _NOT_ASKED_FOR = "false"  # all that the check of an operator without an importer says
 
 
@@ -103,7 +104,7 @@ def plain(said: str) -> str:
     if said == _NOT_ASKED_FOR:
         return "it has no such operator"
     quoted = _SAID.search(said)
-    found = quoted[1] if quoted else said
+    found = "".join(re.findall('"([^"]*)"', quoted[1])) if quoted else said
     for noise in _NOISE:
         found = noise.sub("", found).strip()
     inner = _WRAPPED.match(found)

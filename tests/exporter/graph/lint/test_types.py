@@ -226,3 +226,10 @@ def test_tensorrt_for_rtx_takes_scales_that_are_computed() -> None:
     model = model_of(nodes, F, ([4], [4]), 17, z=np.int8(0))
     assert found(model, "trt-rtx") == set()
     assert ("error", "q", "its scale is computed; TensorRT wants a constant") in found(model, "trt-11")
+
+
+def test_what_is_for_quantized_values_only_is_not_cast() -> None:
+    model = model_of([node("Cast", ["x"], ["y"], name="to", to=TensorProto.INT4)], F, ([4], [4]), 21)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT4
+    assert found(model, "trt-11") == {("error", "to", "TensorRT casts nothing to or from int4")}
+    assert found(model, "ort-cpu") == set()

@@ -21,6 +21,12 @@ NO_DRIVER = (
     [
         ("false", "it has no such operator"),
         ('softcap == 0.0 && "Setting softcap is not supported."', "Setting softcap is not supported."),
+        ('(mode == "a" && "It only takes a and " "b.")', "It only takes a and b."),
+        (
+            "ITensor::getDimensions: Error Code 4: Shape Error (one changes (all) of it.)  ITensor::getDimensions: "
+            "Error Code 4: API Usage Error (Output shape can not be computed for node n.)",
+            "one changes (all) of it.",
+        ),
         (
             "Assertion failed: creator && getVersion(creator) == Version::kV3ONE: NonZero plugin was not found.",
             "NonZero plugin was not found.",
