@@ -36,7 +36,8 @@ LACKS_RTX = NOWHERE | {
 }  # fmt: skip
 
 _NO_INTEGERS = {
-    "Einsum", "GridSample", "PRelu", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "Resize", "TensorScatter", "Upsample",
+    "Einsum", "GridSample", "PRelu", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "Resize", "TensorScatter",
+    "Upsample",
 }  # fmt: skip
 _NO_BFLOAT16 = {
     "Celu", "ConvTranspose", "GRU", "GlobalLpPool", "HardSwish", "LpNormalization", "LpPool",
