@@ -211,25 +211,30 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
     return run(path, target)
 
 
-def lint(path: str | os.PathLike[str], target: str | Iterable[str] | None = None) -> dict[str, Any]:
+def lint(
+    path: str | os.PathLike[str], target: str | Iterable[str] | None = None, *, ask: str | None = None
+) -> dict[str, Any]:
     """What targets refuse of a graph, or take and silently compute wrongly, and what to do about it.
 
     Args:
         path: any .onnx file (weights in files of their own are hardly read), or a bundle.
-        target: one, several, or None for all there are.
+        target: one, several, or None for all there are (with `ask`, for that one).
+        ask: the target whose own parser and builder are asked as well: `trt-rtx`. They build in memory and write
+            nothing.
 
     Returns:
         `path`, `opset`, `operators`, `static` (one finding on shapes that are not, which no target refuses; or None),
         and `targets`: by name `errors`, `warnings` (their numbers) and `findings`. A bundle's graph has to be static,
-        so what is not is an error there.
+        so what is not is an error there. With `ask`, also `asked`: an `Asked` of `recipes.pipeline.ask` as plain data.
 
     Raises:
-        InputError: no such file, not ONNX, weights missing, or no such target.
+        InputError: no such file, not ONNX, weights missing, no such target, or none that can be asked.
+        EnvironmentLackError: what is to be asked is not installed.
     """
     need_export()
     from .recipes.pipeline.inspect import lint_file
 
-    return lint_file(path, [target] if isinstance(target, str) else target or ())
+    return lint_file(path, [target] if isinstance(target, str) else target or (), ask)
 
 
 def targets() -> list[dict[str, Any]]:

@@ -161,20 +161,23 @@ def inspect(path: Path, target: str | None) -> Call:
 @command("vitrim lint model.onnx --target jetpack-5 --target trt-11")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--target", "targets", multiple=True, help="For this target, in detail; may be repeated.  [default: all]")
-def lint(path: Path, targets: tuple[str, ...]) -> Call:
+@click.option("--ask", metavar="TARGET", help="Also ask this target's own parser and builder: trt-rtx, without a GPU.")
+def lint(path: Path, targets: tuple[str, ...], ask: str | None) -> Call:
     """Say what targets refuse of PATH (any .onnx, or a bundle), or take and silently compute wrongly.
 
-    Status 1 when a named target refuses it; without --target, when every target does. Shapes that are not static are
-    told in one line, and no target refuses a graph for them.
+    Status 1 when a named target refuses it; without --target, when every target does. With --ask, the builder's word
+    counts for its target. Shapes that are not static are told in one line, and no target refuses a graph for them.
     """
 
     def judge(result: dict[str, Any]) -> None:
-        refused = [bool(verdict["errors"]) for verdict in result["targets"].values()]
-        if any(refused) if targets else all(refused):
+        refused = {name: bool(verdict["errors"]) for name, verdict in result["targets"].items()}
+        if ask is not None:
+            refused[result["asked"]["target"]] = result["asked"]["verdict"] != "built"
+        if any(refused.values()) if targets or ask else all(refused.values()):
             raise SystemExit(1)
 
     chosen = targets[0] if len(targets) == 1 else targets or None
-    return Call("lint", (path,), {"target": chosen}, screen.print_lint, plain=as_it_is, judge=judge)
+    return Call("lint", (path,), {"target": chosen, "ask": ask}, screen.print_lint, plain=as_it_is, judge=judge)
 
 
 @command("vitrim targets --json")

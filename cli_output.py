@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -223,22 +224,54 @@ def _not_static(result: dict[str, Any], console: Console) -> None:
 _NAMED = 3  # nodes of a kind of finding that are named on the screen; --json has them all
 
 
+def _kinds(rows: list[dict[str, Any]], *keys: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Rows that say the same of several nodes: what they say, and which operators and nodes they are."""
+    kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(tuple(row[key] for key in keys), []).append(row)
+    for said, group in kinds.items():
+        ops = ", ".join(f"{op} x{n}" if n > 1 else op for op, n in Counter(row["op"] for row in group).most_common())
+        more = f" and {len(group) - _NAMED} more" if len(group) > _NAMED else ""
+        yield said, f"{ops} {', '.join(row['node'] for row in group[:_NAMED])}{more}".strip()
+
+
 def _findings(findings: list[dict[str, Any]], target: str, console: Console) -> None:
     """A line per kind of finding, with how many nodes have it."""
-    kinds: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for finding in findings:
-        kinds.setdefault((finding["severity"], finding["what"], finding["remedy"]), []).append(finding)
-    for (severity, what, remedy), rows in kinds.items():
-        ops = ", ".join(f"{op} x{n}" if n > 1 else op for op, n in Counter(row["op"] for row in rows).most_common())
-        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-        nodes = ", ".join(row["node"] for row in rows[:_NAMED])
-        console.print(f"{severity}: {ops} {nodes}{more}: {what}; {remedy}", soft_wrap=True)
+    for (severity, what, remedy), where in _kinds(findings, "severity", "what", "remedy"):
+        console.print(f"{severity}: {where}: {what}; {remedy}", soft_wrap=True)
     if not findings:
         console.print(f"lint for {target}: clean")
 
 
 def print_lint(result: dict[str, Any], console: Console) -> None:
-    """One target in detail, several as a matrix with what each refuses most."""
+    """One target in detail, several as a matrix with what each refuses most; then what a builder was asked."""
+    _print_table(result, console)
+    if "asked" in result:
+        print_asked(result["asked"], console)
+
+
+def print_asked(asked: dict[str, Any], console: Console) -> None:
+    """What parser and builder say of a graph, a line per kind of refusal, and where the table says something else."""
+    answer, name = asked["answer"], asked["answer"]["by"]
+    if asked["verdict"] == "built":
+        size, seconds = answer["size"] / 1e6, answer["seconds"]
+        made = f"{answer['kernels']} kernels, an engine of {size:.1f} MB, in {seconds:.1f} s"
+        console.print(f"{name} builds it ({made}; what it computes needs a GPU)", soft_wrap=True)
+    if answer["ended"] and all(row["by"] != "process" for row in asked["refused"]):
+        console.print(f"{name}: {answer['ended']}; its parts were asked about one by one", soft_wrap=True)
+    for (by, what), where in _kinds(asked["refused"], "by", "what"):
+        console.print(f"{name}, {by}: {where}: {what}", soft_wrap=True)
+    if not asked["complete"]:
+        console.print("not asked: what lies behind that", soft_wrap=True)
+    for key, sizes in (answer["assumed"] or {}).items():
+        console.print(f"assumed: {key} {list(sizes)}, which is open; fix it to ask about another", soft_wrap=True)
+    for (table, real), where in _kinds(asked["differences"], "table", "builder"):
+        console.print(f"differs: {where}: the table says: {table}; the real thing says: {real}", soft_wrap=True)
+    if not asked["differences"] and asked["complete"]:
+        console.print(f"the table for {asked['target']} says the same", soft_wrap=True)
+
+
+def _print_table(result: dict[str, Any], console: Console) -> None:
     found = result["targets"]
     nodes = sum(result["operators"].values())
     if len(found) == 1:
@@ -278,6 +311,8 @@ def print_targets(result: list[dict[str, Any]], console: Console) -> None:
         missing = [op for op in row["lacks"] if op not in common]
         if missing:
             console.print(f"    lacks {', '.join(missing)}", soft_wrap=True)
+        for kind, operators in row["refuses"].items():
+            console.print(f"    refuses {', '.join(operators)} of {kind.lower()}", soft_wrap=True)
         for fault in row["faults"]:
             console.print(f"    {fault['what']} ({fault['link']})", soft_wrap=True)
     console.print(f"No TensorRT has {', '.join(sorted(common))}", soft_wrap=True)

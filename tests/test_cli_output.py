@@ -194,3 +194,19 @@ def test_names_from_files_do_nothing_to_a_terminal(terminal: bool) -> None:
 def test_json_is_for_a_program(capsys: pytest.CaptureFixture[str]) -> None:
     cli_output.print_json({"folder": Path("out"), "a": [1, None]})
     assert json.loads(capsys.readouterr().out) == {"folder": "out", "a": [1, None]}
+
+
+def test_what_a_builder_was_asked_is_a_line_for_each_thing_that_it_said() -> None:
+    answer = {"by": "TensorRT for RTX 1.7", "ended": "its process died of it (signal 11)", "assumed": {"x": (1, 3)}}
+    refused = [{"by": "builder", "node": node, "op": "Attention", "what": "no kernel."} for node in ("a", "b")]
+    difference = {"node": "c", "op": "If", "table": "not straight-line", "builder": "takes it"}
+    asked = {"verdict": "ended", "answer": answer, "refused": refused, "complete": False, "differences": [difference]}
+    assert printed(cli_output.print_asked, asked).splitlines() == [
+        "TensorRT for RTX 1.7: its process died of it (signal 11); its parts were asked about one by one",
+        "TensorRT for RTX 1.7, builder: Attention x2 a, b: no kernel.",
+        "not asked: what lies behind that",
+        "assumed: x [1, 3], which is open; fix it to ask about another",
+        "differs: If c: the table says: not straight-line; the real thing says: takes it",
+    ]
+    alone = asked | {"refused": [{"by": "process", "node": "graph", "op": "", "what": "it died"}], "differences": []}
+    assert printed(cli_output.print_asked, alone).splitlines()[0] == "TensorRT for RTX 1.7, process: graph: it died"

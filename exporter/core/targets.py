@@ -6,6 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import InputError, did_you_mean
+from .operators import (
+    LACKS_8_5,
+    LACKS_8_6,
+    LACKS_10_3,
+    LACKS_10_13,
+    LACKS_10_16,
+    LACKS_RTX,
+    NOWHERE,
+    REFUSES_RTX,
+)
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
     Capability = tuple[int, int]
@@ -24,6 +34,7 @@ class Target:
         precisions: those that its graphs may be written in, of `PRECISIONS` and in that order.
         types: element types that it takes, as ONNX names them.
         lacks: operators without an importer; passes lower some of them.
+        refuses: operators that it has, but not for every element type of their first input: which, by type.
         wrong: scatters whose `reduction` it refuses, replaces or computes wrongly, with what it does.
         slow: operators that it takes with a loss of speed, with the reason.
         domains: of operators beyond ONNX's own.
@@ -35,8 +46,10 @@ class Target:
         jetsons: compute capabilities of the Jetsons that run it, by name.
         largest_k: limit of TopK's K.
         integer_topk: whether TopK takes integers.
+        sorted_topk: whether TopK has to sort.
         int64: whether int64 is native; else inputs and outputs may be neither int64 nor bool, and weights are clamped.
-        symmetric: whether quantization must be int8, symmetric (zero point 0), with constant scales.
+        symmetric: whether quantization must be int8 and symmetric (zero point 0).
+        computed_scales: whether the scales of that may be computed.
         silent: whether what is `wrong` is accepted without an error.
         faults: known ones, each with a link.
         notes: for a person.
@@ -48,6 +61,7 @@ class Target:
     precisions: tuple[str, ...]
     types: frozenset[str]
     lacks: frozenset[str] = frozenset()
+    refuses: tuple[tuple[str, frozenset[str]], ...] = ()
     wrong: tuple[tuple[str, str], ...] = ()
     slow: tuple[tuple[str, str], ...] = ()
     domains: frozenset[str] = frozenset()
@@ -58,8 +72,10 @@ class Target:
     jetsons: tuple[tuple[str, Capability], ...] = ()
     largest_k: int | None = None
     integer_topk: bool = True
+    sorted_topk: bool = False
     int64: bool = True
     symmetric: bool = False
+    computed_scales: bool = False
     silent: bool = False
     faults: tuple[tuple[str, str], ...] = ()
     notes: str = ""
@@ -91,12 +107,15 @@ class Target:
             "typing": self.typing,
             "types": sorted(self.types),
             "lacks": sorted(self.lacks),
+            "refuses": {kind: sorted(operators) for kind, operators in self.refuses},
             "wrong": dict(self.wrong),
             "slow": dict(self.slow),
             "largest_k": self.largest_k,
             "integer_topk": self.integer_topk,
+            "sorted_topk": self.sorted_topk,
             "int64": self.int64,
             "symmetric": self.symmetric,
+            "computed_scales": self.computed_scales,
             "jetsons": {
                 name: {"capability": f"{major}.{minor}", "precisions": list(self.precisions_on((major, minor)))}
                 for name, (major, minor) in self.jetsons
@@ -140,30 +159,8 @@ _SCATTER_PLUGIN = (
     ("ScatterElements", "TensorRT 10 and later make a plugin of it"),
     ("ScatterND", f"TensorRT 10 and later refuse it ({_GITHUB}/onnx/onnx-tensorrt/issues/957)"),
 )
+_SCATTER_REFUSED = tuple((op, "TensorRT for RTX refuses it") for op in ("ScatterElements", "ScatterND"))
 _LARGEST_K = 3840  # ITopKLayer's limit in every version so far
-
-# Without an importer in any version (onnx-tensorrt's docs/operators.md); the first five are onnxruntime's way to
-# quantize, for which TensorRT wants QuantizeLinear and DequantizeLinear.
-INTEGER_OPERATORS = frozenset({"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
-_NOWHERE = INTEGER_OPERATORS | {
-    "Bernoulli", "Det", "MaxRoiPool", "MaxUnpool", "Multinomial", "NegativeLogLikelihoodLoss",
-    "SoftmaxCrossEntropyLoss", "StringNormalizer", "TfIdfVectorizer",
-}  # fmt: skip
-_SINCE_10_15 = frozenset({"RMSNormalization", "RotaryEmbedding"})
-_SINCE_10_14 = frozenset({"Attention"})
-_SINCE_10 = frozenset({"Gelu"})
-_SINCE_8_6 = frozenset({"LayerNormalization", "GroupNormalization"})
-_NOT_IN_8 = frozenset(
-    {
-        "BlackmanWindow", "ConcatFromSequence", "DFT", "HammingWindow", "HannWindow", "MelWeightMatrix",
-        "OptionalGetElement", "OptionalHasElement", "STFT", "SequenceAt", "SequenceEmpty", "SequenceErase",
-        "SequenceInsert", "SequenceLength", "SplitToSequence",
-    }
-)  # fmt: skip
-_NOT_IN_8_5 = frozenset({"BitShift", "Hardmax", "IsInf"})
-_LACKS_10_13 = _NOWHERE | _SINCE_10_15 | _SINCE_10_14
-_LACKS_8_6 = _LACKS_10_13 | _SINCE_10 | _NOT_IN_8
-_LACKS_8_5 = _LACKS_8_6 | _SINCE_8_6 | _NOT_IN_8_5
 
 _PLAIN = frozenset({"FLOAT", "FLOAT16", "INT8", "UINT8", "INT32", "INT64", "BOOL"})
 _TYPES_10 = _PLAIN | {"BFLOAT16", "FLOAT8E4M3FN", "INT4"}
@@ -201,7 +198,7 @@ _ALL = (
         22,
         ("fp32", "fp16", "int8"),
         _PLAIN,
-        lacks=_LACKS_10_13,
+        lacks=LACKS_10_13,
         wrong=_SCATTER_PLUGIN,
         symmetric=True,
         largest_k=_LARGEST_K,
@@ -214,12 +211,13 @@ _ALL = (
         17,
         ("fp32", "fp16", "int8"),
         _PLAIN,
-        lacks=_LACKS_8_5,
+        lacks=LACKS_8_5,
         wrong=_SCATTER_IGNORED,
         tensorrt=(8, 5),
         typing="weak",
         jetsons=(XAVIER, ORIN),
         largest_k=_LARGEST_K,
+        sorted_topk=True,
         integer_topk=False,
         int64=False,
         symmetric=True,
@@ -233,12 +231,13 @@ _ALL = (
         17,
         ("fp32", "fp16", "int8"),
         _PLAIN,
-        lacks=_LACKS_8_6,
+        lacks=LACKS_8_6,
         wrong=_SCATTER_IGNORED,
         tensorrt=(8, 6),
         typing="weak",
         jetsons=(ORIN,),
         largest_k=_LARGEST_K,
+        sorted_topk=True,
         int64=False,
         symmetric=True,
         silent=True,
@@ -251,12 +250,13 @@ _ALL = (
         20,
         PRECISIONS,
         _TYPES_10,
-        lacks=_LACKS_10_13,
+        lacks=LACKS_10_3,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(10, 3),
         typing="either",
         jetsons=(ORIN,),
         largest_k=_LARGEST_K,
+        sorted_topk=True,
         symmetric=True,
         faults=(("fp16 ViTs reported wrong: prove the engine", f"{_GITHUB}/NVIDIA/TensorRT/issues/4723"),),
         notes="JetPack 6.1 and 6.2",
@@ -267,12 +267,13 @@ _ALL = (
         22,
         PRECISIONS,
         _TYPES_10_13,
-        lacks=_LACKS_10_13,
+        lacks=LACKS_10_13,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(10, 13),
         typing="strong",
         jetsons=(THOR,),
         largest_k=_LARGEST_K,
+        sorted_topk=True,
         symmetric=True,
         notes="JetPack 7.0 and 7.1, and desktops with any TensorRT 10 from here on",
     ),
@@ -282,12 +283,13 @@ _ALL = (
         24,
         PRECISIONS,
         _TYPES_10_13,
-        lacks=_NOWHERE,
+        lacks=LACKS_10_16,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(10, 16),
         typing="strong",
         jetsons=(ORIN, THOR),
         largest_k=_LARGEST_K,
+        sorted_topk=True,
         symmetric=True,
         notes="JetPack 7.2; knows Attention (since 10.14), RMSNormalization and RotaryEmbedding (since 10.15)",
     ),
@@ -297,27 +299,30 @@ _ALL = (
         25,
         PRECISIONS,
         _TYPES_10_13,
-        lacks=_NOWHERE,
+        lacks=NOWHERE,
         wrong=_SCATTER_PLUGIN,
         tensorrt=(11, 0),
         typing="strong",
         jetsons=(ORIN, THOR),
         largest_k=_LARGEST_K,
+        sorted_topk=True,
         symmetric=True,
         notes="strongly typed only: precision comes from the graph; on Jetson from 11.4.1 and JetPack 7.2.2 on",
     ),
     Target(
         "trt-rtx",
         "tensorrt",
-        24,
+        27,
         PRECISIONS,
         _TYPES_10_13,
-        lacks=_NOWHERE,
-        wrong=_SCATTER_PLUGIN,
+        lacks=LACKS_RTX,
+        wrong=_SCATTER_REFUSED,
         rtx=(1, 7),
         typing="strong",
         largest_k=_LARGEST_K,
+        refuses=REFUSES_RTX,
         symmetric=True,
+        computed_scales=True,
         notes="TensorRT for RTX: engines for GPUs from Ampere on, built on a machine without one; no Jetson runs it",
     ),
 )

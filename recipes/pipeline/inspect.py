@@ -23,6 +23,8 @@ from ...exporter.graph.lint.static import one_finding, split
 from ...exporter.graph.weights import all_graphs
 from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.report import Bench
+from ...exporter.runtime.tensorrt.ask import askable
+from .ask import ask_builder
 
 _LARGEST_OPSET = 9999  # of any domain; ONNX's own is below 30
 
@@ -56,9 +58,12 @@ def _texts(model: onnx.ModelProto) -> Iterator[str]:
         yield from (each.name for each in node.attribute)
 
 
-def lint_file(path: str | os.PathLike[str], targets: Iterable[str] = ()) -> dict[str, Any]:
+def lint_file(path: str | os.PathLike[str], targets: Iterable[str] = (), ask: str | None = None) -> dict[str, Any]:
     """See `vitrim.api.lint`."""
-    root, names = Path(path), list(targets)
+    root, names, asked = Path(path), list(targets), None if ask is None else get_target(ask)
+    if asked is not None:
+        askable(asked)
+        names.append(asked.name)
     wanted = list(TARGETS.values()) if not names or "all" in names else [get_target(name) for name in names]
     if is_folder(root):
         bundle.verify(root)
@@ -66,13 +71,16 @@ def lint_file(path: str | os.PathLike[str], targets: Iterable[str] = ()) -> dict
     model, own = read_graph(root), is_folder(path)
     found = lint_all(model, wanted, foreign=True)
     static = one_finding(model, (one for findings in found.values() for one in split(findings)[1]))
-    return {
+    result = {
         "path": str(path),
         "opset": opset_of(model),
         "operators": operator_table(model),
         "static": None if static is None else static.to_dict(),
         "targets": {name: _verdict(findings if own else split(findings)[0]) for name, findings in found.items()},
     }
+    if asked is not None:
+        result["asked"] = ask_builder(model, root, asked, split(found[asked.name])[0]).to_json()
+    return result
 
 
 def _verdict(findings: list[Finding]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from vitrim import api
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
-from vitrim.exporter.core.targets import HARDWARE, INTEGER_OPERATORS, TARGETS
+from vitrim.exporter.core.operators import INTEGER_OPERATORS
+from vitrim.exporter.core.targets import HARDWARE, TARGETS
 from vitrim.exporter.pruning import methods
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.vit import PrunedViT

@@ -13,12 +13,13 @@ import onnx.shape_inference
 from onnx import TensorProto
 
 from ...core.errors import UnsupportedError, excerpt
-from ...core.targets import INTEGER_OPERATORS, Target
+from ...core.operators import INTEGER_OPERATORS
+from ...core.targets import Target
 from ..apart import ApartError, run_apart
 from ..shapes import without_weights
 from .facts import DEFAULT_DOMAINS, Finding, Known, all_nodes, attribute, damage, has_data, integer, name_of, opset_of
 from .static import shape_values
-from .types import check_model_types, check_types
+from .types import check_model_types, check_types, double
 
 Change = Callable[[onnx.ModelProto], onnx.ModelProto]
 _SIZE = "its size depends on data"
@@ -54,6 +55,7 @@ _SIZES = {
     "Unsqueeze": (1,),
 }
 _INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
+_ONE_OUTPUT = {"BatchNormalization", "LayerNormalization", "MaxPool"}  # onnx-tensorrt's docs/operators.md
 _TRACE = "trace with fixed shapes, or fold it"
 _QDQ = "quantize with QuantizeLinear and DequantizeLinear instead"
 
@@ -98,7 +100,7 @@ def require_fit(model: onnx.ModelProto, target: Target, what: str) -> None:
 
 def lint_all(model: onnx.ModelProto, targets: Iterable[Target], *, foreign: bool = False) -> dict[str, list[Finding]]:
     """`lint` for several targets, by name; shapes are inferred once."""
-    plain, findings = _inferred(model, foreign)
+    plain, findings = inferred(model, foreign)
     known = Known.of(plain)
     known.constants |= {tensor.name: tensor for tensor in model.graph.initializer}  # with all their data
     known.shapes = shape_values(plain, known.constants)
@@ -120,8 +122,16 @@ def lint_all(model: onnx.ModelProto, targets: Iterable[Target], *, foreign: bool
     return result
 
 
-def _inferred(model: onnx.ModelProto, foreign: bool) -> tuple[onnx.ModelProto, list[Finding]]:
-    """The model without large weights, its functions inlined, with the shapes that can be inferred."""
+def inferred(model: onnx.ModelProto, foreign: bool) -> tuple[onnx.ModelProto, list[Finding]]:
+    """The model without large weights, its functions inlined, with the shapes that can be inferred; it is not changed.
+
+    Args:
+        model: any model.
+        foreign: see `lint`.
+
+    Returns:
+        that model, and a finding for each thing that failed.
+    """
     findings: list[Finding] = []
     plain = without_weights(model)
     run = _apart if foreign else _here
@@ -189,13 +199,13 @@ def _check_values(model: onnx.ModelProto, target: Target) -> Iterator[Finding]:
                 value.name, "value", "error", "it holds nothing (a dimension is 0)", "remove it from the model"
             )
         if tensor.elem_type == TensorProto.DOUBLE:
-            yield Finding(value.name, "value", "error", "float64", "no edge runtime is fast in it; cast to float32")
+            yield double(value.name, target)
         if value.name in ends and not target.int64 and tensor.elem_type in (TensorProto.INT64, TensorProto.BOOL):
             kind = TensorProto.DataType.Name(tensor.elem_type).lower()
             yield Finding(value.name, "value", "error", f"{kind} input or output", "cast it to int32")
     for weight in graph.initializer:
         if weight.data_type == TensorProto.DOUBLE:
-            yield Finding(weight.name, "value", "error", "float64", "store the weight as float32")
+            yield double(weight.name, target)
     yield from _unknown_shapes(graph, known | weights, target)
 
 
@@ -238,6 +248,8 @@ def _check_node(node: onnx.NodeProto, known: Known, target: Target) -> Iterable[
     if op in target.lacks:
         remedy = _QDQ if op in INTEGER_OPERATORS else "let the passes lower it"
         yield Finding(name, op, "error", f"{target.name} has no {op}", remedy)
+    if op in _ONE_OUTPUT and target.runtime == "tensorrt" and any(node.output[1:]):
+        yield Finding(name, op, "error", f"TensorRT gives the first output of {op} only", "compute the others apart")
     if op.startswith("Scatter"):
         yield _scatter(node, name, target)
     if op == "TopK":
@@ -267,7 +279,7 @@ def _top_k(node: onnx.NodeProto, name: str, known: Known, target: Target) -> Ite
         yield Finding(name, "TopK", "error", f"K = {size} is above {target.largest_k}", "use fewer tokens")
     if not target.integer_topk and known.types.get(node.input[0] if node.input else "") in _INTEGERS:
         yield Finding(name, "TopK", "error", f"{target.name} ranks no integers", "rank them as float32")
-    if integer(node, "sorted", 1) == 0 and target.runtime == "tensorrt":
+    if integer(node, "sorted", 1) == 0 and target.sorted_topk:
         yield Finding(name, "TopK", "error", "TensorRT takes sorted=1 only", "set sorted to 1")
 
 

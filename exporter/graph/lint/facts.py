@@ -56,6 +56,7 @@ class Known:
         ranks: number of dimensions by name.
         readers: nodes by the name of a value that they read.
         shapes: names of values that follow from constants and shapes alone.
+        outputs: names of what the whole graph gives.
     """
 
     opset: int = 0
@@ -64,11 +65,12 @@ class Known:
     ranks: dict[str, int] = field(default_factory=dict)
     readers: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
     shapes: set[str] = field(default_factory=set)
+    outputs: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> Known:
         """Look through a model with inferred shapes."""
-        known = cls(opset_of(model) or 0)
+        known = cls(opset_of(model) or 0, outputs={value.name for value in model.graph.output})
         for graph in all_graphs(model.graph):
             for tensor in graph.initializer:
                 known.constants[tensor.name] = tensor

@@ -22,6 +22,8 @@ _QUANTIZED = {
     "INT4",
     "FLOAT4E2M1",
 }  # each where the version has the type
+_QUANTIZED_ONLY = {"FLOAT8E4M3FN", "INT4", "FLOAT4E2M1"}
+_BYTES_IN = {"Cast", "CastLike", "Identity", "Shape", "Size"}  # that uint8 may go into
 _PRODUCTS = {"MatMul", "Gemm", "Einsum"}
 
 
@@ -75,6 +77,14 @@ def _element_type(name: str, op: str, kind: str, target: Target) -> Iterator[Fin
         yield Finding(name, op, "warning", what, "give it the float32 graph")
 
 
+def double(name: str, target: Target) -> Finding:
+    """A value of float64, which TensorRT casts to float32 on its way in."""
+    if target.runtime == "tensorrt":
+        what = "float64, which TensorRT computes in float32, with what is beyond it clamped"
+        return Finding(name, "value", "warning", what, "cast to float32, and nothing changes unseen")
+    return Finding(name, "value", "error", "float64", "no edge runtime is fast in it; cast to float32")
+
+
 def check_types(node: onnx.NodeProto, known: Known, target: Target) -> Iterator[Finding]:
     """Findings on the types that one node of ONNX's own domain reads and makes."""
     name, op = name_of(node), node.op_type
@@ -83,7 +93,12 @@ def check_types(node: onnx.NodeProto, known: Known, target: Target) -> Iterator[
         yield from _element_type(name, op, kind, target)
     yield from _allowed(node, name, known)
     first = known.types.get(node.input[0], "") if node.input else ""
+    if op in dict(target.refuses).get(first, ()):
+        what = f"{target.name} has {op}, but not of {first.lower()}"
+        yield Finding(name, op, "error", what, "cast to another type around it, or write it in other operators")
     if target.runtime == "tensorrt":
+        yield from _bytes(node, name, first, known)
+        yield from _casts(node, name, {first, *kinds})
         if op in _PRODUCTS and "INT" in first:
             yield Finding(name, op, "error", "TensorRT multiplies matrices of floats only", "cast them to float32")
         if op in _NORMS and first == "FLOAT16":
@@ -94,6 +109,26 @@ def check_types(node: onnx.NodeProto, known: Known, target: Target) -> Iterator[
         yield Finding(name, op, "warning", what, "sum them in float32 between two Casts")
     if op in ("QuantizeLinear", "DequantizeLinear") and node.output:
         yield from _quantized(node, name, known, target)
+
+
+def _bytes(node: onnx.NodeProto, name: str, first: str, known: Known) -> Iterator[Finding]:
+    """uint8, which TensorRT has for inputs and outputs of the whole graph only."""
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return  # said below
+    if first == "UINT8" and node.op_type not in _BYTES_IN:
+        what = "TensorRT computes nothing in uint8, which only inputs and outputs of a graph may be"
+        yield Finding(name, node.op_type, "error", what, f"Cast {node.input[0]} to float32 first")
+    for made in node.output:
+        if known.types.get(made) == "UINT8" and made not in known.outputs:
+            what = f"TensorRT keeps nothing in uint8 within a graph, as {made} would be"
+            yield Finding(name, node.op_type, "error", what, "make it int32 or float32")
+
+
+def _casts(node: onnx.NodeProto, name: str, kinds: set[str]) -> Iterator[Finding]:
+    """Types that TensorRT has for quantized values only (onnx-tensorrt's docs/operators.md)."""
+    for kind in sorted(kinds & _QUANTIZED_ONLY) if node.op_type in ("Cast", "CastLike") else ():
+        what = f"TensorRT casts nothing to or from {kind.lower()}"
+        yield Finding(name, node.op_type, "error", what, "take QuantizeLinear and DequantizeLinear")
 
 
 def _squares_summed(node: onnx.NodeProto, kind: str, known: Known) -> bool:
@@ -148,7 +183,7 @@ def _quantized(node: onnx.NodeProto, name: str, known: Known, target: Target) ->
         yield Finding(name, op, "error", "a scale is zero, negative or not finite", "calibrate it anew")
     if not target.symmetric:
         return
-    if scale not in known.constants:
+    if scale not in known.constants and not target.computed_scales:
         yield Finding(name, op, "error", "its scale is computed; TensorRT wants a constant", "calibrate it beforehand")
     if zero and zero not in known.constants:
         yield Finding(name, op, "error", "its zero point is computed", "quantize symmetrically, with zero point 0")

@@ -37,6 +37,8 @@ class ByRtx:
         config.num_compute_capabilities = len(wanted)
         for index, capability in enumerate(wanted):
             config.set_compute_capability(capability, index)
+        if settings.change is not None:
+            settings.change(parts.builder, parts.network, config)
         serialized = parts.builder.build_serialized_network(parts.network, config)
         if serialized is None:
             raise RuntimeError("it gives no reason")  # what TensorRT logged is said in its place

@@ -8,15 +8,17 @@ from itertools import pairwise
 import pytest
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.core.targets import ALIASES, INTEGER_OPERATORS, PRECISIONS, TARGETS, get_target, precisions_of
+from vitrim.exporter.core.operators import INTEGER_OPERATORS
+from vitrim.exporter.core.targets import ALIASES, PRECISIONS, TARGETS, get_target, precisions_of
 from vitrim.exporter.runtime.tensorrt.versions import typing_for
 
-TENSORRT = [target for target in TARGETS.values() if target.runtime == "tensorrt"]
+TENSORRT = [target for target in TARGETS.values() if target.tensorrt is not None]
 
 
 def test_aliases_and_names() -> None:
     assert set(TARGETS) == {
-        "ort-cpu", "ort-cuda", "ort-trt", "trt-8.5", "trt-8.6", "trt-10.3", "trt-10.13", "trt-10.16", "trt-11"
+        "ort-cpu", "ort-cuda", "ort-trt", "trt-8.5", "trt-8.6", "trt-10.3", "trt-10.13", "trt-10.16", "trt-11",
+        "trt-rtx",
     }  # fmt: skip
     assert {name: get_target(name).tensorrt for name in ALIASES} == {
         "jetpack-5": (8, 5),
@@ -35,11 +37,12 @@ def test_aliases_and_names() -> None:
         ("ort-cpu", 23, set(), {"LayerNormalization", "Gelu", "Attention", "DynamicQuantizeLinear", "MatMulInteger"}),
         ("ort-trt", 22, {"Attention", "RMSNormalization"}, {"LayerNormalization", "Gelu"}),
         ("trt-8.5", 17, {"LayerNormalization", "Gelu", "Attention", "RMSNormalization"}, {"Erf", "TopK", "Trilu"}),
-        ("trt-8.6", 17, {"Gelu", "Attention"}, {"LayerNormalization"}),
-        ("trt-10.3", 20, {"Attention"}, {"LayerNormalization", "Gelu"}),
+        ("trt-8.6", 17, {"Gelu", "Attention", "Hardmax"}, {"LayerNormalization"}),
+        ("trt-10.3", 20, {"Attention", "STFT"}, {"LayerNormalization", "Gelu"}),
         ("trt-10.13", 22, {"Attention", "RMSNormalization", "RotaryEmbedding"}, {"LayerNormalization", "Gelu"}),
-        ("trt-10.16", 24, set(), {"Attention", "RMSNormalization", "RotaryEmbedding"}),
-        ("trt-11", 25, set(), {"Attention", "RMSNormalization", "RotaryEmbedding"}),
+        ("trt-10.16", 24, {"Swish"}, {"Attention", "RMSNormalization", "RotaryEmbedding"}),
+        ("trt-11", 25, set(), {"Attention", "RMSNormalization", "RotaryEmbedding", "Swish", "NonZero", "RoiAlign"}),
+        ("trt-rtx", 27, {"NonZero", "RoiAlign", "LinearAttention"}, {"Attention", "RMSNormalization", "Swish", "Gelu"}),
     ],
 )
 def test_opset_and_missing_operators(name: str, opset: int, lacks: set[str], has: set[str]) -> None:
@@ -84,6 +87,7 @@ def test_precisions_are_a_subset_in_order() -> None:
         "trt-10.13": PRECISIONS,
         "trt-10.16": PRECISIONS,
         "trt-11": PRECISIONS,
+        "trt-rtx": PRECISIONS,
     }
     for target in TARGETS.values():
         assert ("BFLOAT16" in target.types) == ("bf16" in target.precisions)

@@ -86,7 +86,8 @@ def test_opset_missing_operators_float64_and_foreign_domains() -> None:
     found = whats(model, "trt-8.6")
     assert "value: opset 20 is above trt-8.6's 17" in found
     assert "Gelu: trt-8.6 has no Gelu" in found
-    assert "value: float64" in found
+    assert "value: float64, which TensorRT computes in float32, with what is beyond it clamped" in found
+    assert "value: float64" in whats(model, "ort-cpu")
     odd = graph([helper.make_node("Magic", ["x"], ["y"], domain="com.x")], {"x": (F, [2])}, {"y": (F, [2])})
     odd.opset_import.append(helper.make_opsetid("com.x", 1))
     assert "Magic: operator of the domain com.x" in whats(odd, "ort-cpu")
@@ -225,3 +226,18 @@ def test_damaged_graphs_end_in_findings_or_in_one_error(seed: int, tmp_path: Pat
     except InputError as error:
         said = {str(error)}
     assert said == set(TARGETS) or [len(text.splitlines()) for text in said] == [1]
+
+
+def test_topk_that_does_not_sort_is_a_matter_of_the_target() -> None:
+    pick = helper.make_node("TopK", ["x", "k"], ["y", "i"], sorted=0)
+    model = graph([pick], {"x": (F, [1, 9])}, {"y": (F, [1, 2])}, 17, k=np.array([2]))
+    assert whats(model, "trt-11") == ["TopK: TensorRT takes sorted=1 only"]
+    assert whats(model, "trt-rtx") == whats(model, "ort-cpu") == []
+
+
+def test_tensorrt_gives_one_output_of_a_normalization() -> None:
+    norm = helper.make_node("LayerNormalization", ["x", "w"], ["y", "mean"])
+    model = graph([norm], {"x": (F, [2, 3])}, {"y": (F, [2, 3]), "mean": (F, [2, 1])}, 17, w=np.ones(3, np.float32))
+    what = "LayerNormalization: TensorRT gives the first output of LayerNormalization only"
+    assert whats(model, "trt-10.13") == [what]
+    assert whats(model, "ort-cpu") == []

@@ -190,3 +190,46 @@ def test_integer_products_are_not_tensorrt_s() -> None:
     model = model_of(nodes, TensorProto.INT32, ([2, 3], [2, 4]), 17, w=np.ones((3, 4), np.int32))
     assert found(model, "trt-10.3") == {("error", "product", "TensorRT multiplies matrices of floats only")}
     assert found(model, "ort-cpu") == set()
+
+
+def test_an_operator_may_be_there_and_not_for_every_type() -> None:
+    def act(op: str, kind: int) -> onnx.ModelProto:
+        return model_of([node(op, ["x"], ["y"], name="act")], kind, ([1, 4], [1, 4]), 22)
+
+    what = "trt-rtx has HardSwish, but not of bfloat16"
+    assert ("error", "act", what) in found(act("HardSwish", B), "trt-rtx")
+    assert found(act("HardSwish", H), "trt-rtx") == set()
+    assert found(act("HardSwish", B), "trt-10.13") == set()  # nobody asked it
+    assert ("error", "act", "trt-rtx has Relu, but not of int32") in found(act("Relu", TensorProto.INT32), "trt-rtx")
+
+
+@pytest.mark.parametrize("name", TENSORRT)
+def test_tensorrt_takes_uint8_in_and_out_and_computes_nothing_in_it(name: str) -> None:
+    kind = TensorProto.UINT8
+    product = model_of([node("Mul", ["x", "x"], ["y"], name="mul")], kind, ([4], [4]), 17)
+    what = "TensorRT computes nothing in uint8, which only inputs and outputs of a graph may be"
+    assert ("error", "mul", what) in found(product, name)
+    inside = [node("Cast", ["x"], ["a"], name="to", to=kind), node("Cast", ["a"], ["y"], name="back", to=F)]
+    what = "TensorRT keeps nothing in uint8 within a graph, as a would be"
+    assert found(model_of(inside, F, ([4], [4]), 17), name) == {("error", "to", what)}
+    around = [node("Cast", ["x"], ["a"], to=F), node("Neg", ["a"], ["b"]), node("Cast", ["b"], ["y"], to=kind)]
+    assert found(model_of(around, kind, ([4], [4]), 17), name) == set()
+    assert found(product, "ort-cpu") == set()
+
+
+def test_tensorrt_for_rtx_takes_scales_that_are_computed() -> None:
+    nodes = [
+        node("ReduceMax", ["x"], ["s"], keepdims=0),
+        node("QuantizeLinear", ["x", "s", "z"], ["q"], name="q"),
+        node("DequantizeLinear", ["q", "s", "z"], ["y"], name="d"),
+    ]
+    model = model_of(nodes, F, ([4], [4]), 17, z=np.int8(0))
+    assert found(model, "trt-rtx") == set()
+    assert ("error", "q", "its scale is computed; TensorRT wants a constant") in found(model, "trt-11")
+
+
+def test_what_is_for_quantized_values_only_is_not_cast() -> None:
+    model = model_of([node("Cast", ["x"], ["y"], name="to", to=TensorProto.INT4)], F, ([4], [4]), 21)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT4
+    assert found(model, "trt-11") == {("error", "to", "TensorRT casts nothing to or from int4")}
+    assert found(model, "ort-cpu") == set()
