@@ -313,7 +313,7 @@ _ALL = (
         typing="strong",
         largest_k=_LARGEST_K,
         symmetric=True,
-        notes="TensorRT for RTX: engines for GPUs from Ampere on, built on a machine without one; no Jetson runs it",
+        notes="TensorRT for RTX: engines for GPUs from Ampere on, built on any machine; no Jetson; unverified on a GPU",
     ),
 )
 TARGETS = {target.name: target for target in _ALL}
