@@ -326,7 +326,8 @@ def build(
     """Build a bundle's engine with this machine's TensorRT and prove it; `engine` in the result is its identity.
 
     Args:
-        bundle: the folder; it is published anew, with the engine, if the proof passes.
+        bundle: the folder; it is published anew, with the engine, if the proof passes. An engine of TensorRT for RTX
+            that no GPU here can run is published unproven: `engine_not_checked` of the result says why.
         workspace_mib, timing_cache, version_compatible, hardware_compatible, capabilities, dla_core, strict: see
             `vitrim.exporter.runtime.tensorrt.options.EngineOptions`.
         note: told who else is at work on the bundle, while that is waited for.

@@ -20,7 +20,7 @@ from .cli_streams import open_streams
 from .exporter.core.bounds import ATOL, CLASSES, THREADS
 from .exporter.core.errors import NotFasterError, ParityError
 from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
-from .exporter.runtime.tensorrt.options import DLA_CORES, WORKSPACE_MIB, EngineOptions
+from .exporter.runtime.tensorrt.options import CAPABILITIES, DLA_CORES, WORKSPACE_MIB, EngineOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -238,7 +238,7 @@ def compare(results: tuple[Path, ...]) -> Call:
     return Call("compare", (results,), {}, screen.print_comparison)
 
 
-@command("vitrim build out/   (on the Jetson or the machine with the GPU)")
+@command("vitrim build out/   (on the Jetson or the machine with the GPU; for trt-rtx anywhere)")
 @bundle_argument
 @click.option(
     "--workspace",
@@ -258,6 +258,13 @@ def compare(results: tuple[Path, ...]) -> Call:
 )
 @click.option(
     "--dla-core", type=click.IntRange(*DLA_CORES), help="Run on this DLA core what can; the GPU takes the rest."
+)
+@click.option(
+    "--capability",
+    "capabilities",
+    multiple=True,
+    type=click.Choice(CAPABILITIES),
+    help="Of GPUs that an engine of TensorRT for RTX is for; may be repeated.  [default: 8.0 and newer]",
 )
 @click.option("--any-precision", is_flag=True, help="Keep an engine whose layers run in another precision.")
 def build(bundle: Path, timing_cache: Path | None, no_timing_cache: bool, any_precision: bool, **options: Any) -> Call:

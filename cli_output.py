@@ -60,6 +60,8 @@ def _range(interval: tuple[float, float]) -> str:
 
 def print_export(done: Exported, console: Console) -> None:
     """The end of an export: accuracy, parity and speed on one screen."""
+    from .exporter.runtime.lines import engine_state
+
     if done.widths is not None:
         print_widths(done.widths, console)
     if done.budget is not None:
@@ -87,7 +89,7 @@ def print_export(done: Exported, console: Console) -> None:
         from .recipes.pipeline.readme import precision_words
 
         console.print(f"Precision: {precision_words(done.precision, seen)}", soft_wrap=True)
-    console.print(f"Engine: {done.engine or 'built'}")
+    console.print(f"Engine: {engine_state(done.parity, done.engine)}", soft_wrap=True)
     console.print(f"Bundle: {done.folder}")
 
 

@@ -18,15 +18,19 @@ STANDIN = Path(__file__).parent / "exporter" / "runtime" / "standin"
 SHAPE = [2, 4, 2, 2]
 
 
-def compiled_cudart(folder: Path) -> Path:
-    """The stand-in for libcudart; the test is skipped where there is no compiler."""
+def compiled(source: str, made: Path) -> Path:
+    """A stand-in that is written in C; the test is skipped where there is no compiler."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
-        pytest.skip("no C compiler here for the stand-in of libcudart")
-    made = folder / "libcudart.so.13"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(made), str(STANDIN / "cudart.c")]
+        pytest.skip(f"no C compiler here for the stand-in {source}")
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(made), str(STANDIN / source)]
     subprocess.run(command, check=True)
     return made
+
+
+def compiled_cudart(folder: Path) -> Path:
+    """The stand-in for libcudart."""
+    return compiled("cudart.c", folder / "libcudart.so.13")
 
 
 def standin_environment(cudart: Path, scratch: Path, version: str) -> dict[str, str]:

@@ -42,6 +42,10 @@ from vitrim.cli_call import Call, as_it_is
             ["build", "out", "--timing-cache", "t", "--version-compatible", "--hardware-compatible", "ampere_plus"],
             "api.build('out', version_compatible=True, hardware_compatible='ampere_plus', timing_cache='t')",
         ),
+        (
+            ["build", "out", "--capability", "8.6", "--capability", "12.0"],
+            "api.build('out', capabilities=['8.6', '12.0'])",
+        ),
         (["doctor"], "api.doctor()"),
         (["lint", "m.onnx"], "api.lint('m.onnx')"),
         (["lint", "m.onnx", "--target", "trt-11"], "api.lint('m.onnx', target='trt-11')"),

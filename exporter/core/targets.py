@@ -323,7 +323,7 @@ _ALL = (
         refuses=REFUSES_RTX,
         symmetric=True,
         computed_scales=True,
-        notes="TensorRT for RTX: engines for GPUs from Ampere on, built on a machine without one; no Jetson runs it",
+        notes="TensorRT for RTX: engines for GPUs from Ampere on, built on any machine; no Jetson; unverified on a GPU",
     ),
 )
 TARGETS = {target.name: target for target in _ALL}

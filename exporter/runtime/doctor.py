@@ -22,6 +22,7 @@ from .machine.environment import version as exact_version
 from .machine.gpu import cuda_device
 from .machine.jetpack import TABLE, jetpack_of, read_l4t, tensorrt_remedy
 from .providers import TENSORRT, pair_problem
+from .tensorrt.family import RTX, RTX_WHEELS, has_rtx_wheel
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ _PACKAGES = (
     ("onnx_graphsurgeon", "no graph passes", "pip install 'vitrim[export]'"),
     ("onnxruntime", "graphs cannot be run or benchmarked on this machine's CPU", "pip install onnxruntime"),
     ("polygraphy", "no TensorRT engines", "pip install 'vitrim[device]'"),
-    ("tensorrt", "no engines: graphs can be made for TensorRT, but not built, proven or timed here", ""),
+    ("tensorrt", "no engines of TensorRT itself: graphs can be made for it, but not built, proven or timed here", ""),
 )
 
 
@@ -84,6 +85,7 @@ def examine(
     """
     checks = [Check("python", "ok", platform.python_version()), _processor(root), _disk(root), _memory(root)]
     checks += [_package(name, cost, remedy, root) for name, cost, remedy in _PACKAGES]
+    checks.append(_rtx(run, deep))
     checks += _two_onnxruntimes()
     if deep and _version("timm"):
         checks.append(_timm_imports(run))
@@ -167,6 +169,22 @@ def _engines(run: Callable[[str], tuple[bool, str]], root: Path) -> Check:
         return Check("tensorrt engines", "ok", "can be built here")
     remedy = "check nvidia-smi" if "no GPU" in said else tensorrt_remedy(said, root)
     return Check("tensorrt engines", "problem", said, "no engines are built, proven or timed here", remedy)
+
+
+def _rtx(run: Callable[[str], tuple[bool, str]], deep: bool) -> Check:
+    """TensorRT for RTX, which builds on any machine and runs on a GPU; a machine that does without has no problem."""
+    cost = "the target trt-rtx gets graphs, but no engines"
+    if not _is_there(RTX.module):
+        if not has_rtx_wheel():
+            return Check(RTX.title, "info", f"not installed: {RTX_WHEELS}", cost, "build on one of those")
+        return Check(RTX.title, "info", f"not installed; it builds without a GPU ({RTX_WHEELS})", cost, RTX.remedy)
+    if deep:
+        worked, said = run(f"from {_PACKAGE}.versions import state_of_rtx; print(state_of_rtx())")
+        if not worked or not said.startswith(RTX.title):
+            return Check(RTX.title, "problem", said, cost, RTX.remedy)
+        return Check(RTX.title, "ok", said)
+    version = next(filter(None, (exact_version(f"{RTX.module}_cu{major}") for major in (13, 12))), None)
+    return Check(RTX.title, "ok", version or "installed outside pip")
 
 
 def _dla(run: Callable[[str], tuple[bool, str]]) -> Check:
@@ -264,7 +282,8 @@ def _gpu(root: Path) -> Check:
             "nvidia gpu", "info", f"{device['gpu']}, but no nvidia-smi", cost, "install the driver's utilities"
         )
     if tool is None:
-        cost, remedy = "no engines and no GPU benchmark on this machine", "build and bench on a machine with a GPU"
+        cost = f"no engines but those of {RTX.title}, and no GPU benchmark on this machine"
+        remedy = "build and bench on a machine with a GPU"
         return Check("nvidia gpu", "problem", "no nvidia-smi", cost, remedy)
     query = [tool, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     cost, remedy = "no engines and no GPU benchmark", "reboot if the driver was updated, else install it again"

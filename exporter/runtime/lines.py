@@ -5,6 +5,7 @@ from __future__ import annotations
 from .bench.report import Bench, Untimed
 from .bench.stats import Distribution
 from .parity import Parity
+from .tensorrt.family import RTX, family_named
 from .tensorrt.identity import EngineIdentity
 
 
@@ -69,4 +70,23 @@ def engine_lines(engine: EngineIdentity) -> list[str]:
         lines.append(f"DLA core {engine.dla_core}: {len(left)} layers run on the GPU ({', '.join(left[:5])})")
     given = ["version-compatible"] if engine.version_compatible else []
     given += [f"hardware-compatible ({engine.hardware_compatible})"] if engine.hardware_compatible else []
+    given += [made_by(engine)] if engine.family == RTX.name else []
     return [*lines, f"Built {', '.join(given)}"] if given else lines
+
+
+def made_by(engine: EngineIdentity) -> str:
+    """What built an engine, and for which GPUs."""
+    gpus = f"GPUs of compute capability {engine.capability_words}" if engine.family == RTX.name else engine.gpu
+    return f"by {family_named(engine.family).title} {engine.tensorrt} for {gpus or 'an unnamed GPU'}"
+
+
+def engine_state(parity: Parity, no_engine: str | None) -> str:
+    """What became of a bundle's engine, in words.
+
+    Args:
+        parity: of the bundle.
+        no_engine: why none was built; None where one was.
+    """
+    if no_engine is not None:
+        return no_engine
+    return "built, but not run here: its numbers and times are unproven" if parity.engine_not_checked else "built"

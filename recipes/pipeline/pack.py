@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity
-from ...exporter.core.errors import ParityError
+from ...exporter.core.errors import InputError, ParityError
 from ...exporter.core.layout import WIDER, Kind
+from ...exporter.core.targets import Target
 from ...exporter.graph.files import read_bare, save, save_beside
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.graph.weights import Place
@@ -37,6 +38,7 @@ from .portable import dump_recipe, portable, portable_command
 from .precision import in_manifest
 from .provenance import versions
 from .readme import bundle_readme
+from .recipe import EngineSection
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -54,6 +56,16 @@ class Pack(Stage):
 
     name = "bundle"
     needs = ("slim", "calibrate", "passes", "forms", "precision", "parity", "fidelity", "bench")
+
+
+def check_engine(section: EngineSection, target: Target) -> None:
+    """Refuse compute capabilities of a target whose engines are for the GPU that they are built on.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if section.capabilities and target.rtx is None:
+        raise InputError(f"engine.capabilities: those are for the target trt-rtx, and the target is {target.name}")
 
 
 @dataclass(frozen=True)
@@ -158,7 +170,7 @@ def _copy_graphs(
 
 def _build(run: Run, staging: Path, precision: dict[str, Any]) -> None:
     """The engine, held against the golden outputs like the graph before it."""
-    build_engine(
+    identity = build_engine(
         staging / layout.MODEL,
         staging / layout.ENGINE,
         EngineOptions(
@@ -169,7 +181,8 @@ def _build(run: Run, staging: Path, precision: dict[str, Any]) -> None:
         pins_may_miss=True,
         serialize=builder_for(run.target, by_polygraphy),
     )
-    parity = check_folder(staging, Parity.read(staging / layout.PARITY, "parity report"))
+    held = check_folder(staging, Parity.read(staging / layout.PARITY, "parity report"))
+    parity = replace(held, engine=identity)
     parity.write(staging / layout.PARITY)
     if not parity.passed:
         raise ParityError(parity.failure)

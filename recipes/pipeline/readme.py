@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity
 from ...exporter.core.preprocess import Preprocess
+from ...exporter.core.targets import get_target
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
 from ...exporter.runtime.bench.report import LATER
+from ...exporter.runtime.lines import engine_state, made_by
 from ...exporter.runtime.parity import Parity
+from ...exporter.runtime.tensorrt.family import TENSORRT, family_of
 from .golden import input_facts, input_words
 from .recipe import Recipe
 from .slim import summary
@@ -56,6 +59,9 @@ def bundle_readme(
     speed = f"speed: {LATER}" if bench is None else f"{bench.runtime}, batch {recipe.export.batch}: {bench.verdict}"
     verdict = "passed" if parity.passed else "FAILED"
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
+    family = family_of(get_target(recipe.export.target))
+    extras, example = ("device", ", as on a Jetson") if family is TENSORRT else (f"device,{family.name}", "")
+    runtime = family.title
     return f"""# {name}, pruned by vitrim
 
 {" ".join(plans)}
@@ -66,21 +72,30 @@ def bundle_readme(
   to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}
 - {speed}
-- engine: {layout.ENGINE if no_engine is None else f"not built ({no_engine})"}
+- engine: {_engine(parity, no_engine)}
 
-On the device, without PyTorch (`pip install 'vitrim[device]'`), from the folder above; `out` is this one:
+On the device, without PyTorch (`pip install 'vitrim[{extras}]'`), from the folder above; `out` is this one:
 
-    vitrim build out/   # build model.engine with this machine's TensorRT and prove it
+    vitrim build out/   # build model.engine with this machine's {runtime} and prove it
     vitrim check out/   # hold the files against their hashes and the outputs against PyTorch's
     vitrim bench out/   # time the dense and the pruned graph and the plan's floor, interleaved
 
-Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are installed, as on a Jetson:
+Without vitrim too, where only Python 3.8 or newer, numpy and {runtime} are installed{example}:
 
     python3 out/run_on_device.py info
     python3 out/run_on_device.py build
     python3 out/run_on_device.py check
     python3 out/run_on_device.py bench --energy -o bench.json
 """
+
+
+def _engine(parity: Parity, no_engine: str | None) -> str:
+    """The engine's file and what is known of it, or why there is none."""
+    if no_engine is not None:
+        return f"not built ({no_engine})"
+    by = "" if parity.engine is None else f", made {made_by(parity.engine)}"
+    state = f"; {engine_state(parity, None)}" if parity.engine_not_checked else ""
+    return f"{layout.ENGINE}{by}{state}"
 
 
 def _worst(parity: Parity) -> str:

@@ -22,7 +22,7 @@ from ...exporter.core.errors import InputError, excerpt
 from ...exporter.core.preprocess import check_constants
 from ...exporter.pruning.arguments import check_args
 from ...exporter.runtime.bench.timing import RUNS, WARMUP
-from ...exporter.runtime.tensorrt.options import WORKSPACE_MIB
+from ...exporter.runtime.tensorrt.options import CAPABILITIES, WORKSPACE_MIB, EngineOptions
 
 IN_MEMORY = "given"  # the key of what Python hands over; a file cannot
 # Bounds, so that no slip asks for a billion: far above what anybody runs, and below what a machine would choke on.
@@ -504,7 +504,8 @@ class EngineSection(Section):
     """The TensorRT engine."""
 
     mode: Literal["auto", "require", "skip"] = Field(
-        default="auto", description="Build where TensorRT and a GPU are; fail without them; or never."
+        default="auto",
+        description="Build where TensorRT is, and a GPU where it needs one; fail without them; or never.",
     )
     workspace_mib: int = Field(
         default=1024,
@@ -514,9 +515,24 @@ class EngineSection(Section):
     )
     capabilities: list[str] = Field(
         default=[],
-        max_length=16,
-        description="Compute capabilities that an engine of TensorRT for RTX is for, such as 8.6; none: 8.0 and newer.",
+        description="Compute capabilities of GPUs that an engine of TensorRT for RTX is for; none: 8.0 and newer.",
+        json_schema_extra={"items": {"enum": [*CAPABILITIES, *map(float, CAPABILITIES)]}, "uniqueItems": True},
     )
+
+    @field_validator("capabilities", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """8.6 is a number to YAML."""
+        return [str(one) if isinstance(one, float) else one for one in value] if isinstance(value, list) else value
+
+    @field_validator("capabilities")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        try:
+            EngineOptions(capabilities=tuple(value))
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return value
 
 
 class Recipe(Section):

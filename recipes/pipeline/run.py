@@ -38,7 +38,7 @@ from .golden import check_ends, ends_of
 from .listener import Listener, Silence
 from .open import NOTHING, Given, Sources, open_model, open_sources, preprocess_of
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
-from .pack import pack
+from .pack import check_engine, pack
 from .parity import Parity
 from .precision import Precision, check_precision
 from .provenance import versions
@@ -206,6 +206,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     """
     target = get_target(recipe.export.target)
     check_precision(recipe.precision, target)
+    check_engine(recipe.engine, target)
     if recipe.prune is not None:
         check_prune(recipe.prune)
     if recipe.slim is not None and recipe.slim.widths is not None:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from packaging.requirements import Requirement
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -61,6 +64,26 @@ def test_a_device_needs_no_torch() -> None:
     assert not (brought("tensorrt") | brought("energy")) & heavy
     assert "nvidia-ml-py" in brought("tensorrt")
     assert heavy <= brought("export")  # the question can be answered with no
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "there"),
+    [
+        ("linux", "x86_64", True),
+        ("linux", "aarch64", True),
+        ("win32", "AMD64", True),
+        ("darwin", "arm64", False),
+        ("darwin", "x86_64", False),
+    ],
+)
+def test_rtx_installs_everywhere_and_brings_something_where_there_are_wheels(
+    system: str, machine: str, there: bool
+) -> None:
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["rtx"]
+    assert "tensorrt-rtx-cu13" in brought("rtx") & brought("dev")
+    here = {"sys_platform": system, "platform_machine": machine}
+    markers = [Requirement(line).marker for line in lines]
+    assert any(marker is None or marker.evaluate(here) for marker in markers) is there
 
 
 def test_modelopt_comes_with_its_own_onnxruntime() -> None:

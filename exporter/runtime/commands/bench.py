@@ -167,6 +167,9 @@ def bench_bundle(
         raise EnvironmentLackError(f"{NO_BF16}, and no engine is timed: {reason}")
     else:
         result = bench_graphs(graphs, timing, manifest.resolved_target, progress)
+        if result.cpu_only and runtime == "auto" and layout.ENGINE in manifest.files:
+            note = f"{result.cpu_only}; {layout.ENGINE} is not timed: {reason}"
+            result = replace(result, environment={**result.environment, "cpu_only": note})
     return replace(result, bundle=TimedBundle.of(manifest))
 
 

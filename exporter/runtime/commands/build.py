@@ -33,7 +33,8 @@ def build_bundle(
 ) -> Parity:
     """Build a bundle's engine on this machine, prove it against the golden outputs, and publish the bundle with it.
 
-    The precision, and what stays in float32, is what the bundle's manifest says of its graph.
+    The precision, and what stays in float32, is what the bundle's manifest says of its graph. An engine of TensorRT for
+    RTX that no GPU here can run is published unproven: `engine_not_checked` of the result says why.
 
     Args:
         folder: the bundle.

@@ -11,6 +11,7 @@ from ...core.bounds import ATOL, THREADS, TIE, require_within
 from ...core.errors import EnvironmentLackError
 from ...core.targets import Precision, Target, get_target
 from .. import bundle
+from ..machine import gpu
 from ..parity import Parity, Rung
 from ..rungs import close, compare
 from ..runners import Outputs, Runner, run_all, runner_for
@@ -84,7 +85,9 @@ def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -
             rungs.append(as_proven(runner.name, golden, outputs, run_all(runner, images, runner.batch), held_to))
     no_engine: str | None = f"{root} has no {layout.ENGINE}: build it first"
     if (root / layout.ENGINE).exists():
-        no_engine = runtime_missing(family_named(read_identity(root / layout.ENGINE).family))
+        identity = read_identity(root / layout.ENGINE)
+        no_engine = runtime_missing(family_named(identity.family))
+        no_engine = no_engine or identity.wrong_gpu(gpu.describe()["compute_capability"])
         result = replace(result, engine_not_checked=no_engine)
         if no_engine is None:
             with TrtRunner(root / layout.ENGINE, root / layout.MODEL) as trt:

@@ -29,8 +29,9 @@ from ..machine import gpu
 from ..machine.environment import environment
 from ..outputs import check_output, output_of
 from ..parity import Parity
-from ..tensorrt.options import EngineOptions
+from ..tensorrt.options import CAPABILITIES, EngineOptions
 from ..tensorrt.plain_build import by_tensorrt
+from ..tensorrt.rtx_build import builder_for
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,14 @@ def _parser(here: Path) -> argparse.ArgumentParser:
                 "--any-precision", dest="strict", action="store_false", help="keep an engine in another precision"
             )
             command.add_argument("--dla-core", type=int, help="run on this DLA core what can run there")
+            command.add_argument(
+                "--capability",
+                dest="capabilities",
+                action="append",
+                choices=CAPABILITIES,
+                default=[],
+                help="of GPUs that an engine of TensorRT for RTX is for, may be repeated; 8.0 and newer by default",
+            )
         if name == "bench":
             command.add_argument("--runs", type=int, default=Timing.runs, help="interleaved rounds")
             command.add_argument(
@@ -163,7 +172,7 @@ def _info(options: argparse.Namespace) -> Info:
     return Info(
         environment=environment(),
         gpu=gpu.describe(),
-        engines=by_tensorrt.missing() or "can be built here",
+        engines=builder_for(manifest.resolved_target, by_tensorrt).missing() or "can be built here",
         bundle=TimedBundle.of(manifest),
         engine="built" if layout.ENGINE in manifest.files else "not built",
     )

@@ -21,8 +21,9 @@ _HEAD = '''#!/usr/bin/env python3
     python3 out/run_on_device.py check     the files against their hashes, the engine against PyTorch's outputs
     python3 out/run_on_device.py bench     dense, pruned and floor, interleaved; -o bench.json keeps the result
 
-It takes Python 3.8 or newer, numpy, TensorRT 8.5 to 11 and CUDA's runtime library. It changes no clocks and goes to no
-network. Below are the modules of vitrim that do it, as they are in the package, each as text that Python imports.
+It takes Python 3.8 or newer, numpy, CUDA's runtime library and TensorRT 8.5 to 11, or for the target trt-rtx TensorRT
+for RTX. It changes no clocks and goes to no network. Below are the modules of vitrim that do it, as they are in the
+package, each as text that Python imports.
 """
 
 import sys

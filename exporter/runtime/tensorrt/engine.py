@@ -116,7 +116,7 @@ def _open(precision: Precision, options: EngineOptions, family: Family) -> _Buil
     typing, capability = typing_for(version, precision, family), capability_of(device["compute_capability"])
     messages = listen(trt)
     builder = trt.Builder(messages)
-    cores = 0 if options.dla_core is None else int(builder.num_DLA_cores)
+    cores = 0 if options.dla_core is None or family.builds_anywhere else int(builder.num_DLA_cores)
     jetson = read_l4t() is not None
     refuse_options(options, precision, version, capability, family=family, dla_cores=cores, jetson=jetson)
     return _Build(options, precision, family, trt, builder, messages, version, device, capability, typing)

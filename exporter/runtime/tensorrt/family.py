@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import platform
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ class Family:
         module: what Python imports.
         title: for a person.
         oldest: major and minor version that vitrim needs.
-        remedy: how to get it on a machine that is no Jetson.
+        remedy: how to get it on a machine that has wheels of it.
         builds_anywhere: whether it builds without a GPU; then the builder's own list of kernels, and not a loaded
             engine, says what was built.
         like: the TensorRT whose rules of fusion its compiler follows; None: its own version's.
@@ -46,7 +47,16 @@ class Family:
 
 TENSORRT = Family("tensorrt", "tensorrt", "TensorRT", (8, 5), "pip install 'vitrim[tensorrt]'", False)
 RTX = Family("rtx", "tensorrt_rtx", "TensorRT for RTX", (1, 2), "pip install 'vitrim[rtx]'", True, (11, 0))
+_RTX_WHEELS = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Windows", "AMD64")}
+RTX_WHEELS = "NVIDIA has wheels for Linux on x86_64 and aarch64 and for Windows"
 FAMILIES: dict[str, Family] = {family.name: family for family in (TENSORRT, RTX)}
+
+
+def has_rtx_wheel(system: str | None = None, machine: str | None = None) -> bool:
+    """Whether there are wheels of TensorRT for RTX for a system and processor, as `platform` names them; by default
+    this machine's.
+    """
+    return (system or platform.system(), machine or platform.machine()) in _RTX_WHEELS
 
 
 def family_of(target: Target) -> Family:

@@ -1,6 +1,7 @@
 """What an engine is bound to: the graph, TensorRT and GPU it was built from and for. Torch-free.
 
-Engines are native code, so one that was not built here from this graph is never loaded.
+Engines are native code, so one that was not built here from this graph is never loaded. One of TensorRT for RTX may
+come from another machine with its bundle: it is bound to the graph, the version and the GPUs that it was built for.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ class EngineIdentity(Record):
         hardware-compatible one another GPU of those it was built for.
         """
         built = getattr(self, key)
+        if self.family == RTX.name:
+            return self._portable(key, built, here)
         if built == here:
             return True
-        if self.family == RTX.name:
-            return self._portable(key, here)
         if key == "tensorrt":
             return self.version_compatible and runs_on(version_of(str(built)), version_of(str(here)))
         if key == "gpu":  # then the compute capability, which is looked at next, decides
@@ -76,11 +77,28 @@ class EngineIdentity(Record):
             return self.hardware_compatible == "ampere_plus" and (capability_of(here) or (0, 0)) >= (8, 0)
         return False
 
-    def _portable(self, key: str, here: str | None) -> bool:
+    def _portable(self, key: str, built: str | None, here: str | None) -> bool:
         """`fits` of TensorRT for RTX: bound to its version and to capabilities, but to no GPU and no system."""
-        if key == "compute_capability":
+        if key == "compute_capability":  # that of the GPU where it was built, if any, says nothing
             return here in self.capabilities if self.capabilities else (capability_of(here) or (0, 0)) >= (8, 0)
-        return key == "gpu" or (key == "machine" and {self.machine, here} == _SAME_MACHINE)
+        return key == "gpu" or built == here or (key == "machine" and {built, here} == _SAME_MACHINE)
+
+    @property
+    def capability_words(self) -> str | None:
+        """The compute capabilities that it is for, where it is not for one GPU, else that of the GPU."""
+        if self.family != RTX.name:
+            return self.compute_capability
+        return ", ".join(self.capabilities) if self.capabilities else "8.0 and newer"
+
+    def wrong_gpu(self, here: str | None) -> str | None:
+        """Why an engine of TensorRT for RTX, which may be for other machines, is for no GPU like the one here.
+
+        Args:
+            here: its compute capability.
+        """
+        if self.family != RTX.name or self.fits("compute_capability", here):
+            return None
+        return f"it is for GPUs of compute capability {self.capability_words}, and here it is {here or 'unknown'}"
 
 
 def device_identity(family: Family = TENSORRT) -> dict[str, str | None]:
@@ -128,6 +146,6 @@ def check_identity(engine: Path, onnx: Path, here: Mapping[str, str | None]) -> 
         raise InputError(f"{engine} was built from another graph than {onnx.name}; {BUILD_AGAIN}")
     for key in ("tensorrt", "gpu", "compute_capability", "machine"):
         if not identity.fits(key, here.get(key)):
-            built = getattr(identity, key)
+            built = identity.capability_words if key == "compute_capability" else getattr(identity, key)
             raise InputError(f"{engine} was built for {key} {built}, but here it is {here.get(key)}; {BUILD_AGAIN}")
     return identity

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...core.bounds import require_within
-from ...core.errors import InputError, UnsupportedError
+from ...core.errors import InputError, UnsupportedError, excerpt
 from ...core.targets import Precision
 from .family import RTX, TENSORRT, Family
 from .versions import dotted
@@ -19,6 +19,7 @@ COMPATIBILITY_FROM: dict[Compatibility, tuple[int, int]] = {
     "ampere_plus": (8, 6),
     "same_compute_capability": (10, 9),
 }
+CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")  # of TensorRT for RTX 1.7
 WORKSPACE_MIB, DLA_CORES = (16, 1 << 20), (0, 15)  # what may be given
 _AMPERE = (8, 0)
 
@@ -39,7 +40,7 @@ class EngineOptions:
         strict: refuse an engine whose layers do not run in the precision asked for; else that is only written down.
 
     Raises:
-        InputError: a number is out of bounds.
+        InputError: a number is out of bounds, or there is no such compute capability.
     """
 
     workspace_mib: int = 1024
@@ -54,6 +55,13 @@ class EngineOptions:
         require_within("workspace_mib", self.workspace_mib, *WORKSPACE_MIB)
         if self.dla_core is not None:
             require_within("dla_core", self.dla_core, *DLA_CORES)
+        unknown = [name for name in self.capabilities if name not in CAPABILITIES]
+        if unknown:
+            raise InputError(
+                f"{RTX.title} has no compute capability {excerpt(unknown[0])!r} (it has {', '.join(CAPABILITIES)})"
+            )
+        if len(set(self.capabilities)) < len(self.capabilities):
+            raise InputError(f"a compute capability is named twice: {', '.join(self.capabilities)}")
 
 
 def refuse_options(
@@ -97,7 +105,7 @@ def refuse_options(
 def _refuse_for_rtx(options: EngineOptions) -> None:
     """What TensorRT for RTX has no need of, or not at all."""
     asked = {
-        "a timing cache": bool(options.timing_cache),  # it would ask for a GPU
+        "timing cache": bool(options.timing_cache),  # it would ask for a GPU
         "version-compatible engines": options.version_compatible,
         "hardware compatibility (name compute capabilities)": options.hardware_compatible is not None,
         "DLA cores": options.dla_core is not None,

@@ -15,7 +15,7 @@ from ...core.errors import EnvironmentLackError, InputError, UnsupportedError, e
 from ...core.targets import PRECISIONS, Precision
 from ..machine import gpu
 from ..machine.jetpack import tensorrt_remedy
-from .family import RTX, TENSORRT, Family
+from .family import RTX, RTX_WHEELS, TENSORRT, Family, has_rtx_wheel
 
 STRONGLY_TYPED_FROM = (10, 12)  # NVIDIA recommends it fully from here on; weak typing is deprecated
 TYPED_ON_DEMAND_FROM = (10, 0)
@@ -136,7 +136,9 @@ def remedy_for(family: Family, reason: str = "") -> str:
         family: which.
         reason: what the import said.
     """
-    return tensorrt_remedy(reason, _SYSTEM_ROOT) if family is TENSORRT else family.remedy
+    if family is TENSORRT:
+        return tensorrt_remedy(reason, _SYSTEM_ROOT)
+    return family.remedy if has_rtx_wheel() else f"{RTX_WHEELS}, but none for this machine; build on one of those"
 
 
 def builder_missing(family: Family = TENSORRT) -> str | None:
@@ -149,6 +151,15 @@ def runtime_missing(family: Family = TENSORRT) -> str | None:
     return _missing(family, needs_gpu=True)
 
 
+def state_of_rtx() -> str:
+    """What TensorRT for RTX can do on this machine, in one line; begins with its name where it can be imported."""
+    try:
+        trt = import_tensorrt(RTX)
+    except EnvironmentLackError as error:
+        return f"not usable: {error}"
+    return runtime_missing(RTX) or f"{RTX.title} {trt.__version__} builds engines here, and there is a GPU to run them"
+
+
 def _missing(family: Family, needs_gpu: bool) -> str | None:
     try:
         trt = import_tensorrt(family)
@@ -159,7 +170,7 @@ def _missing(family: Family, needs_gpu: bool) -> str | None:
     if not family.builds_anywhere:
         return _builder_fails(trt)
     if gpu.cuda_device() is None:  # its builder starts without a GPU, so the driver is asked
-        return f"{family.title} {trt.__version__} finds no GPU here to run an engine on: check nvidia-smi"
+        return f"{family.title} {trt.__version__} builds engines here, but running one needs a GPU, and there is none"
     return None
 
 

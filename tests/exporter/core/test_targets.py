@@ -10,6 +10,7 @@ import pytest
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.operators import INTEGER_OPERATORS
 from vitrim.exporter.core.targets import ALIASES, PRECISIONS, TARGETS, get_target, precisions_of
+from vitrim.exporter.runtime.tensorrt.family import family_of
 from vitrim.exporter.runtime.tensorrt.versions import typing_for
 
 TENSORRT = [target for target in TARGETS.values() if target.tensorrt is not None]
@@ -54,7 +55,7 @@ def test_opset_and_missing_operators(name: str, opset: int, lacks: set[str], has
 
 
 def test_what_a_version_lacks_the_older_ones_lack_too() -> None:
-    for older, newer in pairwise(TENSORRT):
+    for older, newer in pairwise(target for target in TENSORRT if target.rtx is None):
         assert older.tensorrt is not None
         assert newer.tensorrt is not None
         assert older.tensorrt < newer.tensorrt
@@ -119,7 +120,8 @@ def test_a_target_on_a_device_has_what_both_have() -> None:
 
 @pytest.mark.parametrize("target", TENSORRT, ids=lambda target: target.name)
 def test_typing_is_what_engines_are_built_with(target: object) -> None:
-    fp32, fp16 = (typing_for(target.tensorrt, precision).strong for precision in ("fp32", "fp16"))
+    version, family = target.rtx or target.tensorrt, family_of(target)
+    fp32, fp16 = (typing_for(version, precision, family).strong for precision in ("fp32", "fp16"))
     assert {"weak": (False, False), "either": (False, True), "strong": (True, True)}[target.typing] == (fp32, fp16)
 
 
@@ -137,3 +139,12 @@ def test_a_typo_names_the_close_match_and_all_names(typo: str, meant: str) -> No
     with pytest.raises(InputError, match=f"did you mean {meant}") as caught:
         get_target(typo)
     assert all(name in str(caught.value) for name in (*TARGETS, *ALIASES))
+
+
+def test_a_tensorrt_target_counts_the_versions_of_one_family() -> None:
+    for target in TARGETS.values():
+        counted = [version for version in (target.tensorrt, target.rtx) if version is not None]
+        assert len(counted) == (target.runtime == "tensorrt")
+    rtx = get_target("trt-rtx")
+    assert (rtx.rtx, rtx.jetsons, rtx.typing) == ((1, 7), (), "strong")
+    assert (rtx.to_dict()["rtx"], rtx.to_dict()["tensorrt"]) == ("1.7", None)

@@ -106,6 +106,8 @@ class Config:
         self.profiling_verbosity = self.hardware_compatibility_level = self.default_device_type = None
         self.DLA_core: int | None = None
         self.on_dla: Any = lambda layer: False
+        self.num_compute_capabilities = 0
+        self.capabilities: dict[int, str] = {}  # of TensorRT for RTX, as are the next
 
     def set_flag(self, flag: Flag) -> None:
         self.flags.add(flag.name)
@@ -115,6 +117,9 @@ class Config:
 
     def set_memory_pool_limit(self, pool: Any, size: int) -> None:
         self.limits[pool] = size
+
+    def set_compute_capability(self, capability: str, index: int) -> None:
+        self.capabilities[index] = capability
 
     def add_optimization_profile(self, profile: Any) -> None:
         pass
@@ -269,8 +274,18 @@ def serialized(shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
-def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...] = (2, 3)) -> types.SimpleNamespace:
-    """Put the stand-in in place of tensorrt and libcudart.
+KERNEL = (
+    "Name: /blocks.0/mlp/MatMul_myl0_1, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [4,40,64], Strides: "
+    "[2560,64,1], Datatype: Half, Format: (Linear) Row major linear format }], Constants: [], Outputs: [ { Name: "
+    "y, Dimensions: [4,40,64], Strides: [2560,64,1], Datatype: Half, Format: (Linear) Row major linear format }],"
+    " TacticName: sm80, StreamId: 0, Metadata: [ONNX Layer: /blocks.0/mlp/MatMul]"
+)
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...] = (2, 3), name: str = "tensorrt"
+) -> types.SimpleNamespace:
+    """Put the stand-in in place of tensorrt (or, by `name`, of tensorrt_rtx) and of libcudart.
 
     Returns:
         what was seen: `network`, `config` (what was set), `runtimes`, `saved`; set `complaint` to refuse graphs,
@@ -289,11 +304,12 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
         cuda=Cuda(),
         enqueued=0,
         lean=[],
+        kernel=KERNEL,
     )
-    module: Any = types.ModuleType("tensorrt")
+    module: Any = types.ModuleType(name)
 
     class Logger:
-        Severity = types.SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
+        Severity = types.SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2, INFO=3, VERBOSE=4)
 
     class Builder:
         def __init__(self, logger: Any) -> None:
@@ -313,6 +329,14 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
 
         def create_optimization_profile(self) -> object:
             return object()
+
+        def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
+            """As TensorRT for RTX does it: the list of kernels is in the log."""
+            if seen.failure:
+                self.logger.log(1, seen.failure)
+                return None
+            self.logger.log(4, f"Engine Layer Information:\n{seen.kernel}")
+            return serialized(shape)
 
     class Parser:
         num_errors = property(lambda self: int(seen.complaint is not None))
@@ -340,6 +364,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
             return Runtime(None) if path.endswith(".so.8") else None
 
     flags = {"EXPLICIT_BATCH": 0} | ({"STRONGLY_TYPED": 1} if not version.startswith("8.") else {})
+    flags = {"STRONGLY_TYPED": 1} if name == "tensorrt_rtx" else flags
     module.__version__ = version
     module.ILogger, module.Builder, module.OnnxParser, module.Runtime = Logger, Builder, Parser, Runtime
     module.NetworkDefinitionCreationFlag = types.SimpleNamespace(**flags)
@@ -367,7 +392,8 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, shape: tuple[int, ...
             save_file((done.loaded or b"") + b"timed ", save_timing_cache)
         return serialized(shape)
 
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    module.ComputeCapability = types.SimpleNamespace(SM80="80", SM86="86", SM120="120", CURRENT="here")
+    monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(importlib.import_module("polygraphy.backend.trt.config"), "trt", module)
     monkeypatch.setattr(cuda, "load", lambda: seen.cuda)
     monkeypatch.setattr("polygraphy.backend.trt.engine_bytes_from_network", build)

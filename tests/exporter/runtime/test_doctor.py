@@ -195,3 +195,42 @@ def test_a_gpu_without_nvidia_smi_is_asked_of_the_driver(monkeypatch: pytest.Mon
     assert doctor._gpu(tmp_path).found == "H200, but no nvidia-smi"
     monkeypatch.setattr(doctor, "cuda_device", lambda: None)
     assert doctor._gpu(tmp_path).found == "no nvidia-smi"
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("TensorRT for RTX 1.7.1 builds engines here, but running one needs a GPU, and there is none", "ok"),
+        ("not usable: TensorRT for RTX cannot be imported (libtensorrt_rtx.so.1: cannot open)", "problem"),
+    ],
+)
+def test_an_installed_tensorrt_for_rtx_is_tried_in_a_child(
+    said: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_is_there", lambda package: package == "tensorrt_rtx")
+    found = doctor._rtx(lambda code: (True, said), deep=True)
+    assert (found.name, found.state, found.found) == ("TensorRT for RTX", state, said)
+    assert bool(found.cost) == (state == "problem")
+    assert doctor._rtx(lambda code: (False, "ended with code -11"), deep=True).state == "problem"
+    assert doctor._rtx(lambda code: (True, said), deep=False).state == "ok"
+
+
+@pytest.mark.parametrize(("wheel", "remedy"), [(True, "pip install 'vitrim[rtx]'"), (False, "build on one of those")])
+def test_a_machine_without_tensorrt_for_rtx_has_no_problem(
+    wheel: bool, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_is_there", lambda package: False)
+    monkeypatch.setattr(doctor, "has_rtx_wheel", lambda: wheel)
+    found = doctor._rtx(lambda code: (True, ""), deep=True)
+    assert (found.state, found.remedy) == ("info", remedy)
+    assert "NVIDIA has wheels for Linux on x86_64 and aarch64 and for Windows" in found.found
+    assert found.cost == "the target trt-rtx gets graphs, but no engines"
+
+
+def test_the_child_that_tries_tensorrt_for_rtx_answers() -> None:
+    asked: list[str] = []
+    doctor._rtx(lambda code: (bool(asked.append(code)), ""), deep=True)
+    for code in asked:  # none where it is not installed
+        worked, said = doctor.run_python(code)
+        assert worked, said
+        assert said.startswith(("TensorRT for RTX", "not usable: "))

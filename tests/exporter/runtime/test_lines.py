@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitrim.exporter.runtime.bench.report import LATER, Bench, Untimed
-from vitrim.exporter.runtime.lines import bench_lines, bench_notes, engine_lines, parity_lines
+from vitrim.exporter.runtime.lines import bench_lines, bench_notes, engine_lines, engine_state, made_by, parity_lines
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.summary import Attention
@@ -67,3 +67,22 @@ def test_an_engine_says_how_it_was_built() -> None:
         "DLA core 0: 2 layers run on the GPU (a, b)",
         "Built version-compatible, hardware-compatible (ampere_plus)",
     ]
+
+
+def test_an_engine_of_tensorrt_for_rtx_says_for_which_gpus_it_is() -> None:
+    engine = replace(EngineIdentity.read(OLD / "engine.json", "identity"), family="rtx", tensorrt="1.7.1", layers=None)
+    built = "by TensorRT for RTX 1.7.1 for GPUs of compute capability"
+    assert made_by(replace(engine, capabilities=())) == f"{built} 8.0 and newer"
+    own = replace(engine, family="tensorrt", tensorrt="10.3.0", gpu="Orin")
+    assert made_by(own) == "by TensorRT 10.3.0 for Orin"
+    assert made_by(replace(own, gpu=None)) == "by TensorRT 10.3.0 for an unnamed GPU"
+    assert engine_lines(replace(engine, capabilities=("8.6", "12.0")))[-1] == f"Built {built} 8.6, 12.0"
+
+
+def test_an_engine_that_was_not_run_is_not_called_proven() -> None:
+    parity = Parity.read(OLD / "parity-engine.json", "parity report")
+    assert engine_state(parity, None) == "built"
+    unchecked = replace(parity, rungs=parity.rungs[:1], engine_not_checked="no GPU")
+    assert engine_state(unchecked, None) == "built, but not run here: its numbers and times are unproven"
+    assert "Note: the engine was not checked: no GPU" in parity_lines(unchecked)
+    assert engine_state(parity, "skipped by the recipe") == "skipped by the recipe"

@@ -9,17 +9,24 @@ from typing import Any
 
 import onnx
 import pytest
+from helpers import small_recipe
 
 from vitrim import api
 from vitrim.exporter.core import layout, sources
-from vitrim.exporter.core.errors import ParityError
+from vitrim.exporter.core.errors import InputError, ParityError
+from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.weights import is_external
 from vitrim.exporter.pruning.budget import read_budget
 from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.parity import Parity, Rung
+from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
+from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
+from vitrim.exporter.runtime.tensorrt.rtx_build import by_rtx
 from vitrim.recipes.pipeline import pack
+from vitrim.recipes.pipeline.recipe import EngineSection
 
 
 def test_a_bundle_holds_everything_and_verifies(made: tuple[Path, Any]) -> None:
@@ -123,17 +130,20 @@ def test_an_engine_that_is_built_is_proven_and_one_that_fails_is_told(
 ) -> None:
     built: list[Any] = []
 
-    def build_engine(graph: Path, engine: Path, options: EngineOptions, **more: Any) -> None:
+    def build_engine(graph: Path, engine: Path, options: EngineOptions, **more: Any) -> EngineIdentity:
         built.append((graph.name, options.workspace_mib, more))
         engine.write_bytes(b"engine")
+        return EngineIdentity("a", "b", tensorrt="10.3.0", gpu="Orin")
 
     monkeypatch.setattr(pack, "build_engine", build_engine)
     monkeypatch.setattr(pack, "check_folder", lambda folder, parity: parity)
     (tmp_path / "good").mkdir()
     found = pack.pack(walked, tmp_path / "good", None, ["vitrim", "export"])
-    assert built == [("model.onnx", 1024, {"precision": "fp32", "pinned": [], "pins_may_miss": True})]
+    how = {"precision": "fp32", "pinned": [], "pins_may_miss": True, "serialize": by_polygraphy}
+    assert built == [("model.onnx", 1024, how)]
+    assert found.parity.engine is not None
     assert found.parity.passed
-    assert "- engine: model.engine\n" in (tmp_path / "good" / "README.md").read_text()
+    assert "- engine: model.engine, made by TensorRT 10.3.0 for Orin\n" in (tmp_path / "good" / "README.md").read_text()
     assert json.loads((tmp_path / "good" / layout.MANIFEST).read_text())["engine"] == "built"
 
     monkeypatch.setattr(pack, "check_folder", failing)
@@ -142,3 +152,48 @@ def test_an_engine_that_is_built_is_proven_and_one_that_fails_is_told(
         pack.pack(walked, tmp_path / "bad", None, ["vitrim", "export"])
     assert not json.loads((tmp_path / "bad" / "parity.json").read_text())["passed"]
     assert not (tmp_path / "bad" / layout.MANIFEST).exists()
+
+
+def test_compute_capabilities_are_refused_early_where_engines_are_for_the_gpu_here(tmp_path: Path) -> None:
+    section = EngineSection(capabilities=["8.6"])
+    pack.check_engine(section, get_target("trt-rtx"))
+    pack.check_engine(EngineSection(), get_target("jetpack-6"))
+    for target in ("jetpack-6", "ort-cpu"):
+        with pytest.raises(InputError, match=r"engine\.capabilities: those are for the target trt-rtx, and .* is .*"):
+            pack.check_engine(section, get_target(target))
+    recipe = small_recipe(engine={"capabilities": [8.6]})
+    with pytest.raises(InputError, match=r"engine\.capabilities: those are for the target trt-rtx"):
+        api.export(recipe, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(by_rtx.missing() is not None, reason=str(by_rtx.missing()))
+def test_an_engine_of_tensorrt_for_rtx_is_in_a_bundle_made_without_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
+    recipe = small_recipe(
+        export={"target": "trt-rtx", "batch": 2, "input": "uint8", "top_k": 3}, precision={"name": "fp16"},
+        engine={"capabilities": [8.6, 8.9]},
+    )  # fmt: skip
+    out = tmp_path / "out"
+    done = api.export(recipe, out, engine="require")
+    assert (done.engine, done.parity.passed, done.bench) == (None, True, None)
+    assert done.parity.engine is not None
+    assert done.parity.engine == EngineIdentity.read(out / "model.engine.json", "identity")
+    assert (done.parity.engine.family, done.parity.engine.capabilities) == ("rtx", ("8.6", "8.9"))
+    assert done.parity.engine.layers is not None
+    assert done.parity.engine.layers.passed
+    told = "running one needs a GPU, and there is none"
+    assert told in str(done.parity.engine_not_checked)
+    assert not [rung for rung in done.parity.rungs if rung.name.startswith("tensorrt")]
+    kept = Parity.read(out / "parity.json", "parity report")
+    assert (kept.engine, kept.engine_not_checked) == (done.parity.engine, done.parity.engine_not_checked)
+    assert "built, but not run here: its numbers and times are unproven" in (out / "README.md").read_text()
+    assert bundle.verify(out).engine == "built"
+    checked = api.check(out)
+    assert (checked.passed, told in str(checked.engine_not_checked), len(checked.rungs)) == (True, True, 1)
+    rebuilt = api.build(out, capabilities=["12.0"])
+    assert rebuilt.engine is not None
+    assert (rebuilt.engine.capabilities, told in str(rebuilt.engine_not_checked)) == (("12.0",), True)
+    bundle.verify(out, needs=(layout.ENGINE,))

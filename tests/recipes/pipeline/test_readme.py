@@ -19,6 +19,7 @@ from vitrim.exporter.pruning.plan import StagePlan
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.runtime.bench.report import report
 from vitrim.exporter.runtime.parity import Errors, Parity, Rung, StageAgreement
+from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.pack import Reports
 from vitrim.recipes.pipeline.readme import bundle_readme, precision_words
@@ -141,3 +142,17 @@ def test_a_bundle_s_page_has_the_numbers_of_its_files(made: tuple[Path, Any]) ->
     assert bench["verdict"] in text
     budget = json.loads((out / "budget.json").read_text())
     assert f"{budget['gmacs']['pruned']:.3f} GMACs instead of {budget['gmacs']['dense']:.3f}" in text
+
+
+def test_an_engine_that_no_gpu_has_run_is_named_with_what_is_not_known(vit: Any) -> None:
+    engine = EngineIdentity("a", "b", tensorrt="1.7.1", family="rtx", capabilities=("8.6",), precision="fp16")
+    parity = Parity(1e-4, 1e-5, (RUNG,), engine=engine, engine_not_checked="no GPU here")
+    text = page(vit, reports(parity=parity), no_engine=None, export={"target": "trt-rtx"})
+    assert (
+        "- engine: model.engine, made by TensorRT for RTX 1.7.1 for GPUs of compute capability 8.6; built, but not run "
+        "here: its numbers and times are unproven\n"
+    ) in text
+    assert "pip install 'vitrim[device,rtx]'" in text
+    assert "this machine's TensorRT for RTX and prove it" in text
+    assert "numpy and TensorRT for RTX are installed:\n" in text
+    assert "numpy and TensorRT are installed, as on a Jetson:\n" in page(vit, reports(), export={"target": "trt-11"})

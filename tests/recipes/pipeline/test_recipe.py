@@ -15,6 +15,7 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.recipes.pipeline.load import override, recipe_from
 from vitrim.recipes.pipeline.recipe import (
     BenchSection,
+    EngineSection,
     ImagesSection,
     ModelSection,
     PruneSection,
@@ -45,12 +46,21 @@ from vitrim.recipes.pipeline.recipe import (
         (SlimSection, {"widths": "w", "heads": False, "neurons": False}, "heads and neurons are both false"),
         (SlimSection, {"widths": "w", "multiple": 12}, "multiple of 8"),
         (BenchSection, {"runs": 5.0}, "valid integer"),
+        (EngineSection, {"capabilities": ["8.7"]}, r"no compute capability '8\.7' \(it has 7\.5, 8\.0, 8\.6, 8\.9"),
+        (EngineSection, {"capabilities": [8.6, "8.6"]}, r"named twice: 8\.6, 8\.6"),
+        (EngineSection, {"capabilities": [8]}, "valid string"),
+        (EngineSection, {"capabilities": 8.6}, "valid list"),
         (BenchSection, {"rounds": 5}, "Extra inputs are not permitted"),
     ],
 )
 def test_what_sections_refuse(section: type[Section], values: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         section.model_validate(values)
+
+
+def test_capabilities_may_be_the_numbers_that_yaml_makes_of_them() -> None:
+    assert EngineSection.model_validate({"capabilities": [8.0, "8.6", 12.0]}).capabilities == ["8.0", "8.6", "12.0"]
+    assert EngineSection().capabilities == []
 
 
 def test_random_weights_of_seed_0_are_a_way() -> None:

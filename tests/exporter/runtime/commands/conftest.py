@@ -11,12 +11,15 @@ import pytest
 
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.runtime.commands import bench, build, check
+from vitrim.exporter.runtime.tensorrt.family import TENSORRT, Family
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
 
 
 class Recorder:
     """In place of all that touches TensorRT, a `Serializer` too: keeps what was asked."""
+
+    family = TENSORRT
 
     def __init__(self) -> None:
         self.builds: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -27,13 +30,17 @@ class Recorder:
         self.graphs_fail = False
         self.calls: dict[tuple[str, bool, str], int] = {}
 
-    def missing(self) -> str | None:
+    def missing(self, family: Family = TENSORRT) -> str | None:
         return self.reason
+
+    def read_identity(self, plan: Path) -> EngineIdentity:
+        return self.own
 
     def __call__(self, trt: Any, parts: Any, settings: Any) -> bytes:
         raise AssertionError("nothing is built by it")
 
-    def device_identity(self) -> dict[str, Any]:
+    def device_identity(self, family: Family) -> dict[str, Any]:
+        assert family is TENSORRT
         return {"tensorrt": "10.3.0", "gpu": "Some GPU", "compute_capability": "8.7", "driver": "540.4"}
 
     def check_identity(self, plan: Path, onnx: Path, here: dict[str, Any]) -> EngineIdentity:
@@ -96,6 +103,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         monkeypatch.setattr(bench, name, getattr(made, name))
     monkeypatch.setattr(build, "build_engine", made.build_engine)
     monkeypatch.setattr(check, "TrtRunner", made.TrtRunner)
-    monkeypatch.setattr(check, "tensorrt_missing", made.missing)
+    monkeypatch.setattr(check, "runtime_missing", made.missing)
+    monkeypatch.setattr(check, "read_identity", made.read_identity)
     monkeypatch.setattr(bench, "environment", lambda threads=None: {"cpu": "c", "cores": 2, "load_average": [0.0]})
     return made

@@ -16,6 +16,7 @@ from vitrim.exporter.runtime.bench.timing import Timing
 from vitrim.exporter.runtime.commands import bench
 from vitrim.exporter.runtime.commands.bench import bench_bundle
 from vitrim.exporter.runtime.commands.build import build_bundle
+from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.machine.energy import Energy
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
@@ -157,3 +158,26 @@ def test_onnxruntime_times_every_graph_in_its_own_precision(
     assert set(result.distributions) == {"dense", "pruned", "floor", "fp32"}
     assert result.bundle is not None
     assert result.bundle.precision == "fp16"
+
+
+def test_an_engine_that_no_gpu_here_can_run_is_not_timed_and_the_reason_is_said(
+    fake_trt: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = fake_trt.install("1.7.1.116", name="tensorrt_rtx")
+    seen.kernel = seen.kernel.replace("Half", "Float")
+    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
+    root = doubling(tmp_path / "b", target="trt-rtx")
+    build_bundle(root)
+    result = bench_bundle(root, QUICK)
+    told = "TensorRT for RTX 1.7.1.116 builds engines here, but running one needs a GPU, and there is none"
+    assert result.runtime == "onnxruntime-cpu"
+    assert str(result.cpu_only).endswith(f"; model.engine is not timed: {told}")
+    assert result.verdict.startswith("not judged: ")
+    assert not result.fails
+    assert not str(bench_bundle(root, QUICK, runtime="onnxruntime").cpu_only).endswith(told)
+    with pytest.raises(EnvironmentLackError, match=told):
+        bench_bundle(root, QUICK, runtime="tensorrt")
+    monkeypatch.setattr(gpu, "cuda_device", lambda: {"gpu": "RTX 4090", "compute_capability": "8.9"})
+    timed = bench_bundle(root, QUICK)
+    assert (timed.runtime, timed.cpu_only) == ("tensorrt-rtx-1.7.1.116", None)
+    assert timed.environment["gpu"] == "RTX 4090"

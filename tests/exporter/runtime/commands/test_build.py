@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -22,6 +23,7 @@ from vitrim.exporter.core.errors import EnvironmentLackError, InputError, Unsupp
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.commands.build import build_bundle
 from vitrim.exporter.runtime.commands.check import check_bundle
+from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.marked import cache_folder, locked, write_marker
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
@@ -208,3 +210,53 @@ def test_what_keeps_from_building_is_said_before_anything_is_done(recorder: Any,
     (root / "dense.onnx").write_text("changed")
     with pytest.raises(InputError, match=r"dense\.onnx is not the file that was published"):
         build_bundle(root, serialize=recorder)
+
+
+def test_a_bundle_for_tensorrt_for_rtx_has_its_builder_and_is_not_called_proven_without_a_gpu(
+    fake_trt: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = fake_trt.install("1.7.1.116", name="tensorrt_rtx")
+    seen.kernel = seen.kernel.replace("Half", "Float")
+    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
+    root = doubling(tmp_path / "b", target="trt-rtx")
+    result = api.build(root, capabilities=["8.6"])
+    assert seen.config.capabilities == {0: "86"}
+    assert result.engine is not None
+    assert (result.passed, result.engine.family, result.engine.capabilities) == (True, "rtx", ("8.6",))
+    told = "TensorRT for RTX 1.7.1.116 builds engines here, but running one needs a GPU, and there is none"
+    assert result.engine_not_checked == told
+    assert [rung.name for rung in result.rungs] == ["onnx"]
+    kept = json.loads((root / "parity.json").read_text())
+    assert (kept["engine_not_checked"], [rung["name"] for rung in kept["rungs"]]) == (told, ["onnx"])
+    stream = StringIO()
+    screen.print_parity(result, Console(file=stream, width=200))
+    assert f"Note: the engine was not checked: {told}" in stream.getvalue()
+
+    checked = check_bundle(root)
+    assert (checked.passed, checked.engine_not_checked) == (True, told)
+    with pytest.raises(EnvironmentLackError, match=f"nothing was checked: {told}"):
+        check_bundle(root, onnxruntime=False)
+    monkeypatch.setattr(gpu, "cuda_device", lambda: {"gpu": "RTX 4090", "compute_capability": "8.9"})
+    other = check_bundle(root).engine_not_checked
+    assert other == "it is for GPUs of compute capability 8.6, and here it is 8.9"
+    monkeypatch.setattr(gpu, "cuda_device", lambda: {"gpu": "RTX 3090", "compute_capability": "8.6"})
+    proven = check_bundle(root)
+    assert proven.engine_not_checked is None
+    assert [rung.name for rung in proven.rungs] == ["onnxruntime-cpu = golden", "tensorrt-rtx-1.7.1.116 = golden"]
+    again = api.build(root)  # in the place of the first
+    assert again.engine is not None
+    assert (again.engine.capabilities, again.engine_not_checked) == ((), None)
+    assert [rung.name for rung in again.rungs] == ["onnx", "tensorrt-rtx-1.7.1.116 = golden"]
+    assert [rung.name for rung in api.build(root).rungs] == ["onnx", "tensorrt-rtx-1.7.1.116 = golden"]
+
+
+def test_without_its_package_nothing_of_a_bundle_for_tensorrt_for_rtx_is_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    root = doubling(tmp_path / "b", target="trt-rtx")
+    before = contents(root)
+    with pytest.raises(EnvironmentLackError, match="TensorRT for RTX cannot be imported"):
+        api.build(root)
+    assert contents(root) == before
+    assert check_bundle(root).passed

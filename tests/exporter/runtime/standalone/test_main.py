@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from python38 import python_38
-from standin_bundles import STANDIN, compiled_cudart, golden, make, standin_environment
+from standin_bundles import STANDIN, compiled, compiled_cudart, golden, make, standin_environment
 
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import EnvironmentLackError, UnsupportedError
@@ -107,6 +107,48 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     assert (info["engine"], info["engines"]) == ("built", "can be built here")
     inside = device(folder, "check", "-o", str(folder / "check.json"))
     assert "lies in the bundle" in inside.stderr
+    bundle.verify(folder)
+
+
+@pytest.mark.slow
+def test_an_engine_of_tensorrt_for_rtx_is_built_anywhere_and_run_where_there_is_a_gpu(
+    python: str, cudart: Path, tmp_path: Path
+) -> None:
+    folder = make(tmp_path / "b", "fp16", target="trt-rtx")
+    device = Device(python, cudart, tmp_path, "1.7.1.116")
+    refused = device(folder, "build", "--dla-core", "0")
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert "TensorRT for RTX knows no DLA cores" in refused.stderr
+    built = device(folder, "build", "--capability", "8.6", "--capability", "8.9")
+    assert (built.returncode, built.stderr) == (0, "")
+    (asked,) = device.builds()
+    assert (asked["network"], asked["flags"], asked["capabilities"]) == (["STRONGLY_TYPED"], [], ["SM86", "SM89"])
+    assert (asked["timings"], asked["pools"]) == (None, {"WORKSPACE": 1024 << 20})
+    told = "TensorRT for RTX 1.7.1.116 builds engines here, but running one needs a GPU, and there is none"
+    assert f"Note: the engine was not checked: {told}\n" in built.stdout
+    assert "by TensorRT for RTX 1.7.1.116 for GPUs of compute capability 8.6, 8.9\n" in built.stdout
+    parity = json.loads((folder / "parity.json").read_text())
+    assert (parity["engine_not_checked"], [rung["name"] for rung in parity["rungs"]]) == (told, ["onnx"])
+    assert json.loads(device(folder, "info", "--json").stdout)["engines"] == "can be built here"
+    for command in ("check", "bench"):
+        done = device(folder, command)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+        assert told in done.stderr
+
+    driver = compiled("libcuda.c", tmp_path / "libcuda.so.1")
+    device.environment["LD_LIBRARY_PATH"] += f":{driver.parent}"
+    checked = device(folder, "check")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "tensorrt-rtx-1.7.1.116 = golden: ok, 4 images, top-1 100.0%" in checked.stdout
+    out = tmp_path / "bench.json"
+    timed = device(folder, "bench", "--runs", "6", "--warmup", "0", "--allow-slower", "-o", str(out))
+    assert (timed.returncode, timed.stderr) == (0, "")
+    where = json.loads(out.read_text())["environment"]
+    assert (where["runtime"], where["gpu"]) == ("tensorrt-rtx-1.7.1.116", "RTX 4090")
+    assert [each["capabilities"] for each in device.builds()[1:]] == [["SM86", "SM89"]] * 2  # as the bundle's own
+    other = device(folder, "build", "--capability", "8.6")
+    assert other.returncode == 0
+    assert "not checked: it is for GPUs of compute capability 8.6, and here it is 8.9\n" in other.stdout
     bundle.verify(folder)
 
 

@@ -14,7 +14,8 @@ from enum import Enum, IntEnum
 import numpy as np
 
 __version__ = os.environ["STANDIN_VERSION"]
-_MAJOR = int(__version__.split(".")[0])
+_RTX = __name__ == "tensorrt_rtx"  # TensorRT for RTX counts its own versions
+_MAJOR = 11 if _RTX else int(__version__.split(".")[0])
 _WORK = ctypes.CFUNCTYPE(None)
 
 
@@ -32,8 +33,13 @@ class ILogger:
         INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
 
+class ComputeCapability(IntEnum):  # of TensorRT for RTX
+    SM80, SM86, SM89 = 80, 86, 89
+
+
 class NetworkDefinitionCreationFlag(IntEnum):
-    EXPLICIT_BATCH = 0
+    if not _RTX:
+        EXPLICIT_BATCH = 0
     if _MAJOR >= 10:
         STRONGLY_TYPED = 1
 
@@ -81,6 +87,18 @@ class LayerInformationFormat(IntEnum):
     JSON = 1
 
 
+_KERNEL = (
+    "Name: /mlp/MatMul_myl0_1, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [4,40,64], Strides: [2560,64,1], "
+    "Datatype: KIND, Format: (Linear) }], Constants: [], Outputs: [ { Name: y, Dimensions: [4,40,64], Strides: "
+    "[2560,64,1], Datatype: KIND, Format: (Linear) }], TacticName: sm80, StreamId: 0, Metadata: [ONNX Layer: "
+    "/mlp/MatMul]"
+)
+
+
+def _kind(graph):
+    return graph.get("kind", "Float")
+
+
 class _Timings:
     def __init__(self, data):
         self.data = data
@@ -92,6 +110,12 @@ class _Timings:
 class _Config:
     def __init__(self):
         self.flags, self.pools, self.timings = {BuilderFlag.TF32}, {}, None
+        self.num_compute_capabilities, self.capabilities = 0, {}
+
+    def set_compute_capability(self, capability, index):
+        assert _RTX
+        assert index < self.num_compute_capabilities
+        self.capabilities[index] = capability.name
 
     def create_timing_cache(self, data):
         return _Timings(data)
@@ -136,10 +160,14 @@ class Builder:
             flags=sorted(flag.name for flag in config.flags),
             pools=config.pools,
             timings=None if config.timings is None else config.timings.data.decode(),
+            capabilities=list(config.capabilities.values()),
         )
         if network.graph.get("fails"):
             self.logger.log(ILogger.Severity.ERROR, network.graph["fails"])
             return None
+        if _RTX:  # what it makes is only in its log
+            kernel = _KERNEL.replace("KIND", _kind(network.graph))
+            self.logger.log(ILogger.Severity.VERBOSE, f"Engine Layer Information:\n{kernel}")
         return json.dumps(network.graph).encode()
 
 
@@ -208,7 +236,7 @@ class _Engine:
 
     def get_engine_information(self, form):
         assert form is LayerInformationFormat.JSON
-        tensor = {"Name": "x", "Dimensions": [4, 40, 64], "Format/Datatype": self.graph.get("kind", "Float")}
+        tensor = {"Name": "x", "Dimensions": [4, 40, 64], "Format/Datatype": _kind(self.graph)}
         layer = {"Name": "/mlp/MatMul_myl0_1", "LayerType": "gemm", "TacticName": "sm80"}
         return json.dumps({"Layers": [dict(layer, Inputs=[tensor], Outputs=[tensor])], "Bindings": ["image"]})
 

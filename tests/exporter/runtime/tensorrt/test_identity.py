@@ -78,3 +78,51 @@ def test_any_json_is_an_identity_or_one_line(data: Any, tail: bytes, tmp_path: P
         digest = sha256(tmp_path / "e")
         json_file(sidecar(tmp_path / "e"), {**data, "engine_sha256": digest, "onnx_sha256": digest}, tail)
         held(check_identity, tmp_path / "e", tmp_path / "e", HERE)
+
+
+RTX = {"family": "rtx", "tensorrt": "1.7.1.116", "machine": "x86_64", "precision": "fp16"}
+GPU = {"tensorrt": "1.7.1.116", "machine": "x86_64", "gpu": "RTX 4090", "compute_capability": "8.9"}
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "refused"),
+    [
+        ({}, {}, None),
+        ({"gpu": "RTX 3090", "compute_capability": "8.6"}, {}, None),  # where it was built is not what it is for
+        ({"machine": "AMD64"}, {}, None),  # Windows
+        ({}, {"driver": "999", "gpu": "B200", "compute_capability": "12.0"}, None),
+        ({}, {"compute_capability": "7.5"}, r"compute_capability 8\.0 and newer, but here it is 7\.5"),
+        (
+            {"compute_capability": "7.5"},
+            {"compute_capability": "7.5"},
+            r"capability 8\.0 and newer, but here it is 7\.5",
+        ),
+        ({}, {"compute_capability": None}, "but here it is None"),
+        ({"capabilities": ["8.6", "8.9"]}, {}, None),
+        ({"capabilities": ["8.6"], "compute_capability": "8.9"}, {}, r"capability 8\.6, but here it is 8\.9"),
+        ({}, {"tensorrt": "1.8.0.1"}, r"tensorrt 1\.7\.1\.116, but here it is 1\.8\.0\.1"),
+        ({}, {"machine": "aarch64"}, "machine x86_64, but here it is aarch64"),
+    ],
+)
+def test_an_engine_of_tensorrt_for_rtx_is_bound_to_its_version_and_capabilities(
+    built: dict[str, Any], here: dict[str, Any], refused: str | None, tmp_path: Path
+) -> None:
+    plan, onnx = tmp_path / "model.engine", tmp_path / "model.onnx"
+    plan.write_bytes(b"engine")
+    onnx.write_bytes(b"graph")
+    identity = {"engine_sha256": sha256(plan), "onnx_sha256": sha256(onnx), **RTX, **built}
+    sidecar(plan).write_text(json.dumps(identity))
+    if refused is None:
+        assert check_identity(plan, onnx, GPU | here).family == "rtx"
+    else:
+        with pytest.raises(InputError, match=refused):
+            check_identity(plan, onnx, GPU | here)
+    onnx.write_bytes(b"another graph")
+    with pytest.raises(InputError, match="from another graph"):
+        check_identity(plan, onnx, GPU)
+
+
+def test_an_older_identity_is_of_tensorrt_itself() -> None:
+    found = EngineIdentity.read(OLD / "engine.json", "identity")
+    assert (found.family, found.capabilities) == ("tensorrt", None)
+    assert found.capability_words == found.compute_capability

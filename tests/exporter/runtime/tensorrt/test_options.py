@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vitrim.exporter.core.errors import InputError, UnsupportedError
+from vitrim.exporter.core.targets import PRECISIONS
 from vitrim.exporter.runtime.tensorrt import versions as trt
+from vitrim.exporter.runtime.tensorrt.family import RTX
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions, refuse_options
 
 
@@ -30,3 +34,39 @@ def test_what_portability_a_gpu_allows() -> None:
     assert trt.runs_on((10, 3), (11, 4))
     assert not trt.runs_on((8, 6), (11, 4))
     assert not trt.runs_on((10, 16), (10, 3))
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"timing_cache": "timings"}, "timing cache"),
+        ({"version_compatible": True}, "version-compatible engines"),
+        ({"hardware_compatible": "ampere_plus"}, "hardware compatibility"),
+        ({"dla_core": 0}, "DLA cores"),
+    ],
+)
+def test_what_tensorrt_for_rtx_has_no_need_of(given: dict[str, Any], what: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"TensorRT for RTX knows no {what}"):
+        refuse_options(EngineOptions(**given), "fp16", (1, 7), None, family=RTX)
+
+
+def test_tensorrt_for_rtx_takes_the_others_and_no_gpu_s_word() -> None:
+    options = EngineOptions(workspace_mib=64, timing_cache=False, capabilities=("8.6",), strict=False)
+    for precision in PRECISIONS:
+        refuse_options(options, precision, (1, 7), (7, 5), family=RTX)  # the GPU here is none that it is for
+    with pytest.raises(UnsupportedError, match="compute capabilities are TensorRT for RTX's"):
+        refuse_options(options, "fp16", (10, 3), (8, 7))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("9.0",), r"no compute capability '9\.0' \(it has 7\.5, 8\.0, 8\.6, 8\.9, 12\.0, 12\.1\)"),
+        (("8.6", "8.6"), r"named twice: 8\.6, 8\.6"),
+        (("x" * 500,), "no compute capability 'xxx"),
+    ],
+)
+def test_capabilities_are_known_names(names: tuple[str, ...], told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        EngineOptions(capabilities=names)
+    assert len(str(caught.value)) < 250

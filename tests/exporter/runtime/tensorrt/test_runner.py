@@ -12,9 +12,11 @@ import pytest
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
 from vitrim.exporter.core.files import sha256
+from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.tensorrt import cuda, engine, runner
 from vitrim.exporter.runtime.tensorrt.identity import sidecar
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
+from vitrim.exporter.runtime.tensorrt.rtx_build import by_rtx
 from vitrim.exporter.runtime.tensorrt.runner import TrtRunner
 
 
@@ -121,3 +123,25 @@ def test_dynamic_engines_are_refused(fake_trt: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(fake_trt.Engine, "get_tensor_shape", lambda self, name: (-1, 3))
     with pytest.raises(InputError, match="shapes must be static"):
         TrtRunner(plan, onnx)
+
+
+def test_an_engine_of_tensorrt_for_rtx_runs_on_a_gpu_that_it_is_for(
+    fake_trt: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = fake_trt.install("1.7.1.116", name="tensorrt_rtx")
+    onnx, plan = onnx_in(tmp_path), tmp_path / "m.engine"
+    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
+    engine.build_engine(onnx, plan, EngineOptions(capabilities=("8.6",)), precision="fp16", serialize=by_rtx)
+    with pytest.raises(EnvironmentLackError, match="running one needs a GPU, and there is none"):
+        TrtRunner(plan, onnx)
+    monkeypatch.setattr(gpu, "cuda_device", lambda: {"gpu": "RTX 4090", "compute_capability": "8.9"})
+    with pytest.raises(InputError, match=r"built for compute_capability 8\.6, but here it is 8\.9"):
+        TrtRunner(plan, onnx)
+    monkeypatch.setattr(gpu, "cuda_device", lambda: {"gpu": "RTX 3090", "compute_capability": "8.6"})
+    image = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for recorded in (False, True):
+        with TrtRunner(plan, onnx, cuda_graph=recorded) as opened:
+            assert opened.name == "tensorrt-rtx-1.7.1.116"
+            np.testing.assert_array_equal(opened(image)["logits"], 2 * image)
+    assert all(runtime.engine_host_code_allowed is False for runtime in seen.runtimes)
+    assert not seen.cuda.memory

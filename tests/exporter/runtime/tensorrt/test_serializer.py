@@ -8,21 +8,31 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from vitrim.exporter.runtime.tensorrt import plain_build, polygraphy_build
+from vitrim.exporter.runtime.tensorrt import plain_build, polygraphy_build, rtx_build
 from vitrim.exporter.runtime.tensorrt.options import COMPATIBILITY_FROM
 from vitrim.exporter.runtime.tensorrt.plain_build import by_tensorrt
 from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
+from vitrim.exporter.runtime.tensorrt.rtx_build import by_rtx
 from vitrim.exporter.runtime.tensorrt.serializer import Serializer, Settings, compatibility_level
 
+RTX_ALONE = {"capabilities"}
 
-def test_both_ways_to_build_take_every_setting() -> None:
-    for module in (plain_build, polygraphy_build):
+
+def test_every_way_to_build_takes_every_setting_that_its_family_has() -> None:
+    every = {one.name for one in fields(Settings)}
+    portable = {"version_compatible", "hardware_compatible", "timing_cache", "change"}  # refused, see options
+    flags = {"fp16", "int8", "obey_pins"}  # of weak typing
+    for module, wanted in (
+        (plain_build, every - RTX_ALONE),
+        (polygraphy_build, every - RTX_ALONE),
+        (rtx_build, every - portable - flags),
+    ):
         source = inspect.getsource(module)
-        assert all(f"settings.{one.name}" in source for one in fields(Settings)), module.__name__
+        assert {name for name in every if f"settings.{name}" in source} == wanted, module.__name__
 
 
 def test_each_of_them_is_called_as_the_protocol_says() -> None:
-    for made in (by_tensorrt, by_polygraphy):
+    for made in (by_tensorrt, by_polygraphy, by_rtx):
         for name in ("__call__", "missing"):
             assert inspect.signature(getattr(type(made), name)) == inspect.signature(getattr(Serializer, name))
 

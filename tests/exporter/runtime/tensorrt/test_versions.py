@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from vitrim.exporter.core.errors import EnvironmentLackError
+from vitrim.exporter.core.targets import PRECISIONS
+from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.machine.jetpack import tensorrt_remedy
 from vitrim.exporter.runtime.tensorrt import engine
 from vitrim.exporter.runtime.tensorrt import versions as trt
+from vitrim.exporter.runtime.tensorrt.family import RTX
 from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 
 
@@ -59,6 +62,37 @@ def test_what_is_missing_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch
     assert "nvidia-l4t-dla-compiler" in tensorrt_remedy("libnvdla_compiler.so: cannot open", tmp_path)
     monkeypatch.setitem(sys.modules, "tensorrt", types.ModuleType("tensorrt"))
     assert "is empty, its libraries are missing" in str(by_polygraphy.missing())
+
+
+def test_tensorrt_for_rtx_is_strongly_typed_by_its_family_and_not_by_its_version() -> None:
+    for precision in PRECISIONS:
+        typing = trt.typing_for((1, 7), precision, RTX)
+        assert (typing.strong, typing.fp16_flag, typing.int8_flag) == (True, False, False)
+    assert trt.typing_for((8, 5), "fp16").fp16_flag  # a version below those is old for the other family
+
+
+def test_tensorrt_for_rtx_builds_where_there_is_no_gpu_and_runs_where_there_is_one(
+    fake_trt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_trt.install("1.7.1.116", name="tensorrt_rtx")
+    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
+    assert trt.builder_missing(RTX) is None
+    told = "TensorRT for RTX 1.7.1.116 builds engines here, but running one needs a GPU, and there is none"
+    assert (trt.runtime_missing(RTX), trt.state_of_rtx()) == (told, told)
+    monkeypatch.setattr(gpu, "cuda_device", lambda: {"gpu": "RTX 4090"})
+    assert trt.runtime_missing(RTX) is None
+    assert trt.state_of_rtx().startswith("TensorRT for RTX 1.7.1.116 builds engines here, and there is a GPU")
+    fake_trt.install("1.1.0", name="tensorrt_rtx")
+    assert "1.1.0 is too old: vitrim needs 1.2" in str(trt.builder_missing(RTX))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    assert trt.state_of_rtx().startswith("not usable: TensorRT for RTX cannot be imported")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_remedy_is_an_extra_where_there_are_wheels(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt, "has_rtx_wheel", lambda: there)
+    wheels = "NVIDIA has wheels for Linux on x86_64 and aarch64 and for Windows, but none for this machine"
+    assert trt.remedy_for(RTX).startswith("pip install 'vitrim[rtx]'" if there else wheels)
 
 
 def test_a_tensorrt_that_is_too_old_is_refused(fake_trt: Any) -> None:

@@ -1,0 +1,196 @@
+"""Engines of TensorRT for RTX: by its real builder, where it is installed, and by a stand-in what it is told.
+
+The real builder needs no GPU. What runs an engine (the step on the device, numbers, times) is unverified here.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import pytest
+from helpers import budget_for, small_vit
+from small_graphs import chooser
+
+from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
+from vitrim.exporter.core.files import sha256
+from vitrim.exporter.core.targets import PRECISIONS, TARGETS, get_target
+from vitrim.exporter.graph.passes.rewrite import rewrite
+from vitrim.exporter.graph.precision.float32_nodes import wide_nodes
+from vitrim.exporter.graph.precision.half import to_half
+from vitrim.exporter.graph.precision.qdq import quantizable, with_qdq
+from vitrim.exporter.graph.precision.ranges import quantization_ranges
+from vitrim.exporter.graph.shapes import with_shapes
+from vitrim.exporter.graph.trace import trace
+from vitrim.exporter.pruning.methods import METHODS
+from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.runtime.machine import gpu
+from vitrim.exporter.runtime.tensorrt.engine import build_engine
+from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
+from vitrim.exporter.runtime.tensorrt.options import CAPABILITIES, EngineOptions
+from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
+from vitrim.exporter.runtime.tensorrt.rtx_build import builder_for, by_rtx, capabilities
+from vitrim.exporter.runtime.tensorrt.runner import TrtRunner
+
+real = pytest.mark.skipif(by_rtx.missing() is not None, reason=str(by_rtx.missing()))
+BLOCKS = 2
+
+
+def built(onnx_file: Path, precision: Any = "fp32", **options: Any) -> EngineIdentity:
+    """An engine beside a graph."""
+    pinned = options.pop("pinned", ())
+    return build_engine(
+        onnx_file,
+        onnx_file.with_suffix(".engine"),
+        EngineOptions(**options),
+        precision=precision,
+        pinned=pinned,
+        pins_may_miss=True,
+        serialize=by_rtx,
+    )
+
+
+@functools.cache
+def graph_of(method: str) -> onnx.ModelProto:
+    """A small pruned ViT in float32, for trt-rtx: 17 tokens, then 12 and 8."""
+    model = small_vit(depth=BLOCKS)
+    traced = trace(deployable(model, budget_for(model, {0: 12, 1: 8}, method), ("logits", "kept")), 1)
+    return rewrite(traced, get_target("trt-rtx"))[0]
+
+
+def in_precision(model: onnx.ModelProto, precision: Any) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The graph in a precision, as the pipeline writes it, and the nodes that stay in float32."""
+    if precision == "fp32":
+        return model, ()
+    if precision == "int8":
+        images = np.random.default_rng(0).standard_normal((2, 3, 64, 64), dtype=np.float32)
+        ranges = quantization_ranges(model, [images[:1], images[1:]], "minmax", symmetric=True)
+        model = with_shapes(with_qdq(model, ranges, quantizable(model), "tensorrt"))
+    half: Any = "bf16" if precision == "bf16" else "fp16"
+    typed = to_half(model, half, wide_nodes(gs.import_onnx(model)))
+    return typed.model, tuple(typed.float32_nodes)
+
+
+@real
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_builds_in_every_precision_and_is_in_it(method: str, tmp_path: Path) -> None:
+    sizes = {}
+    for precision in PRECISIONS:
+        model, pinned = in_precision(graph_of(method), precision)
+        path = tmp_path / f"{precision}.onnx"
+        onnx.save(model, path)
+        found = built(path, precision, pinned=pinned)
+        assert found.layers is not None
+        assert found.layers.passed, found.layers.verdict
+        assert not found.layers.wrong
+        wanted = {"fp32"} if precision == "fp32" else {precision, "fp16", "fp32"} if precision == "int8" else None
+        assert set(found.layers.precisions) <= (wanted or {precision, "fp32"})
+        least = 4 * BLOCKS if precision in ("fp32", "int8") else 1  # four products a block
+        assert found.layers.precisions[precision] >= least
+        assert found.engine_sha256 == sha256(path.with_suffix(".engine"))
+        sizes[precision] = path.with_suffix(".engine").stat().st_size
+    assert len(sizes) == len(PRECISIONS)
+    assert min(sizes.values()) > 10_000
+
+
+@pytest.fixture(scope="module")
+def decider(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph of two nodes, one of which decides."""
+    path = tmp_path_factory.mktemp("graph") / "g.onnx"
+    onnx.save(chooser(), path)
+    return path
+
+
+@real
+def test_an_engine_is_bound_to_version_capabilities_and_graph_alone(decider: Path) -> None:
+    found = built(decider)
+    assert found == read_identity(decider.with_suffix(".engine"))
+    assert (found.family, found.capabilities, found.precision) == ("rtx", (), "fp32")
+    assert found.onnx_sha256 == sha256(decider)
+    assert str(found.tensorrt).startswith("1.")
+    assert found.typing == "strongly typed: the graph's types are the engine's"
+    assert built(decider, capabilities=("8.6", "12.0")).capabilities == ("8.6", "12.0")
+
+
+@real
+def test_every_capability_that_vitrim_names_is_one_of_the_builder_s() -> None:
+    import tensorrt_rtx
+
+    assert len(capabilities(tensorrt_rtx, CAPABILITIES)) == len(CAPABILITIES)
+
+
+@real
+def test_what_the_parser_refuses_is_told_by_node(tmp_path: Path) -> None:
+    model = chooser()
+    model.graph.node[0].op_type = "NonMaxSuppressionOfMine"
+    path = tmp_path / "g.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedError, match=r"TensorRT for RTX 1\.\S+ refuses .*NonMaxSuppressionOfMine") as caught:
+        built(path)
+    assert "\n" not in str(caught.value)
+    assert [each.name for each in tmp_path.iterdir()] == ["g.onnx"]
+
+
+@real
+def test_an_engine_is_not_run_without_a_gpu(decider: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built(decider)
+    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
+    with pytest.raises(EnvironmentLackError, match="builds engines here, but running one needs a GPU"):
+        TrtRunner(decider.with_suffix(".engine"), decider)
+
+
+def test_a_target_has_its_builder() -> None:
+    assert builder_for(get_target("trt-rtx"), by_polygraphy) is by_rtx
+    others = [target for name, target in TARGETS.items() if name != "trt-rtx"]
+    assert {builder_for(target, by_polygraphy) for target in others} == {by_polygraphy}
+
+
+def test_capabilities_are_the_builder_s_words() -> None:
+    levels = types.SimpleNamespace(NONE=0, CURRENT=1, SM80="a", SM86="b", SM120="c")
+    trt: Any = types.SimpleNamespace(ComputeCapability=levels, __version__="1.2.0")
+    assert capabilities(trt, ("12.0", "8.6")) == ["c", "b"]
+    with pytest.raises(InputError, match=r"RTX 1\.2\.0 builds for 8\.0, 8\.6, 12\.0, but not for '12\.1'"):
+        capabilities(trt, ("8.0", "12.1"))
+
+
+def test_what_the_builder_is_told(fake_trt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = fake_trt.install("1.7.1.116", name="tensorrt_rtx")
+    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"graph")
+    found = built(path, "fp16", workspace_mib=64, capabilities=("8.6", "12.0"))
+    assert seen.network.flags == 1 << 1  # strongly typed
+    assert (seen.config.flags, seen.config.loaded) == (set(), None)  # no TF32, no timing cache
+    assert (seen.config.limits, seen.config.profiling_verbosity) == ({"workspace": 64 << 20}, "detailed")
+    assert (seen.config.num_compute_capabilities, seen.config.capabilities) == (2, {0: "86", 1: "120"})
+    assert not seen.runtimes  # nothing is loaded, which would need a GPU
+    assert found.layers is not None
+    assert (found.layers.layers, found.layers.precisions) == (1, {"fp16": 1})
+    with pytest.raises(UnsupportedError, match="not bf16: 1 of 1 matrix layers"):
+        built(path, "bf16")
+
+
+def test_a_failed_build_says_the_builder_s_reason(fake_trt: Any, tmp_path: Path) -> None:
+    seen = fake_trt.install("1.7.1.116", name="tensorrt_rtx")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"graph")
+    seen.failure = "Could not find any implementation for node /topk"
+    with pytest.raises(UnsupportedError, match=r"TensorRT for RTX 1\.7\.1\.116 cannot build .*Could not find any impl"):
+        built(path)
+
+
+def test_without_the_package_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    said = str(by_rtx.missing())
+    assert said.startswith("TensorRT for RTX cannot be imported")
+    assert said.endswith("pip install 'vitrim[rtx]'") or "NVIDIA has wheels for" in said
+    assert "\n" not in said
+    with pytest.raises(EnvironmentLackError, match="TensorRT for RTX cannot be imported"):
+        built(Path("m.onnx"))
