@@ -12,6 +12,7 @@ from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
 from ...exporter.runtime.bench.report import LATER
 from ...exporter.runtime.parity import Parity
+from ...exporter.runtime.tensorrt.identity import EngineIdentity
 from .golden import input_facts, input_words
 from .recipe import Recipe
 from .slim import summary
@@ -62,7 +63,7 @@ def bundle_readme(
   to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}
 - {speed}
-- engine: {layout.ENGINE if no_engine is None else f"not built ({no_engine})"}
+- engine: {_engine(found.engine) if no_engine is None else f"not built ({no_engine})"}
 
 On the device, without PyTorch (`pip install 'vitrim[device]'`), from the folder above; `out` is this one:
 
@@ -77,6 +78,22 @@ Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are insta
     python3 out/run_on_device.py check
     python3 out/run_on_device.py bench --energy -o bench.json
 """
+
+
+def _engine(identity: EngineIdentity | None) -> str:
+    """The engine, its kernels, and the attentions that are not one, as far as its builder told."""
+    if identity is None or identity.kernels is None or identity.layers is None:
+        return layout.ENGINE
+    found, kernels = identity.layers.attention, identity.kernels
+    stages = sum((kernel.part or "").startswith("stage ") for kernel in kernels)
+    pads = sum(kernel.does in ("pad", "slice") for kernel in kernels)
+    lines = [f"{layout.ENGINE}: {len(kernels)} kernels, {stages} of them in stages, {pads} only pad or slice;"]
+    lines += [f"  {found.fused} of {found.fused + found.not_fused} attentions are one kernel"]
+    for reason in dict.fromkeys(one.reason for one in found.unfused):
+        where = ", ".join(str(one.part) for one in found.unfused if one.reason == reason and one.part)
+        lines[-1] += ";"
+        lines += [f"  {where}: {reason}" if where else f"  {reason}"]
+    return "\n".join(lines)
 
 
 def _worst(parity: Parity) -> str:

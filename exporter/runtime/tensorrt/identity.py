@@ -15,6 +15,7 @@ from ...core.files import sha256
 from ...core.records import Record, optional
 from ..machine import gpu
 from .family import RTX, TENSORRT, Family, FamilyName
+from .inventory import Kernel
 from .options import Compatibility
 from .summary import LayerSummary
 from .versions import capability_of, import_tensorrt, runs_on, version_of
@@ -37,6 +38,7 @@ class EngineIdentity(Record):
         version_compatible, hardware_compatible, dla_core: see `options.EngineOptions`.
         dla_fallback: layers that the DLA does not take; None without a DLA.
         layers: what they compute in.
+        kernels: each of them, in the order in which they run.
     """
 
     engine_sha256: str
@@ -56,6 +58,7 @@ class EngineIdentity(Record):
     dla_core: int | None = None
     dla_fallback: tuple[str, ...] | None = optional()
     layers: LayerSummary | None = None
+    kernels: tuple[Kernel, ...] | None = optional()
 
     def fits(self, key: str, here: str | None) -> bool:
         """Whether it may run where a part of the machine (`tensorrt`, `gpu`, ...) is `here`.
