@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,17 +100,35 @@ def bundle_kernels(root: Path) -> BundleKernels:
                 counts[kind] = count_kernels(find(), Path(folder), name, pinned, builder).kernels or ()
             except (InputError, EnvironmentLackError) as error:
                 not_built[kind] = str(error)
-    floor = counts.get(Kind.FLOOR)
+    title = f"{builder.family.title} {own.tensorrt}"
+    return found_kernels(title, name, own.kernels, own.layers, counts, not_built)
+
+
+def found_kernels(
+    tensorrt: str,
+    precision: str,
+    kernels: tuple[Kernel, ...],
+    layers: LayerSummary,
+    others: Mapping[str, tuple[Kernel, ...]],
+    not_built: dict[str, str],
+) -> BundleKernels:
+    """What is told of an engine's kernels.
+
+    Args:
+        tensorrt, precision, kernels, layers, not_built: see `BundleKernels`.
+        others: by kind, the kernels of the floor and of the dense model, as far as they were built.
+    """
+    floor, dense = others.get(Kind.FLOOR), others.get(Kind.DENSE)
     return BundleKernels(
-        tensorrt=f"{builder.family.title} {own.tensorrt}",
-        precision=str(own.precision),
-        total=len(own.kernels),
+        tensorrt=tensorrt,
+        precision=precision,
+        total=len(kernels),
         floor=None if floor is None else len(floor),
-        dense=len(counts[Kind.DENSE]) if Kind.DENSE in counts else None,
+        dense=None if dense is None else len(dense),
         not_built=not_built,
-        parts=_parts(own.kernels, floor),
-        layers=own.layers,
-        kernels=own.kernels,
+        parts=_parts(kernels, floor),
+        layers=layers,
+        kernels=kernels,
     )
 
 

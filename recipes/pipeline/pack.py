@@ -72,7 +72,7 @@ class Reports:
     fidelity: Fidelity
     bench: Bench | None
     precision: PrecisionReport | None
-    engine: EngineIdentity | None
+    engine: EngineIdentity | None = None
 
 
 def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> Reports:

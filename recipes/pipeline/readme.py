@@ -63,7 +63,7 @@ def bundle_readme(
   to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}
 - {speed}
-- engine: {_engine(found.engine) if no_engine is None else f"not built ({no_engine})"}
+- engine: {layout.ENGINE if no_engine is None else f"not built ({no_engine})"}{_kernels(found.engine)}
 
 On the device, without PyTorch (`pip install 'vitrim[device]'`), from the folder above; `out` is this one:
 
@@ -80,19 +80,18 @@ Without vitrim too, where only Python 3.8 or newer, numpy and TensorRT are insta
 """
 
 
-def _engine(identity: EngineIdentity | None) -> str:
-    """The engine, its kernels, and the attentions that are not one, as far as its builder told."""
+def _kernels(identity: EngineIdentity | None) -> str:
+    """An engine's kernels and the attentions that are not one, as far as its builder told."""
     if identity is None or identity.kernels is None or identity.layers is None:
-        return layout.ENGINE
+        return ""
     found, kernels = identity.layers.attention, identity.kernels
     stages = sum((kernel.part or "").startswith("stage ") for kernel in kernels)
     pads = sum(kernel.does in ("pad", "slice") for kernel in kernels)
-    lines = [f"{layout.ENGINE}: {len(kernels)} kernels, {stages} of them in stages, {pads} only pad or slice;"]
-    lines += [f"  {found.fused} of {found.fused + found.not_fused} attentions are one kernel"]
+    lines = [f"\n- kernels: {len(kernels)}, {stages} of them in stages, {pads} that only pad or slice (`vitrim inspect"]
+    lines += [f"  --kernels` lists them); {found.fused} of {found.fused + found.not_fused} attentions are one kernel"]
     for reason in dict.fromkeys(one.reason for one in found.unfused):
-        where = ", ".join(str(one.part) for one in found.unfused if one.reason == reason and one.part)
-        lines[-1] += ";"
-        lines += [f"  {where}: {reason}" if where else f"  {reason}"]
+        where = ", ".join(one.part for one in found.unfused if one.reason == reason and one.part)
+        lines += [f"  - {where}: {reason}" if where else f"  - {reason}"]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...core.errors import InputError
@@ -59,6 +59,10 @@ class EngineIdentity(Record):
     dla_fallback: tuple[str, ...] | None = optional()
     layers: LayerSummary | None = None
     kernels: tuple[Kernel, ...] | None = optional()
+
+    def brief(self) -> EngineIdentity:
+        """The identity without its list of kernels, for reports that name the engine."""
+        return replace(self, kernels=None)
 
     def fits(self, key: str, here: str | None) -> bool:
         """Whether it may run where a part of the machine (`tensorrt`, `gpu`, ...) is `here`.

@@ -69,7 +69,9 @@ def read_wiring(network: Any) -> Wiring:
     steps = _steps(network)
     constant = _constants(steps)
     products = frozenset(
-        step.node for step, same in zip(steps, constant) if step.kind in ("MATRIX_MULTIPLY", "CONVOLUTION") and not same
+        step.node
+        for step, same in zip(steps, constant, strict=True)
+        if step.kind in ("MATRIX_MULTIPLY", "CONVOLUTION") and not same
     )
     return Wiring(_parts(steps, constant), products, dict(_softmaxes(steps, constant)))
 
