@@ -87,8 +87,9 @@ def _kernels(identity: EngineIdentity | None) -> str:
     found, kernels = identity.layers.attention, identity.kernels
     stages = sum((kernel.part or "").startswith("stage ") for kernel in kernels)
     pads = sum(kernel.does in ("pad", "slice") for kernel in kernels)
-    lines = [f"\n- kernels: {len(kernels)}, {stages} of them in stages, {pads} that only pad or slice (`vitrim inspect"]
-    lines += [f"  --kernels` lists them); {found.fused} of {found.fused + found.not_fused} attentions are one kernel"]
+    fused = f"{found.fused} of {found.fused + found.not_fused} attentions are one kernel"
+    lines = [f"\n- kernels: {len(kernels)}, {stages} of them in stages, {pads} that only pad or slice; {fused}"]
+    lines[-1] += "\n  (`vitrim inspect out/ --kernels` lists them)"
     for reason in dict.fromkeys(one.reason for one in found.unfused):
         where = ", ".join(one.part for one in found.unfused if one.reason == reason and one.part)
         lines += [f"  - {where}: {reason}" if where else f"  - {reason}"]

@@ -147,8 +147,7 @@ def test_an_engine_s_kernels_are_summed_up(vit: Any) -> None:
     engine = EngineIdentity("a", "b", layers=summary, kernels=inventory(layers, wiring))
     text = page(vit, reports(engine=engine), no_engine=None)
     for line in (
-        "- kernels: 122, 47 of them in stages, 12 that only pad or slice (`vitrim inspect",
-        "  --kernels` lists them); 3 of 6 attentions are one kernel",
+        "- kernels: 122, 47 of them in stages, 12 that only pad or slice; 3 of 6 attentions are one kernel",
         "  - block 1: its probabilities are read by node_matmul_2 as well, so they must be written",
     ):
         assert line in text.splitlines(), line
