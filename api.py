@@ -192,23 +192,26 @@ def slim(
     return run(chosen, out, listener, force=force)
 
 
-def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str], target: str | None = None, *, kernels: bool = False) -> dict[str, Any]:
     """Operators of a bundle's graph before and after the passes, or of any ONNX file, and its lint for a target.
 
     Args:
         path: a bundle or an .onnx file.
         target: lint for this target; None takes the bundle's own, or `ort-cpu`.
+        kernels: of a bundle with an engine, list its kernels too. Where TensorRT for RTX is here, the plan's floor and
+            the dense model are built beside it, to be counted.
 
     Returns:
-        `operators`, `before` (bundles only), `passes` (bundles only), `static` (see `lint`), `findings`, `target`.
+        `operators`, `before` (bundles only), `passes` (bundles only), `static` (see `lint`), `findings`, `target`, and
+        where asked for `kernels` (see `vitrim.recipes.pipeline.kernels.BundleKernels`).
 
     Raises:
-        InputError: no such file, or not ONNX.
+        InputError: no such file, not ONNX, or no engine whose kernels could be listed.
     """
     need_export()
     from .recipes.pipeline.inspect import inspect as run
 
-    return run(path, target)
+    return run(path, target, kernels)
 
 
 def lint(

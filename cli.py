@@ -15,6 +15,7 @@ from . import __version__
 from . import cli_output as screen
 from .cli_call import Call, as_it_is
 from .cli_errors import report
+from .cli_kernels import print_kernels
 from .cli_progress import open_listener
 from .cli_streams import open_streams
 from .exporter.core.bounds import ATOL, CLASSES, THREADS
@@ -148,14 +149,16 @@ def _model_json(plan: Any) -> Any:
 @command("vitrim inspect out/ --target jetpack-5")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--target", help="Lint for this target instead of the bundle's own.")
-def inspect(path: Path, target: str | None) -> Call:
+@click.option("--kernels", is_flag=True, help="Show the kernels of the bundle's engine instead, by block and stage.")
+def inspect(path: Path, target: str | None, kernels: bool) -> Call:
     """Show the operators of PATH (a bundle or any .onnx) before and after the passes, and lint it."""
 
     def judge(result: dict[str, Any]) -> None:
         if any(finding["severity"] == "error" for finding in result["findings"]):
             raise SystemExit(1)
 
-    return Call("inspect", (path,), {"target": target}, screen.print_inspection, plain=as_it_is, judge=judge)
+    show = print_kernels if kernels else screen.print_inspection
+    return Call("inspect", (path,), {"target": target, "kernels": kernels}, show, plain=as_it_is, judge=judge)
 
 
 @command("vitrim lint model.onnx --target jetpack-5 --target trt-11")

@@ -17,6 +17,7 @@ with tempfile.TemporaryDirectory() as folder:
         "vitrim.api",
         "vitrim.cli_call",
         "vitrim.cli_errors",
+        "vitrim.cli_kernels",
         "vitrim.cli_output",
         "vitrim.cli_progress",
         "vitrim.cli_streams",

@@ -66,6 +66,7 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["compare", "file"], "name at least two benchmarks"),
         (["build", "empty"], "has no manifest.json"),
         (["inspect", "file"], "is not a whole ONNX file"),
+        (["inspect", "file", "--kernels"], "is no bundle, whose engine's kernels could be listed"),
         (["lint", "file"], "is not a whole ONNX file"),
         (["lint", "none.onnx"], "cannot read none.onnx: no such file"),
         (["lint", "empty"], "has no manifest.json"),

@@ -128,10 +128,12 @@ def _before(root: Path, timed: bool) -> dict[str, Any]:
     return {"before": found["operators_before"], "passes": found["passes"]}
 
 
-def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str], target: str | None = None, kernels: bool = False) -> dict[str, Any]:
     """See `vitrim.api.inspect`."""
     root = Path(path)
     result: dict[str, Any] = {}
+    if kernels and not is_folder(root):
+        raise InputError(f"{root} is no bundle, whose engine's kernels could be listed")
     if is_folder(root):
         manifest = bundle.verify(root)
         model = read_graph(root / layout.MODEL)
@@ -142,6 +144,10 @@ def inspect(path: str | os.PathLike[str], target: str | None = None) -> dict[str
     found = lint(model, get_target(name), foreign=True)
     refused, wishes = split(found)
     static = one_finding(model, wishes)
+    if kernels:
+        from .kernels import bundle_kernels
+
+        result["kernels"] = bundle_kernels(root).to_json()
     return result | {
         "operators": operator_table(model),
         "opset": opset_of(model),

@@ -28,6 +28,7 @@ from ...exporter.runtime.commands.check import check_folder
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.standalone import pack as standalone
 from ...exporter.runtime.tensorrt.engine import build_engine
+from ...exporter.runtime.tensorrt.identity import EngineIdentity
 from ...exporter.runtime.tensorrt.options import EngineOptions
 from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from ...exporter.runtime.tensorrt.rtx_build import builder_for
@@ -77,12 +78,14 @@ class Reports:
         fidelity: what pruning costs in answers.
         bench: the graphs timed on this machine; None where their target does not run here.
         precision: what was decided; None where float32 was asked for.
+        engine: what the engine is; None where none was built.
     """
 
     parity: Parity
     fidelity: Fidelity
     bench: Bench | None
     precision: PrecisionReport | None
+    engine: EngineIdentity | None = None
 
 
 def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> Reports:
@@ -117,15 +120,16 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> 
         write_budget(budget, staging / layout.BUDGET)
     if widths is not None:
         write_widths(widths, staging / layout.WIDTHS)
-    precision = in_manifest(graphs.precision)
+    precision, engine = in_manifest(graphs.precision), None
     if no_engine is None:
         run.listener.stage("engine")
-        _build(run, staging, precision)
+        engine = _build(run, staging, precision)
     found = Reports(
         Parity.read(staging / layout.PARITY, "parity report"),
         Fidelity.read(staging / layout.FIDELITY, "fidelity report"),
         None if bench is None else Bench.read(bench, "benchmark"),
         graphs.precision,
+        engine,
     )
     (staging / layout.README).write_text(
         bundle_readme(run.name, recipe, run.preprocess, budget, widths, found, no_engine)
@@ -168,7 +172,7 @@ def _copy_graphs(
             places[kind] = save(model, staging / kind.filename, weights)
 
 
-def _build(run: Run, staging: Path, precision: dict[str, Any]) -> None:
+def _build(run: Run, staging: Path, precision: dict[str, Any]) -> EngineIdentity:
     """The engine, held against the golden outputs like the graph before it."""
     identity = build_engine(
         staging / layout.MODEL,
@@ -182,7 +186,8 @@ def _build(run: Run, staging: Path, precision: dict[str, Any]) -> None:
         serialize=builder_for(run.target, by_polygraphy),
     )
     held = check_folder(staging, Parity.read(staging / layout.PARITY, "parity report"))
-    parity = replace(held, engine=identity)
+    parity = replace(held, engine=identity.brief())
     parity.write(staging / layout.PARITY)
     if not parity.passed:
         raise ParityError(parity.failure)
+    return identity

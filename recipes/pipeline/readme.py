@@ -15,6 +15,7 @@ from ...exporter.runtime.bench.report import LATER
 from ...exporter.runtime.lines import engine_state, made_by
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.family import TENSORRT, family_of
+from ...exporter.runtime.tensorrt.identity import EngineIdentity
 from .golden import input_facts, input_words
 from .recipe import Recipe
 from .slim import summary
@@ -72,7 +73,7 @@ def bundle_readme(
   to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}
 - {speed}
-- engine: {_engine(parity, no_engine)}
+- engine: {_engine(parity, no_engine)}{_kernels(found.engine)}
 
 On the device, without PyTorch (`pip install 'vitrim[{extras}]'`), from the folder above; `out` is this one:
 
@@ -96,6 +97,22 @@ def _engine(parity: Parity, no_engine: str | None) -> str:
     by = "" if parity.engine is None else f", made {made_by(parity.engine)}"
     state = f"; {engine_state(parity, None)}" if parity.engine_not_checked else ""
     return f"{layout.ENGINE}{by}{state}"
+
+
+def _kernels(identity: EngineIdentity | None) -> str:
+    """An engine's kernels and the attentions that are not one, as far as its builder told."""
+    if identity is None or identity.kernels is None or identity.layers is None:
+        return ""
+    found, kernels = identity.layers.attention, identity.kernels
+    stages = sum((kernel.part or "").startswith("stage ") for kernel in kernels)
+    pads = sum(kernel.does in ("pad", "slice") for kernel in kernels)
+    fused = f"{found.fused} of {found.fused + found.not_fused} attentions are one kernel"
+    lines = [f"\n- kernels: {len(kernels)}, {stages} of them in stages, {pads} that only pad or slice; {fused}"]
+    lines[-1] += "\n  (`vitrim inspect out/ --kernels` lists them)"
+    for reason in dict.fromkeys(one.reason for one in found.unfused):
+        where = ", ".join(one.part for one in found.unfused if one.reason == reason and one.part)
+        lines += [f"  - {where}: {reason}" if where else f"  - {reason}"]
+    return "\n".join(lines)
 
 
 def _worst(parity: Parity) -> str:

@@ -81,7 +81,7 @@ def _build(root: Path, manifest: bundle.Manifest, options: EngineOptions, serial
             serialize=builder_for(manifest.resolved_target, serialize),
         )
         own = Parity.read(staging / layout.PARITY, "parity report")
-        result = replace(check_folder(staging, _without_engine(own)), engine=identity)
+        result = replace(check_folder(staging, _without_engine(own)), engine=identity.brief())
         if result.passed:
             result.write(staging / layout.PARITY)
             bundle.renew_manifest(staging, replace(manifest, engine="built"))

@@ -26,6 +26,7 @@ from ..machine.jetpack import read_l4t
 from .family import Family
 from .identity import EngineIdentity, device_identity, sidecar
 from .inspector import read_layers
+from .inventory import Kernel, inventory
 from .kernels import inspector_json
 from .network import create_network, pin_float32, quantized_layers, use_dla
 from .options import EngineOptions, refuse_options
@@ -34,6 +35,7 @@ from .runner import configure
 from .serializer import Parts, Serializer, Settings
 from .summary import LayerSummary, Wanted, summarize, unreadable
 from .versions import Typing, capability_of, import_tensorrt, listen, typing_for, version_of
+from .wiring import read_wiring
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def build_engine(
     try:
         parts = _parse(build, onnx)
         quantized = _mark(build, parts.network, onnx, pinned, pins_may_miss)
+        wiring = read_wiring(parts.network)
         serialized = serialize(build.trt, parts, settings)
     except VitrimError:
         raise
@@ -104,9 +107,10 @@ def build_engine(
         build.typing.strong,
         build.family.like or build.version,
         build.capability,
+        wiring,
     )
-    layers = _look_into(build, serialized, wanted, onnx)
-    return _save(Path(engine), serialized, _identity(build, source, serialized, layers, fallback))
+    layers, kernels = _look_into(build, serialized, wanted, onnx)
+    return _save(Path(engine), serialized, _identity(build, source, serialized, layers, kernels, fallback))
 
 
 def _open(precision: Precision, options: EngineOptions, family: Family) -> _Build:
@@ -185,20 +189,23 @@ def _mark(
     return quantized
 
 
-def _look_into(build: _Build, serialized: bytes, wanted: Wanted, onnx: str | os.PathLike[str]) -> LayerSummary:
-    """See what the layers of the engine that was just built compute in."""
+def _look_into(
+    build: _Build, serialized: bytes, wanted: Wanted, onnx: str | os.PathLike[str]
+) -> tuple[LayerSummary, tuple[Kernel, ...]]:
+    """See what the layers of the engine that was just built compute in, and what each of its kernels is."""
     try:
-        layers = summarize(read_layers(_layers_json(build, serialized)), wanted)
+        found = read_layers(_layers_json(build, serialized))
     except InputError as error:
         if build.options.strict:
             raise
-        return unreadable(str(error))
+        return unreadable(str(error)), ()
+    layers = summarize(found, wanted)
     if build.options.strict and not layers.passed:
         raise UnsupportedError(
             f"the engine of {os.fspath(onnx)} is not {wanted.precision}: {layers.verdict}; it is not saved "
             "(--any-precision saves it all the same)"
         )
-    return layers
+    return layers, inventory(found, wanted.wiring)
 
 
 def _layers_json(build: _Build, serialized: bytes) -> str:
@@ -216,7 +223,12 @@ def _layers_json(build: _Build, serialized: bytes) -> str:
 
 
 def _identity(
-    build: _Build, source: str, serialized: bytes, layers: LayerSummary, fallback: Collection[str]
+    build: _Build,
+    source: str,
+    serialized: bytes,
+    layers: LayerSummary,
+    kernels: tuple[Kernel, ...],
+    fallback: Collection[str],
 ) -> EngineIdentity:
     options = build.options
     return EngineIdentity(
@@ -232,6 +244,7 @@ def _identity(
         dla_core=options.dla_core,
         dla_fallback=None if options.dla_core is None else tuple(fallback),
         layers=layers,
+        kernels=kernels or None,
     )
 
 

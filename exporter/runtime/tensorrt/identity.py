@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...core.errors import InputError
@@ -16,6 +16,7 @@ from ...core.files import sha256
 from ...core.records import Record, optional
 from ..machine import gpu
 from .family import RTX, TENSORRT, Family, FamilyName
+from .inventory import Kernel
 from .options import Compatibility
 from .summary import LayerSummary
 from .versions import capability_of, import_tensorrt, runs_on, version_of
@@ -38,6 +39,7 @@ class EngineIdentity(Record):
         version_compatible, hardware_compatible, dla_core: see `options.EngineOptions`.
         dla_fallback: layers that the DLA does not take; None without a DLA.
         layers: what they compute in.
+        kernels: each of them, in the order in which they run.
     """
 
     engine_sha256: str
@@ -57,6 +59,11 @@ class EngineIdentity(Record):
     dla_core: int | None = None
     dla_fallback: tuple[str, ...] | None = optional()
     layers: LayerSummary | None = None
+    kernels: tuple[Kernel, ...] | None = optional()
+
+    def brief(self) -> EngineIdentity:
+        """The identity without its list of kernels, for reports that name the engine."""
+        return replace(self, kernels=None)
 
     def fits(self, key: str, here: str | None) -> bool:
         """Whether it may run where a part of the machine (`tensorrt`, `gpu`, ...) is `here`.

@@ -4,7 +4,8 @@ The JSON comes in several eras. Up to TensorRT 10 a tensor has "Format/Datatype"
 format" outside of Myelin's layers; later ones have "Format" and "Datatype" apart, and "I/O Tensors" took the place of
 "Bindings" in 11. TensorRT 8 shows a part that Myelin compiled as one layer, in which nothing can be seen.
 
-Unverified on a GPU by this project: the tests read JSON that others have published.
+Verified with real lists of TensorRT for RTX 1.7, which its builder logs. Unverified on a GPU by this project: of other
+versions, the tests read JSON that others have published.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ _WORDS = (  # the first that matches; BFloat16 holds Float16 in it, and FP8 is n
 )
 _TACTIC = re.compile(r"_(i8|s8|e4m3|bf16|f16|f32)(?:i8|s8|u8|e4m3|bf16|f16|f32|tf32|i32|s32)_")
 _TACTIC_WORDS = {"i8": "int8", "s8": "int8", "e4m3": "fp8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
-_COMPUTES = re.compile(r"gemm|conv|matrixmultiply|matmul|fullyconnected", re.IGNORECASE)
-_MYELIN_COMPUTES = re.compile(r"__myl_(?:\w*?)(?:Fc|Gemm|Dot|Conv)(?=[A-Z_\d])")
+_COMPUTES = re.compile(r"gemm|conv|correlation|matrixmultiply|matmul|fullyconnected", re.IGNORECASE)
+_MYELIN_COMPUTES = re.compile(r"__myl_(?:\w*?)(?:Fc|Gemm|Dot|Conv|Corr)(?=[A-Z_\d])")
+_MYELIN_SUMS = re.compile(r"__myl_\w*?MulSum")
 _FUSED = re.compile(r"gem[mv]_mha|fmha|mha_v\d|flash_?att", re.IGNORECASE)
 _SOFTMAX = re.compile(r"softmax", re.IGNORECASE)
 _MYELIN_SOFTMAX = re.compile(r"Max\w*?Sub\w*?Exp")  # its kernels are named after what they do
@@ -82,6 +84,11 @@ class Layer:
         return self.kind.lower().startswith("dla")
 
     @property
+    def generated(self) -> bool:
+        """Whether Myelin made the kernel, which is then named after what it does."""
+        return self.kind.lower() in ("kgen", "runtime_fusion")
+
+    @property
     def fused_attention(self) -> bool:
         """Whether it is one kernel for all of an attention; by the kernel, as ONNX nodes may be named anything."""
         return bool(_FUSED.search(self.tactic) or (not self.tactic and _FUSED.search(self.name)))
@@ -91,7 +98,7 @@ class Layer:
         """Whether it is a softmax outside of a fused attention."""
         if self.fused_attention or self.opaque:
             return False
-        if self.kind.lower() == "kgen":
+        if self.generated:
             return bool(_MYELIN_SOFTMAX.search(self.name) or _MYELIN_SOFTMAX.search(self.tactic))
         return bool(_SOFTMAX.search(self.kind))
 
@@ -100,9 +107,14 @@ class Layer:
         """Whether it is a matrix multiplication, a convolution or an attention: what precision is asked for."""
         if self.opaque or self.on_dla:
             return False
-        if self.kind.lower() == "kgen":
+        if self.generated:
             return self.fused_attention or bool(_MYELIN_COMPUTES.search(self.name))
         return self.fused_attention or bool(_COMPUTES.search(self.kind) or _TACTIC.search(self.tactic))
+
+    @property
+    def multiplies_and_sums(self) -> bool:
+        """Whether it may hold a product as multiply and sum, which is how a single row is multiplied."""
+        return self.generated and not self.computes and bool(_MYELIN_SUMS.search(self.name))
 
     @property
     def precision(self) -> str | None:

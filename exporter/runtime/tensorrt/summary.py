@@ -1,6 +1,7 @@
 """What an engine computes in: precisions of its layers against what was asked for, and its attentions. Torch-free.
 
-Unverified on a GPU by this project: the tests read JSON that others have published.
+Verified with real lists of TensorRT for RTX 1.7. Unverified on a GPU by this project: of other versions, the tests read
+JSON that others have published.
 """
 
 from __future__ import annotations
@@ -11,11 +12,27 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.records import Record
+from ...core.records import Record, optional
 from .inspector import BITS, Layer
+from .wiring import Probabilities, Wiring
 
 TOLERATED = 0.1  # share of layers whose precision a weakly typed builder may choose otherwise, by timing
 _NAMED = 10  # wrong layers that a summary names
+
+
+@dataclass(frozen=True)
+class Unfused(Record):
+    """An attention that is several kernels.
+
+    Attributes:
+        part: the block that it is in, see `wiring.Wiring.parts`; None where that is unknown.
+        softmax: the kernel.
+        reason: why.
+    """
+
+    part: str | None
+    softmax: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -24,15 +41,19 @@ class Attention(Record):
 
     Attributes:
         fused: how many are one kernel.
-        not_fused: softmaxes that stand alone.
+        not_fused: how many are not: softmaxes that stand alone and weigh values, as far as the network tells.
         names: of those, at most 5.
         reason: why; None without any.
+        unfused: each of them with its block and its own reason.
+        scores: softmaxes that stand alone and weigh no values: a method's, computed beside a fused attention.
     """
 
     fused: int = 0
     not_fused: int = 0
     names: tuple[str, ...] = ()
     reason: str | None = None
+    unfused: tuple[Unfused, ...] = optional(())
+    scores: int = optional(0)
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,9 @@ class LayerSummary(Record):
         wrong_share: of the multiplications.
         passed: whether no more are wrong than may be.
         verdict: in words.
+        products: matrix products and convolutions of the graph; None where the network did not tell.
+        summed: those of them that are no matrix layer: multiplied and summed in an elementwise kernel, whose precision
+            nothing says, or folded away.
     """
 
     layers: int
@@ -60,6 +84,8 @@ class LayerSummary(Record):
     wrong_share: float
     passed: bool
     verdict: str
+    products: int | None = optional()
+    summed: tuple[str, ...] = optional(())
 
 
 @dataclass(frozen=True)
@@ -73,6 +99,7 @@ class Wanted:
         strong: whether the network was strongly typed.
         version: of TensorRT.
         capability: compute capability of the GPU; None where it is unknown.
+        wiring: of the network.
     """
 
     precision: str
@@ -81,6 +108,7 @@ class Wanted:
     strong: bool = True
     version: tuple[int, int] = (11, 0)
     capability: tuple[int, int] | None = None
+    wiring: Wiring = Wiring()
 
 
 def wrong_layers(layers: Sequence[Layer], wanted: Wanted) -> list[Layer]:
@@ -108,7 +136,12 @@ def _holds(layer: Layer, nodes: Collection[str]) -> bool:
 
 
 def why_not_fused(
-    precision: str | None, tokens: int | None, head: int | None, version: tuple[int, int], capability: Any
+    precision: str | None,
+    tokens: int | None,
+    head: int | None,
+    version: tuple[int, int],
+    capability: Any,
+    readers: Sequence[str] = (),
 ) -> str:
     """Why TensorRT runs an attention as separate layers, by the rules that NVIDIA gives (NVIDIA/TensorRT#2981).
 
@@ -118,6 +151,7 @@ def why_not_fused(
         head: size of a head; None where it is unknown.
         version: of TensorRT.
         capability: compute capability as a pair; None where it is unknown.
+        readers: ONNX nodes that read its probabilities, but for the product with the values.
     """
     if version < (8, 6):
         return "TensorRT fuses attention from 8.6 on"
@@ -135,6 +169,9 @@ def why_not_fused(
         return f"fused attention needs heads that are multiples of 8, not {head}, before TensorRT 10.14"
     if capability == (8, 7) and version < (10, 0):
         return "TensorRT 8.6 lacks fused attention on Orin (NVIDIA/TensorRT#3575); JetPack 6.1 has it"
+    if readers:
+        more = f" and {len(readers) - 1} more" if len(readers) > 1 else ""
+        return f"its probabilities are read by {readers[0]}{more} as well, so they must be written"
     return (
         "no rule of NVIDIA's is broken, so TensorRT did not recognise it (is Q or K scaled before the first product, "
         "and no cast between the products?) or timed it as slower"
@@ -142,24 +179,36 @@ def why_not_fused(
 
 
 def attention(layers: Sequence[Layer], wanted: Wanted) -> Attention:
-    """How many attentions are one kernel, how many softmaxes stand alone, and why.
-
-    A method that reads attention itself to score tokens has a softmax of its own, which can never be fused.
-    """
-    alone = [index for index, layer in enumerate(layers) if layer.softmax]
-    reasons = []
-    for index in alone:
-        product = _maker(layers, index)
-        tokens = next((tensor.shape[-1] for tensor in layers[index].inputs if len(tensor.shape) > 2), None)
-        head = product.inputs[0].shape[-1] if product and product.inputs and product.inputs[0].shape else None
-        precision = product.precision if product else None
-        reasons.append(why_not_fused(precision, tokens, head, wanted.version, wanted.capability))
+    """How many attentions are one kernel, how many are not and why, and how many softmaxes are no attention."""
+    unfused: list[Unfused] = []
+    scores = 0
+    for index in [index for index, layer in enumerate(layers) if layer.softmax]:
+        layer, known = layers[index], wanted.wiring.softmaxes
+        node = next((node for node in layer.nodes if node in known), None)
+        read = None if node is None else known[node]
+        if read is not None and read.values is None:
+            scores += 1
+            continue
+        part = None if node is None else wanted.wiring.parts.get(node)
+        unfused.append(Unfused(part, layer.name, _reason(layers, index, wanted, read)))
     return Attention(
         fused=sum(layer.fused_attention for layer in layers),
-        not_fused=len(alone),
-        names=tuple(layers[index].name for index in alone[:5]),
-        reason="; ".join(dict.fromkeys(reasons)) or None,
+        not_fused=len(unfused),
+        names=tuple(one.softmax for one in unfused[:5]),
+        reason="; ".join(dict.fromkeys(one.reason for one in unfused)) or None,
+        unfused=tuple(unfused),
+        scores=scores,
     )
+
+
+def _reason(layers: Sequence[Layer], index: int, wanted: Wanted, read: Probabilities | None) -> str:
+    """Why the attention of a softmax is not one kernel."""
+    product = _maker(layers, index)
+    tokens = next((tensor.shape[-1] for tensor in layers[index].inputs if len(tensor.shape) > 2), None)
+    head = product.inputs[0].shape[-1] if product and product.inputs and product.inputs[0].shape else None
+    precision = product.precision if product else None
+    readers = () if read is None else read.others
+    return why_not_fused(precision, tokens, head, wanted.version, wanted.capability, readers)
 
 
 def _maker(layers: Sequence[Layer], index: int) -> Layer | None:
@@ -176,6 +225,9 @@ def summarize(layers: Sequence[Layer], wanted: Wanted) -> LayerSummary:
     wrong = wrong_layers(layers, wanted)
     share = len(wrong) / len(computing) if computing else 0.0
     opaque, on_dla = sum(layer.opaque for layer in layers), sum(layer.on_dla for layer in layers)
+    products = wanted.wiring.products
+    judged = {node for layer in computing for node in layer.nodes}
+    summed = () if opaque or on_dla else tuple(sorted(products - judged))
     return LayerSummary(
         layers=len(layers),
         precisions=dict(sorted(Counter(str(layer.precision) for layer in computing).items())),
@@ -185,7 +237,9 @@ def summarize(layers: Sequence[Layer], wanted: Wanted) -> LayerSummary:
         wrong=tuple(layer.name for layer in wrong[:_NAMED]),
         wrong_share=round(share, 4),
         passed=share <= (0.0 if wanted.strong else TOLERATED),
-        verdict=_verdict(wanted, len(computing), [layer.name for layer in wrong], opaque, on_dla),
+        verdict=_verdict(wanted, len(computing), [layer.name for layer in wrong], opaque, on_dla, len(summed)),
+        products=len(products) or None,
+        summed=summed,
     )
 
 
@@ -194,7 +248,7 @@ def unreadable(reason: str) -> LayerSummary:
     return LayerSummary(0, {}, 0, 0, Attention(), (), 0.0, False, reason)
 
 
-def _verdict(wanted: Wanted, computing: int, wrong: Sequence[str], opaque: int, on_dla: int) -> str:
+def _verdict(wanted: Wanted, computing: int, wrong: Sequence[str], opaque: int, on_dla: int, summed: int = 0) -> str:
     """One line: which layers run otherwise, or what cannot be seen."""
     if wrong:
         names = ", ".join(wrong[:3]) + (" and others" if len(wrong) > 3 else "")
@@ -202,4 +256,7 @@ def _verdict(wanted: Wanted, computing: int, wrong: Sequence[str], opaque: int, 
     if not computing:
         return f"no matrix layer can be seen ({opaque} compiled parts, {on_dla} on a DLA): not checked"
     unseen = f"; {opaque} compiled parts cannot be seen into" if opaque else ""
+    if summed:
+        many = len(wanted.wiring.products)
+        unseen += f"; {summed} of {many} products are in none of them (single rows are multiplied and summed)"
     return f"all {computing} matrix layers run in {wanted.precision} or as they were pinned{unseen}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import small_recipe
+from kernel_lists import kernel_list
 
 from vitrim.calibration.tokens.budgets import make_budget
 from vitrim.exporter.core.answers import Fidelity, PrecisionChange
@@ -20,6 +21,8 @@ from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.runtime.bench.report import report
 from vitrim.exporter.runtime.parity import Errors, Parity, Rung, StageAgreement
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
+from vitrim.exporter.runtime.tensorrt.inventory import inventory
+from vitrim.exporter.runtime.tensorrt.summary import Wanted, summarize
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.pack import Reports
 from vitrim.recipes.pipeline.readme import bundle_readme, precision_words
@@ -156,3 +159,16 @@ def test_an_engine_that_no_gpu_has_run_is_named_with_what_is_not_known(vit: Any)
     assert "this machine's TensorRT for RTX and prove it" in text
     assert "numpy and TensorRT for RTX are installed:\n" in text
     assert "numpy and TensorRT are installed, as on a Jetson:\n" in page(vit, reports(), export={"target": "trt-11"})
+
+
+def test_an_engine_s_kernels_are_summed_up(vit: Any) -> None:
+    layers, wiring = kernel_list("zero_tprune", "fp16")
+    summary = summarize(layers, Wanted("fp16", wiring=wiring))
+    engine = EngineIdentity("a", "b", layers=summary, kernels=inventory(layers, wiring))
+    text = page(vit, reports(engine=engine), no_engine=None)
+    for line in (
+        "- kernels: 122, 47 of them in stages, 12 that only pad or slice; 3 of 6 attentions are one kernel",
+        "  - block 1: its probabilities are read by node_matmul_2 as well, so they must be written",
+    ):
+        assert line in text.splitlines(), line
+    assert "kernels" not in page(vit, reports(engine=engine.brief()), no_engine=None)

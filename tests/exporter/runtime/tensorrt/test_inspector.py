@@ -8,10 +8,12 @@ Usage from TensorRT 10.x to 11.x" for the inputs and outputs, and NVIDIA's Tenso
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 from engine_layers import CONV_8, CONV_INT8, ELEVEN, FOREIGN, GEMM_9, MATMUL_8, MHA, NORM, QKV, REFORMAT, SOFTMAX, text
+from kernel_lists import GRAPHS, PRECISIONS, kernel_list
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.runtime.tensorrt.inspector import precision_of, read_layers
@@ -81,3 +83,31 @@ def test_what_is_no_such_json_is_one_line(broken: str) -> None:
         read_layers(broken)
     with pytest.raises(InputError, match="without details"):
         read_layers('{"Layers": ["/blocks.0/norm", "/blocks.0/attn"]}')
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_product_of_a_real_engine_is_judged_or_a_row_that_is_summed(graph: str, precision: str) -> None:
+    layers, wiring = kernel_list(graph, precision)
+    judged = {node for layer in layers if layer.computes and layer.precision for node in layer.nodes}
+    summed = {node for layer in layers if layer.multiplies_and_sums for node in layer.nodes}
+    assert len(wiring.products) >= 38  # one convolution, six by block, the head
+    assert wiring.products - judged <= summed
+    assert len(wiring.products - judged) <= 11
+
+
+@pytest.mark.parametrize(
+    ("precision", "layers"),
+    [
+        ("fp32", {"fp32": 37}),
+        ("fp16", {"fp16": 31}),
+        ("bf16", {"bf16": 30, "fp32": 1}),
+        ("int8", {"fp16": 7, "int8": 24}),
+    ],
+)
+def test_matrix_layers_of_a_real_dense_engine(precision: str, layers: dict[str, int]) -> None:
+    """In int8, all 24 products with a weight; the rest are six attentions and the convolution."""
+    found, _ = kernel_list("dense", precision)
+    assert Counter(layer.precision for layer in found if layer.computes) == layers
+    kinds = {layer.kind for layer in found if layer.computes}
+    assert kinds >= {"gemm", "correlation"} if precision != "bf16" else {"gemm"}

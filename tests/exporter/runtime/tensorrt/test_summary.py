@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from engine_layers import CONV_8, CONV_INT8, ELEVEN, FOREIGN, GEMM_9, MATMUL_8, MHA, NORM, QKV, REFORMAT, SOFTMAX, text
+from kernel_lists import kernel_list
 
 from vitrim.exporter.runtime.tensorrt.inspector import read_layers
 from vitrim.exporter.runtime.tensorrt.summary import (
@@ -48,6 +49,9 @@ def test_attention_that_is_not_fused_is_given_a_reason_by_its_shapes() -> None:
         (("fp16", 577, 512, (10, 3), (8, 7)), "heads of 16 to 256, not 512"),
         (("fp16", 577, 60, (10, 14), (8, 7)), "no rule"),
         (("fp16", None, None, (11, 4), None), "no rule"),
+        (("fp16", 197, 64, (11, 0), None, ("a",)), "read by a as well, so they must be written"),
+        (("fp16", 197, 64, (11, 0), None, ("a", "b", "c")), "read by a and 2 more as well"),
+        (("fp32", 197, 64, (11, 0), None, ("a",)), "float32 is never fused"),
     ],
 )
 def test_rules_of_fusion(arguments: Any, reason: str) -> None:
@@ -116,3 +120,44 @@ def test_an_engine_that_cannot_be_read_did_not_pass() -> None:
         "the engine was built without details of its layers",
     )
     assert LayerSummary.from_json(json.loads(json.dumps(found.to_json())), "x") == found
+
+
+def test_an_attention_whose_probabilities_are_read_says_by_whom_block_by_block() -> None:
+    layers, wiring = kernel_list("zero_tprune", "fp16")
+    found = attention(layers, Wanted("fp16", wiring=wiring))
+    assert (found.fused, found.not_fused, found.scores) == (3, 3, 0)
+    assert [one.part for one in found.unfused] == ["block 1", "block 3", "block 4"]
+    first, _, last = (one.reason for one in found.unfused)
+    assert first == "its probabilities are read by node_matmul_2 as well, so they must be written"
+    assert "node_matmul_14 and 1 more" in last
+    assert "no rule" in str(attention(layers, Wanted("fp16")).reason)  # where nothing is known of the network
+
+
+@pytest.mark.parametrize(
+    ("graph", "precision", "fused", "apart", "scores"),
+    [("evit", "fp16", 6, 0, 3), ("evit", "fp32", 0, 6, 3), ("frugal", "int8", 6, 0, 4), ("tome", "bf16", 6, 0, 0)],
+)
+def test_a_softmax_that_weighs_no_values_is_no_attention(
+    graph: str, precision: str, fused: int, apart: int, scores: int
+) -> None:
+    layers, wiring = kernel_list(graph, precision)
+    found = attention(layers, Wanted(precision, wiring=wiring))
+    assert (found.fused, found.not_fused, found.scores) == (fused, apart, scores)
+
+
+def test_products_that_are_no_matrix_layer_are_told() -> None:
+    layers, wiring = kernel_list("floor", "fp16")
+    found = summarize(layers, Wanted("fp16", wiring=wiring))
+    assert (found.products, len(found.summed), found.passed) == (38, 3, True)
+    assert found.verdict == (
+        "all 29 matrix layers run in fp16 or as they were pinned; 3 of 38 products are in none of them (single rows "
+        "are multiplied and summed)"
+    )
+    assert LayerSummary.from_json(json.loads(json.dumps(found.to_json())), "x") == found
+
+
+def test_what_older_identities_say_is_read() -> None:
+    found = summarize(read_layers(text([QKV, MHA])), Wanted("fp16")).to_json()
+    assert {"products", "summed"}.isdisjoint(found)
+    assert {"unfused", "scores"}.isdisjoint(found["attention"])
+    assert LayerSummary.from_json(found, "x").attention.scores == 0

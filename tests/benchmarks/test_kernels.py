@@ -1,0 +1,81 @@
+"""The number of kernels does not grow: a small model's engines by method, beside what a file holds.
+
+The file is written anew by `python benchmarks/kernels.py --hold tests/data/kernels/held.json`, which refuses growth.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from vitrim.exporter.runtime.tensorrt.family import RTX
+from vitrim.exporter.runtime.tensorrt.versions import builder_missing
+
+ROOT = Path(__file__).resolve().parents[2]
+HELD = ROOT / "tests" / "data" / "kernels" / "held.json"
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Any:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("vitrim_benchmarks_kernels", ROOT / "benchmarks" / "kernels.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def held(kernels: Any) -> dict[str, Any]:
+    """The counts of the builder that is here."""
+    reason = builder_missing(RTX)
+    if reason:
+        pytest.skip(reason)
+    data: dict[str, Any] = json.loads(HELD.read_text())
+    if data["builder"] != kernels.builder_version():
+        pytest.skip(f"the counts are of builder {data['builder']}, here is {kernels.builder_version()}")
+    return data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["evit", "ats", "ppt", "tome", "tofu", "frugal", "zero_tprune", "uniform", "random"])
+def test_a_method_s_kernels_do_not_grow(kernels: Any, held: dict[str, Any], method: str) -> None:
+    before, now = held["kernels"][method], kernels.small_counts(method)
+    assert set(before) == set(now) == {"fp16", "int8"}
+    assert kernels.grown(method, before, now) == []
+
+
+def test_growth_is_refused_and_the_file_stays(kernels: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counts = {"evit": {"fp16": 50, "int8": 60}, "tome": {"fp16": 70, "int8": 80}}
+    monkeypatch.setattr(kernels, "small_counts", lambda method: dict(counts[method]))
+    monkeypatch.setattr(kernels, "builder_version", lambda: "1.7")
+    path = tmp_path / "held.json"
+    kernels.hold(path, ("evit", "tome"))
+    assert json.loads(path.read_text()) == {"builder": "1.7", "kernels": counts}
+    counts["tome"]["int8"], counts["evit"]["fp16"] = 81, 49
+    with pytest.raises(click.ClickException, match="tome in int8 has 81 kernels, 80 before"):
+        kernels.hold(path, ("evit", "tome"))
+    assert json.loads(path.read_text())["kernels"]["evit"]["fp16"] == 50
+    kernels.hold(path, ("evit",))
+    assert json.loads(path.read_text())["kernels"] == {
+        "evit": {"fp16": 49, "int8": 60},
+        "tome": {"fp16": 70, "int8": 80},
+    }
+    monkeypatch.setattr(kernels, "builder_version", lambda: "1.8")  # another compiler, other kernels
+    kernels.hold(path, ("tome",))
+    assert json.loads(path.read_text()) == {"builder": "1.8", "kernels": {"tome": {"fp16": 70, "int8": 81}}}
+
+
+def test_rows_of_the_table(kernels: Any) -> None:
+    dense = kernels.Counts(66, 66, 0, {}, 6, 6, 0, {})
+    found = kernels.Counts(76, 65, 4, {"1": 4, "3": 7, "5": 0}, 6, 6, 2, {"softmax": 3, "top-k": 6, "product": 26})
+    assert kernels.lines_of("evit", "fp16", found, dense) == (
+        "| evit | fp16 | 66 | 65 | 76 | +11 | 1:+4 3:+7 | +7 | 6 of 6 | 3 | 6 | 2 |"
+    )
