@@ -28,6 +28,7 @@ SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for what is in n
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in onnx.proto
 _BYTES = 2  # protobuf's wire type of what has a length
 _PIECE = 1 << 20
+_SHARED = 1024  # bytes of a weight that another graph may have from this one's file
 _SAYS_NO_MORE = {"dims", "data_type", "name", "raw_data"}
 
 Chunk = bytes | TensorProto  # a tensor stands for its data
@@ -97,7 +98,7 @@ def save(
         limit: bytes that a single file may have.
 
     Returns:
-        by name, where the large weights are now: in the file itself, or in the one beside it.
+        by name, where weights of 1 kB and more are now: in the file itself, or the large ones in the one beside it.
 
     Raises:
         InputError: a weight is not where the model says.
@@ -198,10 +199,10 @@ def _tensor(tensor: TensorProto) -> list[Chunk]:
 
 
 def _is_plain(tensor: TensorProto) -> bool:
-    """Whether a large tensor says nothing but its type, shape, name and data, in that order."""
+    """Whether a tensor that may be shared says nothing but its type, shape, name and data, in that order."""
     says = {field.name for field, _ in tensor.ListFields()}
     size = size_of(tensor)
-    return goes_aside(tensor.data_type, size) and says <= _SAYS_NO_MORE and len(tensor.raw_data) == size
+    return goes_aside(tensor.data_type, size, _SHARED) and says <= _SAYS_NO_MORE and len(tensor.raw_data) == size
 
 
 def _size(chunk: Chunk) -> int:

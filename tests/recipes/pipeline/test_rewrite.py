@@ -19,7 +19,9 @@ from vitrim.recipes.pipeline import rewrite as stage
 from vitrim.recipes.pipeline.recipe import ExportSection
 from vitrim.recipes.pipeline.rewrite import Rewrite
 
-NAMES = [f"{kind}.{form}" for kind in ("dense", "pruned", "floor") for form in ("decomposed", "fused")]
+FORMS = ("decomposed", "fused")
+NAMES = [f"{kind}.{form}" for kind in ("dense", "pruned", "floor") for form in FORMS]
+PROOFS = [f"proof.{form}" for form in FORMS]
 
 
 def operators(path: Path) -> Counter[str]:
@@ -29,7 +31,8 @@ def operators(path: Path) -> Counter[str]:
 def test_reports_say_what_became_of_every_graph(walked: Any) -> None:
     folder, traced = walked.folders["passes"], walked.folders["trace"]
     reports = json.loads((folder / "passes.json").read_text())
-    assert sorted(path.stem for path in folder.glob("*.onnx")) == sorted(reports) == sorted(NAMES)
+    assert sorted(path.stem for path in folder.glob("*.onnx")) == sorted([*NAMES, *PROOFS])
+    assert sorted(reports) == sorted(NAMES)
     for name, report in reports.items():
         assert report["operators_before"] == dict(operators(traced / f"{name.split('.')[0]}.onnx"))
         assert report["operators_after"] == dict(operators(folder / f"{name}.onnx"))
@@ -44,18 +47,45 @@ def test_the_fused_form_alone_has_fused_attention(walked: Any) -> None:
     assert (dense["Attention"], dense["Softmax"]) == (4, 0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *PROOFS])
 def test_they_compute_what_was_traced(walked: Any, name: str) -> None:
     images = np.load(walked.folders["reference"] / "images.npy")
     before, after = (
         run_all(OrtRunner(str(path), threads=1), images, 1)
         for path in (
-            walked.folders["trace"] / f"{name.split('.')[0]}.onnx",
+            walked.folders["trace"] / f"{name.split('.')[0].replace('proof', 'pruned')}.onnx",
             walked.folders["passes"] / f"{name}.onnx",
         )
     )
-    assert before.keys() == after.keys()
+    assert after.keys() == (before.keys() if name in PROOFS else {"logits"})
     np.testing.assert_allclose(after["logits"], before["logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_pruned_graph_is_a_part_of_its_proof(walked: Any, form: str) -> None:
+    folder = walked.folders["passes"]
+    shipped, proof = (onnx.load(folder / f"{kind}.{form}.onnx") for kind in ("pruned", "proof"))
+    nodes = [node.SerializeToString() for node in proof.graph.node]
+    assert {node.SerializeToString() for node in shipped.graph.node} < set(nodes)
+    told = json.loads((folder / "passes.json").read_text())[f"pruned.{form}"]["passes"][-1]
+    assert (told["name"], told["count"]) == ("decision outputs left out", 4)
+    assert told["nodes"] == [len(proof.graph.node), len(shipped.graph.node)]
+
+
+@pytest.mark.slow
+def test_where_decisions_are_asked_for_there_is_one_graph(walked: Any, tmp_path: Path) -> None:
+    view: Any = SimpleNamespace(
+        recipe=SimpleNamespace(export=ExportSection(decisions=True, attention="decomposed")),
+        folder=walked.folders.__getitem__,
+        preprocess=walked.preprocess,
+        listener=walked.listener,
+    )
+    Rewrite.make(view, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.onnx")) == [
+        f"{kind}.decomposed.onnx" for kind in ("dense", "floor", "pruned")
+    ]
+    runner = OrtRunner(tmp_path / "pruned.decomposed.onnx", threads=1)
+    assert runner.outputs == ["logits", *(f"kept_{block}" for block in range(4))]
 
 
 def test_weights_stay_in_the_traced_file(walked: Any) -> None:
