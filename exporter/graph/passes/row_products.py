@@ -64,7 +64,8 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     left, out = node.inputs[0], node.outputs[0]
     node.outputs.clear()
     shape, matrix = static_shape(out), static_shape(found.matrix)
-    assert shape is not None and matrix is not None
+    assert shape is not None
+    assert matrix is not None
     lead, dtype = shape[:-2], left.dtype
     whole = [*lead, *matrix[-2:]]
     if found.by_rows:

@@ -35,11 +35,11 @@ class ATS(Method):
         prefix, count = evidence.prefix, keep - evidence.prefix
         shares = significance(evidence)
         ranked = shares.topk(shares.shape[1], dim=1, largest=False, sorted=True)
-        distance = distances(rescaled(ranked.values.cumsum(dim=1)), count)
+        distance = distances(rescaled(ranked.values.cumsum(dim=1), ranked.values), count)
         places = distance.argmin(dim=2)
         gap = sampling_gap(ranked.values, distance, places)
         if evidence.compares:
-            kept = distances(rescaled(sums_up_to_each(shares)), count).argmin(dim=2)
+            kept = distances(rescaled(sums_up_to_each(shares), shares), count).argmin(dim=2)
         else:
             kept = ranked.indices.gather(1, places)
         front = torch.arange(prefix, device=kept.device).expand(kept.shape[0], -1)
@@ -57,10 +57,14 @@ def sums_up_to_each(shares: Tensor) -> Tensor:
     return torch.where(within, other, 0.0).sum(2)
 
 
-def rescaled(sums: Tensor) -> Tensor:
-    """Running sums [batch, patches], in any order, rescaled so that the smallest is 0 and the largest 1."""
+def rescaled(sums: Tensor, shares: Tensor) -> Tensor:
+    """Running sums [batch, patches], in any order, rescaled so that the smallest is 0 and the largest 1.
+
+    What has no share at all, as a masked duplicate, is out of every level's reach: no sum of it lies nearer than the
+    smallest positive one, but rounding could make it as near.
+    """
     first, last = sums.amin(dim=1, keepdim=True), sums.amax(dim=1, keepdim=True)
-    return (sums - first) / (last - first).clamp_min(1e-12)
+    return torch.where(shares > 0, (sums - first) / (last - first).clamp_min(1e-12), -1.0)
 
 
 def distances(sums: Tensor, count: int) -> Tensor:

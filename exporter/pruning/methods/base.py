@@ -150,8 +150,8 @@ class Method:
         reads: rows of the attention matrix that a stage needs: `none`, the `first` (the class token's; a model without
             a class token hands out all), or `all`.
         masks_duplicates: whether a stage may keep a token twice; the second is masked in all that follows.
-        orders: whether the order of the kept tokens is the method's own. Where it is not, they stand as they rank, which
-            saves a sort: neither attention nor pooling asks for an order. What is told of them is ascending.
+        orders: whether the order of the kept tokens is the method's own. Where it is not, they stand as they rank,
+            which saves a sort: neither attention nor pooling asks for an order. What is told of them is ascending.
         by_similarity: whether a share of a stage's removal can go by similarity: `StageOptions.similar` patches.
         rounds_up: whether keep rates given by hand round up.
         placement: where stages go and how they are sized.

@@ -128,7 +128,7 @@ def duplicates(
     """The S-stage's choice: patches that have the nearest duplicates.
 
     Args:
-        keys: [batch, tokens, dim], averaged over heads.
+        keys: [batch, heads, tokens, dim].
         scores: [batch, tokens], importance; of prefix tokens it does not matter.
         prefix: leading tokens that are no patches.
         similar: how many go.
@@ -143,7 +143,7 @@ def duplicates(
     half = patches // 2
     rank = (scores - (positions < prefix).to(scores.dtype) * APART).topk(patches, dim=1)
     better, worse = rank.indices[:, :half], rank.indices[:, half:]
-    match = best_matches(keys, rank.indices).topk(patches - half, dim=1)
+    match = best_matches(keys.mean(1), rank.indices).topk(patches - half, dim=1)
     gaps = [relative_gap(root(rank.values, parameters), half), relative_gap(match.values, similar)]
     if last:
         stay = worse.gather(1, match.indices[:, similar:])
@@ -159,12 +159,14 @@ def duplicates_by_comparison(keys: Tensor, scores: Tensor, prefix: int, similar:
     half = (tokens - prefix) // 2
     # Prefix tokens are compared, too, where that makes the number even: TensorRT copies what is odd for a product.
     first = prefix if (tokens - prefix) % 2 == 0 else 0
-    keys, scores = keys[:, first:], scores[:, first:]
+    keys, scores = keys[:, :, first:].mean(1), scores[:, first:]
     is_patch = torch.arange(first, tokens, device=scores.device) >= prefix
     better = count_ahead(torch.where(is_patch, scores, -APART)) < half
-    inverse = 1 / keys.norm(dim=-1).clamp_min(1e-12)
-    products = torch.where(better.unsqueeze(1), torch.matmul(keys, keys.transpose(1, 2)), -APART)
-    best = (products * inverse.unsqueeze(1)).amax(2) * inverse
+    products = torch.matmul(keys, keys.transpose(1, 2))
+    inverse = 1 / products.flatten(1)[:, :: keys.shape[1] + 1].sqrt().clamp_min(
+        1e-12
+    )  # of the lengths, on its diagonal
+    best = (torch.where(better.unsqueeze(1), products, -APART) * inverse.unsqueeze(1)).amax(2) * inverse
     match = torch.where(is_patch & ~better, best, OUTSIDE)
     match = torch.cat([match.new_full((len(match), first), OUTSIDE), match], dim=1)
     if last:
@@ -282,10 +284,10 @@ class ZeroTPrune(Method):
         gaps: list[Tensor | None] = []
         if options.similar:
             rough, _, variance = standing(attention, start, 1, prefix, parameters)
-            keys, scores, last = evidence.keys.mean(1), rough.flatten(1), options.similar == tokens - keep
-            found, cuts = duplicates(keys, scores, prefix, options.similar, last, parameters)
+            scores, last = rough.flatten(1), options.similar == tokens - keep
+            found, cuts = duplicates(evidence.keys, scores, prefix, options.similar, last, parameters)
             if evidence.compares:
-                found = duplicates_by_comparison(keys, scores, prefix, options.similar, last)
+                found = duplicates_by_comparison(evidence.keys, scores, prefix, options.similar, last)
             gaps += [variance_gap(variance, parameters.variance_filter), *cuts]
             if last:  # nothing is left for importance to choose
                 return Selection(found, smallest(gaps))
