@@ -21,7 +21,8 @@ from .decisions import Decision, Replay, Trace
 from .methods import get_method
 from .methods.base import Evidence, Merge, Selection
 from .methods.options import check_budget, parse_parameters, parse_stage
-from .reduce import MASKED, PACKED, first_of_each, merged_pairs, position_in, reduce
+from .methods.ranking import ascending
+from .reduce import MASKED, PACKED, first_of_each, merged_pairs, position_in, reduce, rows_of
 from .shape import check_fits_model, describe, image_size, model_name
 
 Observer = Callable[[int, Evidence], None]
@@ -58,19 +59,22 @@ class PrunedViT(nn.Module):
         budget: a plan that fits it.
         outputs: what `forward` returns, in this order: `logits`, then per stage `kept` ids and, where tokens merge,
             `merged` pairs (int32 both), `gap`s, and per block `tokens`.
+        compares: see `Evidence.compares`.
 
     Raises:
         UnsupportedError: the model is of a kind that vitrim does not take.
         InputError: the budget does not fit the model or its method.
     """
 
-    def __init__(self, model: nn.Module, budget: Budget, outputs: tuple[Output, ...] = ("logits",)) -> None:
+    def __init__(
+        self, model: nn.Module, budget: Budget, outputs: tuple[Output, ...] = ("logits",), compares: bool = False
+    ) -> None:
         super().__init__()
         shape = describe(model)
         check_fits_model(budget, shape)
         self.model: Any = model
         self.budget = budget
-        self.outputs = outputs
+        self.outputs, self.compares = outputs, compares
         self.shape = shape
         self.name, self.image_size = shape.name, shape.image_size
         self.method = get_method(budget.method)
@@ -129,7 +133,7 @@ class PrunedViT(nn.Module):
 
         With average pooling the head weighs merged tokens by size; that is not in here.
         """
-        normed: Tensor = self.model.norm(self._run(image)[0].x)
+        normed: Tensor = self.model.norm(self._in_order(self._run(image)[0]))
         return normed
 
     def trace(
@@ -163,7 +167,7 @@ class PrunedViT(nn.Module):
             else:
                 state = replace(state, x=self._whole_block(row.block, state, everywhere))
             if tokens:
-                trace.tokens[row.block] = state.x
+                trace.tokens[row.block] = self._in_order(state)
         return state, trace
 
     def _whole_block(self, index: int, state: State, everywhere: Places | None) -> Tensor:
@@ -193,7 +197,8 @@ class PrunedViT(nn.Module):
             x = mlp(block, x)
         if self.chooses(index):
             where = (index, self.shape.depth)
-            evidence = Evidence(attention, keys, values, self.shape.prefix_tokens, self.shape.class_token, where)
+            prefix, class_token = self.shape.prefix_tokens, self.shape.class_token
+            evidence = Evidence(attention, keys, values, prefix, class_token, where, self.compares)
             if observe:
                 observe(index, evidence)
             selection = self._choose(index, keep, state, evidence, replay)
@@ -203,7 +208,7 @@ class PrunedViT(nn.Module):
         if self.budget.place == "before_mlp":
             reduced = replace(reduced, x=mlp(block, reduced.x))
         gap = torch.full_like(x[:, 0, 0], float("inf")) if selection.gap is None else selection.gap
-        return reduced, Decision(reduced.ids, merged_pairs(state.ids, selection), gap)
+        return reduced, Decision(self._ids_in_order(reduced), merged_pairs(state.ids, selection), gap)
 
     def _reads(self, index: int) -> Rows:
         """The rows of a stage's attention matrix that its method needs."""
@@ -255,6 +260,14 @@ class PrunedViT(nn.Module):
             bias = sizes.log()[:, None, None]
         return State(x, ids, state.fresh + 1, sizes, bias)
 
+    def _ids_in_order(self, state: State) -> Tensor:
+        """Ids as decisions tell them: ascending, unless the order is the method's own."""
+        return state.ids if self.method.orders else ascending(state.ids)
+
+    def _in_order(self, state: State) -> Tensor:
+        """Tokens in the order of those ids."""
+        return state.x if self.method.orders else rows_of(state.x, state.ids.argsort(dim=1, stable=True))
+
     def _weighted(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Tokens scaled so that their plain average, if the head takes one, is that of the patches behind them."""
         if sizes is None or self.model.global_pool != "avg":
@@ -294,6 +307,8 @@ class WholeModel(nn.Module):
 Deployable = PrunedViT | WholeModel
 
 
-def deployable(model: nn.Module, budget: Budget | None, outputs: tuple[Output, ...] = ("logits",)) -> Deployable:
+def deployable(
+    model: nn.Module, budget: Budget | None, outputs: tuple[Output, ...] = ("logits",), compares: bool = False
+) -> Deployable:
     """A model with its token plan, or as it is where there is none."""
-    return WholeModel(model) if budget is None else PrunedViT(model, budget, outputs)
+    return WholeModel(model) if budget is None else PrunedViT(model, budget, outputs, compares)

@@ -37,7 +37,7 @@ class Rewrite(Stage):
 
     name = "passes"
     needs = ("reference", "trace")
-    reads = ("export",)
+    reads = ("export", "precision.name")
     takes = ("evaluation",)
 
     @staticmethod
@@ -62,7 +62,12 @@ class Rewrite(Stage):
                 for form in forms_for(target, section.attention):
                     fused = form == "fused"
                     rewritten, more = rewrite(
-                        rewritten, target, {"image": image}, fused_attention=fused, weights=weights
+                        rewritten,
+                        target,
+                        {"image": image},
+                        fused_attention=fused,
+                        precision=view.recipe.precision.name,
+                        weights=weights,
                     )
                     passes = [*passes, *(report for report in more if report.count or not passes)]
                     finished, ended = rewrite_ends(rewritten, ends, image, weights)

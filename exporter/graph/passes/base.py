@@ -18,7 +18,7 @@ import onnx
 import onnx.helper
 import onnx_graphsurgeon as gs
 
-from ...core.targets import Target
+from ...core.targets import Precision, Target
 from ..surgery import export_graph, import_graph, peek
 from ..weights import Weights
 
@@ -31,6 +31,7 @@ class Context:
 
     Attributes:
         target: where the graph will run.
+        precision: that the graph will be written in afterwards.
         fused_attention: whether onnxruntime's fused Attention was asked for.
         opset: of the graph at hand.
         outputs: names of the graph's outputs: a reader that no node's list of consumers shows.
@@ -39,6 +40,7 @@ class Context:
     """
 
     target: Target
+    precision: Precision = "fp32"
     fused_attention: bool = False
     opset: int = 20
     outputs: frozenset[str] = frozenset()

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from ...core.errors import UnsupportedError
-from ...core.targets import Target
+from ...core.targets import Precision, Target
 from ..shapes import with_shapes
 from ..surgery import copy_of
 from ..verify import Line
@@ -27,6 +27,7 @@ def rewrite(
     feeds: Mapping[str, np.ndarray] | None = None,
     *,
     fused_attention: bool = False,
+    precision: Precision = "fp32",
     weights: Weights | None = None,
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
     """Apply every pass that the target wants.
@@ -36,6 +37,7 @@ def rewrite(
         target: where the graph will run.
         feeds: real inputs; given, every pass that changed something is held against the graph before it.
         fused_attention: use onnxruntime's fused Attention where it fits; raises the opset to 23.
+        precision: that the graph will be written in afterwards.
         weights: where the weights are that the model has beside it. They stay there, of the new model too; weights
             that a pass makes are in it.
 
@@ -53,7 +55,7 @@ def rewrite(
     if fused_attention and (target.runtime != "onnxruntime" or "Attention" in target.lacks):
         raise UnsupportedError(f"{target.name} gets no fused Attention; leave attention decomposed")
     line = Line(with_shapes(copy_of(model)), feeds, weights)
-    context, reports = Context(target, fused_attention, weights=weights), list[PassReport]()
+    context, reports = Context(target, precision, fused_attention, weights=weights), list[PassReport]()
     for each in table.PASSES:
         report = step(each, line, context)
         reports.append(report)

@@ -8,13 +8,16 @@ from .base import Pass
 from .empty_pads import NO_EMPTY_PADS
 from .fold_constants import FOLD, FOLD_AGAIN
 from .fused_attention import FUSED_ATTENTION, MEAN_BEFORE_TRANSPOSE
+from .heads_split import HEADS_SPLIT
 from .lower_operators import LOWER_CUMSUM, LOWER_GELU, LOWER_LAYER_NORM, LOWER_RMS_NORM
 from .lower_opset import OPSET
 from .lower_qdq import OLD_QUANTIZATION
 from .plain_gather import PLAIN_GATHER, PLAIN_GATHER_ND
 from .prefix_in_index import PREFIX_IN_INDEX
 from .qkv_split import ONE_SPLIT
+from .row_products import ROW_PRODUCTS
 from .scatter_to_matmul import SCATTER_FREE
+from .scores_apart import SCORES_APART
 from .static_topk import STATIC_TOPK
 from .survivors import NO_SURVIVORS
 
@@ -32,6 +35,10 @@ PASSES: tuple[Pass, ...] = (
     ONE_SPLIT,
     DIRECT_TRANSPOSE,
     ONE_SCALE,
+    # kernels that TensorRT need not launch
+    HEADS_SPLIT,
+    SCORES_APART,
+    ROW_PRODUCTS,
     # what the target lacks
     LOWER_LAYER_NORM,
     LOWER_RMS_NORM,

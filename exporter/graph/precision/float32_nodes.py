@@ -11,7 +11,7 @@
 2. reductions (sums, means, norms), operators with a wide range such as Exp, integers that become floats (ids above
    2048 are no fp16 numbers), and scalars that fp16 cannot hold, such as the 1e-12 that keeps a division finite;
 3. the way from a projection to every TopK and comparison (token scores, variances, similarities, power iterations),
-   and whatever else reaches the logits as a decision only;
+   and whatever else reaches the logits as a decision only, but for the logits of a second attention matrix;
 4. the way from pixels to the embedded tokens: their weights are too small, and their sums too large, for fp16;
 5. the way from a projection to what is added to a softmax's logits: log(size) of merged tokens.
 """
@@ -25,6 +25,7 @@ import onnx_graphsurgeon as gs
 
 from ..passes.base import numpy_dtype, scalar, through
 from ..passes.lower_operators import NORM
+from ..passes.scores_apart import LOGITS
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 NORMALIZATIONS = frozenset(
@@ -65,7 +66,8 @@ def wide_nodes(graph: gs.Graph) -> set[str]:
         graph: with known types, quantized or not; its first output are the logits.
     """
     carrying = carrying_nodes(graph)
-    wide = {node.name for node in graph.nodes if node.name not in carrying or _by_itself(node)}
+    deciding = {node.name for node in graph.nodes if node.name not in carrying and not _is_attention_logit(node)}
+    wide = deciding | {node.name for node in graph.nodes if _by_itself(node)}
     for image in graph.inputs:
         if image.dtype == np.uint8:
             wide |= {node.name for node in _embedding(image)}
@@ -93,6 +95,10 @@ def _by_itself(node: gs.Node) -> bool:
         dtype = numpy_dtype(node.inputs[0])
         return dtype is not None and dtype.kind in "iu"
     return _is_normalization(node) or node.op in _WIDE or node.op.startswith("Reduce") or _has_extreme_scalar(node)
+
+
+def _is_attention_logit(node: gs.Node) -> bool:
+    return node.op in ("Concat", "MatMul", "Transpose") and node.name.startswith(f"{LOGITS}_")
 
 
 def _is_normalization(node: gs.Node) -> bool:

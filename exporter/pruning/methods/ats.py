@@ -12,7 +12,6 @@ from torch import Tensor
 
 from .base import Evidence, Method, Scores, Selection
 from .ppt import significance
-from .ranking import ascending
 
 
 class ATS(Method):
@@ -23,6 +22,7 @@ class ATS(Method):
     paper = "ATS, ECCV 2022, arXiv 2111.15667"
     reads = "first"
     masks_duplicates = True
+    orders = False
 
     def score(self, evidence: Evidence, parameters: Method.Parameters) -> Scores:
         """Class attention times value norm, as in PPT."""
@@ -35,19 +35,41 @@ class ATS(Method):
         prefix, count = evidence.prefix, keep - evidence.prefix
         shares = significance(evidence)
         ranked = shares.topk(shares.shape[1], dim=1, largest=False, sorted=True)
-        sums = cumulative(ranked.values)
-        distance = (sample_levels(sums, count).unsqueeze(2) - sums.unsqueeze(1)).abs()  # [batch, levels, patches]
+        distance = distances(rescaled(ranked.values.cumsum(dim=1), ranked.values), count)
         places = distance.argmin(dim=2)
-        kept = ascending(ranked.indices.gather(1, places)) + prefix
+        gap = sampling_gap(ranked.values, distance, places)
+        if evidence.compares:
+            kept = distances(rescaled(sums_up_to_each(shares), shares), count).argmin(dim=2)
+        else:
+            kept = ranked.indices.gather(1, places)
         front = torch.arange(prefix, device=kept.device).expand(kept.shape[0], -1)
-        return Selection(torch.cat([front, kept], dim=1), sampling_gap(ranked.values, distance, places))
+        return Selection(torch.cat([front, kept + prefix], dim=1), gap)
 
 
-def cumulative(shares: Tensor) -> Tensor:
-    """Running sums [batch, patches] of ascending shares, rescaled so that the first is 0 and the last 1."""
-    sums = shares.cumsum(dim=1)
-    first, last = sums[:, :1], sums[:, -1:]
-    return (sums - first) / (last - first).clamp_min(1e-12)
+def sums_up_to_each(shares: Tensor) -> Tensor:
+    """Sums [batch, patches] of every share and those that rank below it, as running sums of ascending ones have them.
+
+    Of equal shares the first stands lowest.
+    """
+    own, other = shares.unsqueeze(2), shares.unsqueeze(1)
+    places = torch.arange(shares.shape[1], device=shares.device)
+    within = (other < own) | ((other == own) & (places <= places.unsqueeze(1)))
+    return torch.where(within, other, 0.0).sum(2)
+
+
+def rescaled(sums: Tensor, shares: Tensor) -> Tensor:
+    """Running sums [batch, patches], in any order, rescaled so that the smallest is 0 and the largest 1.
+
+    What has no share at all, as a masked duplicate, is out of every level's reach: no sum of it lies nearer than the
+    smallest positive one, but rounding could make it as near.
+    """
+    first, last = sums.amin(dim=1, keepdim=True), sums.amax(dim=1, keepdim=True)
+    return torch.where(shares > 0, (sums - first) / (last - first).clamp_min(1e-12), -1.0)
+
+
+def distances(sums: Tensor, count: int) -> Tensor:
+    """Of `count` levels from every rescaled sum, [batch, levels, patches]."""
+    return (sample_levels(sums, count).unsqueeze(2) - sums.unsqueeze(1)).abs()
 
 
 def sample_levels(sums: Tensor, count: int) -> Tensor:

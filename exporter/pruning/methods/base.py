@@ -29,6 +29,8 @@ class Evidence:
         prefix: prefix tokens at the front, never removed.
         class_token: whether token 0 is a class token.
         block: (0-based block, blocks of the model).
+        compares: whether a method had better compare every pair of tokens than sort them, with the same result: so a
+            GPU ranks among its other work, where a sort is a kernel of its own. On a CPU it would take longer.
     """
 
     attention: Tensor | None
@@ -37,6 +39,7 @@ class Evidence:
     prefix: int
     class_token: bool
     block: tuple[int, int] = (0, 1)
+    compares: bool = False
 
     @property
     def matrix(self) -> Tensor:
@@ -73,8 +76,8 @@ class Selection:
     """Which tokens stay, and what becomes of the others.
 
     Attributes:
-        kept: [batch, keep] int64 positions in the current sequence, prefix tokens first; ascending unless the order
-            is part of the method. None stands for the first tokens, which a slice takes without a gather.
+        kept: [batch, keep] int64 positions in the current sequence, prefix tokens first, see `Method.orders`. None
+            stands for the first tokens, which a slice takes without a gather.
         gap: [batch] float32, the smallest relative distance between two scores on either side of a cut; below
             about 1e-5 two backends may rightly decide differently. None where nothing was compared.
         merge: what is merged into the kept tokens; None: the others are dropped.
@@ -147,6 +150,8 @@ class Method:
         reads: rows of the attention matrix that a stage needs: `none`, the `first` (the class token's; a model without
             a class token hands out all), or `all`.
         masks_duplicates: whether a stage may keep a token twice; the second is masked in all that follows.
+        orders: whether the order of the kept tokens is the method's own. Where it is not, they stand as they rank,
+            which saves a sort: neither attention nor pooling asks for an order. What is told of them is ascending.
         by_similarity: whether a share of a stage's removal can go by similarity: `StageOptions.similar` patches.
         rounds_up: whether keep rates given by hand round up.
         placement: where stages go and how they are sized.
@@ -159,6 +164,7 @@ class Method:
     paper: ClassVar[str] = ""
     reads: ClassVar[Reads] = "none"
     masks_duplicates: ClassVar[bool] = False
+    orders: ClassVar[bool] = True
     by_similarity: ClassVar[bool] = False
     rounds_up: ClassVar[bool] = False
     placement: ClassVar[Placement] = Placement()

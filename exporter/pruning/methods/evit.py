@@ -11,7 +11,7 @@ from torch import Tensor
 from ...core.errors import InputError
 from ..plan import Preset, StagePlan
 from .base import Evidence, Method, Scores, Selection
-from .ranking import keep_top_patches, relative_gap
+from .ranking import best_tokens, relative_gap
 
 
 def _at_thirds(rate: float) -> Preset:
@@ -40,6 +40,7 @@ class EViT(Method):
     about = "top-k by the class token's attention; what goes may be fused into one token"
     paper = "EViT, ICLR 2022, arXiv 2202.07800, section 3.2"
     reads = "first"
+    orders = False
     rounds_up = True
     presets = PLAIN + tuple(map(_fused, PLAIN))
 
@@ -86,8 +87,8 @@ class EViT(Method):
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Keep the patches with the largest class attention, averaged over heads (section 3.2)."""
-        scores, prefix = self.score(evidence, parameters).importance, evidence.prefix
+        scores, prefix = _class_attention(evidence), evidence.prefix
         count = keep - prefix - int(parameters.fuse)
-        kept = keep_top_patches(scores, count, prefix)
-        gap = relative_gap(scores.topk(scores.shape[1], dim=1).values, count)
+        kept = best_tokens(scores, prefix + count, prefix)
+        gap = relative_gap(scores[:, prefix:].sort(dim=1, descending=True).values, count)
         return Selection(kept, gap, fused=self.fuse(evidence, kept, options, parameters))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+APART = 1e30  # sets prefix tokens above every score, and each above the next
+
 
 def relative_gap(scores: Tensor, cut: int) -> Tensor:
     """Relative distance between the `cut`-th and the next of descending scores.
@@ -22,18 +24,36 @@ def relative_gap(scores: Tensor, cut: int) -> Tensor:
     return (above - below) / above.abs().clamp_min(1e-12)
 
 
-def keep_top_tokens(scores: Tensor, keep: int) -> Tensor:
-    """Positions of the `keep` best tokens in ascending order.
+def best_tokens(scores: Tensor, keep: int, prefix: int) -> Tensor:
+    """Positions of the `keep` best tokens as they rank: all prefix tokens in their order, then the best patch first.
 
-    Ascending order makes what follows independent of how near-ties were ranked.
+    The smallest of negated scores are asked for: TensorRT computes those and ranks them in one kernel, and needs two
+    for the largest.
 
     Args:
-        scores: [batch, tokens]; prefix tokens must have been set above every patch.
+        scores: [batch, tokens] of patches; what stands there for prefix tokens does not matter.
+        keep: tokens, prefix tokens included.
 
     Returns:
         [batch, keep] int64.
     """
-    return ascending(scores.topk(keep, dim=1).indices)
+    order = prefix - torch.arange(scores.shape[1], device=scores.device)
+    return (scores.neg() - order.clamp_min(0) * APART).topk(keep, dim=1, largest=False).indices
+
+
+def count_ahead(scores: Tensor) -> Tensor:
+    """How many tokens rank before each: those with a higher score, and those with an equal one that stand before it.
+
+    Args:
+        scores: [batch, tokens].
+
+    Returns:
+        [batch, tokens] in the scores' type, exact for as many tokens as that counts.
+    """
+    own, other = scores.unsqueeze(2), scores.unsqueeze(1)
+    places = torch.arange(scores.shape[1], device=scores.device)
+    earlier = places < places.unsqueeze(1)
+    return ((other > own) | ((other == own) & earlier)).to(scores.dtype).sum(2)
 
 
 def ascending(positions: Tensor) -> Tensor:
@@ -42,16 +62,3 @@ def ascending(positions: Tensor) -> Tensor:
     They are sorted as float32, exact far beyond any token count: TensorRT before 10 has no TopK on integers.
     """
     return positions.float().topk(positions.shape[1], dim=1, largest=False, sorted=True).values.long()
-
-
-def keep_top_patches(scores: Tensor, patches: int, prefix: int) -> Tensor:
-    """Positions of the `patches` best patches in ascending order, all prefix tokens in front.
-
-    Args:
-        scores: [batch, patch tokens].
-
-    Returns:
-        [batch, prefix + patches] int64.
-    """
-    front = torch.arange(prefix, device=scores.device).expand(scores.shape[0], -1)
-    return torch.cat([front, keep_top_tokens(scores, patches) + prefix], dim=1)

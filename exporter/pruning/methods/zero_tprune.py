@@ -18,9 +18,9 @@ from ...core.errors import InputError
 from ..plan import Preset, StagePlan
 from .base import Evidence, Method, Scores, Selection
 from .page_rank import head_weights, initial_scores, page_rank, variance_gap
-from .ranking import ascending, keep_top_tokens, relative_gap
+from .ranking import APART, best_tokens, count_ahead, relative_gap
 
-APART = 1e30  # sets the prefix tokens above or below every score; infinite once in half precision, which serves as well
+OUTSIDE = -3.0  # below every cosine
 
 
 def _stage(block: int, rate: float, iterations: int) -> StagePlan:
@@ -122,6 +122,58 @@ def best_matches(keys: Tensor, rank: Tensor) -> Tensor:
     return torch.matmul(ordered[:, half:], ordered[:, :half].transpose(1, 2)).amax(-1)
 
 
+def duplicates(
+    keys: Tensor, scores: Tensor, prefix: int, similar: int, last: bool, parameters: ZeroTPrune.Parameters
+) -> tuple[Tensor, list[Tensor]]:
+    """The S-stage's choice: patches that have the nearest duplicates.
+
+    Args:
+        keys: [batch, heads, tokens, dim].
+        scores: [batch, tokens], importance; of prefix tokens it does not matter.
+        prefix: leading tokens that are no patches.
+        similar: how many go.
+        last: whether nothing is chosen after that.
+
+    Returns:
+        positions [batch, tokens - similar] of what stays where it is the last choice, else 1 for every patch that goes
+        and 0 for the other tokens, [batch, tokens]; and the gaps at both cuts.
+    """
+    positions = torch.arange(scores.shape[1], device=scores.device)
+    patches = scores.shape[1] - prefix
+    half = patches // 2
+    rank = (scores - (positions < prefix).to(scores.dtype) * APART).topk(patches, dim=1)
+    better, worse = rank.indices[:, :half], rank.indices[:, half:]
+    match = best_matches(keys.mean(1), rank.indices).topk(patches - half, dim=1)
+    gaps = [relative_gap(root(rank.values, parameters), half), relative_gap(match.values, similar)]
+    if last:
+        stay = worse.gather(1, match.indices[:, similar:])
+        return torch.cat([positions[:prefix].expand(len(stay), -1), better, stay], dim=1), gaps
+    removed = worse.gather(1, match.indices[:, :similar])
+    # A comparison instead of a scatter: every backend has it, and no index is written twice.
+    return (removed.unsqueeze(2) == positions).to(scores.dtype).amax(1), gaps
+
+
+def duplicates_by_comparison(keys: Tensor, scores: Tensor, prefix: int, similar: int, last: bool) -> Tensor:
+    """What `duplicates` finds, by comparing every pair of tokens where they stand: nothing is ranked and gathered."""
+    tokens = scores.shape[1]
+    half = (tokens - prefix) // 2
+    # Prefix tokens are compared, too, where that makes the number even: TensorRT copies what is odd for a product.
+    first = prefix if (tokens - prefix) % 2 == 0 else 0
+    keys, scores = keys[:, :, first:].mean(1), scores[:, first:]
+    is_patch = torch.arange(first, tokens, device=scores.device) >= prefix
+    better = count_ahead(torch.where(is_patch, scores, -APART)) < half
+    products = torch.matmul(keys, keys.transpose(1, 2))
+    inverse = 1 / products.flatten(1)[:, :: keys.shape[1] + 1].sqrt().clamp_min(
+        1e-12
+    )  # of the lengths, on its diagonal
+    best = (torch.where(better.unsqueeze(1), products, -APART) * inverse.unsqueeze(1)).amax(2) * inverse
+    match = torch.where(is_patch & ~better, best, OUTSIDE)
+    match = torch.cat([match.new_full((len(match), first), OUTSIDE), match], dim=1)
+    if last:
+        return best_tokens(match.neg(), tokens - similar, prefix)
+    return (count_ahead(match) < similar).to(scores.dtype)
+
+
 def smallest(gaps: list[Tensor | None]) -> Tensor:
     """The smallest of several gaps [batch] or [1]; None stands for a cut that was not made."""
     return torch.stack(torch.broadcast_tensors(*(gap for gap in gaps if gap is not None))).amin(0)
@@ -139,6 +191,7 @@ class ZeroTPrune(Method):
     about = "attention-graph importance, after near-duplicates by key similarity are gone"
     paper = "Zero-TPrune, CVPR 2024, arXiv 2305.17328, section 3"
     reads = "all"
+    orders = False
     by_similarity = True
     presets = PRESETS
 
@@ -221,40 +274,29 @@ class ZeroTPrune(Method):
             keep: tokens that stay, prefix tokens included.
 
         Returns:
-            The kept positions, ascending, and the gap at the nearest of all cuts.
+            The kept positions and the gap at the nearest of all cuts.
         """
         attention, prefix = evidence.matrix, evidence.prefix
         tokens = attention.shape[-1]
-        patches = tokens - prefix
         boost = parameters.start == "class_token" and evidence.class_token
         start = initial_scores(tokens, boost, attention)
-        positions = torch.arange(tokens, device=attention.device)
-        front = (positions < prefix).to(attention.dtype) * APART
         alive, gone = None, None
         gaps: list[Tensor | None] = []
         if options.similar:
             rough, _, variance = standing(attention, start, 1, prefix, parameters)
-            rank = (rough - front).flatten(1).topk(patches, dim=1)
-            better, worse = rank.indices[:, : patches // 2], rank.indices[:, patches // 2 :]
-            match = best_matches(evidence.keys.mean(1), rank.indices).topk(patches - patches // 2, dim=1)
-            gaps += [
-                variance_gap(variance, parameters.variance_filter),
-                relative_gap(root(rank.values, parameters), patches // 2),
-                relative_gap(match.values, options.similar),
-            ]
-            if options.similar == tokens - keep:  # nothing is left for importance to choose
-                stay = worse.gather(1, match.indices[:, options.similar :])
-                always = positions[:prefix].expand(stay.shape[0], -1)
-                return Selection(ascending(torch.cat([always, better, stay], dim=1)), smallest(gaps))
-            removed = worse.gather(1, match.indices[:, : options.similar])
-            # A comparison instead of a scatter: every backend has it, and no index is written twice.
-            same = removed.view(-1, 1, options.similar, 1) == positions
-            gone = same.to(attention.dtype).amax(2, keepdim=True)
+            scores, last = rough.flatten(1), options.similar == tokens - keep
+            found, cuts = duplicates(evidence.keys, scores, prefix, options.similar, last, parameters)
+            if evidence.compares:
+                found = duplicates_by_comparison(evidence.keys, scores, prefix, options.similar, last)
+            gaps += [variance_gap(variance, parameters.variance_filter), *cuts]
+            if last:  # nothing is left for importance to choose
+                return Selection(found, smallest(gaps))
+            gone = found.view(-1, 1, 1, tokens)
             alive = 1 - gone
             start = start * alive
         scores, _, variance = standing(attention, start, options.iterations, prefix, parameters, alive, options.similar)
         ranked = scores if gone is None else scores - gone  # dead patches fall below every survivor, none is negative
-        kept = keep_top_tokens((ranked + front).flatten(1), keep)
+        kept = best_tokens(ranked.flatten(1), keep, prefix)
         gaps.append(variance_gap(variance, parameters.variance_filter))
         survivors = root(scores.flatten(1)[:, prefix:], parameters).sort(dim=1, descending=True).values
         gaps.append(relative_gap(survivors, keep - prefix))

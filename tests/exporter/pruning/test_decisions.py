@@ -38,7 +38,7 @@ def test_replaying_own_decisions_changes_nothing_and_other_ones_do(vit: Any) -> 
     assert trace.logits is not None
     assert again.logits is not None
     assert moved.logits is not None
-    assert torch.equal(trace.logits, again.logits)
+    torch.testing.assert_close(again.logits, trace.logits, atol=1e-5, rtol=1e-5)  # in another order of tokens
     assert torch.equal(moved.kept[2], other[2])
     assert (trace.logits - moved.logits).abs().max() > 1e-3
 

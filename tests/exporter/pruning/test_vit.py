@@ -242,3 +242,16 @@ def test_a_method_that_merges_without_saying_how_is_caught(monkeypatch: pytest.M
     monkeypatch.setattr(type(pruned.method), "merge_rule", lambda self, options, parameters, block: None)
     with pytest.raises(ValueError, match=r"tome\.select and its merge_rule or fuses disagree at block 1"):
         pruned(torch.randn(1, 3, 64, 64))
+
+
+def test_tokens_are_told_in_the_order_of_their_ids(vit: Any) -> None:
+    """They lie as they rank; the last block's are those of the dense model, of the ids that stay."""
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    pruned = PrunedViT(vit, budget_for(vit, {3: 9}, "evit", {"place": "after_block"}))
+    with torch.inference_mode():
+        whole = PrunedViT(vit, budget_for(vit, {})).trace(images, tokens=True).tokens[3]
+        found = pruned.trace(images, tokens=True)
+    kept = found.kept[3]
+    assert torch.equal(kept, kept.sort(dim=1).values)
+    expected = whole.gather(1, kept.unsqueeze(2).expand(-1, -1, whole.shape[2]))
+    torch.testing.assert_close(found.tokens[3], expected, atol=1e-5, rtol=1e-5)

@@ -79,7 +79,7 @@ def test_without_a_token_plan_the_narrow_model_stands_beside_the_whole_one(tmp_p
         dense=vit,
         model=narrow,
         folder_if_any=lambda stage: None,
-        recipe=SimpleNamespace(export=SimpleNamespace(batch=3)),
+        recipe=SimpleNamespace(export=SimpleNamespace(batch=3, target="ort-cpu")),
         listener=SimpleNamespace(progress=lambda *seen: heard.append(seen)),
     )
     Trace.make(view, tmp_path)

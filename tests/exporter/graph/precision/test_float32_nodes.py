@@ -139,3 +139,23 @@ def make_precise() -> Any:
         return with_shapes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9))
 
     return build
+
+
+def test_the_logits_of_a_second_attention_matrix_round_as_those_of_the_first(make_graph: Any) -> None:
+    """The softmax behind them and the score stay; a product of any other name that only decides stays, too."""
+    given = {name: np.zeros((1, 2, 8, 4), np.float32) for name in "qkv"}
+    nodes = [
+        make("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2], name="keys"),
+        make("MatMul", ["q", "kt"], ["l"], name="product"),
+        make("Softmax", ["l"], ["p"], name="softmax"),
+        make("MatMul", ["p", "v"], ["o"], name="attention"),
+        make("Transpose", ["q"], ["qt"], perm=[0, 1, 3, 2], name="apart_Transpose_1"),
+        make("MatMul", ["k", "qt"], ["m"], name="apart_MatMul_2"),
+        make("Softmax", ["m"], ["t"], axis=2, name="apart_Softmax_3"),
+        make("MatMul", ["t", "v"], ["s"], name="score"),
+        make("TopK", ["s", "two"], ["best", "at"], name="topk"),
+        make("GatherElements", ["o", "at"], ["logits"], axis=3, name="gather"),
+    ]
+    out = {"logits": (np.float32, (1, 2, 8, 2))}
+    graph = gs.import_onnx(with_shapes(make_graph(nodes, given, out, two=np.array([2]))))
+    assert wide_nodes(graph) == {"softmax", "apart_Softmax_3", "score", "topk"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,17 +51,22 @@ def plain_ats(attention: np.ndarray, values: np.ndarray, prefix: int, slots: int
     heads=st.integers(1, 4),
     patches=st.integers(4, 15),
     prefix=st.integers(1, 3),
+    compares=st.booleans(),
     data=st.data(),
 )
-def test_slots_equal_the_plain_implementation(seed: int, heads: int, patches: int, prefix: int, data: Any) -> None:
-    evidence = make_evidence(seed, heads, patches, prefix)
+def test_slots_equal_the_plain_implementation(
+    seed: int, heads: int, patches: int, prefix: int, compares: bool, data: Any
+) -> None:
+    evidence = replace(make_evidence(seed, heads, patches, prefix), compares=compares)
     slots = data.draw(st.integers(1, patches - 1))
     selection = ats.select(evidence, prefix + slots, ats.StageOptions(), ats.Parameters())
     assert selection.kept is not None
     assert selection.gap is not None
     for image in range(2):
         expected = plain_ats(evidence.attention[image].numpy(), evidence.values[image].numpy(), prefix, slots)
-        assert selection.kept[image].tolist() == [*range(prefix), *expected]
+        found = selection.kept[image].tolist()
+        assert (found[:prefix], sorted(found[prefix:])) == ([*range(prefix)], expected)
+        assert sum(a == b for a, b in pairwise(found)) == len(found) - len(set(found))  # duplicates side by side
         assert float(selection.gap[image]) > 0
 
 
@@ -104,7 +111,7 @@ def test_masked_duplicates_equal_tokens_that_really_leave(args: dict[str, Any], 
     assert repeated > 4  # the masks are at work
     expected = drop_tokens(model, budget, images, found.kept)
     torch.testing.assert_close(found.logits, expected, atol=2e-5, rtol=1e-5)
-    torch.testing.assert_close(again.logits, found.logits, atol=2e-6, rtol=1e-6)
+    torch.testing.assert_close(again.logits, found.logits, atol=2e-5, rtol=1e-5)
     later = found.kept[3]
     for row, before in zip(later.tolist(), found.kept[2].tolist(), strict=True):
         assert set(row) <= set(before)
@@ -115,10 +122,11 @@ def test_masked_duplicates_equal_tokens_that_really_leave(args: dict[str, Any], 
 def test_the_graph_has_no_loop_and_the_same_slots(target: str) -> None:
     model = small_vit()
     image = np.random.default_rng(1).standard_normal((2, 3, 64, 64), dtype=np.float32)
-    pruned = PrunedViT(model, budget_for(model, {1: 11, 2: 7}, "ats"), ("logits", "kept"))
+    compares = target != "ort-cpu"
+    pruned = PrunedViT(model, budget_for(model, {1: 11, 2: 7}, "ats"), ("logits", "kept"), compares)
     graph, _ = rewrite(trace(pruned, 2), get_target(target), {"image": image}, fused_attention=target == "ort-cpu")
     kinds = {node.op_type for node in graph.graph.node}
-    assert ("CumSum" in kinds) == (target == "ort-cpu")  # TensorRT runs it as a loop
+    assert ("CumSum" in kinds) != compares  # TensorRT runs it as a loop
     assert not kinds & {"Loop", "NonZero", "ScatterElements", "ScatterND", "If"}
     outputs = OrtRunner(graph.SerializeToString())(image)
     with torch.inference_mode():

@@ -7,34 +7,39 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrim.exporter.pruning.methods.ranking import ascending, keep_top_patches, keep_top_tokens, relative_gap
+from vitrim.exporter.pruning.methods.ranking import ascending, best_tokens, count_ahead, relative_gap
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(1, 12).flatmap(lambda n: st.lists(st.permutations(list(range(n))), min_size=1, max_size=3)),
-    prefix=st.integers(0, 3),
     data=st.data(),
 )
-def test_the_best_patches_stand_in_ascending_order_behind_the_prefix(
-    rows: list[list[int]], prefix: int, data: st.DataObject
-) -> None:
-    keep = data.draw(st.integers(0, len(rows[0])))
-    found = keep_top_patches(torch.tensor(rows, dtype=torch.float32), keep, prefix)
+def test_the_best_patches_stand_as_they_rank_behind_the_prefix(rows: list[list[int]], data: st.DataObject) -> None:
+    prefix = data.draw(st.integers(0, len(rows[0])))
+    keep = data.draw(st.integers(prefix, len(rows[0])))
+    found = best_tokens(torch.tensor(rows, dtype=torch.float32), keep, prefix)
     assert found.dtype == torch.int64
     for row, kept in zip(rows, found.tolist(), strict=True):
-        best = [place for place, score in enumerate(row) if score >= len(row) - keep]
-        assert kept == [*range(prefix), *(place + prefix for place in best)]
+        best = sorted(range(prefix, len(row)), key=lambda place: -row[place])
+        assert kept == [*range(prefix), *best[: keep - prefix]]
 
 
 @settings(max_examples=40, deadline=None)
 @given(scores=st.lists(st.integers(0, 3), min_size=1, max_size=12), data=st.data())
 def test_among_ties_any_may_stay_but_none_that_is_worse(scores: list[int], data: st.DataObject) -> None:
     keep = data.draw(st.integers(1, len(scores)))
-    (kept,) = keep_top_tokens(torch.tensor([scores], dtype=torch.float32), keep).tolist()
-    assert kept == sorted(set(kept))
-    assert len(kept) == keep
-    assert sorted((scores[place] for place in kept), reverse=True) == sorted(scores, reverse=True)[:keep]
+    (kept,) = best_tokens(torch.tensor([scores], dtype=torch.float32), keep, 0).tolist()
+    assert len(set(kept)) == keep
+    assert [scores[place] for place in kept] == sorted(scores, reverse=True)[:keep]
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores=st.lists(st.sampled_from([-1e30, -3.0, 0.25, 0.5, 7.0]), min_size=1, max_size=12))
+def test_counting_what_is_ahead_gives_every_token_a_rank_of_its_own(scores: list[float]) -> None:
+    (found,) = count_ahead(torch.tensor([scores])).tolist()
+    order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+    assert [order.index(place) for place in range(len(scores))] == found
 
 
 def test_positions_are_sorted_by_row_and_exact_beyond_any_token_count() -> None:

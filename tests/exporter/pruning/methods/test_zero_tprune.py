@@ -7,14 +7,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import attention_of
+from helpers import attention_of, budget_for, small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.graph.passes.rewrite import rewrite
+from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.methods.base import Evidence
 from vitrim.exporter.pruning.methods.page_rank import head_weights, initial_scores, page_rank
 from vitrim.exporter.pruning.methods.zero_tprune import ZeroTPrune, importance
+from vitrim.exporter.pruning.vit import PrunedViT
+from vitrim.exporter.runtime.runners import OrtRunner
 
 METHOD = ZeroTPrune()
 Parameters, StageOptions = ZeroTPrune.Parameters, ZeroTPrune.StageOptions
@@ -90,6 +95,7 @@ def plain_select(
     combine=st.sampled_from(["rms", "mean"]),
     vhf=st.sampled_from([(0.01, 0.7), None, (0.2, 0.5)]),
     iterations=st.integers(1, 6),
+    compares=st.booleans(),
     data=st.data(),
 )
 def test_equals_the_plain_implementation(
@@ -101,6 +107,7 @@ def test_equals_the_plain_implementation(
     combine: str,
     vhf: object,
     iterations: int,
+    compares: bool,
     data: st.DataObject,
 ) -> None:
     kept_patches = data.draw(st.integers(1, patches))
@@ -110,7 +117,7 @@ def test_equals_the_plain_implementation(
     keys = torch.randn(2, heads, tokens, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     parameters = Parameters.model_validate({"start": start, "heads": combine, "variance_filter": vhf})
     options = StageOptions(similar=similar, iterations=iterations)
-    evidence = Evidence(attention, keys, keys, prefix, prefix > 0)
+    evidence = Evidence(attention, keys, keys, prefix, prefix > 0, compares=compares)
     selection = METHOD.select(evidence, kept_patches + prefix, options, parameters)
     assert selection.kept is not None
     for image in range(2):
@@ -123,7 +130,8 @@ def test_equals_the_plain_implementation(
             prefix,
             prefix > 0,
         )
-        assert selection.kept[image].tolist() == expected
+        found = selection.kept[image].tolist()
+        assert (found[:prefix], sorted(found)) == (list(range(prefix)), expected)
 
 
 def test_all_heads_count_where_none_passes() -> None:
@@ -173,3 +181,28 @@ def test_a_stage_that_similarity_cannot_fill_is_refused() -> None:
         METHOD.check_stage(17, 3, 1, StageOptions(similar=9), Parameters(), "blocks[2]")
     with pytest.raises(InputError, match="removes 2 of 16 patches.*at most 2"):
         METHOD.check_stage(17, 15, 1, StageOptions(similar=3), Parameters(), "blocks[2]")
+
+
+@pytest.mark.slow
+def test_a_graph_for_tensorrt_ranks_by_comparison_and_leaves_the_attention_alone() -> None:
+    model = small_vit()
+    image = np.random.default_rng(1).standard_normal((2, 3, 64, 64), dtype=np.float32)
+    budget = budget_for(model, {1: 12, 2: 7}, similar=2)
+    pruned = PrunedViT(model, budget, ("logits", "kept"), compares=True)
+    graph, _ = rewrite(trace(pruned, 2), get_target("trt-8.5"), {"image": image}, precision="fp16")
+    nodes = graph.graph.node
+    readers = [
+        {reader.op_type for reader in nodes if node.output[0] in reader.input}
+        for node in nodes
+        if node.op_type == "Softmax"
+    ]
+    assert readers.count({"Mul"}) == 2  # a matrix for the scores of each stage
+    assert all(kinds == {"Mul"} or "Mul" not in kinds for kinds in readers)
+    assert sum(node.op_type == "TopK" for node in nodes) == 2 * 2  # what stays, and its order when told
+    outputs = OrtRunner(graph.SerializeToString())(image)
+    with torch.inference_mode():
+        expected = PrunedViT(model, budget).trace(torch.from_numpy(image))
+    assert expected.logits is not None
+    np.testing.assert_allclose(outputs["logits"], expected.logits.numpy(), atol=1e-5)
+    for block in (1, 2):
+        assert outputs[f"kept_{block}"].tolist() == expected.kept[block].tolist()
