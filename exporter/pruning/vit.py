@@ -58,19 +58,22 @@ class PrunedViT(nn.Module):
         budget: a plan that fits it.
         outputs: what `forward` returns, in this order: `logits`, then per stage `kept` ids and, where tokens merge,
             `merged` pairs (int32 both), `gap`s, and per block `tokens`.
+        compares: see `Evidence.compares`.
 
     Raises:
         UnsupportedError: the model is of a kind that vitrim does not take.
         InputError: the budget does not fit the model or its method.
     """
 
-    def __init__(self, model: nn.Module, budget: Budget, outputs: tuple[Output, ...] = ("logits",)) -> None:
+    def __init__(
+        self, model: nn.Module, budget: Budget, outputs: tuple[Output, ...] = ("logits",), compares: bool = False
+    ) -> None:
         super().__init__()
         shape = describe(model)
         check_fits_model(budget, shape)
         self.model: Any = model
         self.budget = budget
-        self.outputs = outputs
+        self.outputs, self.compares = outputs, compares
         self.shape = shape
         self.name, self.image_size = shape.name, shape.image_size
         self.method = get_method(budget.method)
@@ -180,20 +183,22 @@ class PrunedViT(nn.Module):
     ) -> tuple[State, Decision]:
         """One block that removes tokens."""
         block, keep = self.model.blocks[index], self.budget.blocks[index].after
-        out, attention, keys, values = attend(
+        out, attention, keys, values, squares = attend(
             self.model,
             index,
             block.norm1(state.x),
             weights=self._reads(index),
             bias=state.bias,
             places=state.places,
+            squares=self.compares and self.method.lengths,
         )
         x = state.x + out
         if self.budget.place == "after_block":
             x = mlp(block, x)
         if self.chooses(index):
             where = (index, self.shape.depth)
-            evidence = Evidence(attention, keys, values, self.shape.prefix_tokens, self.shape.class_token, where)
+            prefix, class_token = self.shape.prefix_tokens, self.shape.class_token
+            evidence = Evidence(attention, keys, values, prefix, class_token, where, self.compares, squares)
             if observe:
                 observe(index, evidence)
             selection = self._choose(index, keep, state, evidence, replay)
@@ -294,6 +299,8 @@ class WholeModel(nn.Module):
 Deployable = PrunedViT | WholeModel
 
 
-def deployable(model: nn.Module, budget: Budget | None, outputs: tuple[Output, ...] = ("logits",)) -> Deployable:
+def deployable(
+    model: nn.Module, budget: Budget | None, outputs: tuple[Output, ...] = ("logits",), compares: bool = False
+) -> Deployable:
     """A model with its token plan, or as it is where there is none."""
-    return WholeModel(model) if budget is None else PrunedViT(model, budget, outputs)
+    return WholeModel(model) if budget is None else PrunedViT(model, budget, outputs, compares)

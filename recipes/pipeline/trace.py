@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...exporter.core.targets import get_target
 from ...exporter.graph.store import WeightStore
 from ...exporter.graph.trace import trace_into
 from ...exporter.pruning.vit import Output, deployable
@@ -20,19 +21,20 @@ class Trace(Stage):
 
     name = "trace"
     needs = ("slim", "calibrate")
-    reads = ("export.batch",)
+    reads = ("export.batch", "export.target")
     takes = ("model", "dense")
     last_of_torch = True
 
     @staticmethod
     def make(view: View, folder: Path) -> None:
         """Trace the dense model, the pruned one, and with a token plan its floor."""
-        budget = plan_of(view)
+        budget, section = plan_of(view), view.recipe.export
+        compares = get_target(section.target).runtime == "tensorrt"
         kinds = kinds_of(budget)
         with WeightStore(folder) as store:
             for index, kind in enumerate(kinds):
                 outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
                 model = view.dense if kind == "dense" else view.model
-                source = deployable(model, budget_of_kind(kind, budget), outputs)
-                trace_into(store, f"{kind}.onnx", source, view.recipe.export.batch)
+                source = deployable(model, budget_of_kind(kind, budget), outputs, compares)
+                trace_into(store, f"{kind}.onnx", source, section.batch)
                 view.listener.progress(index + 1, len(kinds))
