@@ -55,8 +55,12 @@ def share_variance(shares: Tensor) -> Tensor:
     return (shares.square().sum(1) - 1 / patches) / (patches - 1)
 
 
-def moves_of_both(evidence: Evidence, keep: int, pools: Tensor) -> Moves:
-    """Where tokens go by comparing all pairs: the images that pool as ToMe has it, the others by significance."""
+def moves_of_both(evidence: Evidence, keep: int, threshold: float) -> tuple[Moves, Tensor]:
+    """Where tokens go by comparing all pairs: images whose significance varies little pool, the others are pruned.
+
+    Returns:
+        the moves, and which images pool [batch].
+    """
     keys, prefix = evidence.keys.mean(1), evidence.prefix
     tokens = keys.shape[1]
     front, places = left_out(tokens, prefix), places_of(tokens, prefix, keys)
@@ -65,10 +69,21 @@ def moves_of_both(evidence: Evidence, keep: int, pools: Tensor) -> Moves:
     ahead = count_ahead(torch.stack([value, worth], dim=1).flatten(0, 1)).unflatten(0, (-1, 2))  # both at once
     pooled = move_matched(ahead[:, 0], where, tokens, prefix, tokens - keep)
     rank = ahead[:, 1]
-    pruned = torch.where(rank < keep - prefix, prefix + rank, -1.0)
-    pruned = torch.where(places < prefix, places, pruned)
+    pruned = torch.where(places < prefix, places, torch.where(rank < keep - prefix, prefix + rank, -1.0))
+    pools = sum_variance(worth.clamp_min(0), tokens - prefix) < threshold
     choice = pools.unsqueeze(1)
-    return Moves(torch.where(choice, pooled.place, pruned), torch.where(choice, pooled.stays, pruned >= 0), front)
+    place, stays = torch.where(choice, pooled.place, pruned), torch.where(choice, pooled.stays, pruned >= 0)
+    return Moves(place, stays, front), pools
+
+
+def sum_variance(raw: Tensor, patches: int) -> Tensor:
+    """`share_variance` [batch] of what has not been divided by its sum, in two sums of one kernel.
+
+    Args:
+        raw: [batch, tokens], 0 for what is no patch.
+        patches: the others.
+    """
+    return (raw.square().sum(1) / raw.sum(1).square() - 1 / patches) / (patches - 1)
 
 
 class PPT(Method):
@@ -167,6 +182,7 @@ class PPT(Method):
         policy_gap = (variance - threshold).abs() / variance.clamp_min(1e-30)
         gap = torch.minimum(torch.where(pools, pool_gap, prune_gap), policy_gap)
         if evidence.compares:
-            return moves_of_both(evidence, keep, pools).selection(keep, gap, "mean", pools)
+            moves, pools = moves_of_both(evidence, keep, threshold)
+            return moves.selection(keep, gap, "mean", pools)
         kept = torch.where(pools.unsqueeze(1), pooled, pruned)
         return Selection(kept, gap, Merge(merge.source, merge.target, active=pools))
