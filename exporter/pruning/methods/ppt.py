@@ -72,8 +72,9 @@ def moves_of_both(evidence: Evidence, keep: int, threshold: float) -> tuple[Move
     pruned = torch.where(places < prefix, places, torch.where(rank < keep - prefix, prefix + rank, -1.0))
     pools = sum_variance(worth.clamp_min(0), tokens - prefix) < threshold
     choice = pools.unsqueeze(1)
-    place, stays = torch.where(choice, pooled.place, pruned), torch.where(choice, pooled.stays, pruned >= 0)
-    return Moves(place, stays, front), pools
+    # onnxruntime has no Where that chooses between truth values.
+    stays = (choice & pooled.stays) | (~choice & (pruned >= 0))
+    return Moves(torch.where(choice, pooled.place, pruned), stays, front), pools
 
 
 def sum_variance(raw: Tensor, patches: int) -> Tensor:
