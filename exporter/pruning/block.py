@@ -114,7 +114,8 @@ def attend(
     weights: Rows = "all",
     bias: Tensor | None = None,
     places: Places | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    squares: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
     """A block's attention spelled out over timm's own submodules, with what a stage wants to see.
 
     Args:
@@ -125,11 +126,14 @@ def attend(
             `first` token's, which costs one row of the product, or `none`.
         bias: [batch, 1, 1, tokens], added to the logits of every query; None: nothing.
         places: of the tokens, where the model asks for them.
+        squares: whether to sum the values' squares together with the products of the first row, which takes a GPU no
+            kernel more; only with `weights` of `first`.
 
     Returns:
         the block's attention output [batch, tokens, width], scaled as the block scales it; the softmax attention
         [batch, heads, tokens or 1, tokens] as `weights` says, or None; keys, before they are turned by places, and
-        values [batch, heads, tokens, head_dim].
+        values [batch, heads, tokens, head_dim]; and the sums of the values' squares over all heads [batch, tokens], or
+        None.
     """
     block = model.blocks[index]
     attn = block.attn
@@ -141,10 +145,14 @@ def attend(
     learned = None if places is None else pair_bias(model, block, places.pairs)
     if learned is not None:
         bias = learned if bias is None else learned + bias
-    attention = None
+    attention, summed = None, None
     if weights != "none":
         asked = q if weights == "all" else q[:, :, :1]
-        logits = (asked * attn.scale) @ k.transpose(-2, -1)
+        if squares and weights == "first":
+            sums = torch.cat([asked * attn.scale * k, v.square()], dim=1).sum(-1)
+            logits, summed = sums[:, : q.shape[1]].unsqueeze(2), sums[:, q.shape[1] :].sum(1)
+        else:
+            logits = (asked * attn.scale) @ k.transpose(-2, -1)
         if bias is not None:
             logits = logits + (bias if weights == "all" else bias[:, :, :1])
         attention = logits.softmax(dim=-1)
@@ -156,7 +164,7 @@ def attend(
     out = out if not hasattr(attn, "norm") else attn.norm(out)
     if getattr(attn, "gate", None) is not None:
         out = out * attn.gate(x).sigmoid()
-    return scaled(block, 1, attn.proj(out)), attention, keys, v
+    return scaled(block, 1, attn.proj(out)), attention, keys, v, summed
 
 
 def mlp(block: Any, x: Tensor) -> Tensor:

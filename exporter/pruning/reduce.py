@@ -22,6 +22,8 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
         [batch, tokens that stay, width], and their sizes [batch, tokens that stay] (None: one each).
     """
     assert selection.kept is not None
+    if selection.place is not None:
+        return _moved(x, sizes, selection)
     out = rows_of(x, selection.kept)
     left = None if sizes is None else sizes.gather(1, selection.kept)
     merge = selection.merge
@@ -46,6 +48,31 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
     if selection.fused is not None:
         out = torch.cat([out, selection.fused.unsqueeze(1) @ x], dim=1)
     return out, left
+
+
+def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:
+    """Tokens brought to their places, and merged there, by one product; see `reduce`."""
+    place, kept, merge = selection.place, selection.kept, selection.merge
+    assert place is not None
+    assert kept is not None
+    assert merge is not None
+    front = x.shape[1] - place.shape[1]  # tokens that stay where they are
+    first, x = x[:, :front], x[:, front:]
+    targets = torch.arange(front, kept.shape[1], device=x.device).to(place.dtype)
+    into = (place.unsqueeze(1) == targets.view(1, -1, 1)).to(x.dtype)
+    if merge.rule == "longest":
+        total = into @ x
+        longest = (into * x.norm(dim=-1).unsqueeze(1)).amax(-1, keepdim=True)
+        out = total * (longest / total.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+        left = None if sizes is None else sizes.gather(1, kept)
+    else:
+        mass = into if sizes is None else into * sizes[:, front:].unsqueeze(1)
+        total = mass.sum(-1, keepdim=True)
+        out, left = (mass / total) @ x, total.squeeze(-1)
+        if front:
+            alone = torch.ones_like(left[:, :front]) if sizes is None else sizes[:, :front]
+            left = torch.cat([alone, left], dim=1)
+    return (torch.cat([first, out], dim=1) if front else out), left
 
 
 def first_of_each(ids: Tensor, dtype: torch.dtype) -> Tensor:

@@ -184,13 +184,14 @@ class PrunedViT(nn.Module):
     ) -> tuple[State, Decision]:
         """One block that removes tokens."""
         block, keep = self.model.blocks[index], self.budget.blocks[index].after
-        out, attention, keys, values = attend(
+        out, attention, keys, values, squares = attend(
             self.model,
             index,
             block.norm1(state.x),
             weights=self._reads(index),
             bias=state.bias,
             places=state.places,
+            squares=self.compares and self.method.lengths,
         )
         x = state.x + out
         if self.budget.place == "after_block":
@@ -198,7 +199,7 @@ class PrunedViT(nn.Module):
         if self.chooses(index):
             where = (index, self.shape.depth)
             prefix, class_token = self.shape.prefix_tokens, self.shape.class_token
-            evidence = Evidence(attention, keys, values, prefix, class_token, where, self.compares)
+            evidence = Evidence(attention, keys, values, prefix, class_token, where, self.compares, squares)
             if observe:
                 observe(index, evidence)
             selection = self._choose(index, keep, state, evidence, replay)

@@ -31,6 +31,7 @@ class Evidence:
         block: (0-based block, blocks of the model).
         compares: whether a method had better compare every pair of tokens than sort them, with the same result: so a
             GPU ranks among its other work, where a sort is a kernel of its own. On a CPU it would take longer.
+        squares: [batch, tokens], the squares of the values summed over all heads, where they are known already.
     """
 
     attention: Tensor | None
@@ -40,6 +41,7 @@ class Evidence:
     class_token: bool
     block: tuple[int, int] = (0, 1)
     compares: bool = False
+    squares: Tensor | None = None
 
     @property
     def matrix(self) -> Tensor:
@@ -82,12 +84,15 @@ class Selection:
             about 1e-5 two backends may rightly decide differently. None where nothing was compared.
         merge: what is merged into the kept tokens; None: the others are dropped.
         fused: [batch, tokens] weights of one more token, appended last; None: there is none.
+        place: where tokens go, for a stage that merges by one product instead of gathers, see `moves.Moves.place`;
+            `kept` and `merge` then only tell it. None: `kept` and `merge` say where they go.
     """
 
     kept: Tensor | None
     gap: Tensor | None = None
     merge: Merge | None = None
     fused: Tensor | None = None
+    place: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,7 @@ class Method:
         paper: where it is described, with the section; empty: nowhere else.
         reads: rows of the attention matrix that a stage needs: `none`, the `first` (the class token's; a model without
             a class token hands out all), or `all`.
+        lengths: whether it reads how long values are, so that a stage may hand out `Evidence.squares`.
         masks_duplicates: whether a stage may keep a token twice; the second is masked in all that follows.
         orders: whether the order of the kept tokens is the method's own. Where it is not, they stand as they rank,
             which saves a sort: neither attention nor pooling asks for an order. What is told of them is ascending.
@@ -163,6 +169,7 @@ class Method:
     about: ClassVar[str]
     paper: ClassVar[str] = ""
     reads: ClassVar[Reads] = "none"
+    lengths: ClassVar[bool] = False
     masks_duplicates: ClassVar[bool] = False
     orders: ClassVar[bool] = True
     by_similarity: ClassVar[bool] = False

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from .base import Evidence, MergeRule, Method, Placement, Scores, Selection
-from .matching import largest_reduction, match_tokens
-from .ppt import significance
+from .matching import largest_reduction, match
+from .ppt import significance, token_significance
 
 
 class Frugal(Method):
@@ -21,6 +21,7 @@ class Frugal(Method):
     name = "frugal"
     about = "vitrim's own: patches that are alike and matter little are averaged"
     reads = "first"
+    lengths = True
     # Eight blocks (3 to 10 of 12) lose a little less and cost twice the nodes.
     placement = Placement(at=(3 / 12, 5 / 12, 7 / 12, 9 / 12), sized_by="counts")
 
@@ -52,7 +53,6 @@ class Frugal(Method):
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Merge the `tokens - keep` patches of group A that cost least."""
-        weights = significance(evidence) ** parameters.exponent if parameters.exponent else None
-        reduction = evidence.keys.shape[2] - keep
-        kept, merge, gap = match_tokens(evidence.keys.mean(1), evidence.prefix, reduction, weights)
-        return Selection(kept, gap, merge)
+        # Ratios are all that counts: no need to divide by the sum, as shares are.
+        weights = token_significance(evidence) ** parameters.exponent if parameters.exponent else None
+        return match(evidence, keep, "mean", weights)

@@ -6,17 +6,38 @@ Written from the specification. Patches at even positions (group A) look for the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from .base import Merge
-from .ranking import ascending, relative_gap
+from .base import Evidence, Merge, MergeRule, Selection
+from .moves import move_matched, nearest
+from .ranking import ascending, count_ahead, relative_gap
 
 
 def largest_reduction(tokens: int, prefix: int) -> int:
     """How many tokens one matching can remove: every patch of group A, as long as group B has one."""
     patches_of_a = (tokens - prefix + (1 if prefix % 2 == 0 else 0)) // 2
     return patches_of_a if tokens - prefix > patches_of_a else max(patches_of_a - 1, 0)
+
+
+def match(evidence: Evidence, keep: int, rule: MergeRule | None, weights: Tensor | None = None) -> Selection:
+    """A stage that merges, or drops, the most similar patches.
+
+    Args:
+        evidence: of the block.
+        keep: tokens after the stage.
+        rule: how they merge; None: they are dropped.
+        weights: [batch, tokens], what a token is worth, see `match_tokens`; those of prefix tokens do not matter.
+    """
+    keys, prefix = evidence.keys.mean(1), evidence.prefix
+    tokens = keys.shape[1]
+    kept, merge, gap = match_tokens(keys, prefix, tokens - keep, None if weights is None else weights[:, prefix:])
+    if evidence.compares:
+        value, where = nearest(keys, prefix, weights)
+        return move_matched(count_ahead(value), where, tokens, prefix, tokens - keep).selection(keep, gap, rule)
+    return Selection(kept, gap, None if rule is None else replace(merge, rule=rule))
 
 
 def match_tokens(

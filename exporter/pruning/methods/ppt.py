@@ -15,8 +15,9 @@ from torch import Tensor
 from ...core.errors import InputError
 from ..plan import Preset, StagePlan
 from .base import Evidence, Merge, MergeRule, Method, Placement, Scores, Selection, Threshold
-from .matching import largest_reduction, match_tokens
-from .ranking import relative_gap
+from .matching import largest_reduction, match, match_tokens
+from .moves import LEAST, Moves, left_out, move_matched, nearest, places_of
+from .ranking import count_ahead, relative_gap
 
 PUBLISHED_THRESHOLD = 7e-5  # DeiT-S off the shelf, the only one published
 PUBLISHED = Preset(
@@ -28,18 +29,23 @@ PUBLISHED = Preset(
 )
 
 
-def significance(evidence: Evidence) -> Tensor:
-    """Class attention times value norm, as a share of its sum (section 3.1; as in ATS).
+def token_significance(evidence: Evidence) -> Tensor:
+    """Class attention times value norm [batch, tokens] (section 3.1; as in ATS).
 
     Without a class token, the attention of all tokens stands in for its row.
-
-    Returns:
-        [batch, patches], rows sum to 1.
     """
-    attention, prefix = evidence.matrix, evidence.prefix
+    attention = evidence.matrix
     row = attention[:, :, 0] if evidence.class_token else attention.mean(2)
-    length = evidence.values.transpose(1, 2).flatten(2).norm(dim=-1)  # over all heads, as the tokens lie in memory
-    raw = (row.sum(1) * length)[:, prefix:]
+    if evidence.squares is not None:
+        length = evidence.squares.sqrt()
+    else:
+        length = evidence.values.transpose(1, 2).flatten(2).norm(dim=-1)  # over all heads, as the tokens lie in memory
+    return row.sum(1) * length
+
+
+def significance(evidence: Evidence) -> Tensor:
+    """Significance of the patches as a share of its sum: [batch, patches], rows sum to 1."""
+    raw = token_significance(evidence)[:, evidence.prefix :]
     return raw / raw.sum(1, keepdim=True)
 
 
@@ -49,6 +55,38 @@ def share_variance(shares: Tensor) -> Tensor:
     return (shares.square().sum(1) - 1 / patches) / (patches - 1)
 
 
+def moves_of_both(evidence: Evidence, keep: int, threshold: float) -> tuple[Moves, Tensor]:
+    """Where tokens go by comparing all pairs: images whose significance varies little pool, the others are pruned.
+
+    Returns:
+        the moves, and which images pool [batch].
+    """
+    keys, prefix = evidence.keys.mean(1), evidence.prefix
+    tokens = keys.shape[1]
+    front, places = left_out(tokens, prefix), places_of(tokens, prefix, keys)
+    value, where = nearest(keys, prefix)
+    worth = torch.where(places < prefix, LEAST, token_significance(evidence)[:, front:])
+    ahead = count_ahead(torch.stack([value, worth], dim=1).flatten(0, 1)).unflatten(0, (-1, 2))  # both at once
+    pooled = move_matched(ahead[:, 0], where, tokens, prefix, tokens - keep)
+    rank = ahead[:, 1]
+    pruned = torch.where(places < prefix, places, torch.where(rank < keep - prefix, prefix + rank, -1.0))
+    pools = sum_variance(worth.clamp_min(0), tokens - prefix) < threshold
+    choice = pools.unsqueeze(1)
+    # onnxruntime has no Where that chooses between truth values.
+    stays = (choice & pooled.stays) | (~choice & (pruned >= 0))
+    return Moves(torch.where(choice, pooled.place, pruned), stays, front), pools
+
+
+def sum_variance(raw: Tensor, patches: int) -> Tensor:
+    """`share_variance` [batch] of what has not been divided by its sum, in two sums of one kernel.
+
+    Args:
+        raw: [batch, tokens], 0 for what is no patch.
+        patches: the others.
+    """
+    return (raw.square().sum(1) / raw.sum(1).square() - 1 / patches) / (patches - 1)
+
+
 class PPT(Method):
     """Prune peaked images by significance, pool even ones by similarity."""
 
@@ -56,6 +94,7 @@ class PPT(Method):
     about = "every image drops or averages, by how peaked its significance is"
     paper = "PPT, arXiv 2310.01812, section 3"
     reads = "first"
+    lengths = True
     placement = Placement(at=(0.25, 0.5, 0.75), sized_by="counts")
     threshold = Threshold(option="threshold", quantile="quantile", measures="variance")
     presets = (PUBLISHED,)
@@ -130,8 +169,7 @@ class PPT(Method):
         threshold = parameters.threshold if options.threshold is None else options.threshold
         prefix, reduction = evidence.prefix, evidence.keys.shape[2] - keep
         if policy == "pool":
-            pooled, merge, gap = match_tokens(evidence.keys.mean(1), prefix, reduction)
-            return Selection(pooled, gap, merge)
+            return match(evidence, keep, "mean")
         shares = significance(evidence)
         best = shares.topk(keep - prefix, dim=1).indices + prefix
         pruned = torch.cat([torch.arange(prefix, device=best.device).expand(best.shape[0], -1), best], dim=1)
@@ -144,5 +182,8 @@ class PPT(Method):
         pools = variance < threshold
         policy_gap = (variance - threshold).abs() / variance.clamp_min(1e-30)
         gap = torch.minimum(torch.where(pools, pool_gap, prune_gap), policy_gap)
+        if evidence.compares:
+            moves, pools = moves_of_both(evidence, keep, threshold)
+            return moves.selection(keep, gap, "mean", pools)
         kept = torch.where(pools.unsqueeze(1), pooled, pruned)
         return Selection(kept, gap, Merge(merge.source, merge.target, active=pools))

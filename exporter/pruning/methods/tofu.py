@@ -6,13 +6,12 @@ authors was found; which blocks drop (up to half of the depth) follows a third p
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from .base import Evidence, MergeRule, Method, Placement, Selection
-from .matching import largest_reduction, match_tokens
+from .matching import largest_reduction, match
 
 
 class ToFu(Method):
@@ -45,8 +44,4 @@ class ToFu(Method):
 
     def select(self, evidence: Evidence, keep: int, options: StageOptions, parameters: Method.Parameters) -> Selection:
         """Drop or fuse `tokens - keep` patches that have a near-duplicate."""
-        reduction = evidence.keys.shape[2] - keep
-        kept, merge, gap = match_tokens(evidence.keys.mean(1), evidence.prefix, reduction)
-        if self.merge_rule(options, parameters, evidence.block) is None:
-            return Selection(kept, gap)
-        return Selection(kept, gap, replace(merge, rule="longest"))
+        return match(evidence, keep, self.merge_rule(options, parameters, evidence.block))

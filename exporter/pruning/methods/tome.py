@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ..plan import Preset, StagePlan
 from .base import Evidence, MergeRule, Method, Placement, Selection
-from .matching import largest_reduction, match_tokens
+from .matching import largest_reduction, match
 
 
 def _in_every_block(remove: int) -> Preset:
@@ -49,6 +49,4 @@ class ToMe(Method):
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Merge `tokens - keep` patches into their best matches (section 3.2)."""
-        reduction = evidence.keys.shape[2] - keep
-        kept, merge, gap = match_tokens(evidence.keys.mean(1), evidence.prefix, reduction)
-        return Selection(kept, gap, merge)
+        return match(evidence, keep, "mean")

@@ -64,7 +64,7 @@ def test_the_spelled_out_block_is_timm_s(family: str) -> None:
     with torch.inference_mode():
         x = embed(model, images)
         for index, block in enumerate(model.blocks):
-            out, attention, keys, values = attend(model, index, block.norm1(x), places=places)
+            out, attention, keys, values, _ = attend(model, index, block.norm1(x), places=places)
             expected = run_whole(model, index, x, places)
             torch.testing.assert_close(mlp(block, x + out), expected, atol=2e-5, rtol=1e-5)
             assert attention is not None
@@ -149,3 +149,18 @@ def test_a_recipe_takes_a_rope_model(tmp_path: Any) -> None:
     done = api.export(recipe, tmp_path / "out")
     assert done.parity.passed
     assert done.parity.rungs[0].smallest_atol == 0.0
+
+
+def test_the_first_row_comes_with_the_values_squares_at_no_other_numbers() -> None:
+    model = small("eva02")
+    places = places_of(model)
+    with torch.inference_mode():
+        x = embed(model, images)
+        normed = model.blocks[1].norm1(x)
+        plain = attend(model, 1, normed, weights="first", places=places)
+        summed = attend(model, 1, normed, weights="first", places=places, squares=True)
+    for one, other in zip(plain[:4], summed[:4], strict=True):
+        torch.testing.assert_close(one, other)
+    assert plain[4] is None
+    assert summed[4] is not None
+    torch.testing.assert_close(summed[4], plain[3].square().sum((1, 3)))

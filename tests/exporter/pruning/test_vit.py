@@ -60,7 +60,7 @@ def test_the_spelled_out_attention_is_timm_s_to_the_bit(family: str) -> None:
         x = embed(model, x)
         for index, block in enumerate(model.blocks):
             normed = block.norm1(x)
-            out, attention, keys, values = attend(model, index, normed)
+            out, attention, keys, values, _ = attend(model, index, normed)
             assert torch.equal(out, block.ls1(block.attn(normed)))
             assert attention is not None
             torch.testing.assert_close(attention.sum(-1), torch.ones_like(attention[..., 0]))
@@ -255,3 +255,17 @@ def test_tokens_are_told_in_the_order_of_their_ids(vit: Any) -> None:
     assert torch.equal(kept, kept.sort(dim=1).values)
     expected = whole.gather(1, kept.unsqueeze(2).expand(-1, -1, whole.shape[2]))
     torch.testing.assert_close(found.tokens[3], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["tome", "tofu", "ppt", "frugal"])
+def test_a_model_that_compares_decides_and_answers_as_one_that_sorts(method: str) -> None:
+    model = small_vit("deit_tiny_patch16_224")
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    budget = budget_for(model, {1: 12, 2: 9, 3: 6}, method)
+    with torch.inference_mode():
+        sorts, compares = (PrunedViT(model, budget, compares=flag).trace(images) for flag in (False, True))
+    torch.testing.assert_close(compares.logits, sorts.logits)
+    for block, kept in sorts.kept.items():
+        assert torch.equal(compares.kept[block], kept)
+    for block, pairs in sorts.merged.items():
+        assert torch.equal(compares.merged[block].sort(1).values, pairs.sort(1).values)

@@ -10,8 +10,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers import random_widths
+from helpers import budget_for, random_widths, small_vit
 
+from vitrim.exporter.core.layout import BUDGET
+from vitrim.exporter.pruning.budget import write_budget
 from vitrim.exporter.pruning.slim import slim
 from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
@@ -92,3 +94,31 @@ def test_without_a_token_plan_the_narrow_model_stands_beside_the_whole_one(tmp_p
         found = answers(tmp_path / f"{name}.onnx", batch)
         assert set(found) == {"logits"}
         np.testing.assert_allclose(found["logits"], wanted, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_graph_for_tensorrt_merges_by_comparing_where_others_sort(tmp_path: Path) -> None:
+    """The same decisions and answers; the one TopK that is left lists what has merged."""
+    model = small_vit("deit_tiny_patch16_224")
+    write_budget(budget_for(model, {1: 12}, "tome"), tmp_path / BUDGET)
+    image = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    found, sorts = {}, {}
+    for target in ("ort-cpu", "trt-11"):
+        view: Any = SimpleNamespace(
+            dense=model,
+            model=model,
+            folder_if_any=lambda stage: tmp_path,
+            recipe=SimpleNamespace(export=SimpleNamespace(batch=1, target=target)),
+            listener=SimpleNamespace(progress=lambda *seen: None),
+        )
+        folder = tmp_path / target
+        folder.mkdir()
+        Trace.make(view, folder)
+        found[target] = answers(folder / "pruned.onnx", image)
+        graph = onnx.load(folder / "pruned.onnx", load_external_data=False).graph
+        sorts[target] = sum(node.op_type in ("TopK", "ArgMax") for node in graph.node)
+    assert sorts == {"ort-cpu": 3, "trt-11": 1}
+    plain, compared = found["ort-cpu"], found["trt-11"]
+    np.testing.assert_allclose(compared["logits"], plain["logits"], atol=1e-5)
+    assert compared["kept_1"].tolist() == plain["kept_1"].tolist()
+    assert np.sort(compared["merged_1"]).tolist() == np.sort(plain["merged_1"]).tolist()

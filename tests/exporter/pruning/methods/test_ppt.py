@@ -15,7 +15,7 @@ from plain_merging import SIZES, pairs_of, plain_merge, plain_ppt, plain_signifi
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.matching import largest_reduction
-from vitrim.exporter.pruning.methods.ppt import share_variance, significance
+from vitrim.exporter.pruning.methods.ppt import share_variance, significance, sum_variance
 from vitrim.exporter.pruning.reduce import reduce
 
 ppt = get_method("ppt")
@@ -87,6 +87,7 @@ def test_significance_is_a_share_of_attention_times_value_length(shape: dict[str
         mean = sum(expected) / patches
         variance = sum((share - mean) ** 2 for share in expected) / (patches - 1)
         assert float(share_variance(found)[image]) == pytest.approx(variance, rel=1e-9)
+        assert float(sum_variance(3 * found, patches)[image]) == pytest.approx(variance, rel=1e-9)
     assert torch.equal(ppt.score(evidence, ppt.Parameters()).importance, found)
     assert torch.equal(ppt.statistic(evidence, ppt.Parameters()), share_variance(found))
 

@@ -20,7 +20,7 @@ RTX_ALONE = {"capabilities"}
 
 def test_every_way_to_build_takes_every_setting_that_its_family_has() -> None:
     every = {one.name for one in fields(Settings)}
-    portable = {"version_compatible", "hardware_compatible", "timing_cache", "change"}  # refused, see options
+    portable = {"version_compatible", "hardware_compatible", "timing_cache"}  # refused, see options
     flags = {"fp16", "int8", "obey_pins"}  # of weak typing
     for module, wanted in (
         (plain_build, every - RTX_ALONE),
