@@ -21,6 +21,7 @@ class ATS(Method):
     about = "tokens sampled along the running sum of their significance, duplicates masked"
     paper = "ATS, ECCV 2022, arXiv 2111.15667"
     reads = "first"
+    lengths = True
     masks_duplicates = True
     orders = False
 

@@ -56,21 +56,6 @@ def count_ahead(scores: Tensor) -> Tensor:
     return ((other > own) | ((other == own) & earlier)).to(scores.dtype).sum(2)
 
 
-def count_ahead(scores: Tensor) -> Tensor:
-    """How many tokens rank before each: those with a higher score, and those with an equal one that stand before it.
-
-    Args:
-        scores: [batch, tokens].
-
-    Returns:
-        [batch, tokens] in the scores' type, exact for as many tokens as that counts.
-    """
-    own, other = scores.unsqueeze(2), scores.unsqueeze(1)
-    places = torch.arange(scores.shape[1], device=scores.device)
-    earlier = places < places.unsqueeze(1)
-    return ((other > own) | ((other == own) & earlier)).to(scores.dtype).sum(2)
-
-
 def ascending(positions: Tensor) -> Tensor:
     """[batch, n] positions in ascending order.
 

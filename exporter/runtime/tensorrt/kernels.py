@@ -15,6 +15,7 @@ _HEAD = re.compile(r"Name: (.*?), LayerType: (\w+), Inputs: ")
 _TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: (\[[\d,]*\]), .*?Datatype: (\w+), Format: (.*?) \}")
 _TACTIC = re.compile(r"TacticName: ([^,]*)")
 _METADATA = re.compile(r"Metadata: (.*)$")
+_ORDER = {"signal", "wait"}  # between two streams of one engine: listed with the kernels, but none themselves
 
 
 def inspector_json(lines: Iterable[str]) -> str:
@@ -28,7 +29,7 @@ def inspector_json(lines: Iterable[str]) -> str:
 
 def _layer(line: str) -> dict[str, Any] | None:
     head = _HEAD.match(line)
-    if head is None:
+    if head is None or head[2] in _ORDER:
         return None
     left, _, right = line.partition(", Outputs: [")
     tactic, metadata = _TACTIC.search(right), _METADATA.search(right)
