@@ -2,7 +2,7 @@
 
     python benchmarks/kernels.py
     python benchmarks/kernels.py --model deit_small_patch16_224 --precisions fp16 --ratio 0.65
-    python benchmarks/kernels.py --hold tests/data/kernels.json
+    python benchmarks/kernels.py --hold tests/data/kernels/held.json
 
 Needs no GPU: the builder lists its kernels. The graphs are those of an export, up to the stage that writes the
 precision, and without its limits on answers, so that random weights do; models other than the quickstart's have those.
@@ -23,19 +23,18 @@ from typing import Any
 
 import click
 
-METHODS = ("evit", "ats", "ppt", "tome", "tofu", "frugal", "zero_tprune", "uniform", "random")
+METHODS = ("evit", "ats", "ppt", "tome", "tofu", "frugal", "zero_tprune", "uniform", "random", "slice")
 PRECISIONS = ("fp32", "fp16", "int8")
 QUICKSTART = "quickstart"
 TARGET = "trt-rtx"
 RATIO = 0.6
-HELD = ("fp16", "int8")
 SMALL: dict[str, Any] = {  # of the tests: 65 tokens, heads of 32
     "model": {
         "name": "vit_tiny_patch16_224",
         "args": {"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 2, "num_classes": 10},
         "random": 0,
     },
-    "images": {"generator": "noise", "count": 4},
+    "images": {"generator": "noise", "count": 1},
 }
 
 
@@ -171,52 +170,62 @@ def hold(path: Path, methods: tuple[str, ...]) -> None:
 
 
 def small_counts(method: str) -> dict[str, int]:
-    """By precision, kernels of the engine of a small random model that a method prunes, without decision outputs.
+    """By precision, kernels of the engines of a small random model that a method prunes."""
+    return {precision: len(engine.kernels) for precision, engine in small_engines(method).items()}
 
-    Traced alone, without the rest of an export, so that it takes seconds.
-    """
+
+def small_engines(method: str) -> dict[str, Any]:
+    """By precision, the identities of those engines. Traced alone, without the rest of an export, in a second each."""
     from vitrim.calibration.tokens.cost import dense_plan, model_macs
     from vitrim.calibration.tokens.rules import default_rule
     from vitrim.calibration.tokens.solve import from_target
+    from vitrim.exporter.core.targets import PRECISIONS as EVERY
     from vitrim.exporter.core.targets import get_target
     from vitrim.exporter.graph.files import save
     from vitrim.exporter.graph.passes.rewrite import rewrite
     from vitrim.exporter.graph.trace import trace
-    from vitrim.exporter.pruning.load import preprocessing
     from vitrim.exporter.pruning.methods import get_method
     from vitrim.exporter.pruning.methods.options import parse_parameters
     from vitrim.exporter.pruning.shape import describe
     from vitrim.exporter.pruning.vit import PrunedViT
     from vitrim.recipes.pipeline.load import recipe_from
-    from vitrim.recipes.pipeline.open import open_model, open_sources
+    from vitrim.recipes.pipeline.open import open_model
 
     recipe = recipe_from(SMALL | {"prune": {"method": method, "target": {"flops_ratio": RATIO}}})
     model, target = open_model(recipe), get_target(TARGET)
-    shape, preprocess = describe(model), preprocessing(model)
-    values = parse_parameters(get_method(method), {}).model_dump(mode="json")
+    shape, values = describe(model), parse_parameters(get_method(method), {}).model_dump(mode="json")
     macs = RATIO * model_macs(shape, dense_plan(shape))
-    budget = from_target(shape, method, values, macs, default_rule(shape, method, values))
-    graph, _ = rewrite(trace(PrunedViT(model, budget), 1), target)
-    source = open_sources(recipe, preprocess, model.num_classes).calibration
+    budget = from_target(shape, method, values, macs, default_rule(shape, method, values), target.token_multiple)
+    traced = trace(PrunedViT(model, budget, compares=True), 1)
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        save(graph, Path(folder) / "fp32.onnx")
-        return {precision: _small_count(Path(folder), precision, source, preprocess) for precision in HELD}
+        for precision in EVERY:
+            graph, pinned = in_precision(rewrite(traced, target, precision=precision)[0], precision)
+            save(graph, Path(folder) / f"{precision}.onnx")
+            found[precision] = built(Path(folder) / f"{precision}.onnx", precision, pinned, Path(folder))
+    return found
 
 
-def _small_count(folder: Path, precision: Any, source: Any, preprocess: Any) -> int:
-    """Kernels of `fp32.onnx` in a precision."""
-    from vitrim.exporter.core.layout import PRECISION
-    from vitrim.exporter.core.targets import get_target
-    from vitrim.exporter.graph.precision.report import PrecisionReport
-    from vitrim.recipes.pipeline.listener import Silence
-    from vitrim.recipes.pipeline.precision import in_manifest, write_precision
-    from vitrim.recipes.pipeline.recipe import PrecisionSection
+def in_precision(graph: Any, precision: Any) -> tuple[Any, tuple[str, ...]]:
+    """A float32 graph in a precision, on noise and without a trial, and the nodes that stay in float32."""
+    import numpy as np
 
-    section, graphs = PrecisionSection(name=precision, agreement=0.0, images=4), {"pruned": folder / "fp32.onnx"}
-    (folder / precision).mkdir()
-    write_precision(section, graphs, get_target(TARGET), source, preprocess, 1, folder / precision, Silence())
-    pinned = in_manifest(PrecisionReport.read(folder / precision / PRECISION, "precision"))["float32_nodes"]
-    return len(built(folder / precision / "pruned.onnx", precision, tuple(pinned), folder).kernels)
+    from vitrim.exporter.graph.precision.float32_nodes import wide_nodes
+    from vitrim.exporter.graph.precision.half import to_half
+    from vitrim.exporter.graph.precision.qdq import quantizable, with_qdq
+    from vitrim.exporter.graph.precision.ranges import quantization_ranges
+    from vitrim.exporter.graph.shapes import with_shapes
+    from vitrim.exporter.graph.surgery import import_graph
+
+    if precision == "fp32":
+        return graph, ()
+    if precision == "int8":
+        shape = [dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim]
+        images = np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32)
+        ranges = quantization_ranges(graph, list(images), "minmax", symmetric=True)
+        graph = with_shapes(with_qdq(graph, ranges, quantizable(graph), "tensorrt"))
+    typed = to_half(graph, "bf16" if precision == "bf16" else "fp16", wide_nodes(import_graph(graph)))
+    return typed.model, tuple(typed.float32_nodes)
 
 
 def grown(method: str, before: dict[str, int], now: dict[str, int]) -> list[str]:

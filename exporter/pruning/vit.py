@@ -21,7 +21,7 @@ from .decisions import Decision, Replay, Trace
 from .methods import get_method
 from .methods.base import Evidence, Merge, Selection
 from .methods.options import check_budget, parse_parameters, parse_stage
-from .methods.ranking import ascending
+from .methods.ranking import ascending, order_of
 from .reduce import MASKED, PACKED, first_of_each, merged_pairs, position_in, reduce, rows_of
 from .shape import check_fits_model, describe, image_size, model_name
 
@@ -267,7 +267,7 @@ class PrunedViT(nn.Module):
 
     def _in_order(self, state: State) -> Tensor:
         """Tokens in the order of those ids."""
-        return state.x if self.method.orders else rows_of(state.x, state.ids.argsort(dim=1, stable=True))
+        return state.x if self.method.orders else rows_of(state.x, order_of(state.ids))
 
     def _weighted(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Tokens scaled so that their plain average, if the head takes one, is that of the patches behind them."""

@@ -14,6 +14,8 @@ from typing import Any
 import click
 import pytest
 
+from vitrim.exporter.core.targets import PRECISIONS
+from vitrim.exporter.pruning.methods import METHODS
 from vitrim.exporter.runtime.tensorrt.family import RTX
 from vitrim.exporter.runtime.tensorrt.versions import builder_missing
 
@@ -45,11 +47,21 @@ def held(kernels: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["evit", "ats", "ppt", "tome", "tofu", "frugal", "zero_tprune", "uniform", "random"])
-def test_a_method_s_kernels_do_not_grow(kernels: Any, held: dict[str, Any], method: str) -> None:
-    before, now = held["kernels"][method], kernels.small_counts(method)
-    assert set(before) == set(now) == {"fp16", "int8"}
-    assert kernels.grown(method, before, now) == []
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_builds_in_every_precision_with_no_more_kernels(
+    kernels: Any, held: dict[str, Any], method: str
+) -> None:
+    engines, before = kernels.small_engines(method), held["kernels"][method]
+    assert set(before) == set(engines) == set(PRECISIONS)
+    for precision, engine in engines.items():
+        assert engine.layers.passed, engine.layers.verdict
+        assert not engine.layers.wrong
+        floats = {"fp16", "fp32"} if precision == "int8" else {"fp32"}
+        assert set(engine.layers.precisions) <= {precision, *floats}
+        assert engine.layers.precisions[precision] >= 4  # one in each block
+        attention = engine.layers.attention
+        assert (attention.fused == 4) is (precision != "fp32"), attention  # which fuses none in float32
+    assert kernels.grown(method, before, {name: len(engine.kernels) for name, engine in engines.items()}) == []
 
 
 def test_growth_is_refused_and_the_file_stays(kernels: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

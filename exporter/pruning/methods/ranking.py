@@ -62,3 +62,8 @@ def ascending(positions: Tensor) -> Tensor:
     They are sorted as float32, exact far beyond any token count: TensorRT before 10 has no TopK on integers.
     """
     return positions.float().topk(positions.shape[1], dim=1, largest=False, sorted=True).values.long()
+
+
+def order_of(positions: Tensor) -> Tensor:
+    """Where the elements of `ascending` stand, [batch, n] int64."""
+    return positions.float().topk(positions.shape[1], dim=1, largest=False, sorted=True).indices

@@ -16,7 +16,7 @@ from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.files import sha256
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline import rewrite as stage
-from vitrim.recipes.pipeline.recipe import ExportSection
+from vitrim.recipes.pipeline.recipe import ExportSection, PrecisionSection
 from vitrim.recipes.pipeline.rewrite import Rewrite
 
 FORMS = ("decomposed", "fused")
@@ -64,7 +64,9 @@ def test_they_compute_what_was_traced(walked: Any, name: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_pruned_graph_is_a_part_of_its_proof(walked: Any, form: str) -> None:
     folder = walked.folders["passes"]
-    shipped, proof = (onnx.load(folder / f"{kind}.{form}.onnx") for kind in ("pruned", "proof"))
+    shipped, proof = (
+        onnx.load(folder / f"{kind}.{form}.onnx", load_external_data=False) for kind in ("pruned", "proof")
+    )
     nodes = [node.SerializeToString() for node in proof.graph.node]
     assert {node.SerializeToString() for node in shipped.graph.node} < set(nodes)
     told = json.loads((folder / "passes.json").read_text())[f"pruned.{form}"]["passes"][-1]
@@ -75,7 +77,9 @@ def test_the_pruned_graph_is_a_part_of_its_proof(walked: Any, form: str) -> None
 @pytest.mark.slow
 def test_where_decisions_are_asked_for_there_is_one_graph(walked: Any, tmp_path: Path) -> None:
     view: Any = SimpleNamespace(
-        recipe=SimpleNamespace(export=ExportSection(decisions=True, attention="decomposed")),
+        recipe=SimpleNamespace(
+            export=ExportSection(decisions=True, attention="decomposed"), precision=PrecisionSection()
+        ),
         folder=walked.folders.__getitem__,
         preprocess=walked.preprocess,
         listener=walked.listener,
@@ -106,7 +110,7 @@ def test_a_graph_that_does_not_fit_the_target_is_refused(
         return model, []
 
     view: Any = SimpleNamespace(
-        recipe=SimpleNamespace(export=ExportSection(target="trt-8.5")),
+        recipe=SimpleNamespace(export=ExportSection(target="trt-8.5"), precision=PrecisionSection()),
         folder=walked.folders.__getitem__,
         preprocess=walked.preprocess,
         listener=walked.listener,

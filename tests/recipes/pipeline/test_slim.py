@@ -33,7 +33,7 @@ def test_slim_then_tokens_in_one_recipe(tmp_path: Path) -> None:
     assert done.parity.passed
     rungs = {rung.name: rung for rung in done.parity.rungs}
     assert rungs["torch: narrower = masked"].smallest_atol < 1e-5
-    assert len(rungs) == 5
+    assert len(rungs) == 6
     widths, budget = read_widths(tmp_path / "out" / "widths.json"), done.budget
     dense, slimmed = widths.costs["gmacs"]
     assert 0.77 * dense <= slimmed <= 0.8 * dense

@@ -5,31 +5,18 @@ The real builder needs no GPU. What runs an engine (the step on the device, numb
 
 from __future__ import annotations
 
-import functools
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 import pytest
-from helpers import budget_for, small_vit
 from small_graphs import chooser
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
 from vitrim.exporter.core.files import sha256
-from vitrim.exporter.core.targets import PRECISIONS, TARGETS, get_target
-from vitrim.exporter.graph.passes.rewrite import rewrite
-from vitrim.exporter.graph.precision.float32_nodes import wide_nodes
-from vitrim.exporter.graph.precision.half import to_half
-from vitrim.exporter.graph.precision.qdq import quantizable, with_qdq
-from vitrim.exporter.graph.precision.ranges import quantization_ranges
-from vitrim.exporter.graph.shapes import with_shapes
-from vitrim.exporter.graph.trace import trace
-from vitrim.exporter.pruning.methods import METHODS
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.core.targets import TARGETS, get_target
 from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.tensorrt.engine import build_engine
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
@@ -39,7 +26,6 @@ from vitrim.exporter.runtime.tensorrt.rtx_build import builder_for, by_rtx, capa
 from vitrim.exporter.runtime.tensorrt.runner import TrtRunner
 
 real = pytest.mark.skipif(by_rtx.missing() is not None, reason=str(by_rtx.missing()))
-BLOCKS = 2
 
 
 def built(onnx_file: Path, precision: Any = "fp32", **options: Any) -> EngineIdentity:
@@ -54,50 +40,6 @@ def built(onnx_file: Path, precision: Any = "fp32", **options: Any) -> EngineIde
         pins_may_miss=True,
         serialize=by_rtx,
     )
-
-
-@functools.cache
-def graph_of(method: str) -> onnx.ModelProto:
-    """A small pruned ViT in float32, for trt-rtx: 17 tokens, then 12 and 8."""
-    model = small_vit(depth=BLOCKS)
-    traced = trace(deployable(model, budget_for(model, {0: 12, 1: 8}, method), ("logits", "kept")), 1)
-    return rewrite(traced, get_target("trt-rtx"))[0]
-
-
-def in_precision(model: onnx.ModelProto, precision: Any) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The graph in a precision, as the pipeline writes it, and the nodes that stay in float32."""
-    if precision == "fp32":
-        return model, ()
-    if precision == "int8":
-        images = np.random.default_rng(0).standard_normal((2, 3, 64, 64), dtype=np.float32)
-        ranges = quantization_ranges(model, [images[:1], images[1:]], "minmax", symmetric=True)
-        model = with_shapes(with_qdq(model, ranges, quantizable(model), "tensorrt"))
-    half: Any = "bf16" if precision == "bf16" else "fp16"
-    typed = to_half(model, half, wide_nodes(gs.import_onnx(model)))
-    return typed.model, tuple(typed.float32_nodes)
-
-
-@real
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_builds_in_every_precision_and_is_in_it(method: str, tmp_path: Path) -> None:
-    sizes = {}
-    for precision in PRECISIONS:
-        model, pinned = in_precision(graph_of(method), precision)
-        path = tmp_path / f"{precision}.onnx"
-        onnx.save(model, path)
-        found = built(path, precision, pinned=pinned)
-        assert found.layers is not None
-        assert found.layers.passed, found.layers.verdict
-        assert not found.layers.wrong
-        wanted = {"fp32"} if precision == "fp32" else {precision, "fp16", "fp32"} if precision == "int8" else None
-        assert set(found.layers.precisions) <= (wanted or {precision, "fp32"})
-        least = 4 * BLOCKS if precision in ("fp32", "int8") else 1  # four products a block
-        assert found.layers.precisions[precision] >= least
-        assert found.engine_sha256 == sha256(path.with_suffix(".engine"))
-        sizes[precision] = path.with_suffix(".engine").stat().st_size
-    assert len(sizes) == len(PRECISIONS)
-    assert min(sizes.values()) > 10_000
 
 
 @pytest.fixture(scope="module")
