@@ -8,7 +8,7 @@ are left.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from timm.layers import apply_rot_embed_cat
@@ -17,6 +17,20 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 Rows = Literal["all", "first", "none"]
+
+
+class FirstRow(NamedTuple):
+    """What the first token asks of all, and how long their values are.
+
+    Attributes:
+        logits: [batch, heads, tokens], what is normalized to that row of the attention.
+        squares: [batch, tokens], the values' squares summed over all heads.
+        key_squares: [batch, tokens], the squares of the heads' mean key, summed.
+    """
+
+    logits: Tensor
+    squares: Tensor
+    key_squares: Tensor
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,7 @@ def attend(
     bias: Tensor | None = None,
     places: Places | None = None,
     squares: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor, FirstRow | None]:
     """A block's attention spelled out over timm's own submodules, with what a stage wants to see.
 
     Args:
@@ -132,8 +146,7 @@ def attend(
     Returns:
         the block's attention output [batch, tokens, width], scaled as the block scales it; the softmax attention
         [batch, heads, tokens or 1, tokens] as `weights` says, or None; keys, before they are turned by places, and
-        values [batch, heads, tokens, head_dim]; and the sums of the values' squares over all heads [batch, tokens], or
-        None.
+        values [batch, heads, tokens, head_dim]; and the first row with the values' squares, or None.
     """
     block = model.blocks[index]
     attn = block.attn
@@ -145,17 +158,21 @@ def attend(
     learned = None if places is None else pair_bias(model, block, places.pairs)
     if learned is not None:
         bias = learned if bias is None else learned + bias
-    attention, summed = None, None
+    attention, row = None, None
     if weights != "none":
         asked = q if weights == "all" else q[:, :, :1]
         if squares and weights == "first":
-            sums = torch.cat([asked * attn.scale * k, v.square()], dim=1).sum(-1)
-            logits, summed = sums[:, : q.shape[1]].unsqueeze(2), sums[:, q.shape[1] :].sum(1)
+            mean = mean_of_heads(keys).square().unsqueeze(1)
+            sums = torch.cat([asked * attn.scale * k, v.square(), mean], dim=1).sum(-1)
+            heads = q.shape[1]
+            logits = sums[:, :heads].unsqueeze(2)
+            row = FirstRow(sums[:, :heads], sums[:, heads:-1].sum(1), sums[:, -1])
         else:
             logits = (asked * attn.scale) @ k.transpose(-2, -1)
         if bias is not None:
             logits = logits + (bias if weights == "all" else bias[:, :, :1])
         attention = logits.softmax(dim=-1)
+        row = None if row is None else row._replace(logits=logits[:, :, 0])
     if attention is not None and weights == "all":
         out = attention @ v
     else:
@@ -164,7 +181,7 @@ def attend(
     out = out if not hasattr(attn, "norm") else attn.norm(out)
     if getattr(attn, "gate", None) is not None:
         out = out * attn.gate(x).sigmoid()
-    return scaled(block, 1, attn.proj(out)), attention, keys, v, summed
+    return scaled(block, 1, attn.proj(out)), attention, keys, v, row
 
 
 def mlp(block: Any, x: Tensor) -> Tensor:
@@ -178,6 +195,18 @@ def scaled(block: Any, branch: int, x: Tensor) -> Tensor:
         return getattr(block, f"ls{branch}")(x)
     gamma = getattr(block, f"gamma_{branch}")
     return x if gamma is None else gamma * x
+
+
+def mean_of_heads(keys: Tensor) -> Tensor:
+    """Keys [batch, tokens, dim] averaged over heads by additions, which TensorRT fuses with what follows.
+
+    Args:
+        keys: [batch, heads, tokens, dim].
+    """
+    first, *others = keys.unbind(1)
+    for other in others:
+        first = first + other
+    return first / keys.shape[1]
 
 
 def _heads(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -58,7 +58,8 @@ def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
     assert merge is not None
     front = x.shape[1] - place.shape[1]  # tokens that stay where they are
     first, x = x[:, :front], x[:, front:]
-    targets = torch.arange(front, kept.shape[1], device=x.device).to(place.dtype)
+    targets = torch.arange(kept.shape[1], device=x.device).to(place.dtype)
+    alone = (targets < front).view(1, -1, 1)
     into = (place.unsqueeze(1) == targets.view(1, -1, 1)).to(x.dtype)
     if merge.rule == "longest":
         total = into @ x
@@ -68,11 +69,11 @@ def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
     else:
         mass = into if sizes is None else into * sizes[:, front:].unsqueeze(1)
         total = mass.sum(-1, keepdim=True)
-        out, left = (mass / total) @ x, total.squeeze(-1)
         if front:
-            alone = torch.ones_like(left[:, :front]) if sizes is None else sizes[:, :front]
-            left = torch.cat([alone, left], dim=1)
-    return (torch.cat([first, out], dim=1) if front else out), left
+            total = torch.where(alone, 1.0 if sizes is None else sizes[:, :front].unsqueeze(1), total)
+        out, left = (mass / total) @ x, total.squeeze(-1)
+    # What is chosen between, and not joined, is read where it lies.
+    return (torch.where(alone, first, out) if front else out), left
 
 
 def first_of_each(ids: Tensor, dtype: torch.dtype) -> Tensor:

@@ -184,7 +184,7 @@ class PrunedViT(nn.Module):
     ) -> tuple[State, Decision]:
         """One block that removes tokens."""
         block, keep = self.model.blocks[index], self.budget.blocks[index].after
-        out, attention, keys, values, squares = attend(
+        out, attention, keys, values, row = attend(
             self.model,
             index,
             block.norm1(state.x),
@@ -199,7 +199,8 @@ class PrunedViT(nn.Module):
         if self.chooses(index):
             where = (index, self.shape.depth)
             prefix, class_token = self.shape.prefix_tokens, self.shape.class_token
-            evidence = Evidence(attention, keys, values, prefix, class_token, where, self.compares, squares)
+            known = {} if row is None else row._asdict()
+            evidence = Evidence(attention, keys, values, prefix, class_token, where, self.compares, **known)
             if observe:
                 observe(index, evidence)
             selection = self._choose(index, keep, state, evidence, replay)

@@ -32,6 +32,8 @@ class Evidence:
         compares: whether a method had better compare every pair of tokens than sort them, with the same result: so a
             GPU ranks among its other work, where a sort is a kernel of its own. On a CPU it would take longer.
         squares: [batch, tokens], the squares of the values summed over all heads, where they are known already.
+        logits: [batch, heads, tokens], what was normalized to the class token's row, where `squares` are known.
+        key_squares: [batch, tokens], the squares of the heads' mean key summed, where `squares` are known.
     """
 
     attention: Tensor | None
@@ -42,6 +44,21 @@ class Evidence:
     block: tuple[int, int] = (0, 1)
     compares: bool = False
     squares: Tensor | None = None
+    logits: Tensor | None = None
+    key_squares: Tensor | None = None
+
+    @property
+    def attended(self) -> Tensor:
+        """Attention [batch, tokens] that the class token pays, summed over heads; without one, what all pay."""
+        row = self.matrix[:, :, 0] if self.class_token else self.matrix.mean(2)
+        return row.sum(1)
+
+    @property
+    def lengths(self) -> Tensor:
+        """How long every token's value is over all heads [batch, tokens]."""
+        if self.squares is not None:
+            return self.squares.sqrt()
+        return self.values.transpose(1, 2).flatten(2).norm(dim=-1)  # as the tokens lie in memory
 
     @property
     def matrix(self) -> Tensor:

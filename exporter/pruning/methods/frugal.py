@@ -12,7 +12,7 @@ from pydantic import Field
 
 from .base import Evidence, MergeRule, Method, Placement, Scores, Selection
 from .matching import largest_reduction, match
-from .ppt import significance, token_significance
+from .ppt import significance
 
 
 class Frugal(Method):
@@ -53,6 +53,4 @@ class Frugal(Method):
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Merge the `tokens - keep` patches of group A that cost least."""
-        # Ratios are all that counts: no need to divide by the sum, as shares are.
-        weights = token_significance(evidence) ** parameters.exponent if parameters.exponent else None
-        return match(evidence, keep, "mean", weights)
+        return match(evidence, keep, "mean", parameters.exponent)

@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..block import mean_of_heads
 from .base import Evidence, Merge, MergeRule, Selection
-from .moves import move_matched, nearest
+from .moves import left_out, move_matched, nearest
 from .ranking import ascending, count_ahead, relative_gap
 
 
@@ -22,21 +23,30 @@ def largest_reduction(tokens: int, prefix: int) -> int:
     return patches_of_a if tokens - prefix > patches_of_a else max(patches_of_a - 1, 0)
 
 
-def match(evidence: Evidence, keep: int, rule: MergeRule | None, weights: Tensor | None = None) -> Selection:
+def match(evidence: Evidence, keep: int, rule: MergeRule | None, exponent: float = 0.0) -> Selection:
     """A stage that merges, or drops, the most similar patches.
 
     Args:
         evidence: of the block.
         keep: tokens after the stage.
         rule: how they merge; None: they are dropped.
-        weights: [batch, tokens], what a token is worth, see `match_tokens`; those of prefix tokens do not matter.
+        exponent: of a token's significance, which says what it is worth, see `match_tokens`; 0: all are worth the same.
     """
     keys, prefix = evidence.keys.mean(1), evidence.prefix
     tokens = keys.shape[1]
+    # Ratios are all that counts: no need to divide by the sum, as shares are.
+    weights = (evidence.attended * evidence.lengths) ** exponent if exponent else None
     kept, merge, gap = match_tokens(keys, prefix, tokens - keep, None if weights is None else weights[:, prefix:])
     if evidence.compares:
-        value, where = nearest(keys, prefix, weights)
-        return move_matched(count_ahead(value), where, tokens, prefix, tokens - keep).selection(keep, gap, rule)
+        front = left_out(tokens, prefix)
+        keys = mean_of_heads(evidence.keys)
+        found = nearest(keys, prefix, evidence.key_squares, evidence.logits if exponent else None)
+        if found.attended is not None:
+            weights = (found.attended * evidence.lengths[:, front:]) ** exponent
+        elif weights is not None:
+            weights = weights[:, front:]
+        ahead = count_ahead(found.values(weights))
+        return move_matched(ahead, found.where, tokens, prefix, tokens - keep).selection(keep, gap, rule)
     return Selection(kept, gap, None if rule is None else replace(merge, rule=rule))
 
 

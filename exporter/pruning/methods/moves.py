@@ -68,31 +68,84 @@ def in_group(places: Tensor, prefix: int, group: int) -> Tensor:
     return (places >= prefix) & (places % 2 == group)
 
 
-def nearest(keys: Tensor, prefix: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What a merge of every patch of group A is worth, and its best match in group B.
+@dataclass(frozen=True)
+class Nearest:
+    """The best match of every token, and what the class token pays for it.
+
+    Attributes:
+        cosine: [batch, tokens - front], of that match.
+        where: [batch, tokens - front], its position, in the keys' type.
+        in_a: [tokens - front] bool, patches of group A, which look for one.
+        attended: [batch, tokens - front], the class token's attention summed over heads; None: not asked for.
+    """
+
+    cosine: Tensor
+    where: Tensor
+    in_a: Tensor
+    attended: Tensor | None = None
+
+    def values(self, weights: Tensor | None = None) -> Tensor:
+        """What merging a token is worth, the highest first; `LEAST` for what is no patch of group A.
+
+        Args:
+            weights: [batch, tokens - front], see `matching.match_tokens`; those of prefix tokens do not matter.
+        """
+        value = self.cosine if weights is None else (self.cosine - 1) * weights
+        return torch.where(self.in_a, value, LEAST)
+
+
+def nearest(keys: Tensor, prefix: int, squares: Tensor | None = None, logits: Tensor | None = None) -> Nearest:
+    """The best match of every token in group B.
 
     Args:
         keys: [batch, tokens, dim], averaged over heads.
         prefix: leading tokens that never merge.
-        weights: [batch, tokens], see `matching.match_tokens`; those of prefix tokens do not matter.
-
-    Returns:
-        values [batch, tokens - front], the highest merge; `LEAST` for what is no patch of group A; and the positions
-        of the matches, in the keys' type.
+        squares: [batch, tokens], those of the keys summed, where they are known already.
+        logits: [batch, heads, tokens] of the class token; they are normalized as further rows of the similarities,
+            which saves a kernel.
     """
     tokens = keys.shape[1]
     front, places = left_out(tokens, prefix), places_of(tokens, prefix, keys)
     part = keys[:, front:]
-    scale = part.square().sum(-1).clamp_min(1e-24).rsqrt()
+    squares = _squares(part) if squares is None else squares[:, front:]
+    scale = squares.clamp_min(1e-24).rsqrt()
     similarity = torch.matmul(part, part.transpose(1, 2)) * scale.unsqueeze(1)
-    similarity = torch.where(in_group(places, prefix, 1), similarity, LEAST)
-    best = similarity.amax(-1, keepdim=True)
+    rows = torch.where(in_group(places, prefix, 1), similarity, LEAST)
+    if logits is not None:
+        rows = torch.cat([rows, logits[:, :, front:]], dim=1)
+    best = rows.amax(-1, keepdim=True)
     # The maximum and its place in one kernel, which an ArgMax would not be.
-    where = torch.where(similarity == best, places, float(tokens)).amin(-1)
-    value = best.squeeze(-1) * scale
-    if weights is not None:
-        value = (value - 1) * weights[:, front:]
-    return torch.where(in_group(places, prefix, 0), value, LEAST), where
+    second = torch.where(rows == best, places, float(tokens)).amin(-1)
+    attended = None
+    if logits is not None:
+        # Chosen between before it is taken apart: taken apart first, every sum would be a kernel.
+        is_logits = torch.arange(rows.shape[1], device=keys.device) >= part.shape[1]
+        second = torch.where(is_logits, (rows - best).exp().sum(-1), second)
+        attended = _attended(logits, front, best[:, part.shape[1] :], second[:, part.shape[1] :].unsqueeze(-1))
+    count = part.shape[1]
+    cosine = best[:, :count].squeeze(-1) * scale
+    return Nearest(cosine, second[:, :count], in_group(places, prefix, 0), attended)
+
+
+def _squares(part: Tensor) -> Tensor:
+    """Squares of [batch, tokens, dim] summed over the last axis.
+
+    As one of two rows: TensorRT for RTX sums a single row of 64 in a kernel of its own.
+    """
+    squares = part.square().unsqueeze(1)
+    return torch.cat([squares, squares], dim=1).sum(-1)[:, 0]
+
+
+def _attended(logits: Tensor, front: int, peak: Tensor, total: Tensor) -> Tensor:
+    """Softmax of logits summed over heads, but for the first `front` tokens, 0 or 1.
+
+    Args:
+        logits: [batch, heads, tokens].
+        peak, total: [batch, heads, 1], largest and sum of exponentials, without those tokens.
+    """
+    if front:
+        total = total + (logits[:, :, :front] - peak).exp()
+    return ((logits[:, :, front:] - peak).exp() / total).sum(1)
 
 
 def move_matched(ahead: Tensor, where: Tensor, tokens: int, prefix: int, reduction: int) -> Moves:

@@ -13,11 +13,12 @@ from pydantic import Field
 from torch import Tensor
 
 from ...core.errors import InputError
+from ..block import mean_of_heads
 from ..plan import Preset, StagePlan
 from .base import Evidence, Merge, MergeRule, Method, Placement, Scores, Selection, Threshold
 from .matching import largest_reduction, match, match_tokens
 from .moves import LEAST, Moves, left_out, move_matched, nearest, places_of
-from .ranking import count_ahead, relative_gap
+from .ranking import is_ahead, relative_gap
 
 PUBLISHED_THRESHOLD = 7e-5  # DeiT-S off the shelf, the only one published
 PUBLISHED = Preset(
@@ -34,13 +35,7 @@ def token_significance(evidence: Evidence) -> Tensor:
 
     Without a class token, the attention of all tokens stands in for its row.
     """
-    attention = evidence.matrix
-    row = attention[:, :, 0] if evidence.class_token else attention.mean(2)
-    if evidence.squares is not None:
-        length = evidence.squares.sqrt()
-    else:
-        length = evidence.values.transpose(1, 2).flatten(2).norm(dim=-1)  # over all heads, as the tokens lie in memory
-    return row.sum(1) * length
+    return evidence.attended * evidence.lengths
 
 
 def significance(evidence: Evidence) -> Tensor:
@@ -61,30 +56,42 @@ def moves_of_both(evidence: Evidence, keep: int, threshold: float) -> tuple[Move
     Returns:
         the moves, and which images pool [batch].
     """
-    keys, prefix = evidence.keys.mean(1), evidence.prefix
+    keys, prefix = mean_of_heads(evidence.keys), evidence.prefix
     tokens = keys.shape[1]
     front, places = left_out(tokens, prefix), places_of(tokens, prefix, keys)
-    value, where = nearest(keys, prefix)
-    worth = torch.where(places < prefix, LEAST, token_significance(evidence)[:, front:])
-    ahead = count_ahead(torch.stack([value, worth], dim=1).flatten(0, 1)).unflatten(0, (-1, 2))  # both at once
-    pooled = move_matched(ahead[:, 0], where, tokens, prefix, tokens - keep)
-    rank = ahead[:, 1]
+    found = nearest(keys, prefix, evidence.key_squares, evidence.logits)
+    attended = evidence.attended[:, front:] if found.attended is None else found.attended
+    worth = torch.where(places < prefix, LEAST, attended * evidence.lengths[:, front:])
+    ahead, rank, total, squares = ranks_and_sums(found.values(), worth)
+    pooled = move_matched(ahead, found.where, tokens, prefix, tokens - keep)
     pruned = torch.where(places < prefix, places, torch.where(rank < keep - prefix, prefix + rank, -1.0))
-    pools = sum_variance(worth.clamp_min(0), tokens - prefix) < threshold
+    pools = sum_variance(total, squares, tokens - prefix) < threshold
     choice = pools.unsqueeze(1)
     # onnxruntime has no Where that chooses between truth values.
     stays = (choice & pooled.stays) | (~choice & (pruned >= 0))
     return Moves(torch.where(choice, pooled.place, pruned), stays, front), pools
 
 
-def sum_variance(raw: Tensor, patches: int) -> Tensor:
-    """`share_variance` [batch] of what has not been divided by its sum, in two sums of one kernel.
+def ranks_and_sums(value: Tensor, worth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ranks by two scores, and sums of one, as rows of one reduction, which is one kernel.
 
     Args:
-        raw: [batch, tokens], 0 for what is no patch.
-        patches: the others.
+        value, worth: [batch, tokens].
+
+    Returns:
+        how many are ahead of a token by value and by worth [batch, tokens]; the sum of what is above 0 of worth, and
+        that of its squares [batch].
     """
-    return (raw.square().sum(1) / raw.sum(1).square() - 1 / patches) / (patches - 1)
+    tokens, above = value.shape[1], worth.clamp_min(0)
+    scores = torch.stack([value, worth], dim=1).flatten(0, 1)
+    ahead = is_ahead(scores).to(worth.dtype).unflatten(0, (-1, 2)).flatten(1, 2)
+    sums = torch.cat([ahead, torch.stack([above, above.square()], dim=1)], dim=1).sum(2)
+    return sums[:, :tokens], sums[:, tokens : 2 * tokens], sums[:, -2], sums[:, -1]
+
+
+def sum_variance(total: Tensor, squares: Tensor, patches: int) -> Tensor:
+    """`share_variance` [batch] of what has not been divided by its sum: by that and the sum of squares [batch]."""
+    return (squares / total.square() - 1 / patches) / (patches - 1)
 
 
 class PPT(Method):

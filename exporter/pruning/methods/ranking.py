@@ -50,10 +50,15 @@ def count_ahead(scores: Tensor) -> Tensor:
     Returns:
         [batch, tokens] in the scores' type, exact for as many tokens as that counts.
     """
+    return is_ahead(scores).to(scores.dtype).sum(2)
+
+
+def is_ahead(scores: Tensor) -> Tensor:
+    """Whether one token (the last axis) ranks before another, see `count_ahead`: [batch, tokens, tokens]."""
     own, other = scores.unsqueeze(2), scores.unsqueeze(1)
     places = torch.arange(scores.shape[1], device=scores.device)
     earlier = places < places.unsqueeze(1)
-    return ((other > own) | ((other == own) & earlier)).to(scores.dtype).sum(2)
+    return (other > own) | ((other == own) & earlier)
 
 
 def ascending(positions: Tensor) -> Tensor:

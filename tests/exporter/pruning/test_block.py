@@ -163,4 +163,6 @@ def test_the_first_row_comes_with_the_values_squares_at_no_other_numbers() -> No
         torch.testing.assert_close(one, other)
     assert plain[4] is None
     assert summed[4] is not None
-    torch.testing.assert_close(summed[4], plain[3].square().sum((1, 3)))
+    torch.testing.assert_close(summed[4].squares, plain[3].square().sum((1, 3)))
+    torch.testing.assert_close(summed[4].key_squares, plain[2].mean(1).square().sum(-1))
+    torch.testing.assert_close(summed[4].logits.softmax(-1), plain[1][:, :, 0])

@@ -43,11 +43,22 @@ def reduced(selection: Any, tokens: int, sized: bool) -> tuple[Tensor, Tensor | 
 
 @pytest.mark.parametrize(("name", "options", "parameters"), STAGES)
 @settings(max_examples=12, deadline=None)
-@given(shape=SIZES, sized=st.booleans(), data=st.data())
+@given(shape=SIZES, sized=st.booleans(), known=st.booleans(), data=st.data())
 def test_a_stage_that_compares_decides_and_merges_as_one_that_sorts(
-    name: str, options: dict[str, Any], parameters: dict[str, Any], shape: Any, sized: bool, data: st.DataObject
+    name: str,
+    options: dict[str, Any],
+    parameters: dict[str, Any],
+    shape: Any,
+    sized: bool,
+    known: bool,
+    data: st.DataObject,
 ) -> None:
     method, evidence = get_method(name), make_evidence(**shape)
+    if known and evidence.class_token:
+        logits = evidence.matrix[:, :, 0].log() + 3.0  # softmax takes any shift
+        squares = evidence.values.square().sum((1, 3))
+        key_squares = evidence.keys.mean(1).square().sum(-1)
+        evidence = replace(evidence, squares=squares, logits=logits, key_squares=key_squares)
     tokens, prefix = shape["patches"] + shape["prefix"], shape["prefix"]
     keep = tokens - data.draw(st.integers(1, largest_reduction(tokens, prefix)))
     row, settled = method.StageOptions(**options), method.Parameters(**parameters)
@@ -67,12 +78,28 @@ def test_a_stage_that_compares_decides_and_merges_as_one_that_sorts(
 
 def test_of_equal_matches_and_values_the_first_counts() -> None:
     keys = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
-    value, where = nearest(keys, 0)
+    found = nearest(keys, 0)
+    value, where = found.values(), found.where
+    assert found.attended is None
     assert value.tolist() == [[1.0, pytest.approx(LEAST), 1.0, pytest.approx(LEAST), 0.0, pytest.approx(LEAST)]]
     assert where[0, [0, 2, 4]].tolist() == [1.0, 1.0, 1.0]
     moves = move_matched(torch.tensor([[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]]), where, 6, 0, 1)
     assert moves.place.tolist() == [[2.0, 2.0, 0.0, 3.0, 1.0, 4.0]]  # token 0 goes where token 1 is
     assert moves.stays.tolist() == [[False, True, True, True, True, True]]
+
+
+@pytest.mark.parametrize("patches", [8, 9])
+@pytest.mark.parametrize("shift", [-300.0, 0.0, 300.0])
+def test_logits_beside_the_similarities_give_the_softmax_without_a_token_left_out(patches: int, shift: float) -> None:
+    evidence = make_evidence(1, 3, patches, 1)
+    logits = evidence.matrix[:, :, 0].log() + shift
+    keys = evidence.keys.mean(1)
+    found, alone = nearest(keys, 1, keys.square().sum(-1), logits), nearest(keys, 1)
+    front = left_out(patches + 1, 1)
+    assert found.attended is not None
+    torch.testing.assert_close(found.attended, evidence.attended[:, front:])
+    torch.testing.assert_close(found.values(), alone.values())
+    assert torch.equal(found.where, alone.where)
 
 
 def test_keys_of_zeros_merge_without_a_division_by_0() -> None:

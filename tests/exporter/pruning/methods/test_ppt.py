@@ -15,7 +15,9 @@ from plain_merging import SIZES, pairs_of, plain_merge, plain_ppt, plain_signifi
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.matching import largest_reduction
-from vitrim.exporter.pruning.methods.ppt import share_variance, significance, sum_variance
+from vitrim.exporter.pruning.methods.moves import LEAST
+from vitrim.exporter.pruning.methods.ppt import ranks_and_sums, share_variance, significance, sum_variance
+from vitrim.exporter.pruning.methods.ranking import count_ahead
 from vitrim.exporter.pruning.reduce import reduce
 
 ppt = get_method("ppt")
@@ -87,7 +89,11 @@ def test_significance_is_a_share_of_attention_times_value_length(shape: dict[str
         mean = sum(expected) / patches
         variance = sum((share - mean) ** 2 for share in expected) / (patches - 1)
         assert float(share_variance(found)[image]) == pytest.approx(variance, rel=1e-9)
-        assert float(sum_variance(3 * found, patches)[image]) == pytest.approx(variance, rel=1e-9)
+    raw = torch.cat([torch.full_like(found[:, :1], LEAST), 3 * found], dim=1)
+    ahead, rank, total, squares = ranks_and_sums(-raw, raw)
+    assert torch.equal(ahead, count_ahead(-raw))
+    assert torch.equal(rank, count_ahead(raw))
+    torch.testing.assert_close(sum_variance(total, squares, patches), share_variance(found), rtol=1e-9, atol=0)
     assert torch.equal(ppt.score(evidence, ppt.Parameters()).importance, found)
     assert torch.equal(ppt.statistic(evidence, ppt.Parameters()), share_variance(found))
 
