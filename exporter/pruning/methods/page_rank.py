@@ -72,14 +72,15 @@ def weighted_sum(
         the sum [batch, 1, 1, tokens], weights and variances, [batch, heads, 1, 1] each.
     """
     patches = _patches(scores, prefix)
-    heads = scores.split(1, dim=1)
+    heads, summed = (each.flatten(1, 2).split(1, dim=1) for each in (scores, values))  # in float32, too, one kernel so
     ratios = [
         (head.square() * patches).sum(-1, keepdim=True) / (head * patches).sum(-1, keepdim=True).square()
         for head in heads
     ]
     weights = [_weights(ratio, living, accepted) for ratio in ratios]
-    total = reduce(torch.add, [weight * value for weight, value in zip(weights, values.split(1, dim=1), strict=True)])
-    return total, torch.cat(weights, dim=1), torch.cat(ratios, dim=1) * living - 1
+    total = reduce(torch.add, [weight * value for weight, value in zip(weights, summed, strict=True)])
+    weight, ratio = (torch.cat(each, dim=1).unsqueeze(-1) for each in (weights, ratios))
+    return total.unsqueeze(1), weight, ratio * living - 1
 
 
 def _patches(scores: Tensor, prefix: int) -> Tensor:
