@@ -13,7 +13,8 @@ queries take rows of it as they lie.
 
 1. what the softmax gets is the product, or the product and a bias;
 2. one reader is a product with values; there are others;
-3. all others are sums over queries, weighted by a row: queries of zeros make their number a multiple of 8, and weigh 0.
+3. all others are sums over queries, weighted by a row: where their number is odd, queries of zeros make it a multiple
+   of 8, and weigh 0; with an even one TensorRT turns the longer product by a kernel of its own.
 
 In float32 TensorRT fuses no attention, so there is nothing to gain.
 """
@@ -28,7 +29,7 @@ import onnx_graphsurgeon as gs
 from .base import Builder, Context, PatternPass, constant, producer, static_shape
 
 LOGITS = "apart"  # names of the nodes before the second softmax begin so: they round as the first one's do
-MULTIPLE = 8  # a product whose rows are that long needs no padded copies
+MULTIPLE = 8  # rows of an odd length are made a multiple of it: TensorRT pads and copies them otherwise
 _TURN = [0, 1, 3, 2]
 
 
@@ -86,7 +87,7 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     dtype, shape = matrix.dtype, static_shape(matrix)
     assert shape is not None
     *lead, queries, keys = shape
-    spare = -queries % MULTIPLE if all(_sums(reader, matrix) for reader in found.readers) else 0
+    spare = -queries % MULTIPLE if queries % 2 and all(_sums(reader, matrix) for reader in found.readers) else 0
     columns = [*lead, keys, queries + spare]
     asked = _longer(build, _turned(build, found.product.inputs[0]), spare)
     logits = build.node("MatMul", [found.keys, asked], columns, dtype)

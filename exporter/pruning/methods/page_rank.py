@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -49,11 +50,47 @@ def head_weights(scores: Tensor, prefix: int, living: int, accepted: tuple[float
     Returns:
         weights and variances, [batch, heads, 1, 1] each.
     """
-    patches = (torch.arange(scores.shape[-1], device=scores.device) >= prefix).to(scores.dtype).unsqueeze(-1)
+    patches = _patches(scores, prefix).unsqueeze(-1)
     # On the mean-1 scale the variance is the mean square less 1; dead patches add nothing to either sum.
     ratio = (scores.square() @ patches) / (scores @ patches).square()
+    return _weights(ratio, living, accepted), ratio * living - 1
+
+
+def weighted_sum(
+    scores: Tensor, values: Tensor, prefix: int, living: int, accepted: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `head_weights` finds, and the sum over heads with those weights, one head after the other.
+
+    TensorRT fuses the filters of all heads into one kernel and the additions with what ranks their sum; a sum over a
+    dimension of heads it never fuses with a TopK.
+
+    Args:
+        scores, prefix, living, accepted: as in `head_weights`.
+        values: [batch, heads, 1, tokens], to be summed.
+
+    Returns:
+        the sum [batch, 1, 1, tokens], weights and variances, [batch, heads, 1, 1] each.
+    """
+    patches = _patches(scores, prefix)
+    heads, summed = (each.flatten(1, 2).split(1, dim=1) for each in (scores, values))  # in float32, too, one kernel so
+    ratios = [
+        (head.square() * patches).sum(-1, keepdim=True) / (head * patches).sum(-1, keepdim=True).square()
+        for head in heads
+    ]
+    weights = [_weights(ratio, living, accepted) for ratio in ratios]
+    total = reduce(torch.add, [weight * value for weight, value in zip(weights, summed, strict=True)])
+    weight, ratio = (torch.cat(each, dim=1).unsqueeze(-1) for each in (weights, ratios))
+    return total.unsqueeze(1), weight, ratio * living - 1
+
+
+def _patches(scores: Tensor, prefix: int) -> Tensor:
+    return (torch.arange(scores.shape[-1], device=scores.device) >= prefix).to(scores.dtype)
+
+
+def _weights(ratio: Tensor, living: int, accepted: tuple[float, float]) -> Tensor:
+    """Of heads by the sum of squared scores over the square of their sum."""
     low, high = ((1 + limit) / living for limit in accepted)
-    return torch.where(ratio == ratio.clamp(low, high), 1.0, 1e-9).to(scores.dtype), ratio * living - 1
+    return torch.where(ratio == ratio.clamp(low, high), 1.0, 1e-9).to(ratio.dtype)
 
 
 def variance_gap(variance: Tensor | None, accepted: tuple[float, float] | None) -> Tensor | None:

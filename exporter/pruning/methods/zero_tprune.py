@@ -17,7 +17,7 @@ from torch import Tensor
 from ...core.errors import InputError
 from ..plan import Preset, StagePlan
 from .base import Evidence, Method, Scores, Selection
-from .page_rank import head_weights, initial_scores, page_rank, variance_gap
+from .page_rank import head_weights, initial_scores, page_rank, variance_gap, weighted_sum
 from .ranking import APART, best_tokens, count_ahead, relative_gap
 
 OUTSIDE = -3.0  # below every cosine
@@ -62,6 +62,7 @@ def standing(
     parameters: ZeroTPrune.Parameters,
     alive: Tensor | None = None,
     removed: int = 0,
+    by_head: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """What ranks the tokens: PageRank per head, heads filtered (VHF) and their scores or squares summed (EIR).
 
@@ -72,6 +73,7 @@ def standing(
         start: [1 or batch, 1, 1, tokens].
         alive: [batch, 1, 1, tokens] of 0 and 1; None: all are.
         removed: patches that are not alive.
+        by_head: whether heads are filtered and added one after the other, for TensorRT.
 
     Returns:
         [batch, 1, 1, tokens], 0 for removed patches; the head weights and variances [batch, heads, 1, 1], None
@@ -82,6 +84,8 @@ def standing(
     if parameters.variance_filter is None:
         return values.sum(1, keepdim=True), None, None
     living = attention.shape[-1] - prefix - removed
+    if by_head:
+        return weighted_sum(scores, values, prefix, living, parameters.variance_filter)
     weights, variance = head_weights(scores, prefix, living, parameters.variance_filter)
     return (weights * values).sum(1, keepdim=True), weights, variance
 
@@ -283,7 +287,7 @@ class ZeroTPrune(Method):
         alive, gone = None, None
         gaps: list[Tensor | None] = []
         if options.similar:
-            rough, _, variance = standing(attention, start, 1, prefix, parameters)
+            rough, _, variance = standing(attention, start, 1, prefix, parameters, by_head=evidence.compares)
             scores, last = rough.flatten(1), options.similar == tokens - keep
             found, cuts = duplicates(evidence.keys, scores, prefix, options.similar, last, parameters)
             if evidence.compares:
@@ -294,7 +298,9 @@ class ZeroTPrune(Method):
             gone = found.view(-1, 1, 1, tokens)
             alive = 1 - gone
             start = start * alive
-        scores, _, variance = standing(attention, start, options.iterations, prefix, parameters, alive, options.similar)
+        scores, _, variance = standing(
+            attention, start, options.iterations, prefix, parameters, alive, options.similar, evidence.compares
+        )
         ranked = scores if gone is None else scores - gone  # dead patches fall below every survivor, none is negative
         kept = best_tokens(ranked.flatten(1), keep, prefix)
         gaps.append(variance_gap(variance, parameters.variance_filter))

@@ -11,7 +11,13 @@ from helpers import attention_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrim.exporter.pruning.methods.page_rank import head_weights, initial_scores, page_rank, variance_gap
+from vitrim.exporter.pruning.methods.page_rank import (
+    head_weights,
+    initial_scores,
+    page_rank,
+    variance_gap,
+    weighted_sum,
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -110,6 +116,18 @@ def test_heads_are_weighed_by_the_variance_of_living_patches() -> None:
     np.testing.assert_allclose(variance.flatten().numpy(), expected, atol=1e-12)
     assert weights.flatten().tolist() == pytest.approx([1e-9, 1.0, 1e-9], rel=1e-6)
     assert (weights.shape, variance.shape) == ((1, 3, 1, 1), (1, 3, 1, 1))
+
+
+def test_heads_summed_one_by_one_are_the_weighted_sum() -> None:
+    scores = page_rank(
+        attention_of(8, batch=3, heads=5), initial_scores(17, True, torch.ones(1, dtype=torch.float64)), 2
+    )
+    middle = float(head_weights(scores, 1, 16, (0.0, 1.0))[1].median())
+    weights, variance = head_weights(scores, 1, 16, (0.0, middle))
+    assert 0.1 < float(weights.mean()) < 0.9
+    total, *others = weighted_sum(scores, scores.square(), 1, 16, (0.0, middle))
+    torch.testing.assert_close(total, (weights * scores.square()).sum(1, keepdim=True))
+    torch.testing.assert_close(others, [weights, variance])
 
 
 def test_the_gap_is_that_of_the_variance_nearest_to_a_limit() -> None:
