@@ -18,7 +18,6 @@ from ...calibration.tokens.search import search
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
-from ...exporter.core.targets import get_target
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
 from ...exporter.pruning.methods.base import Method
@@ -226,7 +225,7 @@ def make_plan(
         raise InputError(
             "prune.given: this recipe's budget was in memory, handed over in Python; give prune.budget: FILE"
         )
-    multiple = prune.multiple or get_target(recipe.export.target).token_multiple
+    multiple = prune.multiple or recipe.export.token_multiple
     plan = Planning(prune, multiple, recipe.export.batch, model, shape, dense_macs, source, folder, listener)
     way = next(make for key, make in WAYS.items() if getattr(prune, key) is not None)
     threshold = plan.method.threshold
@@ -256,7 +255,7 @@ class Calibrate(Stage):
 
     name = "calibrate"
     needs = ("slim",)
-    reads = ("prune", "export.batch", "export.target")
+    reads = ("prune", "export.batch", "export.token_multiple")
     takes = ("model", "dense", "plan", "calibration")
 
     @staticmethod

@@ -20,6 +20,7 @@ from pydantic import (
 from ...exporter.core.bounds import ATOL, BATCH, CLASSES, MODEL_ARGS, OTHER_ARGS, THREADS
 from ...exporter.core.errors import InputError, excerpt
 from ...exporter.core.preprocess import check_constants
+from ...exporter.core.targets import get_target
 from ...exporter.pruning.arguments import check_args
 from ...exporter.runtime.bench.timing import RUNS, WARMUP
 from ...exporter.runtime.tensorrt.options import CAPABILITIES, WORKSPACE_MIB, EngineOptions
@@ -410,6 +411,16 @@ class ExportSection(Section):
         default=False,
         description="The shipped graph also gives what its stages decided; false: only a proof graph beside it does.",
     )
+
+    @property
+    def compares(self) -> bool:
+        """Whether stages compare tokens pair by pair instead of sorting them: TensorRT needs fewer kernels for it."""
+        return get_target(self.target).runtime == "tensorrt"
+
+    @property
+    def token_multiple(self) -> int:
+        """See `Target.token_multiple`."""
+        return get_target(self.target).token_multiple
 
 
 class PrecisionSection(Section):

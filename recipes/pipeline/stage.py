@@ -31,7 +31,7 @@ class Stage:
     Attributes:
         name: in the cache and on the screen; letters only.
         needs: names of the stages whose results it reads, where the recipe wants them.
-        reads: keys of the recipe, such as `export.batch` or a whole section.
+        reads: keys of the recipe, such as `export.batch` or a whole section, or what a section derives from its keys.
         takes: inputs beside the recipe, known by their content.
         last_of_torch: whether PyTorch's models are needed after it only to explain a failure.
         timed: whether its result holds times of one machine at one moment, which other outputs do not share.
@@ -114,6 +114,8 @@ def _content(section: BaseModel, name: str) -> Any:
     value = getattr(section, name)
     if isinstance(value, BaseModel):
         return {key: _content(value, key) for key in type(value).model_fields}
+    if name not in type(section).model_fields:  # what a section says of itself
+        return value
     extra = type(section).model_fields[name].json_schema_extra
     is_file = isinstance(extra, dict) and extra.get("format") == "path" and value is not None
     return sha256(value) if is_file and Path(value).is_file() else value

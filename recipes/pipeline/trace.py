@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...exporter.core.targets import get_target
 from ...exporter.graph.store import WeightStore
 from ...exporter.graph.trace import trace_into
 from ...exporter.pruning.vit import Output, deployable
@@ -21,7 +20,7 @@ class Trace(Stage):
 
     name = "trace"
     needs = ("slim", "calibrate")
-    reads = ("export.batch", "export.target")
+    reads = ("export.batch", "export.compares")
     takes = ("model", "dense")
     last_of_torch = True
 
@@ -29,12 +28,11 @@ class Trace(Stage):
     def make(view: View, folder: Path) -> None:
         """Trace the dense model, the pruned one, and with a token plan its floor."""
         budget, section = plan_of(view), view.recipe.export
-        compares = get_target(section.target).runtime == "tensorrt"
         kinds = kinds_of(budget)
         with WeightStore(folder) as store:
             for index, kind in enumerate(kinds):
                 outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
                 model = view.dense if kind == "dense" else view.model
-                source = deployable(model, budget_of_kind(kind, budget), outputs, compares)
+                source = deployable(model, budget_of_kind(kind, budget), outputs, section.compares)
                 trace_into(store, f"{kind}.onnx", source, section.batch)
                 view.listener.progress(index + 1, len(kinds))

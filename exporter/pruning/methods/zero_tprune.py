@@ -167,9 +167,8 @@ def duplicates_by_comparison(keys: Tensor, scores: Tensor, prefix: int, similar:
     is_patch = torch.arange(first, tokens, device=scores.device) >= prefix
     better = count_ahead(torch.where(is_patch, scores, -APART)) < half
     products = torch.matmul(keys, keys.transpose(1, 2))
-    inverse = 1 / products.flatten(1)[:, :: keys.shape[1] + 1].sqrt().clamp_min(
-        1e-12
-    )  # of the lengths, on its diagonal
+    lengths = products.flatten(1)[:, :: keys.shape[1] + 1].sqrt()  # from the diagonal
+    inverse = 1 / lengths.clamp_min(1e-12)
     best = (torch.where(better.unsqueeze(1), products, -APART) * inverse.unsqueeze(1)).amax(2) * inverse
     match = torch.where(is_patch & ~better, best, OUTSIDE)
     match = torch.cat([match.new_full((len(match), first), OUTSIDE), match], dim=1)

@@ -143,7 +143,7 @@ EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fideli
         ({"bench": {"allow_slower": False}}, []),
         ({"parity": {"atol": 2e-4}}, ["parity"]),
         ({"export": {"target": "trt-10.3"}}, ["calibrate", "trace", "passes", "forms", "parity", "fidelity"]),
-        ({"precision": {"name": "fp16", "keep_slower": True}}, ["passes", "forms", "precision", "parity", "fidelity", "bench"]),
+        ({"precision": {"name": "fp16", "keep_slower": True}}, ["passes", "forms", "precision", *EVERY[5:]]),
         ({"evaluate": {"count": 5}}, ["reference", "passes", "forms", "parity", "fidelity", "bench"]),
         ({"prune": {"target": {"flops_ratio": 0.8}}}, EVERY),
     ],
