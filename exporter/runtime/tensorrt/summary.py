@@ -179,14 +179,18 @@ def why_not_fused(
 
 
 def attention(layers: Sequence[Layer], wanted: Wanted) -> Attention:
-    """How many attentions are one kernel, how many are not and why, and how many softmaxes are no attention."""
+    """How many attentions are one kernel, how many are not and why, and how many softmaxes are no attention.
+
+    Those of a method's own scores are none: nothing weighs values by them, or they are written out in other operators.
+    """
     unfused: list[Unfused] = []
     scores = 0
     for index in [index for index, layer in enumerate(layers) if layer.softmax]:
         layer, known = layers[index], wanted.wiring.softmaxes
         node = next((node for node in layer.nodes if node in known), None)
         read = None if node is None else known[node]
-        if read is not None and read.values is None:
+        written_out = known and node is None and not wanted.wiring.parts.keys().isdisjoint(layer.nodes)
+        if written_out or (read is not None and read.values is None):
             scores += 1
             continue
         part = None if node is None else wanted.wiring.parts.get(node)

@@ -20,6 +20,7 @@ from vitrim.exporter.runtime.tensorrt.summary import (
     why_not_fused,
     wrong_layers,
 )
+from vitrim.exporter.runtime.tensorrt.wiring import Probabilities, Wiring
 
 
 def test_fused_attention_needs_no_reason() -> None:
@@ -143,6 +144,15 @@ def test_a_softmax_that_weighs_no_values_is_no_attention(
     layers, wiring = kernel_list(graph, precision)
     found = attention(layers, Wanted(precision, wiring=wiring))
     assert (found.fused, found.not_fused, found.scores) == (fused, apart, scores)
+
+
+def test_a_softmax_that_is_written_out_is_no_attention() -> None:
+    """A kernel of the same shape, none of whose nodes is a softmax of the graph; where nothing is known of it, it is."""
+    written = {**SOFTMAX, "Metadata": "[ONNX Layer: best][ONNX Layer: exponentials]"}
+    wiring = Wiring({"exponentials": "stage 3"}, frozenset(), {"softmax": Probabilities("values", ())})
+    for known, apart, scores in ((wiring, 0, 1), (Wiring(), 1, 0)):
+        found = attention(read_layers(text([GEMM_9, written])), Wanted("fp16", wiring=known))
+        assert (found.not_fused, found.scores) == (apart, scores)
 
 
 def test_products_that_are_no_matrix_layer_are_told() -> None:
