@@ -147,7 +147,7 @@ def test_a_softmax_that_weighs_no_values_is_no_attention(
 
 
 def test_a_softmax_that_is_written_out_is_no_attention() -> None:
-    """A kernel of the same shape, none of whose nodes is a softmax of the graph; where nothing is known of it, it is."""
+    """A kernel alike, none of whose nodes is a softmax of the graph; where nothing is known of a graph, it is one."""
     written = {**SOFTMAX, "Metadata": "[ONNX Layer: best][ONNX Layer: exponentials]"}
     wiring = Wiring({"exponentials": "stage 3"}, frozenset(), {"softmax": Probabilities("values", ())})
     for known, apart, scores in ((wiring, 0, 1), (Wiring(), 1, 0)):
