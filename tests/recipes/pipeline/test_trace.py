@@ -18,6 +18,7 @@ from vitrim.exporter.pruning.slim import slim
 from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline.kinds import sliced
+from vitrim.recipes.pipeline.recipe import ExportSection
 from vitrim.recipes.pipeline.trace import Trace
 
 
@@ -81,7 +82,7 @@ def test_without_a_token_plan_the_narrow_model_stands_beside_the_whole_one(tmp_p
         dense=vit,
         model=narrow,
         folder_if_any=lambda stage: None,
-        recipe=SimpleNamespace(export=SimpleNamespace(batch=3, target="ort-cpu")),
+        recipe=SimpleNamespace(export=ExportSection(batch=3)),
         listener=SimpleNamespace(progress=lambda *seen: heard.append(seen)),
     )
     Trace.make(view, tmp_path)
@@ -108,7 +109,7 @@ def test_a_graph_for_tensorrt_merges_by_comparing_where_others_sort(tmp_path: Pa
             dense=model,
             model=model,
             folder_if_any=lambda stage: tmp_path,
-            recipe=SimpleNamespace(export=SimpleNamespace(batch=1, target=target)),
+            recipe=SimpleNamespace(export=ExportSection(batch=1, target=target)),
             listener=SimpleNamespace(progress=lambda *seen: None),
         )
         folder = tmp_path / target
