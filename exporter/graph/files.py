@@ -21,7 +21,7 @@ from onnx import TensorProto
 from ..core.errors import InputError
 from ..core.files import atomic_path, atomic_write, explain_read_error, sha256
 from ..core.inputs import InputKind, open_file
-from .store import ALIGNMENT, copy_fields, raw_bytes
+from .store import ALIGNMENT, copy_fields, raw_bytes, with_initializers
 from .weights import Place, Weights, goes_aside, inner_tensors, is_external, place_of, put_aside, size_of
 
 SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for what is in no weight
@@ -135,15 +135,20 @@ def save_beside(
         InputError: a weight is not where the model says.
         EnvironmentLackError: the disk refuses.
     """
-    lean = onnx.ModelProto()
-    copy_fields(model, lean, {"graph"})
-    copy_fields(model.graph, lean.graph, {"initializer"})
-    for tensor in model.graph.initializer:
+
+    def kept(tensor: TensorProto) -> TensorProto:
         place = places.get(tensor.name)
-        lean.graph.initializer.append(tensor if place is None else put_aside(tensor, place))
-        if place is None and is_external(tensor):
-            assert weights is not None, f"nobody said where {tensor.name} is"
-            _take_in(lean.graph.initializer[-1], weights)
+        if place is not None:
+            return put_aside(tensor, place)
+        if not is_external(tensor):
+            return tensor
+        assert weights is not None, f"nobody said where {tensor.name} is"
+        inside = TensorProto()
+        inside.CopyFrom(tensor)
+        _take_in(inside, weights)
+        return inside
+
+    lean = with_initializers(model, kept)
     held = sorted({place.file for place in places.values()})
     lean.graph.doc_string = "; ".join(f"weights in {name}, sha256 {sha256(Path(path).parent / name)}" for name in held)
     atomic_write(path, lean.SerializeToString())
@@ -236,16 +241,14 @@ def _pieces(tensor: TensorProto, weights: Weights | None) -> Iterator[bytes]:
 
 def _moved(model: onnx.ModelProto, name: str, out: BinaryIO, weights: Weights | None) -> onnx.ModelProto:
     """The model with its large weights in a file of its own."""
-    lean = onnx.ModelProto()
-    copy_fields(model, lean, {"graph"})
-    copy_fields(model.graph, lean.graph, {"initializer"})
-    for tensor in model.graph.initializer:
+
+    def moved(tensor: TensorProto) -> TensorProto:
         size = size_of(tensor)
         if not is_external(tensor) and not goes_aside(tensor.data_type, size):
-            lean.graph.initializer.append(tensor)
-            continue
+            return tensor
         offset = -(-out.tell() // ALIGNMENT) * ALIGNMENT
         out.seek(offset)
         _write([tensor], out, weights)
-        lean.graph.initializer.append(put_aside(tensor, Place(name, offset, size)))
-    return lean
+        return put_aside(tensor, Place(name, offset, size))
+
+    return with_initializers(model, moved)

@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -105,12 +106,7 @@ class WeightStore:
             InputError: a weight is not where the graph says.
             EnvironmentLackError: the disk refuses.
         """
-        lean = onnx.ModelProto()
-        copy_fields(model, lean, {"graph"})
-        copy_fields(model.graph, lean.graph, {"initializer"})
-        for tensor in model.graph.initializer:
-            lean.graph.initializer.append(self._kept(tensor, weights))
-        self._graphs[name] = lean
+        self._graphs[name] = with_initializers(model, lambda tensor: self._kept(tensor, weights))
 
     def _kept(self, tensor: TensorProto, weights: Weights | None) -> TensorProto:
         if not is_external(tensor):
@@ -182,6 +178,16 @@ def raw_bytes(tensor: TensorProto) -> bytes:
     if tensor.HasField("raw_data"):
         return bytes(tensor.raw_data)
     return bytes(numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data)
+
+
+def with_initializers(model: onnx.ModelProto, change: Callable[[TensorProto], TensorProto]) -> onnx.ModelProto:
+    """A model with other initializers, each made of its own, one by one. It is not changed."""
+    lean = onnx.ModelProto()
+    copy_fields(model, lean, {"graph"})
+    copy_fields(model.graph, lean.graph, {"initializer"})
+    for tensor in model.graph.initializer:
+        lean.graph.initializer.append(change(tensor))
+    return lean
 
 
 def copy_fields(source: Message, target: Message, without: set[str]) -> None:

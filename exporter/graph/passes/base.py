@@ -47,6 +47,11 @@ class Context:
     weights: Weights | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def for_tensorrt(self) -> bool:
+        """Whether TensorRT runs the graph itself, not through onnxruntime."""
+        return self.target.runtime == "tensorrt"
+
     def after(self, report: PassReport) -> Context:
         """What the next pass may know."""
         return replace(self, reasons={**self.reasons, **dict(report.skipped)})

@@ -73,5 +73,5 @@ HEADS_SPLIT = PatternPass(
     frozenset({"Split"}),
     match,
     apply,
-    lambda context: context.target.runtime == "tensorrt",
+    lambda context: context.for_tensorrt,
 )

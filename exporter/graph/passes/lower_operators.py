@@ -161,7 +161,7 @@ LOWER_CUMSUM = PatternPass(
     frozenset({"CumSum"}),
     match_running_sum,
     apply_running_sum,
-    lambda context: context.target.runtime == "tensorrt",
+    lambda context: context.for_tensorrt,
 )
 LOWER_LAYER_NORM = PatternPass(
     "LayerNormalization to primitives",

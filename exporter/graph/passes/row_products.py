@@ -32,13 +32,11 @@ class Match:
 
     Attributes:
         node: the MatMul.
-        row: [.., 1, d].
         matrix: [.., d, n], or [.., n, d] where `by_rows`.
         by_rows: whether the matrix lies transposed, as in case 1.
     """
 
     node: gs.Node
-    row: list[int]
     matrix: gs.Tensor
     by_rows: bool
 
@@ -52,18 +50,23 @@ def match(node: gs.Node, context: Context) -> Match | None:
     if len(row) < 3 or len(matrix) != len(row) or row[-2] != 1 or min(matrix[-2:]) < 2:
         return None
     turned = producer(right, "Transpose")
-    last = [*range(len(row) - 2), len(row) - 1, len(row) - 2]
-    if turned is not None and list(turned.attrs.get("perm", [])) == last:
-        return Match(node, row, turned.inputs[0], True)
-    return Match(node, row, right, False)
+    if turned is not None and list(turned.attrs.get("perm", [])) == _turn(len(row)):
+        return Match(node, turned.inputs[0], True)
+    return Match(node, right, False)
+
+
+def _turn(rank: int) -> list[int]:
+    """A permutation that swaps the last two axes."""
+    return [*range(rank - 2), rank - 1, rank - 2]
 
 
 def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     """Multiply and sum."""
-    build, node, row = Builder(graph, "row"), found.node, found.row
+    build, node = Builder(graph, "row"), found.node
     left, out = node.inputs[0], node.outputs[0]
     node.outputs.clear()
-    shape, matrix = static_shape(out), static_shape(found.matrix)
+    row, shape, matrix = static_shape(left), static_shape(out), static_shape(found.matrix)
+    assert row is not None
     assert shape is not None
     assert matrix is not None
     lead, dtype = shape[:-2], left.dtype
@@ -78,8 +81,7 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     if value is not None:
         column: gs.Tensor = build.const(np.swapaxes(value, -1, -2), value.dtype, "column")
     else:
-        last = [*range(len(row) - 2), len(row) - 1, len(row) - 2]
-        column = build.node("Transpose", [left], [*row[:-2], row[-1], 1], dtype, perm=last)
+        column = build.node("Transpose", [left], [*row[:-2], row[-1], 1], dtype, perm=_turn(len(row)))
     product = build.node("Mul", [column, found.matrix], whole, dtype)
     build.node("ReduceSum", [product, build.const([-2], "int64", "axis")], shape, out.dtype, out, keepdims=1)
 
@@ -89,5 +91,5 @@ ROW_PRODUCTS = PatternPass(
     frozenset({"MatMul"}),
     match,
     apply,
-    lambda context: context.target.runtime == "tensorrt",
+    lambda context: context.for_tensorrt,
 )

@@ -131,5 +131,5 @@ SCORES_APART = PatternPass(
     frozenset({"Softmax"}),
     match,
     apply,
-    lambda context: context.target.runtime == "tensorrt" and context.precision != "fp32",
+    lambda context: context.for_tensorrt and context.precision != "fp32",
 )
