@@ -160,19 +160,18 @@ def attend(
         bias = learned if bias is None else learned + bias
     attention, row = None, None
     if weights != "none":
-        asked = q if weights == "all" else q[:, :, :1]
+        asked, sums, heads = q if weights == "all" else q[:, :, :1], None, q.shape[1]
         if squares and weights == "first":
             mean = mean_of_heads(keys).square().unsqueeze(1)
             sums = torch.cat([asked * attn.scale * k, v.square(), mean], dim=1).sum(-1)
-            heads = q.shape[1]
             logits = sums[:, :heads].unsqueeze(2)
-            row = FirstRow(sums[:, :heads], sums[:, heads:-1].sum(1), sums[:, -1])
         else:
             logits = (asked * attn.scale) @ k.transpose(-2, -1)
         if bias is not None:
             logits = logits + (bias if weights == "all" else bias[:, :, :1])
         attention = logits.softmax(dim=-1)
-        row = None if row is None else row._replace(logits=logits[:, :, 0])
+        if sums is not None:
+            row = FirstRow(logits[:, :, 0], sums[:, heads:-1].sum(1), sums[:, -1])
     if attention is not None and weights == "all":
         out = attention @ v
     else:

@@ -34,9 +34,7 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
         moved = rows_of(x, merge.source)
         if merge.rule == "longest":
             total = out + into @ moved
-            longest = (into * moved.norm(dim=-1).unsqueeze(1)).amax(-1, keepdim=True)
-            longest = torch.maximum(longest, out.norm(dim=-1, keepdim=True))
-            out = total * (longest / total.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+            out = _as_long(total, torch.maximum(_longest(into, moved), out.norm(dim=-1, keepdim=True)))
         else:
             if sizes is not None:
                 into = into * sizes.gather(1, merge.source).unsqueeze(1)
@@ -63,8 +61,7 @@ def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
     into = (place.unsqueeze(1) == targets.view(1, -1, 1)).to(x.dtype)
     if merge.rule == "longest":
         total = into @ x
-        longest = (into * x.norm(dim=-1).unsqueeze(1)).amax(-1, keepdim=True)
-        out = total * (longest / total.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+        out = _as_long(total, _longest(into, x))
         left = None if sizes is None else sizes.gather(1, kept)
     else:
         mass = into if sizes is None else into * sizes[:, front:].unsqueeze(1)
@@ -74,6 +71,16 @@ def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
         out, left = (mass / total) @ x, total.squeeze(-1)
     # What is chosen between, and not joined, is read where it lies.
     return (torch.where(alone, first, out) if front else out), left
+
+
+def _longest(into: Tensor, x: Tensor) -> Tensor:
+    """Length of the longest part [batch, kept, 1] of those that go into a token, by a matrix of 0 and 1."""
+    return (into * x.norm(dim=-1).unsqueeze(1)).amax(-1, keepdim=True)
+
+
+def _as_long(x: Tensor, length: Tensor) -> Tensor:
+    """Tokens in their own direction and with a given length (MLERP)."""
+    return x * (length / x.norm(dim=-1, keepdim=True).clamp_min(1e-12))
 
 
 def first_of_each(ids: Tensor, dtype: torch.dtype) -> Tensor:

@@ -48,10 +48,14 @@ class Evidence:
     key_squares: Tensor | None = None
 
     @property
+    def row(self) -> Tensor:
+        """Attention [batch, heads, tokens] that the class token pays; without one, what all tokens pay on average."""
+        return self.matrix[:, :, 0] if self.class_token else self.matrix.mean(2)
+
+    @property
     def attended(self) -> Tensor:
-        """Attention [batch, tokens] that the class token pays, summed over heads; without one, what all pay."""
-        row = self.matrix[:, :, 0] if self.class_token else self.matrix.mean(2)
-        return row.sum(1)
+        """`row` summed over heads: [batch, tokens]."""
+        return self.row.sum(1)
 
     @property
     def lengths(self) -> Tensor:
@@ -59,6 +63,11 @@ class Evidence:
         if self.squares is not None:
             return self.squares.sqrt()
         return self.values.transpose(1, 2).flatten(2).norm(dim=-1)  # as the tokens lie in memory
+
+    @property
+    def significance(self) -> Tensor:
+        """Class attention times value norm [batch, tokens], as in ATS and PPT."""
+        return self.attended * self.lengths
 
     @property
     def matrix(self) -> Tensor:

@@ -29,8 +29,7 @@ PLAIN = tuple(_at_thirds(rate) for rate in (0.9, 0.8, 0.7, 0.6, 0.5))
 
 def _class_attention(evidence: Evidence) -> Tensor:
     """[batch, tokens] attention that the class token pays, averaged over heads; without one, that all tokens pay."""
-    rows = evidence.matrix[:, :, 0] if evidence.class_token else evidence.matrix.mean(2)
-    return rows.mean(1)
+    return evidence.row.mean(1)
 
 
 class EViT(Method):

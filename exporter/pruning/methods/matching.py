@@ -35,7 +35,7 @@ def match(evidence: Evidence, keep: int, rule: MergeRule | None, exponent: float
     keys, prefix = evidence.keys.mean(1), evidence.prefix
     tokens = keys.shape[1]
     # Ratios are all that counts: no need to divide by the sum, as shares are.
-    weights = (evidence.attended * evidence.lengths) ** exponent if exponent else None
+    weights = evidence.significance**exponent if exponent else None
     kept, merge, gap = match_tokens(keys, prefix, tokens - keep, None if weights is None else weights[:, prefix:])
     if evidence.compares:
         front = left_out(tokens, prefix)

@@ -30,17 +30,9 @@ PUBLISHED = Preset(
 )
 
 
-def token_significance(evidence: Evidence) -> Tensor:
-    """Class attention times value norm [batch, tokens] (section 3.1; as in ATS).
-
-    Without a class token, the attention of all tokens stands in for its row.
-    """
-    return evidence.attended * evidence.lengths
-
-
 def significance(evidence: Evidence) -> Tensor:
-    """Significance of the patches as a share of its sum: [batch, patches], rows sum to 1."""
-    raw = token_significance(evidence)[:, evidence.prefix :]
+    """Significance of the patches as a share of its sum (section 3.1; as in ATS): [batch, patches], rows sum to 1."""
+    raw = evidence.significance[:, evidence.prefix :]
     return raw / raw.sum(1, keepdim=True)
 
 

@@ -62,13 +62,15 @@ def is_ahead(scores: Tensor) -> Tensor:
 
 
 def ascending(positions: Tensor) -> Tensor:
-    """[batch, n] positions in ascending order.
-
-    They are sorted as float32, exact far beyond any token count: TensorRT before 10 has no TopK on integers.
-    """
-    return positions.float().topk(positions.shape[1], dim=1, largest=False, sorted=True).values.long()
+    """[batch, n] positions in ascending order."""
+    return _sorted(positions).values.long()
 
 
 def order_of(positions: Tensor) -> Tensor:
     """Where the elements of `ascending` stand, [batch, n] int64."""
-    return positions.float().topk(positions.shape[1], dim=1, largest=False, sorted=True).indices
+    return _sorted(positions).indices
+
+
+def _sorted(positions: Tensor) -> torch.return_types.topk:
+    """Sorted as float32, exact far beyond any token count: TensorRT before 10 has no TopK on integers."""
+    return positions.float().topk(positions.shape[1], dim=1, largest=False, sorted=True)
