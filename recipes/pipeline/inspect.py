@@ -147,7 +147,7 @@ def inspect(path: str | os.PathLike[str], target: str | None = None, kernels: bo
     if kernels:
         from .kernels import bundle_kernels
 
-        result["kernels"] = bundle_kernels(root).to_json()
+        result["kernels"] = bundle_kernels(root, manifest).to_json()
     return result | {
         "operators": operator_table(model),
         "opset": opset_of(model),

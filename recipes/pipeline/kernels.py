@@ -21,7 +21,7 @@ from ...exporter.graph.shapes import with_shapes
 from ...exporter.runtime import bundle
 from ...exporter.runtime.tensorrt.engine import build_engine
 from ...exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
-from ...exporter.runtime.tensorrt.inventory import Kernel, beyond, by_part
+from ...exporter.runtime.tensorrt.inventory import Kernel, beyond, by_part, place_of
 from ...exporter.runtime.tensorrt.options import EngineOptions
 from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from ...exporter.runtime.tensorrt.rtx_build import builder_for
@@ -74,13 +74,16 @@ class BundleKernels(Record):
     kernels: tuple[Kernel, ...]
 
 
-def bundle_kernels(root: Path) -> BundleKernels:
+def bundle_kernels(root: Path, manifest: bundle.Manifest) -> BundleKernels:
     """See `vitrim.api.inspect`; the others are built to be counted, where that needs no GPU.
+
+    Args:
+        root: the bundle, whose files have been verified.
+        manifest: its own.
 
     Raises:
         InputError: the bundle has no engine, or one that was built before kernels were kept.
     """
-    manifest = bundle.verify(root)
     if not (root / layout.ENGINE).exists():
         raise InputError(f"{root} has no {layout.ENGINE}, whose kernels could be listed: vitrim build {root}")
     own = read_identity(root / layout.ENGINE)
@@ -176,11 +179,11 @@ def _dense(path: Path, precision: Precision, folder: Path) -> Path:
 def _parts(kernels: Sequence[Kernel], floor: Sequence[Kernel] | None) -> tuple[PartKernels, ...]:
     more = {} if floor is None else beyond(kernels, floor)
     parts = by_part(kernels)
+    last = {place_of(part): part for part in parts}
     rows: list[PartKernels] = []
     for part, does in parts.items():
-        number = str(part).partition("block ")[2]
-        ends = floor is not None and not (number and f"stage {number}" in parts)
-        place = None if part is None else part.replace("stage", "block")
+        place = place_of(part)
         counts = {str(name): count for name, count in does.items()}
+        ends = floor is not None and last[place] == part
         rows.append(PartKernels(part, does.total(), counts, more.get(place, 0) if ends else None))
     return tuple(rows)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -21,13 +20,13 @@ from typing import Any
 
 from ...core.records import Record
 from .family import Family, family_named
-from .network import create_network
+from .inspector import onnx_nodes
+from .network import open_parser
 from .refusals import Refusal, of_builder, of_parser
 from .rtx_build import by_rtx
-from .serializer import Parts, Settings
+from .serializer import Settings
 from .versions import import_tensorrt, listen, typing_for, version_of
 
-_METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _BATCH, _CHANNELS, _SIDE, _LENGTH = 1, 3, 224, 128  # sizes that stand in for open ones
 
 
@@ -77,10 +76,8 @@ def answer(model: bytes, place: str, family: Family) -> Answer:
     messages = listen(trt)
     builder = trt.Builder(messages)
     typing = typing_for(version_of(trt.__version__), "fp32", family)
-    network = create_network(trt, builder, typing, family)
-    trt.init_libnvinfer_plugins(messages, "")
-    parser = trt.OnnxParser(network, messages)
-    title = title_of(family, trt)
+    parts = open_parser(trt, builder, messages, typing, family)
+    network, parser, title = parts.network, parts.parser, family.versioned(trt)
     if not parser.parse(model, place):
         refused = of_parser(parser.get_error(index) for index in range(parser.num_errors))
         unread = Refusal("parser", "graph", "", "the file cannot be read as an ONNX graph")
@@ -89,7 +86,7 @@ def answer(model: bytes, place: str, family: Family) -> Answer:
     settings = Settings(change=lambda builder, network, config: _profile(builder, network, config, assumed))
     engine, reason = b"", ""
     try:
-        engine = by_rtx(trt, Parts(builder, network, parser), settings)
+        engine = by_rtx(trt, parts, settings)
     except Exception as error:  # TensorRT's binding raises types of its own
         reason = " ".join(str(error).split())
     refused = [] if engine else of_builder(messages.errors or [reason], _nodes(network))
@@ -104,11 +101,6 @@ def answer(model: bytes, place: str, family: Family) -> Answer:
         assumed=assumed or None,
         warnings=_said(messages),
     )
-
-
-def title_of(family: Family, trt: Any) -> str:
-    """A TensorRT with its version, for a person."""
-    return f"{family.title} {trt.__version__}"
 
 
 def _since(began: float) -> float:
@@ -168,10 +160,10 @@ def _nodes(network: Any) -> dict[str, str]:
     found = {tensor.name: tensor.name for tensor in _inputs(network)}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        origin = _METADATA.search(str(layer.metadata or ""))
+        origin = onnx_nodes(layer.metadata)
         if origin:
             names = (layer.name, *(layer.get_output(number).name for number in range(layer.num_outputs)))
-            found.update(dict.fromkeys((*names, origin[1]), origin[1]))
+            found.update(dict.fromkeys((*names, origin[0]), origin[0]))
     return found
 
 

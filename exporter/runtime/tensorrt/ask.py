@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from ...core.errors import EnvironmentLackError, InputError
 from ...core.targets import TARGETS, Target
-from .answer import Answer, title_of
+from .answer import Answer
 from .family import Family, family_of
 from .versions import import_tensorrt
 
@@ -54,7 +54,7 @@ class Asker:
 
     def __init__(self, target: Target, seconds: float = SECONDS) -> None:
         self.family, self.seconds = askable(target), seconds
-        self.title = title_of(self.family, import_tensorrt(self.family))
+        self.title = self.family.versioned(import_tensorrt(self.family))
         self._child: _Child | None = None
 
     def __enter__(self) -> Asker:

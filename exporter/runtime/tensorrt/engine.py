@@ -28,7 +28,7 @@ from .identity import EngineIdentity, device_identity, sidecar
 from .inspector import read_layers
 from .inventory import Kernel, inventory
 from .kernels import inspector_json
-from .network import create_network, pin_float32, quantized_layers, use_dla
+from .network import open_parser, pin_float32, quantized_layers, use_dla
 from .options import EngineOptions, refuse_options
 from .polygraphy_build import by_polygraphy
 from .runner import configure
@@ -97,8 +97,8 @@ def build_engine(
     except Exception as error:  # TensorRT's binding and polygraphy raise types of their own
         reason = build.messages.last() or " ".join(str(error).split())[:240]
         raise UnsupportedError(
-            f"{build.family.title} {build.trt.__version__} cannot build {os.fspath(onnx)}: {reason}; `vitrim inspect` "
-            "lints the graph"
+            f"{build.family.versioned(build.trt)} cannot build {os.fspath(onnx)}: {reason}; `vitrim inspect` lints the "
+            "graph"
         ) from error
     wanted = Wanted(
         precision,
@@ -152,14 +152,11 @@ def _settings(build: _Build, onnx: str | os.PathLike[str], fallback: list[str]) 
 
 def _parse(build: _Build, onnx: str | os.PathLike[str]) -> Parts:
     """The graph as a network."""
-    trt = build.trt
-    network = create_network(trt, build.builder, build.typing, build.family)
-    trt.init_libnvinfer_plugins(build.messages, "")
-    parser = trt.OnnxParser(network, build.messages)
-    if not parser.parse_from_file(os.fspath(onnx)):
-        said = f"{build.family.title} {trt.__version__} refuses {os.fspath(onnx)}: {_parser_says(parser)}"
-        raise UnsupportedError(said)
-    return Parts(build.builder, network, parser)
+    parts = open_parser(build.trt, build.builder, build.messages, build.typing, build.family)
+    if not parts.parser.parse_from_file(os.fspath(onnx)):
+        name = build.family.versioned(build.trt)
+        raise UnsupportedError(f"{name} refuses {os.fspath(onnx)}: {_parser_says(parts.parser)}")
+    return parts
 
 
 def _parser_says(parser: Any) -> str:

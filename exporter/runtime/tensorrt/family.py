@@ -44,6 +44,10 @@ class Family:
         """
         return importlib.import_module(self.module)
 
+    def versioned(self, trt: Any) -> str:
+        """Its title with a module's version."""
+        return f"{self.title} {trt.__version__}"
+
 
 TENSORRT = Family("tensorrt", "tensorrt", "TensorRT", (8, 5), "pip install 'vitrim[tensorrt]'", False)
 RTX = Family("rtx", "tensorrt_rtx", "TensorRT for RTX", (1, 2), "pip install 'vitrim[rtx]'", True, (11, 0))

@@ -152,8 +152,13 @@ def read_layers(text: str) -> list[Layer]:
     return [_layer(layer) for layer in found]
 
 
+def onnx_nodes(metadata: object) -> tuple[str, ...]:
+    """ONNX nodes that a layer's metadata names, in a network and in an engine."""
+    return tuple(name.strip() for name in _ONNX.findall(str(metadata or "")))
+
+
 def _layer(data: Mapping[str, Any]) -> Layer:
-    nodes = tuple(name.strip() for name in _ONNX.findall(str(data.get("Metadata") or "")))
+    nodes = onnx_nodes(data.get("Metadata"))
     name = str(data.get("Name") or "")
     kernel = data.get("TacticName")
     return Layer(

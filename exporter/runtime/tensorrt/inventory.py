@@ -82,12 +82,13 @@ def beyond(kernels: Iterable[Kernel], others: Iterable[Kernel]) -> dict[str | No
     Returns:
         `embedding`, `block <n>`, `head` and None (unknown); differences of zero are left out.
     """
-    counts = Counter(_place(kernel.part) for kernel in kernels)
-    counts.subtract(_place(kernel.part) for kernel in others)
+    counts = Counter(place_of(kernel.part) for kernel in kernels)
+    counts.subtract(place_of(kernel.part) for kernel in others)
     return {place: counts[place] for place in sorted(counts, key=_order) if counts[place]}
 
 
-def _place(part: str | None) -> str | None:
+def place_of(part: str | None) -> str | None:
+    """The block of a stage, and any other part itself."""
     return part.replace(STAGE, BLOCK) if part else part
 
 

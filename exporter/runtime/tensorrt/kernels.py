@@ -22,15 +22,24 @@ def inspector_json(lines: Iterable[str]) -> str:
     """What `EngineInspector.get_engine_information` would say of an engine, see `inspector.read_layers`.
 
     Args:
-        lines: of the builder's log, `versions.listen(...).kernels`; others are left out.
+        lines: of the builder's log, such as `versions.listen(...).kernels`; what is no kernel is left out.
     """
-    return json.dumps({"Layers": [layer for layer in map(_layer, lines) if layer is not None]})
+    heads = ((line, _kernel(line)) for line in lines)
+    return json.dumps({"Layers": [_layer(line, head) for line, head in heads if head is not None]})
 
 
-def _layer(line: str) -> dict[str, Any] | None:
+def is_kernel(line: str) -> bool:
+    """Whether a line of the builder's log is about a kernel."""
+    return _kernel(line) is not None
+
+
+def _kernel(line: str) -> re.Match[str] | None:
+    """The name and kind of a kernel that a line is about."""
     head = _HEAD.match(line)
-    if head is None or head[2] in _ORDER:
-        return None
+    return None if head is None or head[2] in _ORDER else head
+
+
+def _layer(line: str, head: re.Match[str]) -> dict[str, Any]:
     left, _, right = line.partition(", Outputs: [")
     tactic, metadata = _TACTIC.search(right), _METADATA.search(right)
     return {

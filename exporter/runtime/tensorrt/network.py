@@ -8,6 +8,7 @@ from typing import Any
 
 from ...core.errors import InputError, UnsupportedError
 from .family import TENSORRT, Family
+from .serializer import Parts
 from .versions import Typing, version_of
 
 
@@ -20,6 +21,13 @@ def create_network(trt: Any, builder: Any, typing: Typing, family: Family = TENS
     if typing.strong and hasattr(flags, "STRONGLY_TYPED"):  # once it is gone, it is the only way
         wanted |= 1 << int(flags.STRONGLY_TYPED)
     return builder.create_network(wanted)
+
+
+def open_parser(trt: Any, builder: Any, messages: Any, typing: Typing, family: Family = TENSORRT) -> Parts:
+    """An empty network, and a parser that fills it."""
+    network = create_network(trt, builder, typing, family)
+    trt.init_libnvinfer_plugins(messages, "")
+    return Parts(builder, network, trt.OnnxParser(network, messages))
 
 
 def pin_float32(trt: Any, network: Any, nodes: Collection[str], may_miss: bool = False) -> int:

@@ -63,5 +63,5 @@ def capabilities(trt: Any, names: Sequence[str]) -> list[Any]:
     unknown = [name for name in names if name not in known]
     if unknown:
         there = ", ".join(sorted(known, key=float))
-        raise InputError(f"TensorRT for RTX {trt.__version__} builds for {there}, but not for {unknown[0]!r}")
+        raise InputError(f"{RTX.versioned(trt)} builds for {there}, but not for {unknown[0]!r}")
     return [getattr(trt.ComputeCapability, known[name]) for name in names]

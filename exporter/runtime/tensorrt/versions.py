@@ -16,6 +16,7 @@ from ...core.targets import PRECISIONS, Precision
 from ..machine import gpu
 from ..machine.jetpack import tensorrt_remedy
 from .family import RTX, RTX_WHEELS, TENSORRT, Family, has_rtx_wheel
+from .kernels import is_kernel
 
 STRONGLY_TYPED_FROM = (10, 12)  # NVIDIA recommends it fully from here on; weak typing is deprecated
 TYPED_ON_DEMAND_FROM = (10, 0)
@@ -123,9 +124,7 @@ def import_tensorrt(family: Family = TENSORRT) -> Any:
             f"the package {family.module} here is empty, its libraries are missing: {remedy_for(family)}"
         )
     if version_of(trt.__version__) < family.oldest:
-        raise EnvironmentLackError(
-            f"{family.title} {trt.__version__} is too old: vitrim needs {dotted(family.oldest)} or newer"
-        )
+        raise EnvironmentLackError(f"{family.versioned(trt)} is too old: vitrim needs {dotted(family.oldest)} or newer")
     return trt
 
 
@@ -157,7 +156,7 @@ def state_of_rtx() -> str:
         trt = import_tensorrt(RTX)
     except EnvironmentLackError as error:
         return f"not usable: {error}"
-    return runtime_missing(RTX) or f"{RTX.title} {trt.__version__} builds engines here, and there is a GPU to run them"
+    return runtime_missing(RTX) or f"{RTX.versioned(trt)} builds engines here, and there is a GPU to run them"
 
 
 def _missing(family: Family, needs_gpu: bool) -> str | None:
@@ -170,7 +169,7 @@ def _missing(family: Family, needs_gpu: bool) -> str | None:
     if not family.builds_anywhere:
         return _builder_fails(trt)
     if gpu.cuda_device() is None:  # its builder starts without a GPU, so the driver is asked
-        return f"{family.title} {trt.__version__} builds engines here, but running one needs a GPU, and there is none"
+        return f"{family.versioned(trt)} builds engines here, but running one needs a GPU, and there is none"
     return None
 
 
@@ -204,7 +203,7 @@ def _logger(trt: Any) -> Any:
             elif severity == levels.WARNING:
                 self.warnings.append(" ".join(message.split()))
             elif "LayerType: " in message:  # the list of kernels, among thousands of lines
-                self.kernels += [line for line in message.splitlines() if line.startswith("Name: ")]
+                self.kernels += filter(is_kernel, message.splitlines())
 
         def last(self) -> str:
             return next((said[-1][:240] for said in (self.errors, self.warnings) if said), "")

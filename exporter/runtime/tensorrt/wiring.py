@@ -5,12 +5,12 @@ TensorRT's own network is read, so that this works where engines are built, and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-_ONNX = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+from .inspector import onnx_nodes
+
 _HELPER = "ONNXTRT_"  # layers of the parser's own
 _THROUGH = frozenset({"SHUFFLE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE"})
 _FEWER = _THROUGH | {"SLICE", "GATHER"}  # what a skip may go through where tokens leave before the branch
@@ -82,11 +82,11 @@ def _steps(network: Any) -> list[_Step]:
     made: dict[str, int] = {}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        found = _ONNX.findall(str(getattr(layer, "metadata", "") or ""))  # 8.5 has no metadata, but names alike
+        found = onnx_nodes(getattr(layer, "metadata", ""))  # 8.5 has no metadata, but names alike
         inputs = [layer.get_input(number) for number in range(layer.num_inputs)]
         inputs = [tensor for tensor in inputs if tensor is not None]
         makers = tuple(made.get(tensor.name) for tensor in inputs)
-        node = str(found[0]) if found else "" if layer.name.startswith(_HELPER) else str(layer.name)
+        node = found[0] if found else "" if layer.name.startswith(_HELPER) else str(layer.name)
         shapes = tuple(tuple(getattr(tensor, "shape", ())) for tensor in inputs)
         steps.append(_Step(node, str(layer.type).rpartition(".")[2], makers, shapes))
         made.update({layer.get_output(number).name: index for number in range(layer.num_outputs)})

@@ -52,7 +52,7 @@ def test_an_engine_s_kernels_are_listed_beside_those_of_floor_and_dense(tmp_path
     if reason:
         pytest.skip(reason)
     root = choosing(tmp_path / "out")
-    found = bundle_kernels(root)
+    found = bundle_kernels(root, bundle.verify(root))
     assert found.tensorrt.startswith("TensorRT for RTX ")
     assert (found.precision, found.not_built) == ("fp16", {})
     assert found.total == len(found.kernels) == sum(row.kernels for row in found.parts)
@@ -68,7 +68,7 @@ def test_an_engine_s_kernels_are_listed_beside_those_of_floor_and_dense(tmp_path
 def test_what_has_no_kernels_to_list_is_one_line(tmp_path: Path) -> None:
     bare = named(tmp_path / "bare", engine=False)
     with pytest.raises(InputError, match=r"has no model.engine, whose kernels could be listed: vitrim build"):
-        bundle_kernels(bare)
+        bundle_kernels(bare, bundle.verify(bare))
     (tmp_path / "old").mkdir()
     old = tmp_path / "old"
     for name in ("model.onnx", "model.engine"):
@@ -76,7 +76,7 @@ def test_what_has_no_kernels_to_list_is_one_line(tmp_path: Path) -> None:
     (old / "model.engine.json").write_text(json.dumps({"engine_sha256": "a", "onnx_sha256": "b"}))
     bundle.write_manifest(old, {}, [], target="trt-rtx")
     with pytest.raises(InputError, match="was built before kernels were kept: vitrim build"):
-        bundle_kernels(old)
+        bundle_kernels(old, bundle.verify(old))
     with pytest.raises(InputError, match="is no bundle"):
         api.inspect(tmp_path / "m.onnx", kernels=True)
 

@@ -11,6 +11,7 @@ import pytest
 
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.runtime.commands import bench, build, check
+from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.tensorrt.family import TENSORRT, Family
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
@@ -107,3 +108,12 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     monkeypatch.setattr(check, "read_identity", made.read_identity)
     monkeypatch.setattr(bench, "environment", lambda threads=None: {"cpu": "c", "cores": 2, "load_average": [0.0]})
     return made
+
+
+@pytest.fixture
+def rtx(fake_trt: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """TensorRT for RTX on a machine without a GPU, whose kernels compute in float32; what was asked of it."""
+    seen = fake_trt.install("1.7.1.116", name="tensorrt_rtx")
+    seen.kernel = seen.kernel.replace("Half", "Float")
+    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
+    return seen

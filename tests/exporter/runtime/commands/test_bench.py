@@ -161,11 +161,8 @@ def test_onnxruntime_times_every_graph_in_its_own_precision(
 
 
 def test_an_engine_that_no_gpu_here_can_run_is_not_timed_and_the_reason_is_said(
-    fake_trt: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    rtx: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    seen = fake_trt.install("1.7.1.116", name="tensorrt_rtx")
-    seen.kernel = seen.kernel.replace("Half", "Float")
-    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
     root = doubling(tmp_path / "b", target="trt-rtx")
     build_bundle(root)
     result = bench_bundle(root, QUICK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from vitrim.exporter.runtime.tensorrt.inspector import read_layers
-from vitrim.exporter.runtime.tensorrt.kernels import inspector_json
+from vitrim.exporter.runtime.tensorrt.kernels import inspector_json, is_kernel
 
 ATTENTION = (
     "Name: _gemm_mha_v2_myl0_11, LayerType: kgen, Inputs: [ { Name: q_myl0, Dimensions: [3,17,16], Strides: "
@@ -54,6 +54,13 @@ def test_what_a_line_does_not_say_is_empty() -> None:
     assert layer["Inputs"] == []
     assert layer["Outputs"][0]["Dimensions"] == [1]
     assert (layer["TacticName"], layer["Metadata"]) == ("", "")
+
+
+def test_what_orders_two_streams_is_no_kernel() -> None:
+    """The builder lists it with them where it runs a part of an engine beside another."""
+    order = [FIRST.replace("LayerType: kgen", f"LayerType: {kind}") for kind in ("signal", "wait")]
+    assert [is_kernel(line) for line in (ATTENTION, *order, PATCHES)] == [True, False, False, True]
+    assert len(json.loads(inspector_json([ATTENTION, *order, PATCHES]))["Layers"]) == 2
 
 
 def test_other_lines_are_no_layers() -> None:
