@@ -125,11 +125,12 @@ def from_counts(
             f"{list(rule.blocks)}; name as many with prune.blocks"
         )
     chosen = get_method(method)
+    settings = parse_parameters(chosen, parameters)
     patches, prefix = shape.tokens - shape.prefix_tokens, shape.prefix_tokens
     kept: list[int] = []
     for block, count in zip(rule.blocks, counts, strict=True):
         before = kept[-1] if kept else patches
-        most = min(chosen.largest_removal(before + prefix, prefix), before - 1)
+        most = min(chosen.largest_removal(before + prefix, prefix, settings), before - 1)
         if count > most and chosen.placement.sized_by == "rates":
             raise InputError(f"prune.remove takes {count} of {before} patches at block {block}; take at most {most}")
         kept.append(before - min(count, most))
@@ -143,7 +144,8 @@ def from_preset(shape: ViTShape, preset: Preset, **informative: Any) -> Budget:
         InputError: the model has no room for so many stages.
     """
     method = get_method(preset.method)
-    fused = int(method.fuses(parse_parameters(method, preset.parameters)))
+    settings = parse_parameters(method, preset.parameters)
+    fused = int(method.fuses(settings))
     patches = shape.tokens - shape.prefix_tokens
     stages: list[StagePlan] = []
     for stage in scaled(preset.stages, shape.depth):
@@ -154,7 +156,7 @@ def from_preset(shape: ViTShape, preset: Preset, **informative: Any) -> Budget:
             options["similar"] = min(options["similar"], patches // 4)
         if stage.remove is not None:
             prefix = shape.prefix_tokens
-            kept = patches - min(stage.remove, method.largest_removal(patches + prefix, prefix))
+            kept = patches - min(stage.remove, method.largest_removal(patches + prefix, prefix, settings))
         else:
             assert stage.keep is not None, f"the preset {preset.name} does not say what stays at block {stage.block}"
             kept = max(1, rounded((patches - options.get("similar", 0)) * stage.keep, method)) + fused

@@ -111,8 +111,8 @@ def to_budget(
     iterations = next((row.options["iterations"] for row in choosing(like) if "iterations" in row.options), None)
     rule = Rule(candidate, iterations, final)
     build, cost = builder(shape, like.method, like.parameters, rule)
-    sizes = step_sizes(method, whole, prefix, rule)
-    most = removable(method, prefix)
+    most = removable(method, prefix, like.parameters)
+    sizes = step_sizes(method, whole, most, rule)
     kept = fill_to_target(sizes, whole, cost, macs, most)
     if kept is not None and multiple > 1:
         kept = to_multiples(kept, multiple, whole, prefix, cost, macs, most)

@@ -13,6 +13,7 @@ from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import Method
+from ...exporter.pruning.methods.options import parse_parameters
 from .budgets import make_budget
 from .cost import dense_plan, model_macs
 from .rules import Rule
@@ -60,7 +61,8 @@ def from_target(
     if rule.final and cost([whole] * len(rule.stages)) < NEAR * macs:
         less = replace(rule, final=False)  # it alone removes too much
         return from_target(shape, method, parameters, macs, less, multiple)
-    sizes, most = step_sizes(chosen, whole, shape.prefix_tokens, rule), removable(chosen, shape.prefix_tokens)
+    most = removable(chosen, shape.prefix_tokens, parameters)
+    sizes = step_sizes(chosen, whole, most, rule)
     kept = fill_to_target(sizes, whole, cost, macs, most)
     if kept is None:
         least = cost(sizes(0.0))
@@ -99,7 +101,7 @@ def from_mass(
     """
     counts, chosen = patches_for_mass(importance, mass, quantile), get_method(method)
     prefix = shape.prefix_tokens
-    patches, most = shape.tokens - prefix, removable(chosen, prefix)
+    patches, most = shape.tokens - prefix, removable(chosen, prefix, parameters)
     kept: list[int] = []
     for block in rule.blocks:
         before = kept[-1] if kept else patches
@@ -123,16 +125,15 @@ def builder(
     return build, cost
 
 
-def step_sizes(method: Method, whole: int, prefix: int, rule: Rule) -> Callable[[float], list[int]]:
+def step_sizes(method: Method, whole: int, most: Callable[[int], int], rule: Rule) -> Callable[[float], list[int]]:
     """Patches after each stage as a function of one rate in [0, 1] that grows all of them.
 
     Args:
         method: says whether stages are sized by rates or by counts.
         whole: patches before the first stage.
-        prefix: prefix tokens of the model.
+        most: how many of some patches one stage can remove.
         rule: a stage of weight w keeps `rate ** w` of its patches, or by counts loses `(1 - rate) * w * whole`.
     """
-    most = removable(method, prefix)
 
     def sizes(rate: float) -> list[int]:
         exact = float(whole)
@@ -150,9 +151,10 @@ def step_sizes(method: Method, whole: int, prefix: int, rule: Rule) -> Callable[
     return sizes
 
 
-def removable(method: Method, prefix: int) -> Callable[[int], int]:
+def removable(method: Method, prefix: int, parameters: Mapping[str, Any]) -> Callable[[int], int]:
     """How many of some patches one stage can remove."""
-    return lambda patches: method.largest_removal(patches + prefix, prefix)
+    settings = parse_parameters(method, parameters)
+    return lambda patches: method.largest_removal(patches + prefix, prefix, settings)
 
 
 def fill_to_target(

@@ -11,7 +11,7 @@ import torch
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import Evidence
-from ...exporter.pruning.methods.options import parse_parameters
+from ...exporter.pruning.methods.options import parameters_of
 from ...exporter.pruning.vit import PrunedViT
 from ..images.sources import ImageSource, batches
 
@@ -50,7 +50,7 @@ def calibrate_thresholds(
     method = get_method(budget.method)
     assert method.threshold is not None, f"{budget.method} has no threshold"
     option = method.threshold.option
-    parameters = parse_parameters(method, budget.parameters)
+    parameters = parameters_of(budget)
     # A stage that keeps no patch decides nothing, so it has no threshold.
     blocks = [row.block for row in budget.stages if row.after > budget.prefix_tokens]
     rows = [row.model_copy(update={option: 0.0}) if row.block in blocks else row for row in budget.blocks]

@@ -14,6 +14,8 @@ MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float1
 def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:
     """Merge, drop and fuse tokens as a selection of kept positions says.
 
+    A mean weighs tokens by their sizes and, where the merge has some, by their weights; sizes add up.
+
     Args:
         x: [batch, tokens, width].
         sizes: [batch, tokens], how many patches each token stands for; None: one each.
@@ -36,13 +38,20 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
             total = out + into @ moved
             out = _as_long(total, torch.maximum(_longest(into, moved), out.norm(dim=-1, keepdim=True)))
         else:
-            if sizes is not None:
-                into = into * sizes.gather(1, merge.source).unsqueeze(1)
+            mass = _mass(sizes, merge.weights)
+            heavy, own = (
+                (into, 1.0)
+                if mass is None
+                else (into * mass.gather(1, merge.source).unsqueeze(1), mass.gather(1, selection.kept).unsqueeze(-1))
+            )
             # Shares are taken on the small matrix, so that only one product and one sum are as wide as the tokens.
-            before = 1.0 if left is None else left.unsqueeze(-1)
-            total = before + into.sum(-1, keepdim=True)
-            out = out * (before / total) + (into / total) @ moved
-            left = total.squeeze(-1)
+            total = own + heavy.sum(-1, keepdim=True)
+            out = out * (own / total) + (heavy / total) @ moved
+            if merge.weights is None:
+                left = total.squeeze(-1)
+            else:
+                left = 1.0 if left is None else left
+                left = left + (into if sizes is None else into * sizes.gather(1, merge.source).unsqueeze(1)).sum(-1)
     if selection.fused is not None:
         out = torch.cat([out, selection.fused.unsqueeze(1) @ x], dim=1)
     return out, left
@@ -64,13 +73,26 @@ def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
         out = _as_long(total, _longest(into, x))
         left = None if sizes is None else sizes.gather(1, kept)
     else:
-        mass = into if sizes is None else into * sizes[:, front:].unsqueeze(1)
-        total = mass.sum(-1, keepdim=True)
-        if front:
-            total = torch.where(alone, 1.0 if sizes is None else sizes[:, :front].unsqueeze(1), total)
-        out, left = (mass / total) @ x, total.squeeze(-1)
+        mass = _mass(sizes, merge.weights)
+        heavy = into if mass is None else into * mass[:, front:].unsqueeze(1)
+        total = _total(heavy, alone, mass, front)
+        out, left = (heavy / total) @ x, total.squeeze(-1)
+        if merge.weights is not None:
+            many = into if sizes is None else into * sizes[:, front:].unsqueeze(1)
+            left = _total(many, alone, sizes, front).squeeze(-1)
     # What is chosen between, and not joined, is read where it lies.
     return (torch.where(alone, first, out) if front else out), left
+
+
+def _mass(sizes: Tensor | None, weights: Tensor | None) -> Tensor | None:
+    """What tokens count in a mean [batch, tokens]; None: one each."""
+    return sizes if weights is None else weights if sizes is None else sizes * weights
+
+
+def _total(parts: Tensor, alone: Tensor, own: Tensor | None, front: int) -> Tensor:
+    """Sums [batch, kept, 1] of what goes into every token; those in front that are alone keep their own."""
+    total = parts.sum(-1, keepdim=True)
+    return torch.where(alone, 1.0 if own is None else own[:, :front].unsqueeze(1), total) if front else total
 
 
 def _longest(into: Tensor, x: Tensor) -> Tensor:

@@ -15,10 +15,11 @@ from timm.models.eva import Eva
 from torch import Tensor
 from torch.nn import functional as F
 
-from .block import embed
+from .block import attend, embed, follow, places_of
 from .budget import Budget
 from .methods import get_method
-from .methods.options import parse_parameters, parse_stage
+from .methods.base import Evidence
+from .methods.options import parameters_of, parse_stage
 from .reduce import PACKED
 
 
@@ -55,7 +56,7 @@ def _one(
     model: Any, budget: Budget, image: Tensor, kept: Mapping[int, list[int]], merged: Mapping[int, list[int]]
 ) -> Tensor:
     method = get_method(budget.method)
-    parameters = parse_parameters(method, budget.parameters)
+    parameters = parameters_of(budget)
     proportional = method.proportional(parameters)
     x = embed(model, image)
     whole = x.shape[1]
@@ -65,6 +66,7 @@ def _one(
         normed = block.norm1(x)
         factors = torch.tensor(sizes) if proportional and set(sizes) != {1.0} else None
         first, second = _branches(block)
+        worth = _worth(model, budget, number, normed, ids, factors) if merged.get(number) else {}
         x = x + first * _attention(model, number, normed, ids, factors)
         if number not in kept or budget.place == "after_block":
             x = x + second * block.mlp(block.norm2(x))
@@ -85,9 +87,9 @@ def _one(
                     mean = parts.mean(0)
                     fresh[token] = mean / mean.norm() * parts.norm(dim=1).max()
                 else:
-                    weights = torch.tensor([size[member] for member in group])
+                    weights = torch.tensor([size[member] * worth.get(member, 1.0) for member in group])
                     fresh[token] = (weights[:, None] * parts).sum(0) / weights.sum()
-                    size[token] = float(weights.sum())
+                    size[token] = sum(size[member] for member in group)
             for token in stays:
                 if token not in row:  # fused from what goes, by attention
                     weights = _received(block.attn, normed, model.cls_token is not None)
@@ -105,6 +107,23 @@ def _one(
         pooled = (weights[:, None] * x[0, prefix:]).sum(0) / weights.sum()
         return model.head(model.head_drop(model.fc_norm(pooled[None])))
     return model.forward_head(x)
+
+
+def _worth(
+    model: Any, budget: Budget, number: int, normed: Tensor, ids: list[int], sizes: Tensor | None
+) -> dict[int, float]:
+    """What tokens count in a merge beside their sizes, by id; empty where a method says nothing."""
+    method, parameters = get_method(budget.method), parameters_of(budget)
+    reads = "all" if method.reads == "first" and model.cls_token is None else method.reads
+    bias = None if sizes is None else sizes.log()[None, None, None]
+    places = places_of(model)
+    if places is not None:
+        places = follow(places, torch.tensor([ids]), model.num_prefix_tokens)
+    _, attention, keys, values, _ = attend(model, number, normed, weights=reads, bias=bias, places=places)
+    at, class_token = (number, len(model.blocks)), model.cls_token is not None
+    evidence = Evidence(attention, keys, values, model.num_prefix_tokens, class_token, at)
+    weights = method.merge_weights(evidence, parameters)
+    return {} if weights is None else dict(zip(ids, weights[0].tolist(), strict=True))
 
 
 def _branches(block: Any) -> tuple[Tensor, Tensor]:

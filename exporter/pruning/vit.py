@@ -20,7 +20,7 @@ from .budget import Budget
 from .decisions import Decision, Replay, Trace
 from .methods import get_method
 from .methods.base import Evidence, Merge, Selection
-from .methods.options import check_budget, parse_parameters, parse_stage
+from .methods.options import check_budget, parameters_of, parse_stage
 from .methods.ranking import ascending, order_of
 from .reduce import MASKED, PACKED, first_of_each, merged_pairs, position_in, reduce, rows_of
 from .shape import check_fits_model, describe, image_size, model_name
@@ -79,7 +79,7 @@ class PrunedViT(nn.Module):
         self.name, self.image_size = shape.name, shape.image_size
         self.method = get_method(budget.method)
         check_budget(self.method, budget)
-        self.method_parameters = parse_parameters(self.method, budget.parameters)
+        self.method_parameters = parameters_of(budget)
         self.stage_options = {row.block: parse_stage(self.method, row) for row in budget.stages}
         if self.method.masks_duplicates and getattr(model, "attn_pool", None) is not None:
             raise UnsupportedError(
@@ -200,7 +200,8 @@ class PrunedViT(nn.Module):
             where = (index, self.shape.depth)
             prefix, class_token = self.shape.prefix_tokens, self.shape.class_token
             known = {} if row is None else row._asdict()
-            evidence = Evidence(attention, keys, values, prefix, class_token, where, self.compares, **known)
+            tokens = x if self.method.reads_tokens else None
+            evidence = Evidence(attention, keys, values, prefix, class_token, where, tokens, self.compares, **known)
             if observe:
                 observe(index, evidence)
             selection = self._choose(index, keep, state, evidence, replay)
@@ -241,7 +242,8 @@ class PrunedViT(nn.Module):
         source, target = position_in(state.ids, pairs // PACKED), position_in(wanted, pairs % PACKED)
         rule = self.method.merge_rule(options, parameters, evidence.block)
         assert rule is not None, f"block {index} merges nothing under this budget"
-        return Selection(kept, None, Merge(source, target, rule, active), fused)
+        weights = self.method.merge_weights(evidence, parameters)
+        return Selection(kept, None, Merge(source, target, rule, active, weights), fused)
 
     def _reduced(self, state: State, selection: Selection, keep: int) -> State:
         """The sequence that a selection leaves, and what later attention has to know of it, but for its places."""

@@ -21,7 +21,7 @@ from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
 from ...exporter.pruning.methods.base import Method
-from ...exporter.pruning.methods.options import check_budget, parse_parameters
+from ...exporter.pruning.methods.options import check_budget, parameters_of, parse_parameters
 from ...exporter.pruning.plan import Preset
 from ...exporter.pruning.shape import ViTShape, check_fits_model, describe
 from .listener import Listener
@@ -193,7 +193,7 @@ def check_prune(prune: PruneSection) -> None:
     """
     if prune.budget is not None:
         budget = read_budget(prune.budget)  # its rows are held against the model's later
-        parse_parameters(get_method(budget.method), budget.parameters, f"{prune.budget}: parameters")
+        parameters_of(budget, f"{prune.budget}: parameters")
         return
     own = None if prune.preset is None else get_preset(prune.preset)
     method = get_method(own.method if own else prune.method or DEFAULT)

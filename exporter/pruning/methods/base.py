@@ -29,6 +29,8 @@ class Evidence:
         prefix: prefix tokens at the front, never removed.
         class_token: whether token 0 is a class token.
         block: (0-based block, blocks of the model).
+        tokens: [batch, tokens, width], the sequence that tokens will leave: the residual stream where the stage sits.
+            None for a method that does not declare that it reads it.
         compares: whether a method had better compare every pair of tokens than sort them, with the same result: so a
             GPU ranks among its other work, where a sort is a kernel of its own. On a CPU it would take longer.
         squares: [batch, tokens], the squares of the values summed over all heads, where they are known already.
@@ -42,6 +44,7 @@ class Evidence:
     prefix: int
     class_token: bool
     block: tuple[int, int] = (0, 1)
+    tokens: Tensor | None = None
     compares: bool = False
     squares: Tensor | None = None
     logits: Tensor | None = None
@@ -80,6 +83,17 @@ class Evidence:
             raise ValueError("the method reads the attention matrix, so its class must say reads = 'first' or 'all'")
         return self.attention
 
+    @property
+    def stream(self) -> Tensor:
+        """`tokens` of a method that declares that it reads them.
+
+        Raises:
+            ValueError: it declares that it does not.
+        """
+        if self.tokens is None:
+            raise ValueError("the method reads the tokens themselves, so its class must say reads_tokens = True")
+        return self.tokens
+
 
 @dataclass(frozen=True)
 class Merge:
@@ -91,12 +105,15 @@ class Merge:
         rule: `mean` weights by size; `longest` gives the mean's direction the length of the longest part (MLERP) and
             keeps no sizes.
         active: [batch] bool, images that merge; the others drop the sources. None: all merge.
+        weights: [batch, tokens], above 0: what tokens of the current sequence count in a `mean` beside their sizes.
+            None: nothing.
     """
 
     source: Tensor
     target: Tensor
     rule: MergeRule = "mean"
     active: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -181,14 +198,17 @@ class Method:
         reads: rows of the attention matrix that a stage needs: `none`, the `first` (the class token's; a model without
             a class token hands out all), or `all`.
         lengths: whether it reads how long values are, so that a stage may hand out `Evidence.squares`.
+        reads_tokens: whether a stage needs the tokens themselves, see `Evidence.tokens`.
         masks_duplicates: whether a stage may keep a token twice; the second is masked in all that follows.
-        orders: whether the order of the kept tokens is the method's own. Where it is not, they stand as they rank,
-            which saves a sort: neither attention nor pooling asks for an order. What is told of them is ascending.
         by_similarity: whether a share of a stage's removal can go by similarity: `StageOptions.similar` patches.
         rounds_up: whether keep rates given by hand round up.
         placement: where stages go and how they are sized.
         threshold: what calibration can set by a quantile of `statistic`; None: nothing.
+        orders: whether the order of the kept tokens is the method's own. Where it is not, they stand as they rank,
+            which saves a sort: neither attention nor pooling asks for an order. What is told of them is ascending.
         presets: published configurations.
+        before: parameters as they were for budgets of format vitrim-budget/1 that do not name them, where their
+            defaults have changed since.
     """
 
     name: ClassVar[str]
@@ -196,13 +216,15 @@ class Method:
     paper: ClassVar[str] = ""
     reads: ClassVar[Reads] = "none"
     lengths: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
     masks_duplicates: ClassVar[bool] = False
-    orders: ClassVar[bool] = True
     by_similarity: ClassVar[bool] = False
     rounds_up: ClassVar[bool] = False
     placement: ClassVar[Placement] = Placement()
     threshold: ClassVar[Threshold | None] = None
     presets: ClassVar[tuple[Preset, ...]] = ()
+    orders: ClassVar[bool] = True
+    before: ClassVar[dict[str, Any]] = {}
 
     class Parameters(BaseModel):
         """What a budget may say that holds for all stages; every field has a default and a description."""
@@ -257,7 +279,7 @@ class Method:
         """
         return {}
 
-    def largest_removal(self, tokens: int, prefix: int) -> int:
+    def largest_removal(self, tokens: int, prefix: int, parameters: Any) -> int:
         """How many of some tokens one stage can remove."""
         return tokens - prefix
 
@@ -267,7 +289,7 @@ class Method:
         Raises:
             InputError: naming the row, the value and the limit.
         """
-        most = self.largest_removal(before, prefix)
+        most = self.largest_removal(before, prefix, parameters)
         if before - keep > most:
             raise InputError(
                 f"{where} removes {before - keep} of {before} tokens, but one stage of {self.name} removes at most "
@@ -280,6 +302,10 @@ class Method:
         Args:
             block: (0-based block, blocks of the model).
         """
+        return None
+
+    def merge_weights(self, evidence: Evidence, parameters: Any) -> Tensor | None:
+        """What a token counts in a merge beside its size, see `Merge.weights`."""
         return None
 
     def proportional(self, parameters: Any) -> bool:

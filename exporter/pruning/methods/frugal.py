@@ -2,28 +2,39 @@
 
 ToMe's matching (arXiv 2210.09461) pairs patches by key similarity alone, PPT (arXiv 2310.01812) chooses for a whole
 image between similarity and significance. Here every pair is judged by both: a patch that merges costs
-`(1 - cosine to its best match) * significance ** exponent`, and the cheapest go. Found by comparing combinations of
-importance, similarity, merging and dropping on even-class photos, and measured on odd ones (benchmarks/README.md).
+`(1 - cosine to its best match) * significance ** exponent`, and the cheapest go. Significance is the class token's
+attention times the value's length, as in PPT; of a model without a class token, the mean attention of all tokens.
+Found by comparing combinations on even-class photos, and measured on odd ones (benchmarks/README.md).
+
+There are two forms. The first pairs ToMe's even and odd places by their keys and averages by size. In the second any
+patch may go into any more significant one, tokens themselves are compared, and what matters more weighs more.
 """
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+from torch import Tensor
+
+from ..block import mean_of_heads
+from .absorption import absorb, merge_weights
 from .base import Evidence, MergeRule, Method, Placement, Scores, Selection
 from .matching import largest_reduction, match
 from .ppt import significance
 
 
 class Frugal(Method):
-    """Merge the pairs that are alike and matter little."""
+    """Merge patches that are alike and matter little."""
 
     name = "frugal"
     about = "vitrim's own: patches that are alike and matter little are averaged"
     reads = "first"
     lengths = True
-    # Eight blocks (3 to 10 of 12) lose a little less and cost twice the nodes.
+    reads_tokens = True
+    orders = False
     placement = Placement(at=(3 / 12, 5 / 12, 7 / 12, 9 / 12), sized_by="counts")
+    before: ClassVar[dict[str, Any]] = {"pairs": "halves", "features": "keys", "weight": 0.0}  # the first form
 
     class Parameters(Method.Parameters):
         """Parameters of frugal merging."""
@@ -32,25 +43,49 @@ class Frugal(Method):
             default=True, description="add log(size) to the attention logits; without it much is lost"
         )
         exponent: float = Field(
-            default=0.75, ge=0, le=4, description="how much significance counts beside similarity; 0 is ToMe's matching"
+            default=0.75, ge=0, le=4, description="how much significance counts beside similarity; 0: not at all"
+        )
+        pairs: Literal["any", "halves"] = Field(
+            default="any",
+            description="any: a patch may go into any that is more significant; halves: patches at even places into "
+            "those at odd ones, as in ToMe, which is the first form",
+        )
+        features: Literal["tokens", "keys"] = Field(
+            default="tokens",
+            description="what is compared: tokens, or keys averaged over heads (a third of the multiply-accumulates)",
+        )
+        weight: float = Field(
+            default=1.0,
+            ge=0,
+            le=4,
+            description="exponent of a token's significance, by which it weighs in a merge beside its size; 0: not at all",
         )
 
     def score(self, evidence: Evidence, parameters: Parameters) -> Scores:
         """Significance of the patches of a block of the dense model."""
         return Scores(significance(evidence))
 
-    def largest_removal(self, tokens: int, prefix: int) -> int:
-        """What one matching can merge."""
-        return largest_reduction(tokens, prefix)
+    def largest_removal(self, tokens: int, prefix: int, parameters: Parameters) -> int:
+        """All patches but one, or what one matching can merge."""
+        return largest_reduction(tokens, prefix) if parameters.pairs == "halves" else tokens - prefix - 1
 
     def merge_rule(self, options: Method.StageOptions, parameters: Parameters, block: tuple[int, int]) -> MergeRule:
-        """Merged tokens are averaged by size at every stage."""
+        """Merged tokens are averaged at every stage."""
         return "mean"
+
+    def merge_weights(self, evidence: Evidence, parameters: Parameters) -> Tensor | None:
+        """A power of their significance."""
+        return merge_weights(evidence, parameters.weight)
 
     def proportional(self, parameters: Parameters) -> bool:
         """As the parameter says."""
         return parameters.proportional
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
-        """Merge the `tokens - keep` patches of group A that cost least."""
-        return match(evidence, keep, "mean", parameters.exponent)
+        """Merge the `tokens - keep` patches that cost least."""
+        features = evidence.stream if parameters.features == "tokens" else None
+        weights = merge_weights(evidence, parameters.weight)
+        if parameters.pairs == "halves":
+            return match(evidence, keep, "mean", parameters.exponent, features, weights)
+        features = mean_of_heads(evidence.keys) if features is None else features
+        return absorb(evidence, keep, features, parameters.exponent, weights)

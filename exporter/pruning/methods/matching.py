@@ -23,7 +23,14 @@ def largest_reduction(tokens: int, prefix: int) -> int:
     return patches_of_a if tokens - prefix > patches_of_a else max(patches_of_a - 1, 0)
 
 
-def match(evidence: Evidence, keep: int, rule: MergeRule | None, exponent: float = 0.0) -> Selection:
+def match(
+    evidence: Evidence,
+    keep: int,
+    rule: MergeRule | None,
+    exponent: float = 0.0,
+    features: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Selection:
     """A stage that merges, or drops, the most similar patches.
 
     Args:
@@ -31,23 +38,26 @@ def match(evidence: Evidence, keep: int, rule: MergeRule | None, exponent: float
         keep: tokens after the stage.
         rule: how they merge; None: they are dropped.
         exponent: of a token's significance, which says what it is worth, see `match_tokens`; 0: all are worth the same.
+        features: [batch, tokens, dim], what is compared; None: keys averaged over heads.
+        weights: see `Merge.weights`.
     """
-    keys, prefix = evidence.keys.mean(1), evidence.prefix
+    keys, prefix = evidence.keys.mean(1) if features is None else features, evidence.prefix
     tokens = keys.shape[1]
     # Ratios are all that counts: no need to divide by the sum, as shares are.
-    weights = evidence.significance**exponent if exponent else None
-    kept, merge, gap = match_tokens(keys, prefix, tokens - keep, None if weights is None else weights[:, prefix:])
+    worth = evidence.significance**exponent if exponent else None
+    kept, merge, gap = match_tokens(keys, prefix, tokens - keep, None if worth is None else worth[:, prefix:])
     if evidence.compares:
         front = left_out(tokens, prefix)
-        keys = mean_of_heads(evidence.keys)
-        found = nearest(keys, prefix, evidence.key_squares, evidence.logits if exponent else None)
+        squares = evidence.key_squares if features is None else None
+        keys = mean_of_heads(evidence.keys) if features is None else features
+        found = nearest(keys, prefix, squares, evidence.logits if exponent else None)
         if found.attended is not None:
-            weights = (found.attended * evidence.lengths[:, front:]) ** exponent
-        elif weights is not None:
-            weights = weights[:, front:]
-        ahead = count_ahead(found.values(weights))
-        return move_matched(ahead, found.where, tokens, prefix, tokens - keep).selection(keep, gap, rule)
-    return Selection(kept, gap, None if rule is None else replace(merge, rule=rule))
+            worth = (found.attended * evidence.lengths[:, front:]) ** exponent
+        elif worth is not None:
+            worth = worth[:, front:]
+        moves = move_matched(count_ahead(found.values(worth)), found.where, tokens, prefix, tokens - keep)
+        return moves.selection(keep, gap, rule, weights=weights)
+    return Selection(kept, gap, None if rule is None else replace(merge, rule=rule, weights=weights))
 
 
 def match_tokens(

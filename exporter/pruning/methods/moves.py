@@ -30,14 +30,21 @@ class Moves:
     stays: Tensor
     front: int
 
-    def selection(self, keep: int, gap: Tensor, rule: MergeRule | None, active: Tensor | None = None) -> Selection:
+    def selection(
+        self,
+        keep: int,
+        gap: Tensor,
+        rule: MergeRule | None,
+        active: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Selection:
         """As a stage's answer, with its decisions as positions.
 
         Args:
             keep: tokens after the stage.
             gap: see `Selection.gap`.
             rule: how tokens merge; None: all that do not stay are dropped.
-            active: see `Merge.active`.
+            active, weights: see `Merge`.
         """
         place, front = self.place, self.front
         count = place.shape[1]
@@ -50,7 +57,7 @@ class Moves:
             return Selection(kept, gap)
         gone = (tokens + count * self.stays.to(place.dtype)).topk(count + front - keep, dim=1, largest=False).indices
         target = place.gather(1, gone).clamp_min(0).long()
-        return Selection(kept, gap, Merge(gone + front, target, rule, active), place=place)
+        return Selection(kept, gap, Merge(gone + front, target, rule, active, weights), place=place)
 
 
 def left_out(tokens: int, prefix: int) -> int:

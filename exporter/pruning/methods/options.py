@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from ...core.errors import InputError
-from ..budget import BlockTokens, Budget, first_problem
+from ..budget import FIRST_FORMAT, BlockTokens, Budget, first_problem
+from . import get_method
 
 if TYPE_CHECKING:
     from .base import Method
@@ -21,6 +22,17 @@ def parse_parameters(method: Method, data: Mapping[str, Any], where: str = "para
         InputError: with the key below `where`, what was found and what is allowed.
     """
     return _parsed(method.Parameters, data, where)
+
+
+def parameters_of(budget: Budget, where: str = "parameters") -> Method.Parameters:
+    """The parameters of a budget's method; what an older budget does not name is as it was then.
+
+    Raises:
+        InputError: with the key below `where`, what was found and what is allowed.
+    """
+    method = get_method(budget.method)
+    older = method.before if budget.format == FIRST_FORMAT else {}
+    return parse_parameters(method, older | budget.parameters, where)
 
 
 def parse_stage(method: Method, row: BlockTokens) -> Method.StageOptions:
@@ -38,7 +50,7 @@ def check_budget(method: Method, budget: Budget) -> None:
     Raises:
         InputError: naming the key or the row.
     """
-    parameters = parse_parameters(method, budget.parameters)
+    parameters = parameters_of(budget)
     for row in budget.stages:
         options = parse_stage(method, row)
         if row.after > budget.prefix_tokens:  # nothing is chosen where no patch stays

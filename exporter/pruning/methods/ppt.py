@@ -136,7 +136,7 @@ class PPT(Method):
         """Variance of the significance."""
         return share_variance(significance(evidence))
 
-    def largest_removal(self, tokens: int, prefix: int) -> int:
+    def largest_removal(self, tokens: int, prefix: int, parameters: Parameters) -> int:
         """What one matching can merge."""
         return largest_reduction(tokens, prefix)
 

@@ -30,7 +30,7 @@ class ToFu(Method):
             description="drop matched patches, or fuse them by MLERP; null: by the block's place in the model",
         )
 
-    def largest_removal(self, tokens: int, prefix: int) -> int:
+    def largest_removal(self, tokens: int, prefix: int, parameters: Method.Parameters) -> int:
         """What one matching can merge."""
         return largest_reduction(tokens, prefix)
 

@@ -35,7 +35,7 @@ class ToMe(Method):
             description="add log(size) to the attention logits; the paper turns it off for MAE models as they come",
         )
 
-    def largest_removal(self, tokens: int, prefix: int) -> int:
+    def largest_removal(self, tokens: int, prefix: int, parameters: Parameters) -> int:
         """What one matching can merge."""
         return largest_reduction(tokens, prefix)
 

@@ -25,6 +25,7 @@ CASES = [
     ("ppt", {"policy": "prune"}, {}),
     ("evit", {"fuse": True}, {}),
     ("frugal", {}, {}),
+    ("frugal", {"pairs": "halves", "features": "keys", "weight": 0.0}, {}),
 ]
 
 
