@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..reduce import rows_of
 from .base import Evidence, Merge, Selection
-from .ranking import best_tokens, relative_gap
+from .moves import LEAST, Moves, left_out, places_of
+from .ranking import best_tokens, count_ahead, relative_gap
 
-APART = -1.0  # no cosine is smaller
-LEAST = 1e-6  # of a significance that weighs a merge, so that no sum of them is 0
+LEAST_COSINE = -1.0
+LEAST_WEIGHT = 1e-6  # of a significance that weighs a merge, so that no sum of them is 0
 
 
 def merge_weights(evidence: Evidence, weight: float) -> Tensor | None:
@@ -23,7 +24,7 @@ def merge_weights(evidence: Evidence, weight: float) -> Tensor | None:
     Args:
         weight: exponent of its significance.
     """
-    return evidence.significance.clamp_min(LEAST) ** weight if weight else None
+    return evidence.significance.clamp_min(LEAST_WEIGHT) ** weight if weight else None
 
 
 def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, weights: Tensor | None) -> Selection:
@@ -43,13 +44,33 @@ def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, wei
     patch = torch.arange(features.shape[1], device=features.device) >= prefix
     standing = torch.where(patch, significance, -1.0)  # prefix tokens absorb nothing
     more = standing.unsqueeze(1) > standing.unsqueeze(2)
-    cost = (1 - torch.where(more, similarity, APART).amax(2)) * significance**exponent
+    cost = (1 - torch.where(more, similarity, LEAST_COSINE).amax(2)) * significance**exponent
     order = best_tokens(cost, features.shape[1], prefix)
     kept, gone = order[:, :keep], order[:, keep:]
     choices = torch.matmul(rows_of(unit, gone), rows_of(unit, kept[:, prefix:]).transpose(1, 2))
     target = choices.argmax(2) + prefix
     gap = _gap(similarity[:, prefix:, prefix:], significance[:, prefix:], cost[:, prefix:], choices, exponent)
+    if evidence.compares:
+        return by_comparison(evidence, keep, features, exponent).selection(keep, gap, "mean", weights=weights)
     return Selection(kept, gap, Merge(gone, target, weights=weights))
+
+
+def by_comparison(evidence: Evidence, keep: int, features: Tensor, exponent: float) -> Moves:
+    """What `absorb` decides, by comparing every pair of tokens where they stand: nothing is sorted and gathered."""
+    tokens, prefix = features.shape[1], evidence.prefix
+    front, places = left_out(tokens, prefix), places_of(tokens, prefix, features)
+    part, significance, patch = features[:, front:], evidence.significance[:, front:], places >= prefix
+    inverse = part.square().sum(-1).clamp_min(1e-24).rsqrt()
+    similarity = torch.matmul(part, part.transpose(1, 2)) * inverse.unsqueeze(1)
+    standing = torch.where(patch, significance, -1.0)
+    more = standing.unsqueeze(1) > standing.unsqueeze(2)
+    best = torch.where(more, similarity, LEAST).amax(2) * inverse
+    cost = (1 - best.clamp_min(LEAST_COSINE)) * significance**exponent
+    rank = count_ahead(torch.where(patch, cost, -LEAST))
+    stays = rank < keep - front
+    rows = torch.where((stays & patch).unsqueeze(1), similarity, LEAST)
+    first = torch.where(rows == rows.amax(2, keepdim=True), rank.unsqueeze(1), float(tokens)).amin(2)
+    return Moves(front + torch.where(stays, rank, first), stays, front)
 
 
 def _gap(similarity: Tensor, significance: Tensor, cost: Tensor, choices: Tensor, exponent: float) -> Tensor:

@@ -58,7 +58,7 @@ class Frugal(Method):
             default=1.0,
             ge=0,
             le=4,
-            description="exponent of a token's significance, by which it weighs in a merge beside its size; 0: not at all",
+            description="exponent of the significance by which a token weighs in a merge, beside its size; 0: none",
         )
 
     def score(self, evidence: Evidence, parameters: Parameters) -> Scores:

@@ -115,7 +115,7 @@ def test_where_a_multiple_is_too_coarse_its_largest_divisor_that_meets_the_targe
     wished = [row.after - 1 for row in from_target(shape, "evit", {}, macs, rule).stages[:-1]]
     assert wished == [11, 9, 7]
     _, cost = builder(shape, "evit", {}, rule)
-    most = removable(get_method("evit"), 1)
+    most = removable(get_method("evit"), 1, {})
     for step in (8, 4, 5):
         assert to_multiples(wished, step, 16, 1, cost, macs, most) is None
     assert to_multiples(wished, 1, 16, 1, cost, macs, most) == wished

@@ -51,7 +51,7 @@ def test_what_a_class_lacks_is_said_by_its_name() -> None:
 
 
 def test_a_stage_removes_no_prefix_token() -> None:
-    assert FIRST.largest_removal(17, 5) == 12
+    assert FIRST.largest_removal(17, 5, Method.Parameters()) == 12
     FIRST.check_stage(17, 5, 5, FIRST.StageOptions(), FIRST.Parameters(), "blocks[2]")
     with pytest.raises(InputError) as caught:
         FIRST.check_stage(17, 4, 5, FIRST.StageOptions(), FIRST.Parameters(), "blocks[2]")

@@ -43,7 +43,7 @@ def test_a_class_that_says_little_gets_the_rest() -> None:
     assert (method.reads, method.paper, method.presets, method.threshold) == ("none", "", (), None)
     assert (method.has_scores, method.merges) == (False, False)
     assert method.Parameters().model_dump() == {"place": "before_mlp"}
-    assert method.largest_removal(197, 1) == 196
+    assert method.largest_removal(197, 1, method.Parameters()) == 196
     assert method.placement.blocks(12) is None
 
 

@@ -1,18 +1,27 @@
-"""Frugal merging against loops over tokens: what similarity and significance cost together."""
+"""Frugal merging: its first form against loops over tokens, and what its parameters choose; see test_absorption."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
 import torch
 from helpers import make_evidence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_merging import SIZES, pairs_of, plain_matching, plain_significance
 
+from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.pruning.budget import parse_budget
 from vitrim.exporter.pruning.methods import get_method
-from vitrim.exporter.pruning.methods.matching import largest_reduction
+from vitrim.exporter.pruning.methods.absorption import absorb, merge_weights
+from vitrim.exporter.pruning.methods.matching import largest_reduction, match
+from vitrim.exporter.pruning.methods.options import check_budget, parameters_of
 from vitrim.exporter.pruning.methods.ppt import significance
 
 frugal = get_method("frugal")
+FIRST = frugal.before
 
 
 @settings(max_examples=30, deadline=None)
@@ -23,7 +32,7 @@ def test_frugal_merging_equals_the_plain_implementation(
     evidence = make_evidence(**shape)
     tokens, prefix = shape["patches"] + shape["prefix"], shape["prefix"]
     reduction = data.draw(st.integers(1, largest_reduction(tokens, prefix)))
-    parameters = frugal.Parameters(exponent=exponent)
+    parameters = frugal.Parameters(exponent=exponent, **FIRST)
     selection = frugal.select(evidence, tokens - reduction, frugal.StageOptions(), parameters)
     assert selection.kept is not None
     assert evidence.attention is not None
@@ -37,9 +46,9 @@ def test_frugal_merging_equals_the_plain_implementation(
 
 def test_without_an_exponent_it_is_tome_s_matching() -> None:
     evidence, tome = make_evidence(7, 3, 14, 1), get_method("tome")
-    without = frugal.select(evidence, 10, frugal.StageOptions(), frugal.Parameters(exponent=0))
+    without = frugal.select(evidence, 10, frugal.StageOptions(), frugal.Parameters(exponent=0, **FIRST))
     plain = tome.select(evidence, 10, tome.StageOptions(), tome.Parameters())
-    weighed = frugal.select(evidence, 10, frugal.StageOptions(), frugal.Parameters(exponent=4))
+    weighed = frugal.select(evidence, 10, frugal.StageOptions(), frugal.Parameters(exponent=4, **FIRST))
     assert without.kept is not None
     assert plain.kept is not None
     assert weighed.kept is not None
@@ -57,10 +66,57 @@ def test_a_patch_that_matters_stays_though_it_is_alike() -> None:
     )
 
     def merged(exponent: float) -> list[tuple[int, int]]:
-        return pairs_of(frugal.select(evidence, 4, frugal.StageOptions(), frugal.Parameters(exponent=exponent)), 0)
+        return pairs_of(
+            frugal.select(evidence, 4, frugal.StageOptions(), frugal.Parameters(exponent=exponent, **FIRST)), 0
+        )
 
     assert merged(0) == [(2, 1)]
     assert merged(4) == [(4, 3)]
+
+
+def test_parameters_choose_pairs_features_and_weights() -> None:
+    evidence = make_evidence(3, 2, 9, 1)
+    evidence = replace(evidence, tokens=torch.randn(2, 10, 7, dtype=torch.float64))
+    keys, tokens = evidence.keys.mean(1), evidence.stream
+    weights = merge_weights(evidence, 0.5)
+
+    def selected(**parameters: Any) -> Any:
+        return frugal.select(evidence, 7, frugal.StageOptions(), frugal.Parameters(**parameters))
+
+    expected = {
+        ("any", "tokens"): absorb(evidence, 7, tokens, 0.75, weights),
+        ("any", "keys"): absorb(evidence, 7, keys, 0.75, weights),
+        ("halves", "tokens"): match(evidence, 7, "mean", 0.75, tokens, weights),
+        ("halves", "keys"): match(evidence, 7, "mean", 0.75, keys, weights),
+    }
+    for (pairs, features), selection in expected.items():
+        found = selected(pairs=pairs, features=features, weight=0.5)
+        assert torch.equal(found.kept, selection.kept)
+        assert torch.equal(found.merge.target, selection.merge.target)
+        torch.testing.assert_close(found.merge.weights, evidence.significance**0.5)
+    default = selected()
+    assert torch.equal(default.kept, expected["any", "tokens"].kept)
+    torch.testing.assert_close(default.merge.weights, evidence.significance)
+    assert selected(weight=0).merge.weights is None
+    assert [len({tuple(each.kept[0].tolist()) for each in expected.values()})] == [4]
+
+
+def test_budgets_of_the_older_format_mean_the_first_form() -> None:
+    rows = [{"block": 0, "before": 17, "after": 10}]
+    data = {"method": "frugal", "prefix_tokens": 1, "blocks": rows}
+    old, new = (parameters_of(parse_budget(data | {"format": name})) for name in ("vitrim-budget/1", "vitrim-budget/2"))
+    assert old.model_dump() == frugal.Parameters().model_dump() | FIRST
+    assert new == frugal.Parameters()
+    given = data | {"format": "vitrim-budget/1", "parameters": {"weight": 2.0}}
+    assert parameters_of(parse_budget(given)).model_dump() == old.model_dump() | {"weight": 2.0}
+    assert parse_budget(data).format == "vitrim-budget/2"
+    with pytest.raises(InputError, match="removes 9 of 17 tokens, but one stage of frugal removes at most 8"):
+        check_budget(frugal, parse_budget(data | {"format": "vitrim-budget/1", "blocks": [rows[0] | {"after": 8}]}))
+
+
+def test_one_patch_stays_or_one_matching_fits() -> None:
+    assert frugal.largest_removal(17, 1, frugal.Parameters()) == 15
+    assert frugal.largest_removal(17, 1, frugal.Parameters(**FIRST)) == 8
 
 
 def test_stages_stand_after_a_quarter_and_every_sixth_of_the_depth() -> None:

@@ -24,6 +24,8 @@ STAGES = [
     ("tofu", {"mode": "drop"}, {}),
     ("tofu", {"mode": "fuse"}, {}),
     ("frugal", {}, {}),
+    ("frugal", {}, {"pairs": "halves", "features": "keys", "weight": 0.0}),
+    ("frugal", {}, {"pairs": "halves"}),
     ("ppt", {"policy": "pool"}, {}),
     ("ppt", {}, {"threshold": 0.0}),
     ("ppt", {}, {"threshold": 0.002}),
@@ -60,6 +62,8 @@ def test_a_stage_that_compares_decides_and_merges_as_one_that_sorts(
         key_squares = evidence.keys.mean(1).square().sum(-1)
         evidence = replace(evidence, squares=squares, logits=logits, key_squares=key_squares)
     tokens, prefix = shape["patches"] + shape["prefix"], shape["prefix"]
+    drawn = torch.randn(2, tokens, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    evidence = replace(evidence, tokens=drawn)
     keep = tokens - data.draw(st.integers(1, largest_reduction(tokens, prefix)))
     row, settled = method.StageOptions(**options), method.Parameters(**parameters)
     sorts, compares = (method.select(replace(evidence, compares=flag), keep, row, settled) for flag in (False, True))

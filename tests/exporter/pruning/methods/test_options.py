@@ -22,7 +22,8 @@ def budget(method: str, stages: dict[int, int], parameters: Any = None, **option
 
 def test_parameters_are_typed_and_have_their_defaults() -> None:
     found = parse_parameters(get_method("frugal"), {"exponent": 2})
-    assert found.model_dump() == {"place": "before_mlp", "proportional": True, "exponent": 2.0}
+    assert found.model_dump() == get_method("frugal").Parameters().model_dump() | {"exponent": 2.0}
+    assert found.exponent == 2.0
     stage = parse_stage(get_method("random"), budget("random", {1: 9}, seed=5).blocks[1])
     assert stage.model_dump() == {"seed": 5}
 
