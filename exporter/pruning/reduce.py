@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .methods.base import Selection
+from .rows import rows_of
 
 PACKED = 65536
 MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it
@@ -26,14 +27,14 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
     assert selection.kept is not None
     if selection.place is not None:
         return _moved(x, sizes, selection)
-    out = rows_of(x, selection.kept)
+    out = rows_of(x, selection.kept) if selection.rows is None else selection.rows[0]
     left = None if sizes is None else sizes.gather(1, selection.kept)
     merge = selection.merge
     if merge is not None:
         targets = torch.arange(selection.kept.shape[1], device=x.device).view(1, -1, 1)
         target = merge.target if merge.active is None else torch.where(merge.active.unsqueeze(1), merge.target, -1)
         into = (target.unsqueeze(1) == targets).to(x.dtype)  # [batch, kept, merged], at most one 1 per column
-        moved = rows_of(x, merge.source)
+        moved = rows_of(x, merge.source) if selection.rows is None else selection.rows[1]
         if merge.rule == "longest":
             total = out + into @ moved
             out = _as_long(total, torch.maximum(_longest(into, moved), out.norm(dim=-1, keepdim=True)))
@@ -109,16 +110,6 @@ def first_of_each(ids: Tensor, dtype: torch.dtype) -> Tensor:
     """[batch, tokens] of 1, and 0 for a token that stands beside itself: of a token kept twice the first counts."""
     first = torch.ones_like(ids[:, :1], dtype=torch.bool)
     return torch.cat([first, ids[:, 1:] != ids[:, :-1]], dim=1).to(dtype)
-
-
-def rows_of(x: Tensor, positions: Tensor) -> Tensor:
-    """Rows [batch, n, width] of [batch, tokens, width] at [batch, n] positions."""
-    return x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-
-
-def position_in(ids: Tensor, wanted: Tensor) -> Tensor:
-    """Positions [batch, n] of `wanted` [batch, n] among `ids` [batch, tokens]; 0 for one that is not there."""
-    return (ids.unsqueeze(1) == wanted.unsqueeze(2)).to(torch.uint8).argmax(2)
 
 
 def pack(source: Tensor, target: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from .methods import get_method
 from .methods.base import Evidence, Merge, Selection
 from .methods.options import check_budget, parameters_of, parse_stage
 from .methods.ranking import ascending, order_of
-from .reduce import MASKED, PACKED, first_of_each, merged_pairs, position_in, reduce, rows_of
+from .reduce import MASKED, PACKED, first_of_each, merged_pairs, reduce
+from .rows import position_in, rows_of
 from .shape import check_fits_model, describe, image_size, model_name
 
 Observer = Callable[[int, Evidence], None]

@@ -9,13 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..reduce import rows_of
+from ..rows import rows_of
 from .base import Evidence, Merge, Selection
 from .moves import LEAST, Moves, left_out, places_of
 from .ranking import best_tokens, count_ahead, relative_gap
 
-LEAST_COSINE = -1.0
-LEAST_WEIGHT = 1e-6  # of a significance that weighs a merge, so that no sum of them is 0
+LEAST_WORTH = 1e-6  # of a significance: no sum of them is 0
+
+
+def worth_of(evidence: Evidence) -> Tensor:
+    """Significance of the tokens [batch, tokens], above 0."""
+    return evidence.significance.clamp_min(LEAST_WORTH)
 
 
 def merge_weights(evidence: Evidence, weight: float) -> Tensor | None:
@@ -24,7 +28,12 @@ def merge_weights(evidence: Evidence, weight: float) -> Tensor | None:
     Args:
         weight: exponent of its significance.
     """
-    return evidence.significance.clamp_min(LEAST_WEIGHT) ** weight if weight else None
+    return power(worth_of(evidence), weight) if weight else None
+
+
+def power(values: Tensor, exponent: float) -> Tensor:
+    """Values to a power; as they are to the first, which would be a node."""
+    return values if exponent == 1 else values**exponent
 
 
 def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, weights: Tensor | None) -> Selection:
@@ -37,35 +46,48 @@ def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, wei
         exponent: of a patch's significance in what it costs.
         weights: see `Merge.weights`.
     """
-    prefix, significance = evidence.prefix, evidence.significance
-    length = features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    unit = features / length
-    similarity = torch.matmul(unit, unit.transpose(1, 2))
-    patch = torch.arange(features.shape[1], device=features.device) >= prefix
-    standing = torch.where(patch, significance, -1.0)  # prefix tokens absorb nothing
-    more = standing.unsqueeze(1) > standing.unsqueeze(2)
-    cost = (1 - torch.where(more, similarity, LEAST_COSINE).amax(2)) * significance**exponent
-    order = best_tokens(cost, features.shape[1], prefix)
+    prefix, tokens = evidence.prefix, features.shape[1]
+    worth = worth_of(evidence)
+    inverse = 1 / features.norm(dim=-1).clamp_min(1e-12)
+    similarity = torch.matmul(features, features.transpose(1, 2)) * inverse.unsqueeze(1)  # times the row's own length
+    cost = _cost(similarity, inverse, worth, torch.arange(tokens, device=features.device) >= prefix, exponent)
+    order = best_tokens(cost, tokens, prefix)
     kept, gone = order[:, :keep], order[:, keep:]
-    choices = torch.matmul(rows_of(unit, gone), rows_of(unit, kept[:, prefix:]).transpose(1, 2))
-    target = choices.argmax(2) + prefix
-    gap = _gap(similarity[:, prefix:, prefix:], significance[:, prefix:], cost[:, prefix:], choices, exponent)
+    rows = rows_of(features, kept), rows_of(features, gone)
+    choices = torch.matmul(rows[1], rows[0].transpose(1, 2)) * inverse.gather(1, kept).unsqueeze(1)
+    target = choices[:, :, prefix:].argmax(2) + prefix
+    similarity = similarity * inverse.unsqueeze(2)
+    gap = _gap(similarity[:, prefix:, prefix:], worth[:, prefix:], cost[:, prefix:], choices[:, :, prefix:], exponent)
     if evidence.compares:
         return by_comparison(evidence, keep, features, exponent).selection(keep, gap, "mean", weights=weights)
-    return Selection(kept, gap, Merge(gone, target, weights=weights))
+    merge = Merge(gone, target, weights=weights)
+    return Selection(kept, gap, merge, rows=rows if features is evidence.tokens else None)
+
+
+def _cost(similarity: Tensor, inverse: Tensor, worth: Tensor, patch: Tensor, exponent: float) -> Tensor:
+    """What it costs that a token goes into the most alike of the more significant patches [batch, tokens].
+
+    Args:
+        similarity: [batch, tokens, tokens], cosines times the row's own length.
+        inverse: [batch, tokens], of those lengths.
+        worth: [batch, tokens], significance.
+        patch: [tokens] bool; others absorb nothing.
+        exponent: see `absorb`.
+    """
+    standing = torch.where(patch, worth, -1.0)
+    more = standing.unsqueeze(1) > standing.unsqueeze(2)
+    best = torch.where(more, similarity, LEAST).amax(2) * inverse
+    return (1 - best.clamp_min(-1)) * power(worth, exponent)
 
 
 def by_comparison(evidence: Evidence, keep: int, features: Tensor, exponent: float) -> Moves:
     """What `absorb` decides, by comparing every pair of tokens where they stand: nothing is sorted and gathered."""
     tokens, prefix = features.shape[1], evidence.prefix
     front, places = left_out(tokens, prefix), places_of(tokens, prefix, features)
-    part, significance, patch = features[:, front:], evidence.significance[:, front:], places >= prefix
+    part, worth, patch = features[:, front:], worth_of(evidence)[:, front:], places >= prefix
     inverse = part.square().sum(-1).clamp_min(1e-24).rsqrt()
     similarity = torch.matmul(part, part.transpose(1, 2)) * inverse.unsqueeze(1)
-    standing = torch.where(patch, significance, -1.0)
-    more = standing.unsqueeze(1) > standing.unsqueeze(2)
-    best = torch.where(more, similarity, LEAST).amax(2) * inverse
-    cost = (1 - best.clamp_min(LEAST_COSINE)) * significance**exponent
+    cost = _cost(similarity, inverse, worth, patch, exponent)
     rank = count_ahead(torch.where(patch, cost, -LEAST))
     stays = rank < keep - front
     rows = torch.where((stays & patch).unsqueeze(1), similarity, LEAST)
@@ -73,14 +95,14 @@ def by_comparison(evidence: Evidence, keep: int, features: Tensor, exponent: flo
     return Moves(front + torch.where(stays, rank, first), stays, front)
 
 
-def _gap(similarity: Tensor, significance: Tensor, cost: Tensor, choices: Tensor, exponent: float) -> Tensor:
+def _gap(similarity: Tensor, worth: Tensor, cost: Tensor, choices: Tensor, exponent: float) -> Tensor:
     """How near a stage's decisions were, see `Selection.gap`: who leaves, and where to.
 
     Who leaves hangs on the cut, and on which of two patches is more significant, where one of them would go for it.
 
     Args:
         similarity: [batch, patches, patches].
-        significance: [batch, patches].
+        worth: [batch, patches], significance.
         cost: [batch, patches].
         choices: [batch, patches that leave, patches that stay], similarities.
         exponent: see `absorb`.
@@ -89,9 +111,9 @@ def _gap(similarity: Tensor, significance: Tensor, cost: Tensor, choices: Tensor
     ranked = cost.sort(dim=1).values
     gap = relative_gap(-ranked, leave)
     dearest = ranked[:, leave - 1, None, None]
-    own, other = significance.unsqueeze(2), significance.unsqueeze(1)
+    own, other = worth.unsqueeze(2), worth.unsqueeze(1)
     apart = (own - other).abs() / torch.maximum(own, other).clamp_min(1e-30)
-    matters = (1 - similarity) * own**exponent <= dearest
+    matters = (1 - similarity) * power(own, exponent) <= dearest
     matters = matters & ~torch.eye(patches, dtype=torch.bool, device=cost.device)
     gap = torch.minimum(gap, torch.where(matters, apart, float("inf")).flatten(1).amin(1))
     if choices.shape[2] > 1:

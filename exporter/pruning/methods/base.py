@@ -129,6 +129,7 @@ class Selection:
         fused: [batch, tokens] weights of one more token, appended last; None: there is none.
         place: where tokens go, for a stage that merges by one product instead of gathers, see `moves.Moves.place`;
             `kept` and `merge` then only tell it. None: `kept` and `merge` say where they go.
+        rows: the tokens at `kept` and at `merge.source`, [batch, n, width] each, of a method that has them already.
     """
 
     kept: Tensor | None
@@ -136,6 +137,7 @@ class Selection:
     merge: Merge | None = None
     fused: Tensor | None = None
     place: Tensor | None = None
+    rows: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)

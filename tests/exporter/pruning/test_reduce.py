@@ -5,17 +5,11 @@ from __future__ import annotations
 import torch
 
 from vitrim.exporter.pruning.methods.base import Merge, Selection
-from vitrim.exporter.pruning.reduce import PACKED, first_of_each, merged_pairs, pack, position_in, reduce, rows_of
+from vitrim.exporter.pruning.reduce import PACKED, first_of_each, merged_pairs, pack, reduce
 
 X = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [4.0, 3.0], [8.0, 6.0]]])
 KEPT = torch.tensor([[0, 2]])
 INTO_LAST = Merge(torch.tensor([[1, 3]]), torch.tensor([[1, 1]]))  # tokens 1 and 3 go into the second that stays
-
-
-def test_rows_and_positions_are_each_other_s_inverse() -> None:
-    ids = torch.tensor([[5, 7, 9, 11]])
-    assert position_in(ids, torch.tensor([[9, 5, 6]])).tolist() == [[2, 0, 0]]  # 6 is not there
-    assert rows_of(X, torch.tensor([[3, 0]])).tolist() == [[[8.0, 6.0], [1.0, 0.0]]]
 
 
 def test_dropping_merging_and_fusing_in_numbers() -> None:
@@ -28,6 +22,11 @@ def test_dropping_merging_and_fusing_in_numbers() -> None:
     torch.testing.assert_close(weighted, torch.tensor([[[1.0, 0.0], [32 / 6, 21 / 6]]]))
     assert sizes is not None
     assert sizes.tolist() == [[1.0, 6.0]]
+    heavy = Merge(INTO_LAST.source, INTO_LAST.target, weights=torch.tensor([[9.0, 2.0, 1.0, 1.0]]))
+    weighted, sizes = reduce(X, torch.tensor([[1.0, 2.0, 1.0, 3.0]]), Selection(KEPT, merge=heavy))
+    torch.testing.assert_close(weighted, torch.tensor([[[1.0, 0.0], [36 / 8, 21 / 8]]]))
+    assert sizes is not None
+    assert sizes.tolist() == [[1.0, 6.0]]  # what a token stands for does not hang on what it weighs
     fused, _ = reduce(X, None, Selection(KEPT, fused=torch.tensor([[0.0, 0.5, 0.0, 0.25]])))
     assert fused.tolist() == [[[1.0, 0.0], [4.0, 3.0], [3.0, 1.5]]]
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_merging import SIZES, Pairs, pairs_of, plain_significance
 
-from vitrim.exporter.pruning.methods.absorption import LEAST_WEIGHT, absorb, merge_weights
+from vitrim.exporter.pruning.methods.absorption import LEAST_WORTH, absorb, merge_weights
 from vitrim.exporter.pruning.reduce import reduce
 
 
@@ -134,7 +134,7 @@ def test_tokens_without_significance_or_length_give_numbers() -> None:
     evidence = few([0.0, 0.0, 0.0, 0.0], [[0.0, 0.0]] * 4)
     weights = merge_weights(evidence, 1.0)
     assert weights is not None
-    assert float(weights.min()) == LEAST_WEIGHT
+    assert float(weights.min()) == pytest.approx(LEAST_WORTH)
     for compares in (False, True):
         form = replace(evidence, compares=compares)
         out, left = reduce(form.stream, None, absorb(form, 3, form.stream, 0.75, weights))
