@@ -10,8 +10,9 @@
 1. normalizations and softmaxes by operator, those in primitives by the names that the lowering pass gives;
 2. reductions (sums, means, norms), operators with a wide range such as Exp, integers that become floats (ids above
    2048 are no fp16 numbers), and scalars that fp16 cannot hold, such as the 1e-12 that keeps a division finite;
-3. the way from a projection to every TopK and comparison (token scores, variances, similarities, power iterations),
-   and whatever else reaches the logits as a decision only, but for the logits of a second attention matrix;
+3. the way from a projection, or from the tokens between two blocks' halves, to every TopK and comparison (token scores,
+   variances, similarities, power iterations), and whatever else reaches the logits as a decision only, but for the
+   logits of a second attention matrix;
 4. the way from pixels to the embedded tokens: their weights are too small, and their sums too large, for fp16;
 5. the way from a projection to what is added to a softmax's logits: log(size) of merged tokens.
 """
@@ -84,6 +85,26 @@ def wide_nodes(graph: gs.Graph) -> set[str]:
     return wide
 
 
+def _is_residual(node: gs.Node) -> bool:
+    """Whether a node adds what a projection makes to the tokens."""
+    if node.op != "Add" or any(isinstance(tensor, gs.Constant) for tensor in node.inputs):
+        return False
+    return any(_is_branch(tensor) for tensor in node.inputs)
+
+
+def _is_branch(tensor: gs.Tensor) -> bool:
+    """Whether a tensor is a projection's output, with its bias and layer scale."""
+    while tensor.inputs:
+        node = tensor.inputs[0]
+        if is_projection(node):
+            return True
+        moving = [each for each in node.inputs if not isinstance(each, gs.Constant)]
+        if node.op not in ("Add", "Mul", "Reshape", *QDQ) or len(moving) != 1:
+            return False
+        tensor = moving[0]
+    return False
+
+
 def _is_float(tensor: gs.Tensor) -> bool:
     dtype = numpy_dtype(tensor)
     return dtype is None or dtype.kind == "f"  # bfloat16 has no numpy equal
@@ -125,11 +146,14 @@ def _embedding(image: gs.Tensor) -> Iterator[gs.Node]:
 
 
 def _way_up(tensors: Iterable[gs.Tensor], carrying: set[str]) -> Iterator[gs.Node]:
-    """Every node above some tensors up to the projections, softmaxes and normalizations, which are left out."""
+    """Every node above some tensors up to projections, residual sums, softmaxes and normalizations, which are left out.
+
+    A method may compare the tokens themselves: without an end there, all residual sums before it would be float32.
+    """
     stack, seen = list(tensors), set()
     while stack:
         for node in stack.pop().inputs:
-            ends = is_projection(node) and node.name in carrying
+            ends = node.name in carrying and (is_projection(node) or _is_residual(node))
             if id(node) in seen or ends or _is_normalization(node) or node.op == "Attention":
                 continue
             seen.add(id(node))

@@ -85,8 +85,10 @@ def by_comparison(evidence: Evidence, keep: int, features: Tensor, exponent: flo
     tokens, prefix = features.shape[1], evidence.prefix
     front, places = left_out(tokens, prefix), places_of(tokens, prefix, features)
     part, worth, patch = features[:, front:], worth_of(evidence)[:, front:], places >= prefix
-    inverse = part.square().sum(-1).clamp_min(1e-24).rsqrt()
-    similarity = torch.matmul(part, part.transpose(1, 2)) * inverse.unsqueeze(1)
+    products = torch.matmul(part, part.transpose(1, 2))
+    squares = products.flatten(1)[:, :: part.shape[1] + 1]  # the diagonal, which TensorRT reads where it lies
+    inverse = squares.clamp_min(1e-24).rsqrt()
+    similarity = products * inverse.unsqueeze(1)
     cost = _cost(similarity, inverse, worth, patch, exponent)
     rank = count_ahead(torch.where(patch, cost, -LEAST))
     stays = rank < keep - front

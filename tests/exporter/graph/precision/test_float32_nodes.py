@@ -159,3 +159,19 @@ def test_the_logits_of_a_second_attention_matrix_round_as_those_of_the_first(mak
     out = {"logits": (np.float32, (1, 2, 8, 2))}
     graph = gs.import_onnx(with_shapes(make_graph(nodes, given, out, two=np.array([2]))))
     assert wide_nodes(graph) == {"softmax", "apart_Softmax_3", "score", "topk"}
+
+
+def test_tokens_that_are_compared_do_not_draw_all_sums_before_them_into_float32(make_precise: Any) -> None:
+    """A residual sum ends the way up from a score, scaled and with a bias or not; a sum of scores does not."""
+    nodes = [
+        make("MatMul", ["x", "w"], ["a"], "projection"),
+        make("Add", ["a", "b"], ["c"], "bias"),
+        make("Mul", ["c", "b"], ["d"], "layer_scale"),
+        make("Add", ["x", "d"], ["e"], "residual"),
+        make("Mul", ["e", "e"], ["f"], "square"),
+        make("Add", ["f", "e"], ["g"], "sum"),
+        make("Greater", ["g", "e"], ["h"], "compare"),
+        make("Where", ["h", "e", "x"], ["y"], "choose"),
+    ]
+    model = make_precise(nodes, w=np.eye(4, dtype=np.float32), b=np.ones(4, np.float32))
+    assert wide_nodes(gs.import_onnx(model)) == {"square", "sum", "compare"}
