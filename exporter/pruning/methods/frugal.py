@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from . import costs
 from .base import Evidence, MergeRule, Method, Placement, Scores, Selection
 from .matching import largest_reduction, match
 from .ppt import significance
@@ -50,6 +51,11 @@ class Frugal(Method):
     def proportional(self, parameters: Parameters) -> bool:
         """As the parameter says."""
         return parameters.proportional
+
+    def scoring_macs(self, stage: costs.StageSizes, options: Method.StageOptions, parameters: Parameters) -> int:
+        """Significance, where it counts, the matching and the merge."""
+        judged = costs.significance(stage) if parameters.exponent else 0
+        return judged + costs.matching(stage) + costs.merging(stage, "mean")
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Merge the `tokens - keep` patches of group A that cost least."""
