@@ -2,21 +2,19 @@
 
     python benchmarks/photos.py --data DATA --gmacs 0.81
 
-DATA holds `deit_tiny_patch16_224.fb_in1k.safetensors`, `vit_tiny_patch16_224.augreg.safetensors` and
-`imagenet_sample/WNID/*.jpg`. Even classes are for tuning; what is printed is measured on the odd ones, paired: every
-row sees the same photos as the dense model. Written to benchmarks/results/photos.md with the command.
+DATA is described at the top of measure.py. Even classes are for tuning; what is printed is measured on the odd ones,
+paired: every row sees the same photos as the dense model. Written to benchmarks/results/photos.md with the command.
 """
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
+from measure import MODELS, command, in_percent, load_model
 
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import read_all
@@ -29,15 +27,10 @@ from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
-from vitrim.exporter.pruning.load import create_model, preprocessing
+from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.plan import StagePlan
 from vitrim.exporter.pruning.shape import ViTShape, describe
 from vitrim.exporter.pruning.vit import PrunedViT
-
-MODELS = {
-    "DeiT-Ti": ("deit_tiny_patch16_224", "deit_tiny_patch16_224.fb_in1k.safetensors"),
-    "ViT-Ti": ("vit_tiny_patch16_224", "vit_tiny_patch16_224.augreg.safetensors"),
-}
 
 
 def same_tokens(shape: ViTShape, budget: Budget, method: str, parameters: dict[str, Any], **options: Any) -> Budget:
@@ -96,13 +89,6 @@ def run(model: Any, images: torch.Tensor, budget: Budget | None) -> np.ndarray:
     return torch.cat([call(piece) for piece in images.split(50)]).numpy()
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (4000, len(values)))].mean(1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
-
-
 @click.command()
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path), help="Weights and photos.")
 @click.option("--gmacs", "target", default=0.81, show_default=True, help="Cost that no row passes.")
@@ -111,11 +97,11 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 @click.option("--out", default=Path("benchmarks/results/photos.md"), type=click.Path(path_type=Path), show_default=True)
 def main(data: Path, target: float, trials: int, only: str | None, out: Path) -> None:
     """Measure and write the table."""
-    lines = [f"`python {shlex.join(sys.argv).replace(str(data), 'DATA')}`", ""]
-    for label, (name, file) in MODELS.items():
+    lines = [f"`{command(data)}`", ""]
+    for label in MODELS:
         if only and only != label:
             continue
-        model = create_model(name, checkpoint=data / file)
+        model = load_model(label, data)
         shape = describe(model)
         source = open_images(
             data / "imagenet_sample", preprocessing(model), classes=shape.classes, every=2, offset=1, count=None
@@ -144,12 +130,10 @@ def main(data: Path, target: float, trials: int, only: str | None, out: Path) ->
             seen = fidelity(dense, logits, source.labels)
             agrees = dense.argmax(1) == logits.argmax(1)
             ours = agrees if ours is None else ours
-            low, high = interval(agrees.astype(float))
             flips = f"{int((ours & ~agrees).sum())} / {int((~ours & agrees).sum())}"
             tokens = " ".join(f"{row.block}:{row.after}" for row in budget.stages)
             lines.append(
-                f"| {title} | {gmacs(shape, budget)['pruned']:.4f} | {tokens} | {100 * seen.agreement:.1f} "
-                f"({100 * low:.1f} to {100 * high:.1f}) | {seen.kl:.4f} "
+                f"| {title} | {gmacs(shape, budget)['pruned']:.4f} | {tokens} | {in_percent(agrees)} | {seen.kl:.4f} "
                 f"| {100 * seen.accuracy_pruned:.1f} | {flips} |"
             )
             click.echo(lines[-1])

@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py --data DATA
 
-DATA is as for benchmarks/photos.py. Whole exports are run on photos: calibration on even classes, answers on the odd
+DATA is as for benchmarks/measure.py. Whole exports are run on photos: calibration on even classes, answers on the odd
 ones. `agrees` is the share of photos with the top class of the pruned graph in float32, `tokens` the largest share of
 a stage's tokens that changed. fp16 graphs are run by onnxruntime, which computes them through casts (so no speed is
 told), on the photos and on the photos scaled by 10 and by 100. Written to benchmarks/results/precision.md with the

@@ -3,7 +3,7 @@
     python benchmarks/slimming.py --data DATA
 
 The quickstart model with every method and rule, ViT-Ti on the photos with the zero-shot score (decided on classes of
-even index, measured on odd ones; DATA is described at the top of photos.py), and Swin-T with random weights. Whole
+even index, measured on odd ones; DATA is described at the top of measure.py), and Swin-T with random weights. Whole
 exports are run; a row is what its bundle says. Written to benchmarks/results/slimming.md with the command.
 """
 
@@ -118,7 +118,7 @@ def measure(recipe: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True), help="Weights and photos, see photos.py.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True), help="Weights and photos, see measure.py.")
 @click.option("--only", default="", help="Rows whose model or way has this in its name.")
 @click.option("--out", default=Path("benchmarks/results/slimming.md"), type=click.Path(path_type=Path))
 def main(data: Path | None, only: str, out: Path) -> None:

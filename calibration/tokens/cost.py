@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...exporter.core.errors import InputError
-from ...exporter.pruning.budget import Budget
+from ...exporter.pruning.budget import BlockTokens, Budget
 from ...exporter.pruning.methods import get_method
-from ...exporter.pruning.methods.options import parse_stage
+from ...exporter.pruning.methods.costs import StageSizes
+from ...exporter.pruning.methods.options import parameters_of, parse_stage
 
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
@@ -44,14 +45,28 @@ def model_macs(shape: ViTShape, plan: Plan) -> int:
 
 
 def scoring_macs(shape: ViTShape, budget: Budget) -> int:
-    """Multiply-accumulates that a method's scores add; 0 for methods that only read the attention matrix."""
+    """Multiply-accumulates that a method's scores and merges add to the model's own, see `methods.costs`."""
     method, total = get_method(budget.method), 0
+    parameters = parameters_of(budget)
     for row in budget.stages:
         if row.after > shape.prefix_tokens:  # nothing is chosen where no patch stays
-            heads = shape.attention_width[row.block] // shape.head_dim
-            options = parse_stage(method, row)
-            total += method.scoring_macs(row.before, shape.prefix_tokens, heads, shape.head_dim, options)
+            sizes = stage_sizes(shape, row)
+            total += method.scoring_macs(sizes, parse_stage(method, row), parameters)
     return total
+
+
+def stage_sizes(shape: ViTShape, row: BlockTokens) -> StageSizes:
+    """What a stage's cost depends on, of a budget's row."""
+    return StageSizes(
+        before=row.before,
+        after=row.after,
+        prefix=shape.prefix_tokens,
+        heads=shape.attention_width[row.block] // shape.head_dim,
+        head_dim=shape.head_dim,
+        width=shape.width,
+        class_token=shape.class_token,
+        block=(row.block, shape.depth),
+    )
 
 
 def gmacs(shape: ViTShape, budget: Budget, dense: int | None = None) -> dict[str, float]:

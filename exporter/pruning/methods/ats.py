@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import costs
 from .base import Evidence, Method, Scores, Selection
 from .ppt import significance
 
@@ -28,6 +29,10 @@ class ATS(Method):
     def score(self, evidence: Evidence, parameters: Method.Parameters) -> Scores:
         """Class attention times value norm, as in PPT."""
         return Scores(significance(evidence))
+
+    def scoring_macs(self, stage: costs.StageSizes, options: Method.StageOptions, parameters: Method.Parameters) -> int:
+        """Significance."""
+        return costs.significance(stage)
 
     def select(
         self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Method.Parameters

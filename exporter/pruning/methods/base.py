@@ -11,6 +11,7 @@ from torch import Tensor
 from ...core.errors import InputError
 from ..budget import Place
 from ..plan import Preset
+from .costs import StageSizes
 from .declared import check_class
 
 Reads = Literal["none", "first", "all"]
@@ -322,12 +323,10 @@ class Method:
         """Weights [batch, tokens] of that token, from what is not at `kept`; None: there is none."""
         return None
 
-    def scoring_macs(self, before: int, prefix: int, heads: int, head_dim: int, options: Any) -> int:
-        """Multiply-accumulates that a stage adds to the model's own, for one image.
+    def scoring_macs(self, stage: StageSizes, options: Any, parameters: Any) -> int:
+        """Multiply-accumulates that a stage adds to the model's own, for one image: of its scores and its merges.
 
-        Args:
-            before: tokens that enter it.
-            heads, head_dim: of its block.
+        `costs` says what is counted and has the parts that methods share; not asked where no patch stays.
         """
         return 0
 

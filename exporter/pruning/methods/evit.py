@@ -11,6 +11,7 @@ from torch import Tensor
 from ...core.errors import InputError
 from ..plan import Preset, StagePlan
 from .base import Evidence, Method, Scores, Selection
+from .costs import StageSizes, first_row, fusing
 from .ranking import best_tokens, relative_gap
 
 
@@ -83,6 +84,10 @@ class EViT(Method):
         positions = torch.arange(weights.shape[1], device=kept.device)
         stays = (kept.unsqueeze(2) == positions).to(weights.dtype).amax(1)
         return weights * (1 - stays)
+
+    def scoring_macs(self, stage: StageSizes, options: Method.StageOptions, parameters: Parameters) -> int:
+        """The class token's row, and the fused token."""
+        return first_row(stage) + (fusing(stage) if parameters.fuse else 0)
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Keep the patches with the largest class attention, averaged over heads (section 3.2)."""

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..block import mean_of_heads
+from . import costs
 from .absorption import absorb, merge_weights
 from .base import Evidence, MergeRule, Method, Placement, Scores, Selection
 from .matching import largest_reduction, match
@@ -80,6 +81,13 @@ class Frugal(Method):
     def proportional(self, parameters: Parameters) -> bool:
         """As the parameter says."""
         return parameters.proportional
+
+    def scoring_macs(self, stage: costs.StageSizes, options: Method.StageOptions, parameters: Parameters) -> int:
+        """Significance, where it counts, the comparisons and the merge."""
+        judged = parameters.exponent or parameters.weight or parameters.pairs == "any"
+        compared = costs.absorbing if parameters.pairs == "any" else costs.matching
+        dim = stage.width if parameters.features == "tokens" else stage.head_dim
+        return (costs.significance(stage) if judged else 0) + compared(stage, dim) + costs.merging(stage, "mean")
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Merge the `tokens - keep` patches that cost least."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...core.errors import InputError
 from ..block import mean_of_heads
 from ..plan import Preset, StagePlan
+from . import costs
 from .base import Evidence, Merge, MergeRule, Method, Placement, Scores, Selection, Threshold
 from .matching import largest_reduction, match, match_tokens
 from .moves import LEAST, Moves, left_out, move_matched, nearest, places_of
@@ -157,6 +158,13 @@ class PPT(Method):
     def proportional(self, parameters: Parameters) -> bool:
         """As the parameter says."""
         return parameters.proportional
+
+    def scoring_macs(self, stage: costs.StageSizes, options: StageOptions, parameters: Parameters) -> int:
+        """What the policy asks for: significance unless all pool, the matching and the merge unless all prune."""
+        policy = options.policy or parameters.policy
+        pruned = 0 if policy == "pool" else costs.significance(stage)
+        pooled = 0 if policy == "prune" else costs.matching(stage) + costs.merging(stage, "mean")
+        return pruned + pooled
 
     def select(self, evidence: Evidence, keep: int, options: StageOptions, parameters: Parameters) -> Selection:
         """Prune by significance or pool by similarity, each image by its variance (section 3.2).

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from .base import Evidence, MergeRule, Method, Placement, Selection
+from .costs import StageSizes, matching, merging
 from .matching import largest_reduction, match
 
 
@@ -41,6 +42,10 @@ class ToFu(Method):
         index, depth = block
         fuses = index > depth // 2 if options.mode is None else options.mode == "fuse"
         return "longest" if fuses else None
+
+    def scoring_macs(self, stage: StageSizes, options: StageOptions, parameters: Method.Parameters) -> int:
+        """The matching, and the merge where it fuses."""
+        return matching(stage) + merging(stage, self.merge_rule(options, parameters, stage.block))
 
     def select(self, evidence: Evidence, keep: int, options: StageOptions, parameters: Method.Parameters) -> Selection:
         """Drop or fuse `tokens - keep` patches that have a near-duplicate."""

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ..plan import Preset, StagePlan
 from .base import Evidence, MergeRule, Method, Placement, Selection
+from .costs import StageSizes, matching, merging
 from .matching import largest_reduction, match
 
 
@@ -46,6 +47,10 @@ class ToMe(Method):
     def proportional(self, parameters: Parameters) -> bool:
         """As the parameter says."""
         return parameters.proportional
+
+    def scoring_macs(self, stage: StageSizes, options: Method.StageOptions, parameters: Parameters) -> int:
+        """The matching and the merge."""
+        return matching(stage) + merging(stage, "mean")
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Merge `tokens - keep` patches into their best matches (section 3.2)."""

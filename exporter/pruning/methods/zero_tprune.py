@@ -17,6 +17,7 @@ from torch import Tensor
 from ...core.errors import InputError
 from ..plan import Preset, StagePlan
 from .base import Evidence, Method, Scores, Selection
+from .costs import StageSizes
 from .page_rank import head_weights, initial_scores, page_rank, variance_gap, weighted_sum
 from .ranking import APART, best_tokens, count_ahead, relative_gap
 
@@ -262,12 +263,13 @@ class ZeroTPrune(Method):
                 f"and similarity may remove at most half of them; use at most {limit}"
             )
 
-    def scoring_macs(self, before: int, prefix: int, heads: int, head_dim: int, options: StageOptions) -> int:
-        """The PageRank rounds of all heads, and the product of keys where similarity is asked for."""
-        rounds = options.iterations + (1 if options.similar else 0)
-        patches = before - prefix
-        products = (patches // 2) * (patches - patches // 2) * head_dim if options.similar else 0
-        return rounds * heads * before * before + products
+    def scoring_macs(self, stage: StageSizes, options: StageOptions, parameters: Parameters) -> int:
+        """The PageRank rounds and filters of all heads, and lengths and products of keys for the S-stage."""
+        better, alone = stage.patches // 2, options.similar == stage.removed  # nothing is left for a second ranking
+        rounds = (1 if options.similar else 0) + (0 if alone else options.iterations)
+        filters = 0 if parameters.variance_filter is None else 2 * (bool(options.similar) + (not alone))
+        pairs = stage.before + better * (stage.patches - better) if options.similar else 0
+        return stage.heads * (rounds * stage.before + filters) * stage.before + pairs * stage.head_dim
 
     def select(self, evidence: Evidence, keep: int, options: StageOptions, parameters: Parameters) -> Selection:
         """One stage: I' -> S -> I with fixed counts.

@@ -109,9 +109,11 @@ def test_tome_printed_gmacs(r: int, size: str, printed: float) -> None:
 def test_scoring_is_counted_apart() -> None:
     shape = deit("small")
     budget = make_budget(shape, "zero_tprune", {}, [StagePlan(3, 146, options={"similar": 10, "iterations": 30})])
-    assert scoring_macs(shape, budget) == 31 * 6 * 197 * 197 + 98 * 98 * 64
+    filters = 2 * 2 * 6 * 197  # the sums of two rankings and of their squares
+    assert scoring_macs(shape, budget) == 31 * 6 * 197 * 197 + filters + 64 * (197 + 98 * 98)
     assert gmacs(shape, budget)["scoring"] < 0.002 * gmacs(shape, budget)["dense"] * 1.01
-    assert scoring_macs(shape, make_budget(shape, "evit", {}, [StagePlan(3, 146)])) == 0
+    assert scoring_macs(shape, make_budget(shape, "evit", {}, [StagePlan(3, 146)])) == 197 * 384
+    assert scoring_macs(shape, make_budget(shape, "uniform", {}, [StagePlan(3, 146)])) == 0
 
 
 def speedup(model: LatencyModel, mac_ratio: float) -> float:

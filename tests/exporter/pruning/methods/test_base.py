@@ -13,6 +13,7 @@ from helpers import make_evidence
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods import METHODS, get_method
 from vitrim.exporter.pruning.methods.base import Method, Placement, Selection
+from vitrim.exporter.pruning.methods.costs import StageSizes
 
 
 class First(Method):
@@ -38,7 +39,7 @@ def test_a_class_that_says_little_gets_the_rest() -> None:
     assert FIRST.merge_rule(options, parameters, (0, 12)) is None
     assert (FIRST.proportional(parameters), FIRST.fuses(parameters)) == (False, False)
     assert FIRST.stage_options(16, 8, 0.5, 3) == {}
-    assert FIRST.scoring_macs(197, 1, 3, 64, options) == 0
+    assert FIRST.scoring_macs(StageSizes(197, 162, 1, 3, 64, 192), options, parameters) == 0
     assert FIRST.fuse(make_evidence(0, 1, 4, 1), torch.zeros(1, 1, dtype=torch.int64), options, parameters) is None
 
 
