@@ -96,7 +96,9 @@ def print_export(done: Exported, console: Console) -> None:
 def print_budget(budget: Budget, console: Console) -> None:
     """A budget's stages and cost."""
     cost = budget.gmacs
-    title = f"{budget.model}: {budget.method}, {cost['pruned']:.3f} of {cost['dense']:.3f} GMACs"
+    title = f"{budget.model}: {budget.method}, {budget.total_gmacs:.3f} of {cost['dense']:.3f} GMACs"
+    if "paper" in cost:
+        title += f" (scoring {cost['scoring']:.3f}; as papers count, {cost['paper']:.3f})"
     table = Table(title=title, title_justify="left")
     for column in ("block", "tokens before", "after", "options"):
         table.add_column(column, justify="right" if column != "options" else "left")

@@ -1,4 +1,4 @@
-"""What a token plan costs: multiply-accumulates in closed form, and milliseconds by an affine latency model."""
+"""What a token plan costs: multiply-accumulates in closed form, and latency by an affine model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ...exporter.pruning.budget import BlockTokens, Budget
 from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.costs import StageSizes
 from ...exporter.pruning.methods.options import parameters_of, parse_stage
+from ...exporter.pruning.work import Work, work_of
 
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
@@ -44,6 +45,34 @@ def model_macs(shape: ViTShape, plan: Plan) -> int:
     return shape.stem_macs + blocks + shape.head_macs
 
 
+def work_macs(shape: ViTShape, block: int, work: Work) -> int:
+    """Multiply-accumulates of one block of a graph: linear layers, and the products Q K^T and A V."""
+    attention, mlp = shape.linear_macs[block]
+    keys, queries = shape.key_macs[block], shape.query_macs[block]
+    products = 2 * work.rows * work.keys * shape.attention_width[block]
+    projection = (attention - keys - queries) * work.projected
+    return keys * work.keys + queries * work.queries + products + projection + mlp * work.mlp
+
+
+def graph_macs(shape: ViTShape, budget: Budget | None = None) -> int:
+    """Multiply-accumulates of a graph for one image: what `model_macs` counts, less what no graph computes.
+
+    The last block of a model whose classifier reads prefix tokens only asks for those alone, in the dense graph, too;
+    and a stage that only drops asks and projects nothing for what goes, see `work`. Scoring is counted apart.
+
+    Args:
+        shape: the model.
+        budget: its plan; None: nothing is removed.
+    """
+    blocks = sum(work_macs(shape, block, work_of(shape, budget, block)) for block in range(shape.depth))
+    return shape.stem_macs + blocks + shape.head_macs
+
+
+def total_macs(shape: ViTShape, budget: Budget) -> int:
+    """What the pruned graph costs, scoring included."""
+    return graph_macs(shape, budget) + scoring_macs(shape, budget)
+
+
 def scoring_macs(shape: ViTShape, budget: Budget) -> int:
     """Multiply-accumulates that a method's scores and merges add to the model's own, see `methods.costs`."""
     method, total = get_method(budget.method), 0
@@ -70,7 +99,10 @@ def stage_sizes(shape: ViTShape, row: BlockTokens) -> StageSizes:
 
 
 def gmacs(shape: ViTShape, budget: Budget, dense: int | None = None) -> dict[str, float]:
-    """Predicted cost for `budget.json`, in 1e9 multiply-accumulates: dense, pruned, and scoring beside it.
+    """Predicted cost for `budget.json`, in 1e9 multiply-accumulates.
+
+    `dense` and `paper` are counts as papers print them, see `model_macs`: ratios are of `dense`. What the pruned graph
+    computes is `pruned` and, beside it, `scoring`.
 
     Args:
         shape: the model.
@@ -79,14 +111,15 @@ def gmacs(shape: ViTShape, budget: Budget, dense: int | None = None) -> dict[str
     """
     return {
         "dense": round((dense or model_macs(shape, dense_plan(shape))) / 1e9, 6),
-        "pruned": round(model_macs(shape, budget.plan()) / 1e9, 6),
+        "pruned": round(graph_macs(shape, budget) / 1e9, 6),
         "scoring": round(scoring_macs(shape, budget) / 1e9, 6),
+        "paper": round(model_macs(shape, budget.plan()) / 1e9, 6),
     }
 
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Latency as a share of the dense model's: `intercept + slope * MACs / dense MACs`.
+    """Latency as a share of the dense graph's: `intercept + slope * MACs / dense MACs`.
 
     The defaults were measured with onnxruntime on a CPU at batch 1 (rms 1 %): weights stream from memory and
     every node costs something however few tokens there are. From batch 8 on latency follows MACs.

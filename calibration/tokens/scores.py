@@ -88,8 +88,8 @@ def gather(
     for images in batches(source, batch):
         x = embed(model, torch.from_numpy(images))
         for index, block in enumerate(model.blocks):
-            out, attention, keys, values, _ = attend(model, index, block.norm1(x), places=places)
-            evidence = Evidence(attention, keys, values, shape.prefix_tokens, shape.class_token)
+            out, seen = attend(model, index, block.norm1(x), places=places)
+            evidence = Evidence(seen.attention, seen.keys, seen.values, shape.prefix_tokens, shape.class_token)
             scores = judge.score(evidence, settings)
             total = scores.importance.sum(1, keepdim=True).clamp_min(1e-30)
             importance[done : done + len(images), index] = (scores.importance / total).numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import parse_parameters
 from .budgets import make_budget
-from .cost import dense_plan, model_macs
+from .cost import dense_plan, graph_macs, model_macs, total_macs
 from .rules import Rule
 from .scores import patches_for_mass
 
@@ -33,7 +32,7 @@ def from_target(
     rule: Rule,
     multiple: int = 1,
 ) -> Budget:
-    """The largest budget that costs at most `macs`: one keep rate for all stages, then single patches.
+    """The largest budget whose graph costs at most `macs`, scoring included: one keep rate, then single patches.
 
     No patch more fits at any stage, so the target is met within the cost of one patch: well within 1 % for a ViT of
     100 patches or more, and as near as it can be for a smaller one. Multiples of several tokens are taken where they
@@ -58,9 +57,12 @@ def from_target(
         raise InputError(
             f"prune.target asks for {macs / 1e9:.3f} GMACs, but the dense model costs {dense / 1e9:.3f}; ask for less"
         )
-    if rule.final and cost([whole] * len(rule.stages)) < NEAR * macs:
-        less = replace(rule, final=False)  # it alone removes too much
-        return from_target(shape, method, parameters, macs, less, multiple)
+    unpruned = graph_macs(shape)
+    if macs >= unpruned:
+        raise InputError(
+            f"prune.target asks for {macs / 1e9:.3f} GMACs, but with nothing removed the graph costs "
+            f"{unpruned / 1e9:.3f}; ask for less"
+        )
     most = removable(chosen, shape.prefix_tokens, parameters)
     sizes = step_sizes(chosen, whole, most, rule)
     kept = fill_to_target(sizes, whole, cost, macs, most)
@@ -113,14 +115,14 @@ def from_mass(
 def builder(
     shape: ViTShape, method: str, parameters: Mapping[str, Any], rule: Rule
 ) -> tuple[Callable[[Sequence[int]], Budget], Callable[[Sequence[int]], int]]:
-    """What a rule's budget is for some kept patches after each stage, and its multiply-accumulates."""
+    """What a rule's budget is for some kept patches after each stage, and what its graph costs, scoring included."""
     whole, chosen = shape.tokens - shape.prefix_tokens, get_method(method)
 
     def build(kept: Sequence[int]) -> Budget:
         return make_budget(shape, method, parameters, rule.sized(chosen, shape.depth, whole, kept))
 
     def cost(kept: Sequence[int]) -> int:
-        return model_macs(shape, build(kept).plan())
+        return total_macs(shape, build(kept))
 
     return build, cost
 

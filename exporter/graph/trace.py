@@ -8,6 +8,7 @@ import gc
 import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeVar
@@ -16,7 +17,7 @@ import onnx
 import onnx_ir
 import torch
 from onnx_ir.passes.common import IdentityEliminationPass
-from onnxscript.optimizer import optimize_ir
+from onnxscript.optimizer import fold_constants_ir, optimize_ir
 
 from ..core.errors import UnsupportedError
 from .store import WeightStore
@@ -139,7 +140,14 @@ def _optimize(model: onnx_ir.Model) -> None:
     The second one finds nothing in our graphs but an Identity that the first one leaves.
     """
     optimize_ir(model, num_iterations=1)
+    fold_constants_ir(model, output_size_limit=sys.maxsize, should_fold=_cuts_weight)
     IdentityEliminationPass()(model)
+
+
+def _cuts_weight(node: onnx_ir.Node) -> bool:
+    """Whether a node cuts a part out of a weight, or turns it, which makes a weight of its own, however large."""
+    data = node.inputs[0] if node.op_type in ("Slice", "Transpose") else None
+    return data is not None and data.is_initializer()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ are left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -91,11 +91,26 @@ def follow(whole: Places, ids: Tensor, prefix: int) -> Places:
         heads = turn if turn.ndim == 3 else turn.unsqueeze(0)
         picked = heads.index_select(1, rows).unflatten(1, (ids.shape[0], -1))  # [heads or 1, batch, patches, dim]
         rope.append(picked.transpose(0, 1))
-    pairs = None
-    if whole.pairs is not None:
-        tokens = whole.pairs.shape[-1]
-        pairs = whole.pairs.flatten()[ids.unsqueeze(2) * tokens + ids.unsqueeze(1)]
-    return Places(tuple(rope), pairs)
+    return Places(tuple(rope), None if whole.pairs is None else _pairs(whole.pairs, ids, ids))
+
+
+def between(whole: Places | None, own: Places | None, ids: Tensor, keys: Tensor) -> Places | None:
+    """Places of tokens that ask others.
+
+    Args:
+        whole: of the whole sequence; None: the model asks for none.
+        own: of the tokens that ask.
+        ids: [batch, asking] int64, those tokens.
+        keys: [batch, tokens] int64, the tokens that they ask.
+    """
+    if whole is None or whole.pairs is None:
+        return own
+    return Places(pairs=_pairs(whole.pairs, ids, keys))
+
+
+def _pairs(whole: Tensor, ids: Tensor, keys: Tensor) -> Tensor:
+    """Rows [batch, asking, tokens] of the bias tables for every pair of tokens."""
+    return whole.flatten()[ids.unsqueeze(2) * whole.shape[-1] + keys.unsqueeze(1)]
 
 
 def pair_bias(model: Any, block: Any, pairs: Tensor | None) -> Tensor | None:
@@ -120,7 +135,30 @@ def run_whole(model: Any, index: int, x: Tensor, places: Places | None) -> Tenso
     return block(x)
 
 
-def attend(
+@dataclass(frozen=True)
+class Seen:
+    """What the tokens of a block show each other before their values are mixed.
+
+    Attributes:
+        attention: softmax attention [batch, heads, tokens or 1, tokens], as many rows as were wanted; None: none.
+        keys: before they are turned by places, [batch, heads, tokens, head_dim].
+        values: as keys.
+        first: what the first token asks, with the values' squares; None: nobody wanted it.
+        queries: of all tokens, turned; None: they have not asked.
+        turned: keys as queries meet them.
+        added: to the logits of those queries, [batch or 1, heads or 1, asking or 1, tokens]; None: nothing.
+    """
+
+    attention: Tensor | None
+    keys: Tensor
+    values: Tensor
+    first: FirstRow | None
+    queries: Tensor | None
+    turned: Tensor
+    added: Tensor | None
+
+
+def look(
     model: Any,
     index: int,
     x: Tensor,
@@ -129,8 +167,9 @@ def attend(
     bias: Tensor | None = None,
     places: Places | None = None,
     squares: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor, FirstRow | None]:
-    """A block's attention spelled out over timm's own submodules, with what a stage wants to see.
+    asks: bool = True,
+) -> Seen:
+    """Queries, keys and values of a block, and the rows of its attention matrix that a stage wants to see.
 
     Args:
         model: a supported timm model.
@@ -142,45 +181,132 @@ def attend(
         places: of the tokens, where the model asks for them.
         squares: whether to sum the values' squares together with the products of the first row, which takes a GPU no
             kernel more; only with `weights` of `first`.
-
-    Returns:
-        the block's attention output [batch, tokens, width], scaled as the block scales it; the softmax attention
-        [batch, heads, tokens or 1, tokens] as `weights` says, or None; keys, before they are turned by places, and
-        values [batch, heads, tokens, head_dim]; and the first row with the values' squares, or None.
+        asks: whether all tokens ask. Else keys and values are all that is made, and with `weights` of `first` that
+            token's query: it must be a prefix token, which has no place; see `ask`.
     """
     block = model.blocks[index]
-    attn = block.attn
-    q, k, v = _heads(attn, x)
-    keys = k
-    rope = None if places is None else places.rope_of(index)
-    if rope is not None:
-        q, k = (_turned(attn, part, rope) for part in (q, k))
-    learned = None if places is None else pair_bias(model, block, places.pairs)
-    if learned is not None:
-        bias = learned if bias is None else learned + bias
+    attn, rope = block.attn, None if places is None else places.rope_of(index)
+    q: Tensor | None = None
+    if asks:
+        q, keys, values = _heads(attn, x)
+    else:
+        keys, values = _keys_and_values(attn, x)
+        q = _queries(attn, x[:, :1]) if weights == "first" else None
+    turned = keys if rope is None else _turned(attn, keys, rope)
+    if asks and q is not None and rope is not None:
+        q = _turned(attn, q, rope)
+    if not asks and places is not None and places.pairs is not None:
+        places = Places(pairs=places.pairs[..., :1, :])
+    added = _added(model, block, bias, places) if asks or weights != "none" else None
     attention, row = None, None
-    if weights != "none":
+    if q is not None and weights != "none":
         asked, sums, heads = q if weights == "all" else q[:, :, :1], None, q.shape[1]
         if squares and weights == "first":
             mean = mean_of_heads(keys).square().unsqueeze(1)
-            sums = torch.cat([asked * attn.scale * k, v.square(), mean], dim=1).sum(-1)
+            sums = torch.cat([asked * attn.scale * turned, values.square(), mean], dim=1).sum(-1)
             logits = sums[:, :heads].unsqueeze(2)
         else:
-            logits = (asked * attn.scale) @ k.transpose(-2, -1)
-        if bias is not None:
-            logits = logits + (bias if weights == "all" else bias[:, :, :1])
+            logits = (asked * attn.scale) @ turned.transpose(-2, -1)
+        if added is not None:
+            logits = logits + (added if weights == "all" else added[:, :, :1])
         attention = logits.softmax(dim=-1)
         if sums is not None:
             row = FirstRow(logits[:, :, 0], sums[:, heads:-1].sum(1), sums[:, -1])
-    if attention is not None and weights == "all":
-        out = attention @ v
+    return Seen(attention, keys, values, row, q if asks else None, turned, added if asks else None)
+
+
+def mix(seen: Seen) -> Tensor:
+    """Values mixed for every token that has asked, [batch, asking, heads * head_dim], before any projection."""
+    assert seen.queries is not None, "the tokens of this block have not asked"
+    if seen.attention is not None and seen.attention.shape[2] == seen.queries.shape[2]:
+        out = seen.attention @ seen.values
     else:
-        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    out = out.transpose(1, 2).flatten(2)
-    out = out if not hasattr(attn, "norm") else attn.norm(out)
+        out = nn.functional.scaled_dot_product_attention(seen.queries, seen.turned, seen.values, attn_mask=seen.added)
+    return out.transpose(1, 2).flatten(2)
+
+
+def ask(
+    model: Any, index: int, x: Tensor, seen: Seen, *, bias: Tensor | None = None, places: Places | None = None
+) -> Tensor:
+    """A block's attention output [batch, asking, width] for some tokens alone, scaled as the block scales it.
+
+    Args:
+        model, index: see `look`.
+        x: [batch, asking, width], the tokens that ask, normalized.
+        seen: keys and values of all tokens.
+        bias: [batch, 1, 1, tokens], see `look`.
+        places: of the tokens that ask, with `pairs` [batch or 1, asking, tokens]; without `rope` if they are all prefix
+            tokens.
+    """
+    block = model.blocks[index]
+    q, rope = _queries(block.attn, x), None if places is None else places.rope_of(index)
+    if rope is not None:
+        q = _turned(block.attn, q, rope)
+    added = _added(model, block, bias, places)
+    return project(block, mix(replace(seen, attention=None, queries=q, added=added)), x)
+
+
+def project(block: Any, mixed: Tensor, x: Tensor) -> Tensor:
+    """What a block adds to some tokens after their values are mixed, [batch, tokens, width].
+
+    Args:
+        block: of a supported timm model.
+        mixed: see `mix`.
+        x: the same tokens, normalized: a gate reads them.
+    """
+    attn = block.attn
+    out = mixed if not hasattr(attn, "norm") else attn.norm(mixed)
     if getattr(attn, "gate", None) is not None:
         out = out * attn.gate(x).sigmoid()
-    return scaled(block, 1, attn.proj(out)), attention, keys, v, row
+    return scaled(block, 1, attn.proj(out))
+
+
+def attend(
+    model: Any,
+    index: int,
+    x: Tensor,
+    *,
+    weights: Rows = "all",
+    bias: Tensor | None = None,
+    places: Places | None = None,
+    squares: bool = False,
+) -> tuple[Tensor, Seen]:
+    """A block's attention spelled out over timm's own submodules, with what a stage wants to see; see `look`.
+
+    Returns:
+        the block's attention output [batch, tokens, width], scaled as the block scales it, and what was seen.
+    """
+    seen = look(model, index, x, weights=weights, bias=bias, places=places, squares=squares)
+    return project(model.blocks[index], mix(seen), x), seen
+
+
+def run_first(
+    model: Any,
+    index: int,
+    x: Tensor,
+    count: int,
+    bias: Tensor | None = None,
+    places: Places | None = None,
+    asks: bool = False,
+) -> Tensor:
+    """A block for its first tokens alone, [batch, count, width]: keys and values of all, all else of these.
+
+    Args:
+        model, index: see `look`.
+        x: [batch, tokens, width].
+        count: how many; no more than there are prefix tokens.
+        bias, places: of all tokens, see `look`.
+        asks: whether all tokens ask nevertheless.
+    """
+    block = model.blocks[index]
+    normed = block.norm1(x)
+    if asks:
+        seen = look(model, index, normed, weights="none", bias=bias, places=places)
+        return mlp(block, x[:, :count] + project(block, mix(seen)[:, :count], normed[:, :count]))
+    seen = look(model, index, normed, weights="none", places=places, asks=False)
+    pairs = None if places is None or places.pairs is None else places.pairs[..., :count, :]
+    out = ask(model, index, normed[:, :count], seen, bias=bias, places=Places(pairs=pairs))
+    return mlp(block, x[:, :count] + out)
 
 
 def mlp(block: Any, x: Tensor) -> Tensor:
@@ -209,20 +335,56 @@ def mean_of_heads(keys: Tensor) -> Tensor:
 
 
 def _heads(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values [batch, heads, tokens, head_dim], normalized as the model has it."""
+    """Queries, keys and values [batch, heads, tokens, head_dim], normalized as the model has it, by one projection."""
     if attn.qkv is None:
-        q, k, v = (layer(x).unflatten(-1, (-1, attn.head_dim)) for layer in (attn.q_proj, attn.k_proj, attn.v_proj))
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return _queries(attn, x), *_keys_and_values(attn, x)
+    qkv = nn.functional.linear(x, attn.qkv.weight, _bias(attn))
+    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return (attn.q_norm(q) if hasattr(attn, "q_norm") else q), *_normed(attn, k, v)
+
+
+def _keys_and_values(attn: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values of `_heads` alone."""
+    if attn.qkv is None:
+        k, v = (layer(x).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for layer in (attn.k_proj, attn.v_proj))
+        return _normed(attn, k, v)
+    width, bias = attn.qkv.out_features // 3, _bias(attn)
+    kv = nn.functional.linear(x, attn.qkv.weight[width:], None if bias is None else bias[width:])
+    k, v = kv.unflatten(-1, (2, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return _normed(attn, k, v)
+
+
+def _normed(attn: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys normalized as the model has it, and both once for every head of queries."""
+    k, groups = attn.k_norm(k) if hasattr(attn, "k_norm") else k, getattr(attn, "num_kv_groups", 1)
+    return (k, v) if groups == 1 else (k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1))
+
+
+def _queries(attn: Any, x: Tensor) -> Tensor:
+    """Queries [batch, heads, tokens, head_dim] of some tokens, normalized as the model has it."""
+    if attn.qkv is None:
+        q = attn.q_proj(x)
     else:
-        bias = attn.qkv.bias
-        if getattr(attn, "q_bias", None) is not None:  # keys have none, or zeros
-            bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
-        qkv = nn.functional.linear(x, attn.qkv.weight, bias)
-        q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-    if hasattr(attn, "q_norm"):
-        q, k = attn.q_norm(q), attn.k_norm(k)
-    groups = getattr(attn, "num_kv_groups", 1)
-    return (q, k, v) if groups == 1 else (q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1))
+        width, bias = attn.qkv.out_features // 3, _bias(attn)
+        q = nn.functional.linear(x, attn.qkv.weight[:width], None if bias is None else bias[:width])
+    q = q.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+    return attn.q_norm(q) if hasattr(attn, "q_norm") else q
+
+
+def _bias(attn: Any) -> Tensor | None:
+    """Of the projection to queries, keys and values."""
+    if getattr(attn, "q_bias", None) is None:
+        bias: Tensor | None = attn.qkv.bias
+        return bias
+    return torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])  # keys have none, or zeros
+
+
+def _added(model: Any, block: Any, bias: Tensor | None, places: Places | None) -> Tensor | None:
+    """What is added to attention logits: a bias of every key, and one of every pair of places."""
+    learned = None if places is None else pair_bias(model, block, places.pairs)
+    if learned is None or bias is None:
+        return bias if learned is None else learned
+    return learned + bias
 
 
 def _turned(attn: Any, x: Tensor, rope: Tensor) -> Tensor:

@@ -57,7 +57,8 @@ class Budget(BaseModel):
         parameters: the method's parameters; `place` says where in a block a stage sits.
         prefix_tokens: class, distillation and register tokens, which are never removed.
         blocks: one row per block, in order.
-        gmacs: predicted multiply-accumulates in 1e9 (`dense`, `pruned`, `scoring`); informative.
+        gmacs: predicted multiply-accumulates in 1e9; informative. `dense` and `paper` are those of the dense model and
+            of the plan as papers count; `pruned` is what the graph computes, and `scoring` what it adds to choose.
         statistics: the calibration figures behind the plan; informative.
         provenance: hashes and versions; informative.
     """
@@ -88,6 +89,11 @@ class Budget(BaseModel):
     def tokens(self) -> tuple[int, ...]:
         """Tokens after every block."""
         return tuple(row.after for row in self.blocks)
+
+    @property
+    def total_gmacs(self) -> float:
+        """What the pruned graph costs, scoring included, in 1e9 multiply-accumulates."""
+        return self.gmacs["pruned"] + self.gmacs.get("scoring", 0.0)
 
     def plan(self) -> list[tuple[int, int]]:
         """Tokens in the attention and in the MLP of every block."""

@@ -15,7 +15,7 @@ from timm.models.eva import Eva
 from torch import Tensor
 from torch.nn import functional as F
 
-from .block import attend, embed, follow, places_of
+from .block import embed, follow, look, places_of
 from .budget import Budget
 from .methods import get_method
 from .methods.base import Evidence
@@ -119,9 +119,9 @@ def _worth(
     places = places_of(model)
     if places is not None:
         places = follow(places, torch.tensor([ids]), model.num_prefix_tokens)
-    _, attention, keys, values, _ = attend(model, number, normed, weights=reads, bias=bias, places=places)
+    seen = look(model, number, normed, weights=reads, bias=bias, places=places)
     at, class_token = (number, len(model.blocks)), model.cls_token is not None
-    evidence = Evidence(attention, keys, values, model.num_prefix_tokens, class_token, at)
+    evidence = Evidence(seen.attention, seen.keys, seen.values, model.num_prefix_tokens, class_token, at)
     weights = method.merge_weights(evidence, parameters)
     return {} if weights is None else dict(zip(ids, weights[0].tolist(), strict=True))
 

@@ -34,7 +34,10 @@ class ViTShape:
         class_token: whether token 0 is a class token.
         prefix_pooled: whether the classifier reads prefix tokens only, so that the last block's patches are of no
             use after its attention.
+        read_tokens: how many tokens at the front such a classifier reads; 0 where it reads patches, too.
         linear_macs: by block, multiply-accumulates per token of all linear layers of (attention, MLP).
+        key_macs: by block, the part of the attention's that keys and values are.
+        query_macs: by block, the part that queries are; the rest is the projection and what gates it.
         attention_width: by block, heads * head_dim, which the two attention products cost.
         stem_macs: of the patch embedding, for the whole image.
         head_macs: of the classifier.
@@ -49,9 +52,12 @@ class ViTShape:
     prefix_tokens: int
     class_token: bool
     prefix_pooled: bool
+    read_tokens: int
     classes: int
     image_size: tuple[int, int, int]
     linear_macs: tuple[tuple[int, int], ...]
+    key_macs: tuple[int, ...]
+    query_macs: tuple[int, ...]
     attention_width: tuple[int, ...]
     stem_macs: int
     head_macs: int
@@ -79,6 +85,34 @@ def _weights(module: nn.Module) -> int:
 
 def _attention_width(attn: Any) -> int:
     return int(attn.proj.in_features)
+
+
+def _key_macs(attn: Any) -> int:
+    if attn.qkv is None:
+        return int(attn.k_proj.weight.numel() + attn.v_proj.weight.numel())
+    return int(attn.qkv.weight.numel()) // 3 * 2
+
+
+def _query_macs(attn: Any) -> int:
+    return int(attn.q_proj.weight.numel() if attn.qkv is None else attn.qkv.weight.numel() // 3)
+
+
+def _prefix_pooled(vit: Any) -> bool:
+    return vit.global_pool == "token" and getattr(vit, "attn_pool", None) is None
+
+
+def read_tokens(model: nn.Module) -> int:
+    """How many tokens at the front are all that a model's classifier reads; 0: it reads others, or is of no such kind.
+
+    A distilled DeiT reads two, its class and its distillation token; registers are read by none.
+    """
+    vit: Any = model
+    if type(model) not in _BLOCKS or not vit.num_prefix_tokens or not _prefix_pooled(vit):
+        return 0
+    wanted, attentions = _BLOCKS[type(model)]
+    if type(vit.blocks[-1]) is not wanted or type(getattr(vit.blocks[-1], "attn", None)) not in attentions:
+        return 0
+    return 2 if isinstance(model, VisionTransformerDistilled) else 1
 
 
 def model_name(model: nn.Module) -> str:
@@ -127,10 +161,13 @@ def describe(model: nn.Module) -> ViTShape:
         tokens=grid[0] * grid[1] + prefix,
         prefix_tokens=prefix,
         class_token=vit.cls_token is not None,
-        prefix_pooled=vit.global_pool == "token" and getattr(vit, "attn_pool", None) is None,
+        prefix_pooled=_prefix_pooled(vit),
+        read_tokens=read_tokens(vit),
         classes=vit.num_classes,
         image_size=image_size(vit),
         linear_macs=tuple((_weights(block.attn), _weights(block.mlp)) for block in vit.blocks),
+        key_macs=tuple(_key_macs(block.attn) for block in vit.blocks),
+        query_macs=tuple(_query_macs(block.attn) for block in vit.blocks),
         attention_width=tuple(_attention_width(block.attn) for block in vit.blocks),
         stem_macs=grid[0] * grid[1] * conv.weight.numel(),
         head_macs=sum(head.weight.numel() for head in heads),

@@ -1,8 +1,10 @@
 """The model with a budget applied: an explicit forward over timm's own submodules.
 
-Blocks that remove nothing run as timm's own modules, so a budget without stages is bit-identical to timm. Only a
-stage's block is spelled out, because a fused attention does not hand out its matrix. Nothing of timm is replaced, no
-mode or `requires_grad` is changed, no state is kept between calls, and gradients flow through what stays.
+Blocks that remove nothing run as timm's own modules. Spelled out are a stage's block, because a fused attention does
+not hand out its matrix, and the last one where the classifier reads prefix tokens only: it then runs for those alone,
+with the same logits but for rounding (`work`). Where all tokens are wanted it runs for all, and a budget without stages
+is bit-identical to timm. Nothing of timm is replaced, no mode or `requires_grad` is changed, no state is kept between
+calls, and gradients flow through what stays.
 """
 
 from __future__ import annotations
@@ -15,7 +17,22 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UnsupportedError
-from .block import Places, Rows, attend, embed, follow, mlp, places_of, run_whole
+from .block import (
+    Places,
+    Seen,
+    ask,
+    attend,
+    between,
+    embed,
+    follow,
+    look,
+    mix,
+    mlp,
+    places_of,
+    project,
+    run_first,
+    run_whole,
+)
 from .budget import Budget
 from .decisions import Decision, Replay, Trace
 from .methods import get_method
@@ -24,7 +41,8 @@ from .methods.options import check_budget, parameters_of, parse_stage
 from .methods.ranking import ascending, order_of
 from .reduce import MASKED, PACKED, first_of_each, merged_pairs, reduce
 from .rows import position_in, rows_of
-from .shape import check_fits_model, describe, image_size, model_name
+from .shape import check_fits_model, describe, image_size, model_name, read_tokens
+from .work import Form, chooses, form_of, rows_read
 
 Observer = Callable[[int, Evidence], None]
 Output = Literal["logits", "kept", "merged", "gap", "tokens"]
@@ -60,7 +78,8 @@ class PrunedViT(nn.Module):
         budget: a plan that fits it.
         outputs: what `forward` returns, in this order: `logits`, then per stage `kept` ids and, where tokens merge,
             `merged` pairs (int32 both), `gap`s, and per block `tokens`.
-        compares: see `Evidence.compares`.
+        compares: see `Evidence.compares`; one projection then makes the queries of all tokens with keys and values, and
+            what nobody reads is left out after the attention, which takes a GPU fewer kernels.
 
     Raises:
         UnsupportedError: the model is of a kind that vitrim does not take.
@@ -120,8 +139,8 @@ class PrunedViT(nn.Module):
         return results[0] if len(results) == 1 else tuple(results)
 
     def chooses(self, block: int) -> bool:
-        """Whether a stage has anything to choose: where no patch stays, it has not."""
-        return self.budget.blocks[block].after > self.shape.prefix_tokens
+        """See `work.chooses`."""
+        return chooses(self.shape, self.budget, block)
 
     def merges(self, block: int) -> bool:
         """Whether a stage merges tokens into others."""
@@ -134,7 +153,7 @@ class PrunedViT(nn.Module):
 
         With average pooling the head weighs merged tokens by size; that is not in here.
         """
-        normed: Tensor = self.model.norm(self._in_order(self._run(image)[0]))
+        normed: Tensor = self.model.norm(self._in_order(self._run(image, features=True)[0]))
         return normed
 
     def trace(
@@ -145,7 +164,7 @@ class PrunedViT(nn.Module):
         Args:
             image: [batch, channels, height, width].
             replay: decisions to follow instead of deciding, as `Trace` names them.
-            tokens: also return the tokens after every block.
+            tokens: also return the tokens after every block; the last one then runs for all of them.
             observe: called with the block and what a stage that chooses sees there.
         """
         state, trace = self._run(image, replay, tokens, observe)
@@ -153,73 +172,111 @@ class PrunedViT(nn.Module):
         return trace
 
     def _run(
-        self, image: Tensor, replay: Replay | None = None, tokens: bool = False, observe: Observer | None = None
+        self,
+        image: Tensor,
+        replay: Replay | None = None,
+        tokens: bool = False,
+        observe: Observer | None = None,
+        features: bool = False,
     ) -> tuple[State, Trace]:
-        """All blocks: the tokens after them, and what was decided; see `trace`."""
+        """All blocks: the tokens after them (`features`: all of the last one), and what was decided; see `trace`."""
         trace, x, everywhere = Trace(), embed(self.model, image), places_of(self.model)
         ids = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
         state = State(x, ids, fresh=x.shape[1], places=everywhere)
         for row in self.budget.blocks:
+            form = form_of(self.shape, self.budget, row.block, features or tokens, not self.compares)
             if row.is_stage:
-                state, decision = self._stage(row.block, state, replay, observe)
+                state, decision = self._stage(row.block, form, state, everywhere, replay, observe)
                 trace.note(row.block, decision)
-                if everywhere is not None:
-                    state = replace(state, places=follow(everywhere, state.ids, self.shape.prefix_tokens))
             else:
-                state = replace(state, x=self._whole_block(row.block, state, everywhere))
+                state = replace(state, x=self._kept_block(row.block, form, state, everywhere))
             if tokens:
                 trace.tokens[row.block] = self._in_order(state)
         return state, trace
 
-    def _whole_block(self, index: int, state: State, everywhere: Places | None) -> Tensor:
+    def _kept_block(self, index: int, form: Form, state: State, everywhere: Places | None) -> Tensor:
         """One block that removes nothing: timm's own, unless tokens count by size or have left their places."""
+        if form == "read":
+            return self._read(index, state)
         if state.bias is None and state.places is everywhere:
             return run_whole(self.model, index, state.x, state.places)
         block = self.model.blocks[index]
         normed = block.norm1(state.x)
-        out, *_ = attend(self.model, index, normed, weights="none", bias=state.bias, places=state.places)
+        out, _ = attend(self.model, index, normed, weights="none", bias=state.bias, places=state.places)
         return mlp(block, state.x + out)
 
+    def _read(self, index: int, state: State) -> Tensor:
+        """The last block for the tokens that the classifier reads."""
+        count = self.shape.read_tokens
+        return run_first(self.model, index, state.x, count, state.bias, state.places, asks=self.compares)
+
     def _stage(
-        self, index: int, state: State, replay: Replay | None, observe: Observer | None
+        self,
+        index: int,
+        form: Form,
+        state: State,
+        everywhere: Places | None,
+        replay: Replay | None,
+        observe: Observer | None,
     ) -> tuple[State, Decision]:
         """One block that removes tokens."""
         block, keep = self.model.blocks[index], self.budget.blocks[index].after
-        out, attention, keys, values, row = attend(
+        if form == "read":
+            reduced = replace(self._reduced(state, Selection(None), keep), x=self._read(index, state))
+            return reduced, self._decision(state, reduced, Selection(None))
+        normed = block.norm1(state.x)
+        seen = look(
             self.model,
             index,
-            block.norm1(state.x),
-            weights=self._reads(index),
+            normed,
+            weights=rows_read(self.shape, self.method) if self.chooses(index) else "none",
             bias=state.bias,
             places=state.places,
             squares=self.compares and self.method.lengths,
+            asks=form != "chosen",
         )
-        x = state.x + out
-        if self.budget.place == "after_block":
-            x = mlp(block, x)
-        if self.chooses(index):
-            where = (index, self.shape.depth)
-            prefix, class_token = self.shape.prefix_tokens, self.shape.class_token
-            known = {} if row is None else row._asdict()
-            tokens = x if self.method.reads_tokens else None
-            evidence = Evidence(attention, keys, values, prefix, class_token, where, tokens, self.compares, **known)
-            if observe:
-                observe(index, evidence)
-            selection = self._choose(index, keep, state, evidence, replay)
-        else:
-            selection = Selection(None)
+        x = state.x
+        if form == "merged":
+            x = x + project(block, mix(seen), normed)
+            x = mlp(block, x) if self.budget.place == "after_block" else x
+        selection = self._chosen(index, keep, replace(state, x=x), seen, replay, observe)
         reduced = self._reduced(replace(state, x=x), selection, keep)
-        if self.budget.place == "before_mlp":
+        if everywhere is not None:
+            reduced = replace(reduced, places=follow(everywhere, reduced.ids, self.shape.prefix_tokens))
+        if form == "chosen":
+            places = between(everywhere, reduced.places, reduced.ids, state.ids)
+            out = ask(self.model, index, block.norm1(reduced.x), seen, bias=state.bias, places=places)
+            reduced = replace(reduced, x=reduced.x + out)
+        elif form == "dropped":
+            kept = selection.kept
+            mixed, asked = (
+                tokens[:, :keep] if kept is None else rows_of(tokens, kept) for tokens in (mix(seen), normed)
+            )
+            reduced = replace(reduced, x=reduced.x + project(block, mixed, asked))
+        if form != "merged" or self.budget.place == "before_mlp":
             reduced = replace(reduced, x=mlp(block, reduced.x))
-        gap = torch.full_like(x[:, 0, 0], float("inf")) if selection.gap is None else selection.gap
-        return reduced, Decision(self._ids_in_order(reduced), merged_pairs(state.ids, selection), gap)
+        return reduced, self._decision(state, reduced, selection)
 
-    def _reads(self, index: int) -> Rows:
-        """The rows of a stage's attention matrix that its method needs."""
+    def _chosen(
+        self, index: int, keep: int, state: State, seen: Seen, replay: Replay | None, observe: Observer | None
+    ) -> Selection:
+        """What a stage selects from what its block's tokens show."""
         if not self.chooses(index):
-            return "none"
-        # Without a class token there is no first row to read.
-        return "all" if self.method.reads == "first" and not self.shape.class_token else self.method.reads
+            return Selection(None)
+        where, known = (index, self.shape.depth), {} if seen.first is None else seen.first._asdict()
+        prefix, class_token = self.shape.prefix_tokens, self.shape.class_token
+        tokens = state.x if self.method.reads_tokens else None
+        evidence = Evidence(
+            seen.attention, seen.keys, seen.values, prefix, class_token, where, tokens, self.compares, **known
+        )
+        if observe:
+            observe(index, evidence)
+        return self._choose(index, keep, state, evidence, replay)
+
+    def _decision(self, before: State, after: State, selection: Selection) -> Decision:
+        """What a stage tells of its selection."""
+        gap = torch.full_like(after.x[:, 0, 0], float("inf")) if selection.gap is None else selection.gap
+        return Decision(self._ids_in_order(after), merged_pairs(before.ids, selection), gap)
 
     def _choose(self, index: int, keep: int, state: State, evidence: Evidence, replay: Replay | None) -> Selection:
         """The method's selection, or the one that given decisions stand for."""
@@ -283,12 +340,21 @@ class PrunedViT(nn.Module):
 
 
 class WholeModel(nn.Module):
-    """A model without a token plan, dense or slimmed, behind the interface of `PrunedViT`: timm's own forward."""
+    """A model without a token plan, dense or slimmed, behind the interface of `PrunedViT`.
 
-    def __init__(self, model: nn.Module) -> None:
+    timm's own forward; the last block of a model whose classifier reads prefix tokens only runs for those alone.
+
+    Args:
+        model: of timm.
+        compares: see `PrunedViT`.
+    """
+
+    def __init__(self, model: nn.Module, compares: bool = False) -> None:
         super().__init__()
         self.model: Any = model
+        self.compares = compares
         self.name, self.image_size = model_name(model), image_size(model)
+        self.read_tokens = read_tokens(model)
 
     def output_names(self) -> list[str]:
         """Names of what `forward` returns."""
@@ -296,8 +362,13 @@ class WholeModel(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits [batch, classes] of [batch, channels, height, width] images."""
-        logits: Tensor = self.model(image)
-        return logits
+        if not self.read_tokens:
+            return self.model(image)
+        x, places, last = embed(self.model, image), places_of(self.model), len(self.model.blocks) - 1
+        for index in range(last):
+            x = run_whole(self.model, index, x, places)
+        x = run_first(self.model, last, x, self.read_tokens, places=places, asks=self.compares)
+        return self.model.forward_head(self.model.norm(x))
 
     def forward_features(self, image: Tensor) -> Tensor:
         """What timm's method of that name gives."""
@@ -316,4 +387,4 @@ def deployable(
     model: nn.Module, budget: Budget | None, outputs: tuple[Output, ...] = ("logits",), compares: bool = False
 ) -> Deployable:
     """A model with its token plan, or as it is where there is none."""
-    return WholeModel(model) if budget is None else PrunedViT(model, budget, outputs, compares)
+    return WholeModel(model, compares) if budget is None else PrunedViT(model, budget, outputs, compares)

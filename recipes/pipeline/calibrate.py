@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...calibration.images.sources import ImageSource
 from ...calibration.tokens import budgets, solve
-from ...calibration.tokens.cost import LatencyModel, dense_plan, gmacs, model_macs
+from ...calibration.tokens.cost import LatencyModel, dense_plan, gmacs, graph_macs, model_macs
 from ...calibration.tokens.presets import get_preset
 from ...calibration.tokens.rules import Rule, default_rule
 from ...calibration.tokens.scores import Decisions, gather, statistics
@@ -43,7 +43,7 @@ class Planning:
         batch: of the graph.
         model: the model whose tokens go, perhaps slimmed.
         shape: of it.
-        dense_macs: multiply-accumulates of the model before it was slimmed.
+        whole: shape of the model before it was slimmed.
         source: calibration images; None where Python gave none.
         folder: where the streamed scores go.
         listener: hears progress.
@@ -54,7 +54,7 @@ class Planning:
     batch: int
     model: Any
     shape: ViTShape
-    dense_macs: int
+    whole: ViTShape
     source: ImageSource | None
     folder: Path
     listener: Listener
@@ -147,7 +147,7 @@ def from_mass(plan: Planning) -> Budget:
 
 def from_target(plan: Planning) -> Budget:
     """The largest budget within a cost, or what a search finds at that cost."""
-    macs = target_macs(plan.prune, plan.dense_macs, plan.batch)
+    macs = target_macs(plan.prune, plan.whole, plan.batch)
     ruled = solve.from_target(plan.shape, plan.method.name, plan.parameters, macs, plan.rule, plan.multiple)
     taken = ruled.statistics.get("multiple", 1)
     if taken != plan.multiple:
@@ -170,8 +170,10 @@ WAYS: Mapping[str, Callable[[Planning], Budget]] = {
 }
 
 
-def target_macs(prune: PruneSection, dense: int, batch: int) -> float:
-    """The recipe's target as multiply-accumulates for one image; ratios are of the model as it came, not yet slimmed.
+def target_macs(prune: PruneSection, whole: ViTShape, batch: int) -> float:
+    """The recipe's target as multiply-accumulates for one image.
+
+    Ratios are of the model as it came, not yet slimmed, counted as papers do; a speed-up is over its graph.
 
     Raises:
         InputError: no budget reaches the speed-up.
@@ -180,9 +182,9 @@ def target_macs(prune: PruneSection, dense: int, batch: int) -> float:
     if prune.target.gflops is not None:
         return prune.target.gflops * 1e9
     if prune.target.flops_ratio is not None:
-        return prune.target.flops_ratio * dense
+        return prune.target.flops_ratio * model_macs(whole, dense_plan(whole))
     assert prune.target.speedup is not None
-    return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup) * dense
+    return LatencyModel.for_batch(batch).mac_ratio(prune.target.speedup) * graph_macs(whole)
 
 
 def check_prune(prune: PruneSection) -> None:
@@ -226,7 +228,7 @@ def make_plan(
             "prune.given: this recipe's budget was in memory, handed over in Python; give prune.budget: FILE"
         )
     multiple = prune.multiple or recipe.export.token_multiple
-    plan = Planning(prune, multiple, recipe.export.batch, model, shape, dense_macs, source, folder, listener)
+    plan = Planning(prune, multiple, recipe.export.batch, model, shape, whole, source, folder, listener)
     way = next(make for key, make in WAYS.items() if getattr(prune, key) is not None)
     threshold = plan.method.threshold
     if prune.search.trials and threshold is not None and plan.parameters[threshold.quantile] is not None:

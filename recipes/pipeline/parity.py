@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .view import View
 
 SLIMMED_ATOL = 1e-5
+READ_ATOL = 1e-5  # of the largest logit, at least of 1: the same sums, by products of other shapes
 
 
 class Parity(Stage):
@@ -118,8 +119,13 @@ def eager_rungs(eager: Outputs, expected: Outputs, section: ParitySection) -> li
     if "masked" in eager:
         masked, narrow = {"logits": eager["masked"]}, {"logits": eager["narrow"]}
         rungs.append(compare("torch: narrower = masked", masked, narrow, atol=SLIMMED_ATOL, tie=0.0))
-    if "dropped" in eager:
+    if "nothing_removed" in eager:
         rungs.append(exact("identity: nothing removed = timm", eager["dense"], eager["nothing_removed"]))
+    if "read" in eager:
+        dense, read = {"logits": eager["dense"]}, {"logits": eager["read"]}
+        within = READ_ATOL * max(1.0, float(np.abs(eager["dense"]).max()))
+        rungs.append(compare("identity: last block for read tokens", dense, read, atol=within, tie=0.0))
+    if "dropped" in eager:
         ours = {name: value[: len(eager["dropped"])] for name, value in expected.items()}
         decided = {name: ours[name] for name in stage_names(ours)}
         dropped = {"logits": eager["dropped"], **decided}

@@ -40,7 +40,7 @@ def bundle_readme(
         plans.append(f"Slimmed: {summary(widths)}.")
     if budget is not None:
         stages = ", ".join(f"{row.before} to {row.after} at block {row.block}" for row in budget.stages) or "none"
-        cost = f"{budget.gmacs['pruned']:.3f} GMACs instead of {budget.gmacs['dense']:.3f}"
+        cost = f"{budget.total_gmacs:.3f} GMACs instead of {budget.gmacs['dense']:.3f}"
         plans.append(f"Method {budget.method}; tokens {stages}. {cost}.")
     accuracy = ""
     if fidelity.accuracy_dense is not None:

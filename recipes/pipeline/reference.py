@@ -13,9 +13,10 @@ from ...exporter.core import layout
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.gates import gated
 from ...exporter.pruning.reference import drop_tokens
+from ...exporter.pruning.shape import read_tokens
 from ...exporter.pruning.slim import blocks_of, hard_gates, slim
 from ...exporter.pruning.torch_runner import TorchRunner, replay_of
-from ...exporter.pruning.vit import PrunedViT, deployable
+from ...exporter.pruning.vit import PrunedViT, WholeModel, deployable
 from ...exporter.pruning.widths import Widths, read_widths
 from ...exporter.runtime.rungs import stage_names
 from ...exporter.runtime.runners import Outputs, run_all
@@ -33,8 +34,8 @@ class Reference(Stage):
     """PyTorch's side of the ladder.
 
     `images.npy` [n, channels, height, width] float32; `outputs.npz`, by output [n, ...]; `eager.npz`, logits of the
-    first few images: `dense` and `nothing_removed`, `dropped` (tokens really removed, one image at a time), and of a
-    slimmed model `masked` and `narrow`.
+    first few images: `dense`, `read` (the last block for the tokens that are read), `nothing_removed`, `dropped`
+    (tokens really removed, one image at a time), and of a slimmed model `masked` and `narrow`.
     """
 
     name = "reference"
@@ -50,7 +51,9 @@ class Reference(Stage):
         images = first_images(view.evaluation, max(recipe.parity.images, recipe.parity.golden), batch)
         outputs = run_all(TorchRunner(deployable(model, budget), batch), images, batch, view.listener.progress)
         few = torch.from_numpy(images[:EAGER_IMAGES])
-        eager = {} if budget is None else eager_outputs(model, budget, few, outputs)
+        eager = dense_outputs(model, few)
+        if budget is not None:
+            eager |= eager_outputs(model, budget, few, outputs)
         slimmed = view.folder_if_any("slim")
         if slimmed is not None:
             eager |= slimmed_outputs(view.dense, read_widths(slimmed / layout.WIDTHS), few)
@@ -61,13 +64,19 @@ class Reference(Stage):
 
 def eager_outputs(model: Any, budget: Budget, few: torch.Tensor, outputs: Outputs) -> dict[str, np.ndarray]:
     """Logits of timm's own model, of the pruned one with nothing removed, and of tokens dropped one image at a time."""
+    dense = PrunedViT(model, without_stages(budget))
     with torch.inference_mode():
-        dense = model(few).numpy()
-        nothing_removed = PrunedViT(model, without_stages(budget)).trace(few).logits
-    assert nothing_removed is not None
+        nothing_removed = model.forward_head(dense.forward_features(few)).numpy()
     decisions = replay_of({name: outputs[name][: len(few)] for name in stage_names(outputs)})
     dropped = drop_tokens(model, budget, few, decisions.kept, decisions.merged)
-    return {"dense": dense, "nothing_removed": nothing_removed.numpy(), "dropped": dropped.numpy()}
+    return {"nothing_removed": nothing_removed, "dropped": dropped.numpy()}
+
+
+def dense_outputs(model: Any, few: torch.Tensor) -> dict[str, np.ndarray]:
+    """Logits of timm's own model and, if its classifier reads so few tokens, of one whose last block runs for them."""
+    with torch.inference_mode():
+        dense = {"dense": model(few).numpy()}
+        return dense | ({"read": WholeModel(model)(few).numpy()} if read_tokens(model) else {})
 
 
 def slimmed_outputs(dense: Any, widths: Widths, few: torch.Tensor) -> dict[str, np.ndarray]:

@@ -9,7 +9,8 @@
 2. a bias of every key (proportional attention) before the softmax: it becomes the mask, one row a query;
 3. a pruning stage reads the matrix too: Attention hands it out as its fourth output;
 4. a pruning stage reads queries, keys or values [B,H,N,d] too: it gets them from the same Split;
-5. keys averaged over heads in that form: the mean is taken before they are transposed.
+5. keys averaged over heads in that form: the mean is taken before they are transposed;
+6. queries of fewer tokens have a projection of their own, keys and values one together.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ class Match:
     """One self-attention.
 
     Attributes:
-        qkv: the projection, [batch, tokens, 3 * width].
+        qkv: the projection, [batch, tokens, 3 * width]; of keys and values, [batch, tokens, 2 * width], where queries
+            have their own.
+        queries: that one, [batch, asking, width]; None: they are in `qkv`.
+        asking: tokens that have a query.
         last: the node that merges the heads.
-        shape: [batch, tokens, 3, heads, width of a head].
+        shape: [batch, tokens, 3 or 2, heads, width of a head].
         scale: of the queries.
         bias: of every key, [1 or batch, 1, 1, keys]; None: none.
         matrix: what the softmax makes, if it is read elsewhere, too.
@@ -41,6 +45,8 @@ class Match:
     """
 
     qkv: gs.Tensor
+    queries: gs.Tensor | None
+    asking: int
     last: gs.Node
     shape: list[int]
     scale: float
@@ -75,8 +81,20 @@ def _projection(tensor: gs.Tensor) -> tuple[gs.Node, int] | None:
     return split, next(i for i, out in enumerate(split.outputs) if out is squeeze.inputs[0])
 
 
+def _own(tensor: gs.Tensor) -> gs.Tensor | None:
+    """The projection that is all of a query, [batch, asking, width]; None where it is cut out of a larger one."""
+    turn = producer(tensor, "Transpose")
+    apart = (
+        None
+        if turn is None or list(turn.attrs.get("perm", [])) != [0, 2, 1, 3]
+        else producer(turn.inputs[0], "Reshape")
+    )
+    shape = None if apart is None else static_shape(apart.inputs[0])
+    return apart.inputs[0] if apart is not None and shape is not None and len(shape) == 3 else None
+
+
 def match(node: gs.Node, context: Context) -> Match | str:
-    """Cases 1 to 4."""
+    """Cases 1 to 4, and 6."""
     matrix = static_shape(node.outputs[0])
     if matrix is None or len(matrix) != 4 or int(node.attrs.get("axis", -1)) not in (-1, 3):
         return "it is no softmax over the last axis of [batch, heads, queries, keys]"
@@ -88,11 +106,12 @@ def match(node: gs.Node, context: Context) -> Match | str:
     if scaled is None or keys is None or list(keys.attrs.get("perm", [])) != [0, 1, 3, 2]:
         return "queries are not scaled, or keys are not transposed, in the plain way"
     scale = scalar(scaled.inputs[1])
-    parts = [_projection(tensor) for tensor in (scaled.inputs[0], keys.inputs[0], product.inputs[1])]
+    own, read = _own(scaled.inputs[0]), (scaled.inputs[0], keys.inputs[0], product.inputs[1])
+    parts = [_projection(tensor) for tensor in (read if own is None else read[1:])]
     if scale is None or any(part is None for part in parts):
         return "queries, keys and values do not come straight from one projection (QK-norm, for instance)"
     splits = {id(part[0]) for part in parts if part}
-    if len(splits) != 1 or [part[1] for part in parts if part] != [0, 1, 2]:
+    if len(splits) != 1 or [part[1] for part in parts if part] != list(range(len(parts))):
         return "queries, keys and values do not come from one projection"
     split = parts[0][0]  # type: ignore[index]
     transpose = producer(split.inputs[0], "Transpose")
@@ -104,22 +123,22 @@ def match(node: gs.Node, context: Context) -> Match | str:
     if merged is None or merged.op != "Reshape" or back is None or list(back.attrs["perm"]) != [0, 2, 1, 3]:
         return "its heads are not merged as timm does"
     shape = static_shape(reshape.outputs[0])
-    if shape is None or len(shape) != 5 or shape[2] != 3:
+    if shape is None or len(shape) != 5 or shape[2] != len(parts):
         return "the projection is not [batch, tokens, 3, heads, width of a head]"
-    batch, tokens, _, heads, head_dim = shape
-    if static_shape(merged.outputs[0]) != [batch, tokens, heads * head_dim]:
+    batch, _, _, heads, head_dim = shape
+    asking = matrix[2]
+    if static_shape(merged.outputs[0]) != [batch, asking, heads * head_dim]:
         return "its heads are not merged as timm does"
     readers = [reader for reader in node.outputs[0].outputs if reader is not product]
-    own = (scaled, keys, product)
+    nodes = (scaled, keys, product)
     shared = {
         place: tensor
-        for place, (tensor, reader) in enumerate(
-            zip((scaled.inputs[0], keys.inputs[0], product.inputs[1]), own, strict=True)
-        )
-        if tensor.name in context.outputs or any(other is not reader for other in tensor.outputs)
+        for place, (tensor, reader) in enumerate(zip(read, nodes, strict=True))
+        if (place or own is None)
+        and (tensor.name in context.outputs or any(other is not reader for other in tensor.outputs))
     }
     wanted = node.outputs[0] if readers or node.outputs[0].name in context.outputs else None
-    return Match(reshape.inputs[0], merged, shape, scale, bias, wanted, shared)
+    return Match(reshape.inputs[0], own, asking, merged, shape, scale, bias, wanted, shared)
 
 
 def _biased(logits: gs.Tensor) -> tuple[gs.Node | None, gs.Tensor | None]:
@@ -149,13 +168,14 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     width, out = heads * head_dim, found.last.outputs[0]
     found.last.outputs.clear()
     dtype = found.qkv.dtype
-    names = [build.name(part) for part in ("q", "k", "v")]
-    parts = [gs.Variable(name, dtype=dtype, shape=[batch, tokens, width]) for name in names]
-    sizes = build.const([width] * 3, "int64", "parts")
-    graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 2}, [found.qkv, sizes], parts))
+    names = [build.name(part) for part in (("q", "k", "v") if found.queries is None else ("k", "v"))]
+    parts: list[gs.Tensor] = [gs.Variable(name, dtype=dtype, shape=[batch, tokens, width]) for name in names]
+    sizes = build.const([width] * len(parts), "int64", "parts")
+    graph.nodes.append(gs.Node("Split", build.name("Split"), {"axis": 2}, [found.qkv, sizes], list(parts)))
+    parts = parts if found.queries is None else [found.queries, *parts]
     heads_of = {"q_num_heads": heads, "kv_num_heads": heads, "scale": found.scale}
-    inputs = [*parts, _mask(build, found.bias, batch, tokens)] if found.bias is not None else parts
-    build.node("Attention", inputs, [batch, tokens, width], out.dtype, out, **heads_of)
+    inputs = [*parts, _mask(build, found.bias, [batch, 1, found.asking, tokens])] if found.bias is not None else parts
+    build.node("Attention", inputs, [batch, found.asking, width], out.dtype, out, **heads_of)
     for place, tensor in found.shared.items():
         apart = [batch, tokens, heads, head_dim]
         cut = build.node("Reshape", [parts[place], build.const(apart, "int64", "shape")], apart, dtype)
@@ -168,9 +188,8 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     raise_opset(graph, FUSED_OPSET)
 
 
-def _mask(build: Builder, bias: gs.Tensor, batch: int, tokens: int) -> gs.Tensor:
-    """The bias once a query, [batch, 1, tokens, tokens], as onnxruntime wants it; made once for all its readers."""
-    shape = [batch, 1, tokens, tokens]
+def _mask(build: Builder, bias: gs.Tensor, shape: list[int]) -> gs.Tensor:
+    """The bias once a query, [batch, 1, asking, tokens], as onnxruntime wants it; made once for all its readers."""
     for reader in bias.outputs:
         if reader.op == "Expand" and static_shape(reader.outputs[0]) == shape:
             return reader.outputs[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,7 +69,7 @@ class Evidence:
             return self.squares.sqrt()
         return self.values.transpose(1, 2).flatten(2).norm(dim=-1)  # as the tokens lie in memory
 
-    @property
+    @cached_property
     def significance(self) -> Tensor:
         """Class attention times value norm [batch, tokens], as in ATS and PPT."""
         return self.attended * self.lengths

@@ -6,16 +6,22 @@ import math
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from helpers import budget_for, small_vit
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from vitrim.calibration.tokens.budgets import from_preset, make_budget
-from vitrim.calibration.tokens.cost import LatencyModel, dense_plan, gmacs, model_macs, scoring_macs
+from vitrim.calibration.tokens.cost import LatencyModel, dense_plan, gmacs, graph_macs, model_macs, scoring_macs
 from vitrim.calibration.tokens.presets import get_preset
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.plan import StagePlan
 from vitrim.exporter.pruning.shape import ViTShape, describe
+from vitrim.exporter.pruning.vit import PrunedViT, WholeModel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from published_counts import fvcore_count, torchprofile_count
@@ -80,7 +86,7 @@ def test_evit_tokens_and_gmacs(rate: float, dropped: tuple[int, ...], fused: tup
     assert tuple(row.after for row in budget.stages) == dropped
     stages = [StagePlan(block, tokens - 1) for block, tokens in zip((3, 6, 9), fused, strict=True)]
     with_fused = make_budget(deit("small"), "evit", {"place": "before_mlp"}, stages)
-    assert with_fused.gmacs["pruned"] == pytest.approx(printed, rel=1e-3)
+    assert with_fused.gmacs["paper"] == pytest.approx(printed, rel=1e-3)
 
 
 @pytest.mark.parametrize(("size", "printed"), [("tiny", 0.800801903), ("small", 2.944411999), ("base", 11.26)])
@@ -102,8 +108,48 @@ def test_tome_printed_gmacs(r: int, size: str, printed: float) -> None:
         tokens -= min(r, (tokens - 1) // 2)
         stages.append(StagePlan(block, tokens - 1))
     budget = make_budget(deit(size), "evit", {"place": "before_mlp"}, stages)
-    assert budget.gmacs["pruned"] == pytest.approx(printed, rel=1e-3)
+    assert budget.gmacs["paper"] == pytest.approx(printed, rel=1e-3)
     assert tokens == {8: 101, 13: 41, 16: 11}[r]
+
+
+# Plan, method, parameters, further arguments of the model, and what the method itself multiplies.
+COUNTED: list[tuple[dict[int, int], str, dict[str, Any], dict[str, Any], int]] = [
+    ({}, "uniform", {}, {}, 0),
+    ({0: 12, 2: 7}, "uniform", {}, {}, 0),
+    ({0: 12, 2: 7, 3: 1}, "uniform", {"place": "after_block"}, {}, 0),  # what only drops is dropped early all the same
+    ({0: 12, 3: 7}, "slice", {}, {}, 0),  # the last block is a stage that chooses
+    ({0: 12, 2: 7}, "evit", {}, {}, (17 + 12) * 48),
+    ({0: 12, 2: 7}, "evit", {"fuse": True}, {}, 2 * (17 + 12) * 48),
+    ({0: 12, 2: 7}, "evit", {"fuse": True, "place": "after_block"}, {}, 2 * (17 + 12) * 48),
+    ({0: 12, 2: 7}, "evit", {}, {"class_token": False, "global_pool": "avg"}, 0),  # reads the whole matrix
+    ({0: 12, 2: 7}, "uniform", {}, {"name": "deit_tiny_distilled_patch16_224"}, 0),
+    ({0: 12, 2: 7}, "uniform", {}, {"reg_tokens": 3}, 0),
+]
+
+
+def counted(model: torch.nn.Module) -> float:
+    """PyTorch's own count, which knows the products of attention where they are not fused."""
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 64, 64))
+    return counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize(("stages", "method", "parameters", "args", "scoring"), COUNTED)
+def test_a_graph_s_count_is_what_pytorch_counts(
+    stages: dict[int, int], method: str, parameters: dict[str, Any], args: dict[str, Any], scoring: int
+) -> None:
+    model = small_vit(**args)
+    shape, budget = describe(model), budget_for(model, stages, method, parameters)
+    assert graph_macs(shape, budget) + scoring == counted(PrunedViT(model, budget))
+    if not stages:
+        assert graph_macs(shape) == graph_macs(shape, budget) == counted(WholeModel(model))
+
+
+def test_deit_tiny_s_last_block_asks_for_one_token() -> None:
+    """Of 29 M for queries, rows and projection and 58 M for the MLP one in 197 is left; keys and values stay."""
+    shape = deit("tiny")
+    saved = 196 * (2 * 192 * 192 + 2 * 197 * 192 + 2 * 192 * 768)
+    assert model_macs(shape, dense_plan(shape)) - graph_macs(shape) == saved == 87_080_448
 
 
 def test_scoring_is_counted_apart() -> None:

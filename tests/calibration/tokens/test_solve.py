@@ -10,7 +10,7 @@ from helpers import small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrim.calibration.tokens.cost import dense_plan, model_macs
+from vitrim.calibration.tokens.cost import dense_plan, graph_macs, model_macs, total_macs
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.scores import patches_for_mass
 from vitrim.calibration.tokens.solve import builder, from_mass, from_target, removable, to_multiples
@@ -38,7 +38,7 @@ def tiny() -> ViTShape:
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
-    ratio=st.floats(0.4, 0.99),
+    ratio=st.floats(0.4, 0.92),
     stages=st.integers(1, 4),
     final=st.booleans(),
     method=st.sampled_from(["zero_tprune", "evit"]),
@@ -49,14 +49,14 @@ def test_targets_are_met_within_a_percent_and_never_passed(ratio: float, stages:
     rule = default_rule(shape, method, {}, stages=stages, final=final)
     budget = from_target(shape, method, {}, macs, rule)
     check_fits_model(budget, shape)
-    reached = model_macs(shape, budget.plan())
+    reached = total_macs(shape, budget)
     assert reached <= macs
     assert reached >= 0.99 * macs
 
 
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
-@given(ratio=st.floats(0.55, 0.99), final=st.booleans(), method=st.sampled_from(sorted(BY_COUNT)))
+@given(ratio=st.floats(0.6, 0.92), final=st.booleans(), method=st.sampled_from(sorted(BY_COUNT)))
 def test_merging_methods_meet_targets_within_what_one_matching_can_merge(
     ratio: float, final: bool, method: str
 ) -> None:
@@ -64,7 +64,7 @@ def test_merging_methods_meet_targets_within_what_one_matching_can_merge(
     macs = ratio * model_macs(shape, dense_plan(shape))
     budget = from_target(shape, method, {}, macs, default_rule(shape, method, {}, final=final))
     check_fits_model(budget, shape)
-    assert 0.99 * macs <= model_macs(shape, budget.plan()) <= macs
+    assert 0.99 * macs <= total_macs(shape, budget) <= macs
     for row in budget.stages:
         assert row.after == 1 or row.before - row.after <= largest_reduction(row.before, 1)
 
@@ -72,7 +72,7 @@ def test_merging_methods_meet_targets_within_what_one_matching_can_merge(
 @pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
-    ratio=st.floats(0.55, 0.99),
+    ratio=st.floats(0.6, 0.92),
     multiple=st.integers(2, 24),
     stages=st.integers(1, 4),
     final=st.booleans(),
@@ -94,7 +94,7 @@ def test_tokens_are_multiples_within_the_same_cost(
     taken = budget.statistics["multiple"]
     assert multiple % taken == 0
     assert [row.after for row in budget.stages if row.after > 1 and row.after % taken] == []
-    assert min(0.99 * macs, model_macs(shape, single.plan())) <= model_macs(shape, budget.plan()) <= macs
+    assert min(0.99 * macs, total_macs(shape, single)) <= total_macs(shape, budget) <= macs
     check_fits_model(budget, shape)
     check_budget(get_method(method), budget)
 
@@ -102,15 +102,15 @@ def test_tokens_are_multiples_within_the_same_cost(
 def test_multiples_of_deit_tiny_s_tokens_are_near_the_rule_s(tiny: ViTShape) -> None:
     macs, rule = 0.81e9, default_rule(tiny, "zero_tprune", {})
     budget = from_target(tiny, "zero_tprune", {}, macs, rule, 8)
-    assert [row.after for row in budget.stages] == [136, 96, 80, 1]  # 135, 100, 80 and 1 without
+    assert [row.after for row in budget.stages] == [136, 104, 80, 1]  # 137, 103, 82 and 1 without
     assert budget.statistics == {"multiple": 8}
-    assert 0.99 * macs <= model_macs(tiny, budget.plan()) <= macs
+    assert 0.99 * macs <= total_macs(tiny, budget) <= macs
     assert from_target(tiny, "zero_tprune", {}, macs, rule, 1) == from_target(tiny, "zero_tprune", {}, macs, rule)
 
 
 def test_where_a_multiple_is_too_coarse_its_largest_divisor_that_meets_the_target_is_taken() -> None:
     shape = describe(small_vit(depth=6))  # of 17 tokens
-    macs = 0.7 * model_macs(shape, dense_plan(shape))
+    macs = 0.68 * model_macs(shape, dense_plan(shape))
     rule = default_rule(shape, "evit", {})
     wished = [row.after - 1 for row in from_target(shape, "evit", {}, macs, rule).stages[:-1]]
     assert wished == [11, 9, 7]
@@ -154,18 +154,21 @@ def test_a_merging_target_out_of_reach_names_the_least(tiny: ViTShape) -> None:
 def test_the_rule_s_budget_of_deit_tiny(tiny: ViTShape) -> None:
     budget = from_target(tiny, "zero_tprune", {}, 0.81e9, default_rule(tiny, "zero_tprune", {}))
     assert [(row.block, row.after, row.options.get("similar")) for row in budget.stages] == [
-        (3, 135, 62),
-        (6, 100, 35),
-        (10, 80, 6),
+        (3, 137, 60),
+        (6, 103, 34),
+        (10, 82, 6),
         (11, 1, None),
     ]
-    assert 0.802 < budget.gmacs["pruned"] <= 0.81
+    assert 0.802 < budget.total_gmacs <= 0.81
 
 
 def test_unreachable_targets_name_the_range(tiny: ViTShape) -> None:
     rule = default_rule(tiny, "zero_tprune", {})
     with pytest.raises(InputError, match=r"asks for 2\.000 GMACs, but the dense model costs 1\.254"):
         from_target(tiny, "zero_tprune", {}, 2e9, rule)
+    assert graph_macs(tiny) == 1_166_602_752
+    with pytest.raises(InputError, match=r"asks for 1\.200 GMACs, but with nothing removed the graph costs 1\.167"):
+        from_target(tiny, "zero_tprune", {}, 1.2e9, rule)
     with pytest.raises(InputError, match=r"stages at blocks \[3, 6, 10\] the least is 0\.\d+"):
         from_target(tiny, "zero_tprune", {}, 1e8, rule)
 

@@ -33,9 +33,12 @@ def test_every_number_of_a_small_model() -> None:
         prefix_tokens=1,
         class_token=True,
         prefix_pooled=True,
+        read_tokens=1,
         classes=7,
         image_size=(3, 64, 64),
         linear_macs=((48 * 3 * 48 + 48 * 48, 48 * 192 + 192 * 48),) * 4,
+        key_macs=(48 * 2 * 48,) * 4,
+        query_macs=(48 * 48,) * 4,
         attention_width=(48,) * 4,
         stem_macs=4 * 4 * (16 * 16 * 3 * 48),
         head_macs=48 * 7,
@@ -51,10 +54,26 @@ def test_shape_of_deit_tiny() -> None:
 @pytest.mark.parametrize(
     ("name", "args", "said"),
     [
-        ("deit_tiny_distilled_patch16_224", {}, {"tokens": 198, "prefix_tokens": 2, "head_macs": 2 * 192 * 1000}),
-        ("vit_small_patch14_reg4_dinov2", {"num_classes": 5}, {"tokens": 37 * 37 + 5, "prefix_tokens": 5}),
-        ("vit_medium_patch16_gap_240", {}, {"tokens": 225, "class_token": False, "prefix_pooled": False}),
-        ("vit_base_patch16_siglip_224", {"num_classes": 5}, {"prefix_pooled": False, "prefix_tokens": 0}),
+        (
+            "deit_tiny_distilled_patch16_224",
+            {},
+            {"tokens": 198, "prefix_tokens": 2, "read_tokens": 2, "head_macs": 2 * 192 * 1000},
+        ),
+        (
+            "vit_small_patch14_reg4_dinov2",
+            {"num_classes": 5},
+            {"tokens": 37 * 37 + 5, "prefix_tokens": 5, "read_tokens": 1},
+        ),
+        (
+            "vit_medium_patch16_gap_240",
+            {},
+            {"tokens": 225, "class_token": False, "prefix_pooled": False, "read_tokens": 0},
+        ),
+        (
+            "vit_base_patch16_siglip_224",
+            {"num_classes": 5},
+            {"prefix_pooled": False, "prefix_tokens": 0, "read_tokens": 0},
+        ),
         ("vit_tiny_patch16_224", {"global_pool": "avg"}, {"class_token": True, "prefix_pooled": False}),
         (
             "vit_tiny_patch16_224",

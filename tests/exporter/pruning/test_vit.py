@@ -44,7 +44,13 @@ def test_removing_nothing_is_bit_identical(family: str, place: str) -> None:
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     pruned = PrunedViT(model, budget_for(model, {}, parameters={"place": place}))
     with torch.inference_mode():
-        assert torch.equal(pruned(images), model(images))
+        expected = model(images)
+        assert torch.equal(model.forward_head(pruned.forward_features(images)), expected)
+        assert torch.equal(pruned.trace(images, tokens=True).logits, expected)
+        # The last block runs for the tokens that are read alone.
+        for lean in (pruned(images), WholeModel(model)(images)):
+            torch.testing.assert_close(lean, expected, atol=1e-5, rtol=0)
+            assert torch.equal(lean, expected) or describe(model).read_tokens
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -60,7 +66,8 @@ def test_the_spelled_out_attention_is_timm_s_to_the_bit(family: str) -> None:
         x = embed(model, x)
         for index, block in enumerate(model.blocks):
             normed = block.norm1(x)
-            out, attention, keys, values, _ = attend(model, index, normed)
+            out, seen = attend(model, index, normed)
+            attention, keys, values = seen.attention, seen.keys, seen.values
             assert torch.equal(out, block.ls1(block.attn(normed)))
             assert attention is not None
             torch.testing.assert_close(attention.sum(-1), torch.ones_like(attention[..., 0]))
@@ -106,6 +113,7 @@ def test_features_of_a_pruned_sequence_are_what_the_head_reads(method: str) -> N
     pruned = PrunedViT(model, budget_for(model, {0: 12, 2: 8}, method))
     with torch.inference_mode():
         features, trace = pruned.forward_features(images), pruned.trace(images, tokens=True)
+        torch.testing.assert_close(pruned(images), trace.logits, atol=1e-5, rtol=0)
         assert features.shape == (2, 8, 48)
         assert torch.equal(features, model.norm(trace.tokens[3]))
         assert torch.equal(model.forward_head(features), trace.logits)
@@ -233,7 +241,7 @@ def test_any_legal_budget_runs_with_the_planned_tokens(
         assert [trace.tokens[block].shape[1] for block in range(depth)] == list(budget.tokens) == after
         if not budget.stages:
             images = torch.randn(batch, 3, 64, 64)
-            assert torch.equal(pruned.trace(images).logits, model(images))
+            assert torch.equal(pruned.trace(images, tokens=True).logits, model(images))
 
 
 def test_a_method_that_merges_without_saying_how_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,14 @@ def test_a_token_plan_has_two_rungs_inside_pytorch() -> None:
     assert static.passed
 
 
+@pytest.mark.parametrize(("size", "error", "passed"), [(1.0, 1e-4, False), (1.0, 9e-6, True), (100.0, 2e-4, True)])
+def test_the_last_block_for_read_tokens_is_timm_s_within_rounding(size: float, error: float, passed: bool) -> None:
+    """Of the largest logit, which is about 2 here."""
+    logits = draw(4, 7) * np.float32(size)
+    rung = eager_rungs({"dense": logits, "read": logits + np.float32(error)}, {"logits": logits}, SECTION)[0]
+    assert (rung.name, rung.passed) == ("identity: last block for read tokens", passed)
+
+
 def test_nothing_removed_must_be_timm_to_the_bit() -> None:
     other = draw(4, 7)
     other[1, 2] = np.nextafter(other[1, 2], np.float32(9))
@@ -161,13 +169,14 @@ def test_the_bundle_s_ladder_has_every_rung(walked: Any) -> None:
     ladder = Ladder.read(walked.folders["parity"] / "parity.json", "parity report")
     assert [rung.name for rung in ladder.rungs] == [
         "identity: nothing removed = timm",
+        "identity: last block for read tokens",
         "torch: static = tokens dropped",
         "onnx: as traced",
         "onnx: rewritten for ort-cpu",
         "onnx: model.onnx = proof.onnx",
     ]
-    assert [rung.images for rung in ladder.rungs[2:]] == [4, 4, 4]
-    assert [bool(rung.stages) for rung in ladder.rungs[2:]] == [True, True, False]
+    assert [rung.images for rung in ladder.rungs[3:]] == [4, 4, 4]
+    assert [bool(rung.stages) for rung in ladder.rungs[3:]] == [True, True, False]
     assert ladder.rungs[-1].end.max_abs == 0
     assert (ladder.atol, ladder.tie, ladder.close) == (1e-4, 1e-4, None)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitrim.calibration.tokens.cost import model_macs, scoring_macs
+from vitrim.calibration.tokens.cost import graph_macs, scoring_macs
 from vitrim.exporter.pruning.methods import METHODS, get_method
 from vitrim.exporter.pruning.methods.base import Method
 from vitrim.exporter.pruning.methods.costs import (
@@ -60,7 +60,7 @@ def counted(model: Any, budget: Any) -> int:
 
 def beside_the_model(model: Any, budget: Any) -> int:
     """What torch counts beyond the layers and attention products of the model."""
-    return counted(model, budget) - model_macs(describe(model), budget.plan())
+    return counted(model, budget) - graph_macs(describe(model), budget)
 
 
 @pytest.mark.slow
