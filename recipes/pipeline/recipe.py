@@ -191,9 +191,11 @@ class TargetSection(Section):
     ways = ("gflops", "flops_ratio", "speedup")
 
     gflops: float | None = Field(
-        default=None, gt=0, le=1e9, description="Multiply-accumulates in 1e9, as papers count them."
+        default=None, gt=0, le=1e9, description="Multiply-accumulates of the graph in 1e9, scoring included."
     )
-    flops_ratio: float | None = Field(default=None, gt=0, le=1, description="Share of the dense model's.")
+    flops_ratio: float | None = Field(
+        default=None, gt=0, le=1, description="Share of the dense model's, as papers count."
+    )
     speedup: float | None = Field(
         default=None, ge=1, le=1e6, description="Dense over pruned latency, by the latency model."
     )

@@ -70,6 +70,28 @@ def test_fused_attention_serves_readers_of_queries_keys_and_values(batch: int, c
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2])
+def test_queries_of_some_tokens_come_from_a_projection_of_their_own(batch: int, counts: Any) -> None:
+    """A stage that chooses before its tokens ask, and a last block that the class token alone asks."""
+    model = small_vit()
+    pruned = PrunedViT(model, budget_for(model, {1: 9}, "evit"))
+    image = torch.randn(batch, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    traced = trace(pruned, batch)
+    weights = {tuple(tensor.dims) for tensor in traced.graph.initializer if len(tensor.dims) == 2}
+    assert {(48, 96), (48, 48)} <= weights  # cut apart when traced
+    rewritten, _ = rewrite(traced, get_target("ort-cpu"), {"image": image.numpy()}, fused_attention=True)
+    table = operator_table(rewritten)
+    assert (table["Attention"], table["Softmax"]) == (4, 1)  # of the row that is chosen by
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in rewritten.graph.value_info
+    }
+    asking = [shapes[node.input[0]][1] for node in rewritten.graph.node if node.op_type == "Attention"]
+    assert asking == [17, 9, 9, 1]
+    expected = pruned(image).detach().numpy()
+    np.testing.assert_allclose(run_once(rewritten, {"image": image.numpy()})["logits"], expected, atol=2e-5)
+
+
+@pytest.mark.slow
 def test_fused_attention_leaves_qk_norm_with_the_reason(image: Any) -> None:
     model = small_vit(qk_norm=True)
     graph = trace(PrunedViT(model, budget_for(model, {})), 1)

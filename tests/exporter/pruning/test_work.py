@@ -1,0 +1,104 @@
+"""Which tokens a block works for: by form, in numbers, and to the same logits however early something is left out."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from helpers import budget_for, random_widths, small_vit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitrim.exporter.pruning.shape import describe
+from vitrim.exporter.pruning.slim import slim
+from vitrim.exporter.pruning.vit import PrunedViT, WholeModel
+from vitrim.exporter.pruning.work import Form, Work, chooses, form_of, rows_read, work_of
+
+GAP: dict[str, Any] = {"class_token": False, "global_pool": "avg"}
+vit_with = functools.cache(small_vit)
+
+
+def forms(
+    stages: dict[int, int],
+    method: str,
+    parameters: Any = None,
+    features: bool = False,
+    early: bool = True,
+    **args: Any,
+) -> list[Form]:
+    model = vit_with(**args)
+    shape, budget = describe(model), budget_for(model, stages, method, parameters)
+    return [form_of(shape, budget, block, features, early) for block in range(4)]
+
+
+def test_every_form_of_a_block() -> None:
+    assert forms({}, "evit") == ["whole", "whole", "whole", "read"]
+    assert forms({}, "evit", global_pool="avg") == forms({}, "evit", features=True) == ["whole"] * 4
+    assert forms({1: 9, 3: 1}, "evit") == ["whole", "chosen", "whole", "read"]
+    assert forms({1: 9, 3: 1}, "evit", features=True) == ["whole", "chosen", "whole", "chosen"]
+    assert forms({1: 9, 3: 5}, "uniform", {"place": "after_block"}) == ["whole", "chosen", "whole", "chosen"]
+    assert forms({1: 9, 3: 5}, "zero_tprune") == ["whole", "dropped", "whole", "dropped"]
+    assert forms({1: 9}, "evit", **GAP) == ["whole", "dropped", "whole", "whole"]  # the average token's row
+    assert forms({1: 9}, "evit", {"fuse": True}) == forms({1: 9}, "tome") == ["whole", "merged", "whole", "read"]
+    assert forms({1: 9}, "evit", early=False) == ["whole", "merged", "whole", "read"]
+
+
+def test_what_a_stage_reads_and_whether_it_chooses() -> None:
+    model = small_vit()
+    shape, budget = describe(model), budget_for(model, {1: 9, 3: 1}, "evit")
+    assert [chooses(shape, budget, block) for block in (1, 3)] == [True, False]
+    evit, gap = PrunedViT(model, budget).method, describe(small_vit(**GAP))
+    assert (rows_read(shape, evit), rows_read(gap, evit)) == ("first", "all")
+
+
+def test_the_tokens_of_every_part() -> None:
+    model = small_vit("deit_tiny_distilled_patch16_224")  # 18 tokens, of which the classifier reads two
+    shape, budget = describe(model), budget_for(model, {0: 12, 1: 8}, "evit")
+    assert [work_of(shape, budget, block) for block in range(4)] == [
+        Work(keys=18, queries=13, rows=12, projected=12, mlp=12),  # the class token asks before and after the choice
+        Work(12, 9, 8, 8, 8),
+        Work(8, 8, 8, 8, 8),
+        Work(8, 2, 2, 2, 2),
+    ]
+    assert work_of(shape, budget_for(model, {0: 12}, "zero_tprune"), 0) == Work(18, 18, 18, 12, 12)
+    assert work_of(shape, budget_for(model, {0: 12}, "tome"), 0) == Work(18, 18, 18, 18, 12)
+    after_block = budget_for(model, {0: 12}, "tome", {"place": "after_block"})
+    assert work_of(shape, after_block, 0) == Work(18, 18, 18, 18, 18)
+    assert [work_of(shape, None, block) for block in (2, 3)] == [Work(18, 18, 18, 18, 18), Work(18, 2, 2, 2, 2)]
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    method=st.sampled_from(["evit", "ats", "uniform", "slice", "zero_tprune"]),
+    place=st.sampled_from(["before_mlp", "after_block"]),
+    model=st.sampled_from(["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2"]),
+    qk_norm=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_what_is_left_out_early_changes_no_logit(method: str, place: str, model: str, qk_norm: bool, seed: int) -> None:
+    """Against the same decisions in the form that drops after the attention, or the MLP, and keeps the last block."""
+    vit = small_vit(model, seed=seed, patch_size=16, qk_norm=qk_norm)
+    prefix = describe(vit).prefix_tokens
+    budget = budget_for(vit, {0: prefix + 12, 2: prefix + 5}, method, {"place": place})
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        early = PrunedViT(vit, budget).trace(images)
+        late = PrunedViT(vit, budget, compares=True).trace(images, tokens=True)
+    for block, kept in early.kept.items():
+        assert torch.equal(kept, late.kept[block])
+    assert early.logits is not None
+    torch.testing.assert_close(early.logits, late.logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_slimmed_model_s_last_block_is_its_own(seed: int) -> None:
+    """Heads and neurons differ by block, so query, key and value are as wide as the last one's heads."""
+    model = small_vit(seed=seed)
+    narrow: Any = slim(model, random_widths(model, seed))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        expected = narrow(images)
+        for lean in (WholeModel(narrow), WholeModel(narrow, compares=True), PrunedViT(narrow, budget_for(narrow, {}))):
+            torch.testing.assert_close(lean(images), expected, atol=1e-5, rtol=0)
