@@ -41,12 +41,15 @@ from vitrim.exporter.pruning.budget import Budget
 ROWS = (
     Row("frugal (vitrim)", "frugal", final=True),
     Row("PPT, free last stage", "ppt", final=True),
+    # Three stages, each of which can merge half of the patches, end at 0.62 GMACs.
+    Row("PPT at 8 blocks, free last stage", "ppt", blocks=tuple(range(3, 11)), final=True),
     Row("ToMe, free last stage", "tome", final=True),
     Row("Zero-TPrune, vitrim's rule", "zero_tprune", final=True),
 )
 GMACS = (0.5, 0.55, 0.6, 0.7, 0.81, 0.9, 1.0)
+SHOWN = 60  # percent of agreement from which on it is drawn; below it is of no use, and the table has it
 # Okabe and Ito's colours, which the colour-blind tell apart, and a marker each.
-LOOKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
+LOOKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"))
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,10 @@ def plot(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
             panel.axvline(model["dense"], color="black", linewidth=0.8, linestyle=":")
             panel.grid(alpha=0.3, which="both" if panel is below else "major", linewidth=0.5)
         above.set(title=f"{label}, {model['images']} photos")
+        if above.get_ylim()[0] < SHOWN:
+            above.set_ylim(SHOWN, 101.5)
         below.set(xlabel="GMACs, scoring and merging included", yscale="log")
-    panels[0][0].set_ylabel("agreement with dense, %")
+    panels[0][0].set_ylabel(f"agreement with dense, % (from {SHOWN} on)")
     panels[1][0].set_ylabel("divergence from dense, nats (log)")
     panels[0][0].legend(loc="lower right", fontsize=9)
     figure.savefig(path, dpi=110)

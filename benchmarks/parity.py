@@ -42,7 +42,7 @@ from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.parity import Rung
 from vitrim.exporter.runtime.rungs import compare
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
-from vitrim.recipes.pipeline.recipe import ParitySection
+from vitrim.recipes.pipeline.recipe import ExportSection, ParitySection
 
 HEADS = ("method", "tokens", "largest error", "mean error", "photos that decide otherwise", "first at", "largest gap")
 BATCH = 8
@@ -59,7 +59,8 @@ def hold(model: Any, budget: Budget, images: np.ndarray, target: str, name: str)
         target: whose graph it is.
         name: of the rung.
     """
-    pruned = PrunedViT(model, budget, ("logits", "kept", "merged", "gap"))
+    compares = ExportSection(target=target).compares
+    pruned = PrunedViT(model, budget, ("logits", "kept", "merged", "gap"), compares)
     graph, _ = rewrite(trace(pruned, BATCH), get_target(target), fused_attention=True)
     torch_runner = TorchRunner(pruned, BATCH)
     expected, found = (

@@ -119,7 +119,7 @@ def share_for(speedup: float, points: Sequence[tuple[float, float]]) -> float:
 
 
 def matched_share(
-    speedup: float, first: float, measure: Callable[[float], float], tries: int = 5, near: float = 0.004
+    speedup: float, first: float, measure: Callable[[float], float], tries: int = 4, near: float = 0.004
 ) -> float:
     """The share of the dense cost at which a row runs as fast as wished.
 
