@@ -140,7 +140,8 @@ def main(
             lines.append("")
     lines += [
         f"Graphs for {target}, {'fused' if target == FUSES else 'decomposed'} attention, float32, batch {BATCH}, every "
-        f"method by its rule at {ratio} of the dense GMACs. Errors are absolute, of logits, where both decide alike or PyTorch follows onnxruntime. "
+        f"method by its rule at {ratio} of the dense GMACs. Errors are absolute, of logits, where both decide "
+        "alike or PyTorch follows onnxruntime. "
         f"The gap is the relative distance of the scores at the cut; a near-tie is below {LIMITS.tie:g}."
     ]
     atomic_write(out, "\n".join(lines) + "\n")
