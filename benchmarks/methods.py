@@ -1,8 +1,7 @@
 """All methods at equal GMACs, or equally fast: agreement with dense, divergence, accuracy, and onnxruntime's times.
 
     python benchmarks/methods.py --data DATA --gmacs-ratio 0.646
-    python benchmarks/methods.py --data DATA --threads 1 --batch 1 --speedup 1.40 --batch 8 --speedup 1.50 \
-        --out benchmarks/results/methods_latency.md
+    python benchmarks/methods.py --data DATA --threads 1 --batch 1 --speedup 1.40 --batch 8 --speedup 1.50 --out FILE
 
 DATA is described at the top of measure.py; without it only the quickstart model is measured. GMACs are those of the
 pruned model and of what its method adds. With --speedup, one for every --batch, each row gets the GMACs at which it
