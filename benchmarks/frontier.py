@@ -39,12 +39,12 @@ from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
 
 ROWS = (
-    Row("frugal (vitrim)", "frugal", final=True),
-    Row("PPT, free last stage", "ppt", final=True),
+    Row("frugal (vitrim)", "frugal"),
+    Row("PPT", "ppt"),
     # Three stages, each of which can merge half of the patches, end at 0.62 GMACs.
-    Row("PPT at 8 blocks, free last stage", "ppt", blocks=tuple(range(3, 11)), final=True),
-    Row("ToMe, free last stage", "tome", final=True),
-    Row("Zero-TPrune, vitrim's rule", "zero_tprune", final=True),
+    Row("PPT at 8 blocks", "ppt", blocks=tuple(range(3, 11))),
+    Row("ToMe", "tome"),
+    Row("Zero-TPrune, vitrim's rule (variant)", "zero_tprune"),
 )
 GMACS = (0.5, 0.55, 0.6, 0.7, 0.81, 0.9, 1.0)
 SHOWN = 60  # percent of agreement from which on it is drawn; below it is of no use, and the table has it

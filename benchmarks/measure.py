@@ -56,7 +56,8 @@ class Row:
         parameters: of the method.
         blocks: where it prunes, in a model of twelve blocks; None: the method's rule.
         stages: how many stages its rule places; None: the method's own.
-        final: whether the last block drops all patches before its MLP.
+        final: whether the last block, which then runs for the class token alone, is left out by a method that prunes in
+            every one.
     """
 
     title: str
@@ -64,7 +65,7 @@ class Row:
     parameters: tuple[tuple[str, Any], ...] = ()
     blocks: tuple[int, ...] | None = None
     stages: int | None = None
-    final: bool = False
+    final: bool = True
 
 
 @dataclass(frozen=True)

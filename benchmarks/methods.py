@@ -43,30 +43,29 @@ from vitrim.exporter.core.answers import same_top
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
+from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.runtime.machine.environment import environment
 
 THIRDS = (3, 6, 9)
-# THE PLACE for the parameters that give frugal's first form, as ((name, value), ...); empty: the default is the first.
-FIRST_FORM: tuple[tuple[str, Any], ...] = ()
+PAPER = (("exponent", 0.0), ("hand_over", False))  # Zero-TPrune's similarity step as published
+FIRST_FORM = tuple(get_method("frugal").before.items())
 ROWS = (
-    Row("Zero-TPrune, vitrim's rule", "zero_tprune", final=True),
-    Row("Zero-TPrune", "zero_tprune", blocks=THIRDS),
+    Row("frugal at 3 blocks (vitrim)", "frugal", blocks=THIRDS),
+    Row("frugal at 4 blocks (vitrim)", "frugal", blocks=(3, 5, 7, 9)),
+    Row("frugal at 8 blocks (vitrim)", "frugal", blocks=tuple(range(3, 11))),
+    Row("frugal, first form, at 4 blocks (vitrim)", "frugal", FIRST_FORM, blocks=(3, 5, 7, 9)),
     Row("PPT", "ppt"),
-    Row("PPT, free last stage", "ppt", final=True),
     Row("PPT, pooling only (variant)", "ppt", (("policy", "pool"),)),
     Row("PPT, pruning only (variant)", "ppt", (("policy", "prune"),)),
-    Row("ToMe in every block", "tome"),
-    Row("ToMe in every block, free last stage", "tome", final=True),
-    Row("ToMe at 3 blocks, free last stage", "tome", stages=3, final=True),
-    Row("frugal at 3 blocks (vitrim)", "frugal", blocks=THIRDS, final=True),
-    Row("frugal at 4 blocks (vitrim)", "frugal", blocks=(3, 5, 7, 9), final=True),
-    Row("frugal at 8 blocks (vitrim)", "frugal", blocks=tuple(range(3, 11)), final=True),
-    Row("frugal at 8 blocks, no free last stage (vitrim)", "frugal", blocks=tuple(range(3, 11))),
-    Row("frugal, first form, at 4 blocks (vitrim)", "frugal", FIRST_FORM, blocks=(3, 5, 7, 9), final=True),
-    Row("ToFu in every block", "tofu"),
+    Row("ToMe in every block but the last", "tome"),
+    Row("ToMe in every block", "tome", final=False),
+    Row("ToMe at 3 blocks", "tome", stages=3),
+    Row("ToFu in every block but the last", "tofu"),
+    Row("Zero-TPrune, vitrim's rule (variant)", "zero_tprune"),
+    Row("Zero-TPrune's steps as published, at 3 blocks", "zero_tprune", PAPER, blocks=THIRDS),
+    Row("EViT, vitrim's rule", "evit"),
     Row("EViT", "evit", blocks=THIRDS),
     Row("EViT, fused token", "evit", (("fuse", True),), blocks=THIRDS),
-    Row("EViT, vitrim's rule", "evit", final=True),
     Row("ATS in fixed slots", "ats", blocks=THIRDS),
     Row("uniform", "uniform", blocks=THIRDS),
     Row("random", "random", blocks=THIRDS),

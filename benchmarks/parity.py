@@ -134,7 +134,7 @@ def main(
             images = len(np.load(subject.images, mmap_mode="r"))
             lines += [f"## {label}, {images} images", "", f"| {' | '.join(HEADS)} |", "| --- " * len(HEADS) + "|"]
             for name in methods or METHODS:
-                row = Row(name, name, final=True)
+                row = Row(name, name)
                 lines.append(f"| {' | '.join(measured(subject, data, row, ratio, target, cache))} |")
                 click.echo(f"{label}: {lines[-1]}")
             lines.append("")

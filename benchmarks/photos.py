@@ -73,7 +73,7 @@ def budgets(shape: ViTShape, macs: float) -> dict[str, Budget]:
         "head mean instead of RMS": same_tokens(shape, ours, "zero_tprune", {"heads": "mean"}),
         "5 iterations": same_tokens(shape, ours, "zero_tprune", {}, iterations=5),
         "30 iterations": same_tokens(shape, ours, "zero_tprune", {}, iterations=30),
-        "blocks 3 6 9, no free last stage": from_target(shape, "zero_tprune", {}, macs, plain),
+        "blocks 3 6 9": from_target(shape, "zero_tprune", {}, macs, plain),
         "the same: class attention": from_target(shape, "evit", {}, macs, plain),
         "the same: random": same_tokens(shape, from_target(shape, "evit", {}, macs, plain), "random", {}, seed=1),
         "after the blocks 2 5 8": from_target(shape, "zero_tprune", after, macs, early),

@@ -48,7 +48,7 @@ def test_rows_stand_by_agreement_with_paired_differences() -> None:
         result(Row("first", "evit"), 6, timed),
         result(Row("pools only", "ppt", (("policy", "pool"),)), 1, timed),
         result(Row("PPT", "ppt"), 10, timed),
-        result(Row("PPT too", "ppt", final=True), 8, timed, scoring=0.0123),
+        result(Row("PPT too", "ppt", stages=4), 8, timed, scoring=0.0123),
     ]
     labels = DENSE.argmax(1)
     labels[50:] += 1  # half of what the dense model says is right

@@ -34,7 +34,7 @@ class Frugal(Method):
     lengths = True
     reads_tokens = True
     orders = False
-    placement = Placement(at=(3 / 12, 5 / 12, 7 / 12, 9 / 12), sized_by="counts")
+    placement = Placement(at=(3 / 12, 5 / 12, 7 / 12, 9 / 12))
     before: ClassVar[dict[str, Any]] = {"pairs": "halves", "features": "keys", "weight": 0.0}  # the first form
 
     class Parameters(Method.Parameters):
