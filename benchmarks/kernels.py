@@ -176,9 +176,7 @@ def small_counts(method: str) -> dict[str, int]:
 
 def small_engines(method: str) -> dict[str, Any]:
     """By precision, the identities of those engines. Traced alone, without the rest of an export, in a second each."""
-    from vitrim.calibration.tokens.cost import dense_plan, model_macs
     from vitrim.calibration.tokens.rules import default_rule
-    from vitrim.calibration.tokens.solve import from_target
     from vitrim.exporter.core.targets import PRECISIONS as EVERY
     from vitrim.exporter.core.targets import get_target
     from vitrim.exporter.graph.files import save
@@ -194,8 +192,7 @@ def small_engines(method: str) -> dict[str, Any]:
     recipe = recipe_from(SMALL | {"prune": {"method": method, "target": {"flops_ratio": RATIO}}})
     model, target = open_model(recipe), get_target(TARGET)
     shape, values = describe(model), parse_parameters(get_method(method), {}).model_dump(mode="json")
-    macs = RATIO * model_macs(shape, dense_plan(shape))
-    budget = from_target(shape, method, values, macs, default_rule(shape, method, values), target.token_multiple)
+    budget = small_plan(shape, method, values, default_rule(shape, method, values), target.token_multiple)
     traced = trace(PrunedViT(model, budget, compares=True), 1)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -204,6 +201,26 @@ def small_engines(method: str) -> dict[str, Any]:
             save(graph, Path(folder) / f"{precision}.onnx")
             found[precision] = built(Path(folder) / f"{precision}.onnx", precision, pinned, Path(folder))
     return found
+
+
+def small_plan(shape: Any, method: str, values: dict[str, Any], rule: Any, multiple: int) -> Any:
+    """A plan by the count that papers print: its tokens stay, and held counts comparable, when graphs cost less."""
+    from vitrim.calibration.tokens import solve
+    from vitrim.calibration.tokens.cost import dense_plan, model_macs
+    from vitrim.exporter.pruning.methods import get_method
+
+    build, _ = solve.builder(shape, method, values, rule)
+    whole, prefix, chosen = shape.tokens - shape.prefix_tokens, shape.prefix_tokens, get_method(method)
+    macs, most = RATIO * model_macs(shape, dense_plan(shape)), solve.removable(chosen, prefix)
+
+    def cost(kept: Any) -> int:
+        return model_macs(shape, build(kept).plan())
+
+    kept = solve.fill_to_target(solve.step_sizes(chosen, whole, prefix, rule), whole, cost, macs, most)
+    assert kept is not None, f"{method} does not reach {RATIO} of the small model"
+    steps = (step for step in range(multiple, 0, -1) if multiple % step == 0)
+    rounded = (solve.to_multiples(kept, step, whole, prefix, cost, macs, most) for step in steps)
+    return build(next(tokens for tokens in rounded if tokens is not None))
 
 
 def in_precision(graph: Any, precision: Any) -> tuple[Any, tuple[str, ...]]:
