@@ -14,7 +14,7 @@ from ..plan import Preset
 from .declared import check_class
 
 Reads = Literal["none", "first", "all"]
-MergeRule = Literal["mean", "longest"]
+MergeRule = Literal["mean", "longest", "count"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Merge:
         source: [batch, merged] int64 positions in the current sequence.
         target: [batch, merged] int64 positions among the kept tokens.
         rule: `mean` weights by size; `longest` gives the mean's direction the length of the longest part (MLERP) and
-            keeps no sizes.
+            keeps no sizes; `count` leaves the kept token as it is, which only counts for more.
         active: [batch] bool, images that merge; the others drop the sources. None: all merge.
         weights: [batch, tokens], above 0: what tokens of the current sequence count in a `mean` beside their sizes.
             None: nothing.
@@ -160,10 +160,13 @@ class Placement:
     Attributes:
         at: as shares of the depth, or in every block; None: where `vitrim.calibration.tokens.rules` places them.
         sized_by: `rates`: a stage keeps a share of its patches; `counts`: it removes a number of them.
+        similar: share of the removal that goes by similarity, at these places and at those that a recipe names; None:
+            what the rules say.
     """
 
     at: tuple[float, ...] | Literal["every block"] | None = None
     sized_by: Literal["rates", "counts"] = "rates"
+    similar: float | None = None
 
     def blocks(self, depth: int) -> tuple[int, ...] | None:
         """The blocks in a model of some depth; None where the method does not say."""
