@@ -10,6 +10,7 @@ benchmarks/results/zero_tprune_photos.md with the command.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -89,22 +90,24 @@ def paired(first: np.ndarray, second: np.ndarray, digits: int) -> str:
 @click.option("--gmacs", "target", default=0.8095, show_default=True, help="Cost that no row passes.")
 @click.option("--classes", default="odd", type=click.Choice(list(CLASSES)), show_default=True)
 @click.option("--only", default=None, help="One of the models.")
+@click.option("--rows", "wanted", multiple=True, help="Only rows whose title matches one of these, and the first.")
 @click.option(
     "--out",
     default=Path("benchmarks/results/zero_tprune_photos.md"),
     type=click.Path(path_type=Path),
     show_default=True,
 )
-def main(data: Path, target: float, classes: str, only: str | None, out: Path) -> None:
+def main(data: Path, target: float, classes: str, only: str | None, wanted: tuple[str, ...], out: Path) -> None:
     """Measure and write the table."""
     lines = [f"`python {shlex.join(sys.argv).replace(str(data), 'DATA')}`", ""]
+    rows = [row for row in ROWS if row is ROWS[0] or not wanted or any(re.search(part, row.title) for part in wanted)]
     for label, (name, file) in MODELS.items():
         if only in (None, label):
-            lines += table(label, create_model(name, checkpoint=data / file), data, target * 1e9, classes)
+            lines += table(label, create_model(name, checkpoint=data / file), data, target * 1e9, classes, rows)
     atomic_write(out, "\n".join(lines))
 
 
-def table(label: str, model: Any, data: Path, macs: float, classes: str) -> list[str]:
+def table(label: str, model: Any, data: Path, macs: float, classes: str, rows: list[Row]) -> list[str]:
     """One model's rows."""
     shape = describe(model)
     folder, offset = data / "imagenet_sample", CLASSES[classes]
@@ -119,7 +122,7 @@ def table(label: str, model: Any, data: Path, macs: float, classes: str) -> list
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     tome: tuple[np.ndarray, np.ndarray] | None = None
-    for row in ROWS:
+    for row in rows:
         budget = budget_of(shape, row, macs)
         logits = run(model, images, budget)
         seen, cost = fidelity(dense, logits, source.labels), gmacs(shape, budget)

@@ -204,6 +204,7 @@ class Method:
             a class token hands out all), or `all`.
         lengths: whether it reads how long values are, so that a stage may hand out `Evidence.squares`.
         reads_tokens: whether a stage needs the tokens themselves, see `Evidence.tokens`.
+        hands_over: whether tokens that its merges name only hand over their sizes.
         masks_duplicates: whether a stage may keep a token twice; the second is masked in all that follows.
         by_similarity: whether a share of a stage's removal can go by similarity: `StageOptions.similar` patches.
         rounds_up: whether keep rates given by hand round up.
@@ -222,6 +223,7 @@ class Method:
     reads: ClassVar[Reads] = "none"
     lengths: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = False
+    hands_over: ClassVar[bool] = False
     masks_duplicates: ClassVar[bool] = False
     by_similarity: ClassVar[bool] = False
     rounds_up: ClassVar[bool] = False
@@ -342,4 +344,4 @@ class Method:
     @property
     def merges(self) -> bool:
         """Whether tokens merge; else all that goes is dropped, or fused into one."""
-        return type(self).merge_rule is not Method.merge_rule
+        return type(self).merge_rule is not Method.merge_rule and not self.hands_over

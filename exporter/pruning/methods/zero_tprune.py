@@ -237,6 +237,7 @@ class ZeroTPrune(Method):
     paper = "Zero-TPrune, CVPR 2024, arXiv 2305.17328, section 3"
     reads = "all"
     orders = False
+    hands_over = True
     by_similarity = True
     placement = Placement(at=(3 / 12, 6 / 12, 8 / 12, 10 / 12), similar=1.0)
     presets = PRESETS
