@@ -111,7 +111,8 @@ def default_rule(
     if blocks:
         chosen = check_blocks(blocks, shape.depth)
         free = free and last not in chosen
-        planned = [StagePlan(block, similar=GIVEN_SIMILAR) for block in chosen]
+        share = GIVEN_SIMILAR if placement.similar is None else placement.similar
+        planned = [StagePlan(block, similar=share) for block in chosen]
     else:
         planned = _placed(shape.depth, stages or 3, free)
         if placement.sized_by == "counts":

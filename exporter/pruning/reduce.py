@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .methods.base import Selection
+from .methods.base import Merge, Selection
 from .rows import rows_of
 
 PACKED = 65536
@@ -34,6 +34,8 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
         targets = torch.arange(selection.kept.shape[1], device=x.device).view(1, -1, 1)
         target = merge.target if merge.active is None else torch.where(merge.active.unsqueeze(1), merge.target, -1)
         into = (target.unsqueeze(1) == targets).to(x.dtype)  # [batch, kept, merged], at most one 1 per column
+        if merge.rule == "count":
+            return out, _counted(left, into, sizes, merge)
         moved = rows_of(x, merge.source) if selection.rows is None else selection.rows[1]
         if merge.rule == "longest":
             total = out + into @ moved
@@ -48,14 +50,16 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
             # Shares are taken on the small matrix, so that only one product and one sum are as wide as the tokens.
             total = own + heavy.sum(-1, keepdim=True)
             out = out * (own / total) + (heavy / total) @ moved
-            if merge.weights is None:
-                left = total.squeeze(-1)
-            else:
-                left = 1.0 if left is None else left
-                left = left + (into if sizes is None else into * sizes.gather(1, merge.source).unsqueeze(1)).sum(-1)
+            left = total.squeeze(-1) if merge.weights is None else _counted(left, into, sizes, merge)
     if selection.fused is not None:
         out = torch.cat([out, selection.fused.unsqueeze(1) @ x], dim=1)
     return out, left
+
+
+def _counted(own: Tensor | None, into: Tensor, sizes: Tensor | None, merge: Merge) -> Tensor:
+    """Sizes [batch, kept] of tokens and of what merges into them, by [batch, kept, merged] of 0 and 1."""
+    more = into if sizes is None else into * sizes.gather(1, merge.source).unsqueeze(1)
+    return (1.0 if own is None else own) + more.sum(-1)
 
 
 def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:

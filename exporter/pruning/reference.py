@@ -79,16 +79,19 @@ def _one(
                 if pair >= 0:
                     groups[pair % PACKED].append(pair // PACKED)
             options, at = parse_stage(method, budget.blocks[number]), (number, len(model.blocks))
-            longest = bool(merged.get(number)) and method.merge_rule(options, parameters, at) == "longest"
+            rule = method.merge_rule(options, parameters, at) if merged.get(number) else None
             fresh = {}
             for token, group in groups.items():
                 parts = torch.stack([row[member] for member in group])
-                if longest:
+                if rule == "count":
+                    fresh[token] = row[token]
+                elif rule == "longest":
                     mean = parts.mean(0)
                     fresh[token] = mean / mean.norm() * parts.norm(dim=1).max()
                 else:
                     weights = torch.tensor([size[member] * worth.get(member, 1.0) for member in group])
                     fresh[token] = (weights[:, None] * parts).sum(0) / weights.sum()
+                if rule != "longest":
                     size[token] = sum(size[member] for member in group)
             for token in stays:
                 if token not in row:  # fused from what goes, by attention

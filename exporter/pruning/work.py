@@ -76,11 +76,8 @@ def form_of(shape: ViTShape, budget: Budget, block: int, features: bool = False,
         return "chosen"
     method = get_method(budget.method)
     parameters, options = parameters_of(budget), parse_stage(method, row)
-    if (
-        method.reads_tokens
-        or method.fuses(parameters)
-        or method.merge_rule(options, parameters, (block, shape.depth)) is not None
-    ):
+    rule = method.merge_rule(options, parameters, (block, shape.depth))
+    if method.reads_tokens or method.fuses(parameters) or rule not in (None, "count"):
         return "merged"
     return "dropped" if rows_read(shape, method) == "all" else "chosen"
 

@@ -80,6 +80,14 @@ def _cost(similarity: Tensor, inverse: Tensor, worth: Tensor, patch: Tensor, exp
     return (1 - best.clamp_min(-1)) * power(worth, exponent)
 
 
+def choice_gap(choices: Tensor) -> Tensor:
+    """Smallest relative distance [batch] between the best and the second of choices [batch, choosing, n]."""
+    if choices.shape[2] < 2:
+        return torch.full_like(choices[:, 0, 0], float("inf"))
+    first_two = choices.sort(dim=-1, descending=True).values[..., :2].flatten(0, 1)
+    return relative_gap(first_two, 1).view(len(choices), -1).amin(1)
+
+
 def by_comparison(evidence: Evidence, keep: int, features: Tensor, exponent: float) -> Moves:
     """What `absorb` decides, by comparing every pair of tokens where they stand: nothing is sorted and gathered."""
     tokens, prefix = features.shape[1], evidence.prefix
@@ -118,7 +126,4 @@ def _gap(similarity: Tensor, worth: Tensor, cost: Tensor, choices: Tensor, expon
     matters = (1 - similarity) * power(own, exponent) <= dearest
     matters = matters & ~torch.eye(patches, dtype=torch.bool, device=cost.device)
     gap = torch.minimum(gap, torch.where(matters, apart, float("inf")).flatten(1).amin(1))
-    if choices.shape[2] > 1:
-        first_two = choices.sort(dim=-1, descending=True).values[..., :2].flatten(0, 1)
-        gap = torch.minimum(gap, relative_gap(first_two, 1).view(len(gap), -1).amin(1))
-    return gap
+    return torch.minimum(gap, choice_gap(choices))

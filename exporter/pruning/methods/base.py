@@ -16,7 +16,7 @@ from .costs import StageSizes
 from .declared import check_class
 
 Reads = Literal["none", "first", "all"]
-MergeRule = Literal["mean", "longest"]
+MergeRule = Literal["mean", "longest", "count"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Merge:
         source: [batch, merged] int64 positions in the current sequence.
         target: [batch, merged] int64 positions among the kept tokens.
         rule: `mean` weights by size; `longest` gives the mean's direction the length of the longest part (MLERP) and
-            keeps no sizes.
+            keeps no sizes; `count` leaves the kept token as it is, which only counts for more.
         active: [batch] bool, images that merge; the others drop the sources. None: all merge.
         weights: [batch, tokens], above 0: what tokens of the current sequence count in a `mean` beside their sizes.
             None: nothing.
@@ -162,10 +162,13 @@ class Placement:
     Attributes:
         at: as shares of the depth, or in every block; None: where `vitrim.calibration.tokens.rules` places them.
         sized_by: `rates`: a stage keeps a share of its patches; `counts`: it removes a number of them.
+        similar: share of the removal that goes by similarity, at these places and at those that a recipe names; None:
+            what the rules say.
     """
 
     at: tuple[float, ...] | Literal["every block"] | None = None
     sized_by: Literal["rates", "counts"] = "rates"
+    similar: float | None = None
 
     def blocks(self, depth: int) -> tuple[int, ...] | None:
         """The blocks in a model of some depth; None where the method does not say."""
@@ -203,6 +206,7 @@ class Method:
             a class token hands out all), or `all`.
         lengths: whether it reads how long values are, so that a stage may hand out `Evidence.squares`.
         reads_tokens: whether a stage needs the tokens themselves, see `Evidence.tokens`.
+        hands_over: whether tokens that its merges name only hand over their sizes.
         masks_duplicates: whether a stage may keep a token twice; the second is masked in all that follows.
         by_similarity: whether a share of a stage's removal can go by similarity: `StageOptions.similar` patches.
         rounds_up: whether keep rates given by hand round up.
@@ -221,6 +225,7 @@ class Method:
     reads: ClassVar[Reads] = "none"
     lengths: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = False
+    hands_over: ClassVar[bool] = False
     masks_duplicates: ClassVar[bool] = False
     by_similarity: ClassVar[bool] = False
     rounds_up: ClassVar[bool] = False
@@ -339,4 +344,4 @@ class Method:
     @property
     def merges(self) -> bool:
         """Whether tokens merge; else all that goes is dropped, or fused into one."""
-        return type(self).merge_rule is not Method.merge_rule
+        return type(self).merge_rule is not Method.merge_rule and not self.hands_over

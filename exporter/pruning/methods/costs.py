@@ -82,7 +82,7 @@ def absorbing(stage: StageSizes, dim: int) -> int:
 
 def merging(stage: StageSizes, rule: MergeRule | None) -> int:
     """The product that adds what merges to what stays, see `reduce.reduce`; with MLERP the lengths, too."""
-    if rule is None:
+    if rule in (None, "count"):  # sums of sizes
         return 0
     lengths = stage.removed + 2 * stage.after if rule == "longest" else 0
     return (stage.after * stage.removed + lengths) * stage.width

@@ -3,25 +3,33 @@
 One stage runs I' -> S -> I (the paper's section 3): one voting round ranks the patches (I'), near-duplicates of
 better-ranked patches are dropped (S), and a full PageRank over the survivors keeps the best (I). All counts are
 fixed, so that every shape is static: importance picks with TopK of a constant k, similarity with a constant r.
+
+Two things go beyond the paper and can be switched off: in S a patch that matters little needs less of a duplicate
+(`exponent`), and a near-duplicate hands its size to the patch that it is most alike (`hand_over`). Tokens are dropped
+all the same: what stays is never averaged with what goes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ...core.errors import InputError
 from ..plan import Preset, StagePlan
-from .base import Evidence, Method, Scores, Selection
+from ..rows import rows_of
+from .absorption import choice_gap
+from .base import Evidence, Merge, MergeRule, Method, Placement, Scores, Selection
 from .costs import StageSizes
 from .page_rank import head_weights, initial_scores, page_rank, variance_gap, weighted_sum
 from .ranking import APART, best_tokens, count_ahead, relative_gap
 
-OUTSIDE = -3.0  # below every cosine
+OUTSIDE = -1e20  # below every cosine less 1, however much it is weighed
+PAPER: dict[str, Any] = {"exponent": 0.0, "hand_over": False}  # without what goes beyond it
 
 
 def _stage(block: int, rate: float, iterations: int) -> StagePlan:
@@ -32,7 +40,7 @@ def _stage(block: int, rate: float, iterations: int) -> StagePlan:
 def _precursor(name: str, blocks: Sequence[int], rates: Sequence[float]) -> Preset:
     """A configuration of the method's 2022 precursor, whose FLOP counts are reproduced to the digit."""
     stages = (StagePlan(block, keep=rate, options={"iterations": 5}) for block, rate in zip(blocks, rates, strict=True))
-    parameters = {"place": "after_block", "start": "uniform", "variance_filter": None}
+    parameters = {"place": "after_block", "start": "uniform", "variance_filter": None, **PAPER}
     about = f"precursor of Zero-TPrune, after blocks {list(blocks)}, rates {list(rates)}; importance only"
     return Preset(f"precursor-{name}", "zero_tprune", about, tuple(stages), parameters)
 
@@ -43,7 +51,7 @@ PRESETS = (
         "zero_tprune",
         "the paper's default as far as it is known (its per-layer configurations are unpublished)",
         (_stage(0, 1.0, 30), _stage(2, 0.9, 5), _stage(5, 0.8, 5), _stage(8, 0.7, 1), _stage(10, 1.0, 1)),
-        {"place": "after_block"},
+        {"place": "after_block", **PAPER},
     ),
     _precursor("987", [2, 5, 8], [0.9, 0.8, 0.7]),
     _precursor("999", [2, 5, 8], [0.9, 0.9, 0.9]),
@@ -109,57 +117,72 @@ def importance(
     return (patches if parameters.heads == "mean" else patches.sqrt()), variance
 
 
-def best_matches(keys: Tensor, rank: Tensor) -> Tensor:
+def best_matches(unit: Tensor, rank: Tensor) -> Tensor:
     """The S-stage (section 3.3), Sequential-U partition: how near a duplicate the worse patches have.
 
     The better-ranked half is group B, the rest group A.
 
     Args:
-        keys: [batch, tokens, dim], averaged over heads.
+        unit: [batch, tokens, dim], keys averaged over heads, of length 1.
         rank: [batch, patches] positions of the patches in descending order of importance.
 
     Returns:
         [batch, |A|] largest cosine similarity to any patch of B, in the order of `rank`.
     """
     half = rank.shape[1] // 2
-    unit = keys / keys.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    ordered = unit.gather(1, rank.unsqueeze(-1).expand(-1, -1, unit.shape[-1]))
+    ordered = rows_of(unit, rank)
     return torch.matmul(ordered[:, half:], ordered[:, :half].transpose(1, 2)).amax(-1)
 
 
+def directions(keys: Tensor) -> Tensor:
+    """Keys [batch, heads, tokens, dim] averaged over heads, of length 1: [batch, tokens, dim]."""
+    return normalize(keys.mean(1), dim=-1)
+
+
+def worth_dropping(cosine: Tensor, scores: Tensor, parameters: ZeroTPrune.Parameters) -> Tensor:
+    """What dropping patches is worth, the more the higher, by their best cosine and their summed scores [batch, n]."""
+    power = parameters.exponent if parameters.heads == "mean" else parameters.exponent / 2  # of squares
+    return (cosine - 1) * scores**power if power else cosine
+
+
 def duplicates(
-    keys: Tensor, scores: Tensor, prefix: int, similar: int, last: bool, parameters: ZeroTPrune.Parameters
-) -> tuple[Tensor, list[Tensor]]:
+    keys: Tensor, scores: Tensor, prefix: int, similar: int, parameters: ZeroTPrune.Parameters
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """The S-stage's choice: patches that have the nearest duplicates.
 
     Args:
-        keys: [batch, heads, tokens, dim].
-        scores: [batch, tokens], importance; of prefix tokens it does not matter.
+        keys: [batch, tokens, dim], of length 1.
+        scores: [batch, tokens], summed over heads; of prefix tokens they do not matter.
         prefix: leading tokens that are no patches.
         similar: how many go.
-        last: whether nothing is chosen after that.
 
     Returns:
-        positions [batch, tokens - similar] of what stays where it is the last choice, else 1 for every patch that goes
-        and 0 for the other tokens, [batch, tokens]; and the gaps at both cuts.
+        positions of what stays [batch, tokens - similar], prefix tokens first, and of what goes [batch, similar]; and
+        the gaps at both cuts.
     """
     positions = torch.arange(scores.shape[1], device=scores.device)
     patches = scores.shape[1] - prefix
     half = patches // 2
     rank = (scores - (positions < prefix).to(scores.dtype) * APART).topk(patches, dim=1)
     better, worse = rank.indices[:, :half], rank.indices[:, half:]
-    match = best_matches(keys.mean(1), rank.indices).topk(patches - half, dim=1)
-    gaps = [relative_gap(root(rank.values, parameters), half), relative_gap(match.values, similar)]
-    if last:
-        stay = worse.gather(1, match.indices[:, similar:])
-        return torch.cat([positions[:prefix].expand(len(stay), -1), better, stay], dim=1), gaps
-    removed = worse.gather(1, match.indices[:, :similar])
-    # A comparison instead of a scatter: every backend has it, and no index is written twice.
-    return (removed.unsqueeze(2) == positions).to(scores.dtype).amax(1), gaps
+    match = worth_dropping(best_matches(keys, rank.indices), rank.values[:, half:], parameters)
+    ranked = match.topk(patches - half, dim=1)
+    gaps = [relative_gap(root(rank.values, parameters), half), relative_gap(ranked.values, similar)]
+    stay = worse.gather(1, ranked.indices[:, similar:])
+    kept = torch.cat([positions[:prefix].expand(len(stay), -1), better, stay], dim=1)
+    return kept, worse.gather(1, ranked.indices[:, :similar]), gaps
 
 
-def duplicates_by_comparison(keys: Tensor, scores: Tensor, prefix: int, similar: int, last: bool) -> Tensor:
-    """What `duplicates` finds, by comparing every pair of tokens where they stand: nothing is ranked and gathered."""
+def matches_by_comparison(keys: Tensor, scores: Tensor, prefix: int, parameters: ZeroTPrune.Parameters) -> Tensor:
+    """What dropping each token is worth to the S-stage, found by comparing all pairs of tokens where they stand.
+
+    Args:
+        keys: [batch, heads, tokens, dim].
+        scores: [batch, tokens], as in `duplicates`.
+
+    Returns:
+        [batch, tokens]; `OUTSIDE` for prefix tokens and the better half.
+    """
     tokens = scores.shape[1]
     half = (tokens - prefix) // 2
     # Prefix tokens are compared, too, where that makes the number even: TensorRT copies what is odd for a product.
@@ -171,14 +194,17 @@ def duplicates_by_comparison(keys: Tensor, scores: Tensor, prefix: int, similar:
     lengths = products.flatten(1)[:, :: keys.shape[1] + 1].sqrt()  # from the diagonal
     inverse = 1 / lengths.clamp_min(1e-12)
     best = (torch.where(better.unsqueeze(1), products, -APART) * inverse.unsqueeze(1)).amax(2) * inverse
-    match = torch.where(is_patch & ~better, best, OUTSIDE)
-    match = torch.cat([match.new_full((len(match), first), OUTSIDE), match], dim=1)
-    if last:
-        return best_tokens(match.neg(), tokens - similar, prefix)
-    return (count_ahead(match) < similar).to(scores.dtype)
+    match = torch.where(is_patch & ~better, worth_dropping(best, scores, parameters), OUTSIDE)
+    return torch.cat([match.new_full((len(match), first), OUTSIDE), match], dim=1)
 
 
-def smallest(gaps: list[Tensor | None]) -> Tensor:
+def among(positions: Tensor, tokens: int, dtype: torch.dtype) -> Tensor:
+    """1 for every token at [batch, n] positions and 0 for the others, [batch, tokens]."""
+    # A comparison instead of a scatter: every backend has it, and no index is written twice.
+    return (positions.unsqueeze(2) == torch.arange(tokens, device=positions.device)).to(dtype).amax(1)
+
+
+def smallest(gaps: Sequence[Tensor | None]) -> Tensor:
     """The smallest of several gaps [batch] or [1]; None stands for a cut that was not made."""
     return torch.stack(torch.broadcast_tensors(*(gap for gap in gaps if gap is not None))).amin(0)
 
@@ -186,6 +212,24 @@ def smallest(gaps: list[Tensor | None]) -> Tensor:
 def root(values: Tensor, parameters: ZeroTPrune.Parameters) -> Tensor:
     """Summed scores on the scale of scores, so that gaps mean the same for both ways to combine heads."""
     return values if parameters.heads == "mean" else values.sqrt()
+
+
+class Step(NamedTuple):
+    """What the similarity step decides.
+
+    Attributes:
+        kept: [batch, tokens - similar] positions of what stays, prefix tokens first.
+        gone: [batch, similar] positions of near-duplicates.
+        keys: [batch, tokens, dim], see `directions`.
+        dead: [batch, tokens], 1 for those and 0 for what stays.
+        gaps: see `Selection.gap`, by cut; None for one that was not made.
+    """
+
+    kept: Tensor
+    gone: Tensor
+    keys: Tensor
+    dead: Tensor
+    gaps: Sequence[Tensor | None]
 
 
 class ZeroTPrune(Method):
@@ -196,8 +240,11 @@ class ZeroTPrune(Method):
     paper = "Zero-TPrune, CVPR 2024, arXiv 2305.17328, section 3"
     reads = "all"
     orders = False
+    hands_over = True
     by_similarity = True
+    placement = Placement(at=(3 / 12, 6 / 12, 8 / 12, 10 / 12), similar=1.0)
     presets = PRESETS
+    before: ClassVar[dict[str, Any]] = PAPER
 
     class Parameters(Method.Parameters):
         """Parameters of Zero-TPrune; `after_block` is the paper's place."""
@@ -214,6 +261,18 @@ class ZeroTPrune(Method):
             default=(0.01, 0.7),
             description="VHF keeps a head when the variance of its scores, scaled to mean 1, lies in this range; null "
             "keeps all heads",
+        )
+        exponent: float = Field(
+            default=1.0,
+            ge=0,
+            le=4,
+            description="how much importance counts in the similarity step: a patch of the worse half costs (1 - "
+            "cosine to its nearest duplicate) * importance ** exponent, and the cheapest go; 0 is the paper's",
+        )
+        hand_over: bool = Field(
+            default=True,
+            description="a near-duplicate that goes hands its size to the patch it is most alike, which counts as many "
+            "times in the attention that follows (log(size) on its logits); false is the paper's",
         )
 
     class StageOptions(Method.StageOptions):
@@ -242,7 +301,7 @@ class ZeroTPrune(Method):
             low, high = parameters.variance_filter
             notes["heads_kept"] = ((variance >= low) & (variance <= high)).float().mean(dim=(1, 2, 3))
         rank = scores.argsort(dim=1, descending=True) + prefix
-        notes["similarity"] = best_matches(evidence.keys.mean(1), rank).mean(1)
+        notes["similarity"] = best_matches(directions(evidence.keys), rank).mean(1)
         return Scores(scores, notes)
 
     def stage_options(self, patches: int, kept: int, similar: float, iterations: int | None) -> dict[str, Any]:
@@ -263,12 +322,21 @@ class ZeroTPrune(Method):
                 f"and similarity may remove at most half of them; use at most {limit}"
             )
 
+    def merge_rule(self, options: StageOptions, parameters: Parameters, block: tuple[int, int]) -> MergeRule | None:
+        """Near-duplicates hand over their sizes, where that is asked for; the tokens themselves never merge."""
+        return "count" if parameters.hand_over and options.similar else None
+
+    def proportional(self, parameters: Parameters) -> bool:
+        """Sizes that are handed over count."""
+        return parameters.hand_over
+
     def scoring_macs(self, stage: StageSizes, options: StageOptions, parameters: Parameters) -> int:
-        """The PageRank rounds and filters of all heads, and lengths and products of keys for the S-stage."""
+        """The PageRank rounds and filters of all heads, lengths and products of keys for the S-stage and its heirs."""
         better, alone = stage.patches // 2, options.similar == stage.removed  # nothing is left for a second ranking
         rounds = (1 if options.similar else 0) + (0 if alone else options.iterations)
         filters = 0 if parameters.variance_filter is None else 2 * (bool(options.similar) + (not alone))
         pairs = stage.before + better * (stage.patches - better) if options.similar else 0
+        pairs += options.similar * (stage.after - stage.prefix) if parameters.hand_over else 0
         return stage.heads * (rounds * stage.before + filters) * stage.before + pairs * stage.head_dim
 
     def select(self, evidence: Evidence, keep: int, options: StageOptions, parameters: Parameters) -> Selection:
@@ -285,26 +353,50 @@ class ZeroTPrune(Method):
         tokens = attention.shape[-1]
         boost = parameters.start == "class_token" and evidence.class_token
         start = initial_scores(tokens, boost, attention)
-        alive, gone = None, None
-        gaps: list[Tensor | None] = []
+        step, alive = None, None
         if options.similar:
-            rough, _, variance = standing(attention, start, 1, prefix, parameters, by_head=evidence.compares)
-            scores, last = rough.flatten(1), options.similar == tokens - keep
-            found, cuts = duplicates(evidence.keys, scores, prefix, options.similar, last, parameters)
-            if evidence.compares:
-                found = duplicates_by_comparison(evidence.keys, scores, prefix, options.similar, last)
-            gaps += [variance_gap(variance, parameters.variance_filter), *cuts]
-            if last:  # nothing is left for importance to choose
-                return Selection(found, smallest(gaps))
-            gone = found.view(-1, 1, 1, tokens)
-            alive = 1 - gone
+            step = self._without_duplicates(evidence, start, options, parameters)
+            if options.similar == tokens - keep:  # nothing is left for importance to choose
+                return self._handing_over(evidence, step.kept, step, parameters)
+            alive = 1 - step.dead.view(-1, 1, 1, tokens)
             start = start * alive
         scores, _, variance = standing(
             attention, start, options.iterations, prefix, parameters, alive, options.similar, evidence.compares
         )
-        ranked = scores if gone is None else scores - gone  # dead patches fall below every survivor, none is negative
+        # Dead patches fall below every survivor, as no score is negative.
+        ranked = scores if alive is None else scores - (1 - alive)
         kept = best_tokens(ranked.flatten(1), keep, prefix)
-        gaps.append(variance_gap(variance, parameters.variance_filter))
         survivors = root(scores.flatten(1)[:, prefix:], parameters).sort(dim=1, descending=True).values
-        gaps.append(relative_gap(survivors, keep - prefix))
-        return Selection(kept, smallest(gaps))
+        gaps = [variance_gap(variance, parameters.variance_filter), relative_gap(survivors, keep - prefix)]
+        if step is None:
+            return Selection(kept, smallest(gaps))
+        return self._handing_over(evidence, kept, step._replace(gaps=[*step.gaps, *gaps]), parameters)
+
+    def _without_duplicates(
+        self, evidence: Evidence, start: Tensor, options: StageOptions, parameters: Parameters
+    ) -> Step:
+        """I' and S."""
+        attention, prefix, similar = evidence.matrix, evidence.prefix, options.similar
+        rough, _, variance = standing(attention, start, 1, prefix, parameters, by_head=evidence.compares)
+        scores = rough.flatten(1)
+        keys = directions(evidence.keys)
+        kept, gone, gaps = duplicates(keys, scores, prefix, similar, parameters)
+        cuts = [variance_gap(variance, parameters.variance_filter), *gaps]
+        tokens = scores.shape[1]
+        if not evidence.compares:
+            return Step(kept, gone, keys, among(gone, tokens, scores.dtype), cuts)
+        match = matches_by_comparison(evidence.keys, scores, prefix, parameters)
+        kept = best_tokens(match.neg(), tokens - similar, prefix)
+        if parameters.hand_over:
+            order = best_tokens(match.neg(), tokens, prefix)
+            kept, gone = order[:, : tokens - similar], order[:, tokens - similar :]
+        return Step(kept, gone, keys, (count_ahead(match) < similar).to(scores.dtype), cuts)
+
+    def _handing_over(self, evidence: Evidence, kept: Tensor, step: Step, parameters: Parameters) -> Selection:
+        """A selection in which near-duplicates hand their sizes to the most alike of what stays, if they are to."""
+        if not parameters.hand_over:
+            return Selection(kept, smallest(step.gaps))
+        prefix, keys = evidence.prefix, step.keys
+        choices = torch.matmul(rows_of(keys, step.gone), rows_of(keys, kept[:, prefix:]).transpose(1, 2))
+        merge = Merge(step.gone, choices.argmax(2) + prefix, "count")
+        return Selection(kept, smallest([*step.gaps, choice_gap(choices)]), merge)

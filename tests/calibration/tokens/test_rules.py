@@ -47,6 +47,7 @@ PLACES = {
     "ppt": ((3, 6, 9), (1.0,) * 3, "counts"),
     "tome": (tuple(range(11)), (1.0,) * 11, "counts"),
     "tofu": (tuple(range(11)), (1.0,) * 11, "counts"),
+    "zero_tprune": ((3, 6, 8, 10), (1.0,) * 4, "rates"),
 }
 
 
@@ -58,6 +59,16 @@ def test_every_method_has_its_places(tiny: ViTShape, name: str) -> None:
     assert tuple(stage.weight for stage in rule.stages) == weights
     assert get_method(name).placement.sized_by == sized_by
     assert rule.final  # so every block but the last
+
+
+def test_a_method_says_what_goes_by_similarity_at_its_own_places_and_at_given_ones(tiny: ViTShape) -> None:
+    for given in ({}, {"blocks": [2, 5]}):
+        assert {stage.similar for stage in default_rule(tiny, "zero_tprune", {}, **given).stages} == {1.0}
+    three = default_rule(tiny, "zero_tprune", {}, stages=3)
+    assert [(stage.block, stage.weight, stage.similar) for stage in three.stages] == [
+        (3, 1.25, 1.0), (6, 1.0, 1.0), (10, 0.8, 0.3)
+    ]  # fmt: skip
+    assert {stage.similar for stage in default_rule(tiny, "evit", {}, blocks=[2, 5]).stages} == {0.6}
 
 
 def test_what_a_recipe_gives_wins(tiny: ViTShape) -> None:

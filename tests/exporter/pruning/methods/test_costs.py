@@ -40,6 +40,7 @@ VARIANTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("ppt", {}, {"policy": "prune"}),
     ("evit", {"fuse": True}, {}),
     ("zero_tprune", {}, {"similar": 1}),
+    ("zero_tprune", {"hand_over": False}, {"similar": 1}),
     ("zero_tprune", {}, {"similar": 2, "iterations": 3}),  # at the second stage nothing is left to rank
     ("zero_tprune", {"variance_filter": None}, {"similar": 1, "iterations": 3}),
 ]

@@ -15,9 +15,13 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
+from vitrim.exporter.pruning.budget import parse_budget
+from vitrim.exporter.pruning.decisions import Replay
 from vitrim.exporter.pruning.methods.base import Evidence
+from vitrim.exporter.pruning.methods.options import parameters_of
 from vitrim.exporter.pruning.methods.page_rank import head_weights, initial_scores, page_rank
 from vitrim.exporter.pruning.methods.zero_tprune import ZeroTPrune, importance
+from vitrim.exporter.pruning.reference import drop_tokens
 from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.runners import OrtRunner
 
@@ -63,26 +67,27 @@ def plain_select(
     p: ZeroTPrune.Parameters,
     prefix: int,
     class_token: bool,
-) -> list[int]:
-    """I' -> S -> I with Python lists."""
+) -> tuple[list[int], dict[int, int]]:
+    """I' -> S -> I with Python lists: what stays, and which of it is handed the size of what went in S."""
     tokens = a.shape[-1]
     alive = list(range(tokens))
+    mean_keys, gone = k.mean(axis=0), list[int]()
+
+    def cosine(i: int, j: int) -> float:
+        return float(mean_keys[i] @ mean_keys[j] / np.linalg.norm(mean_keys[i]) / np.linalg.norm(mean_keys[j]))
+
     if o.similar:
         rough = plain_importance(a, alive, 1, prefix, p, class_token)
         rank = sorted(rough, key=lambda j: -rough[j])
         half = len(rank) // 2
         better, worse = rank[:half], rank[half:]
-        mean_keys = k.mean(axis=0)
-
-        def cosine(i: int, j: int) -> float:
-            return float(mean_keys[i] @ mean_keys[j] / np.linalg.norm(mean_keys[i]) / np.linalg.norm(mean_keys[j]))
-
-        best = {i: max(cosine(i, j) for j in better) for i in worse}
-        gone = sorted(worse, key=lambda i: -best[i])[: o.similar]
+        cost = {i: (1 - max(cosine(i, j) for j in better)) * rough[i] ** p.exponent for i in worse}
+        gone = sorted(worse, key=lambda i: cost[i])[: o.similar]
         alive = [j for j in alive if j not in gone]
     final = plain_importance(a, alive, o.iterations, prefix, p, class_token)
     kept = sorted(final, key=lambda j: -final[j])[: keep - prefix]
-    return list(range(prefix)) + sorted(kept)
+    target = {i: max(kept, key=lambda j: cosine(i, j)) for i in gone} if p.hand_over else {}
+    return list(range(prefix)) + sorted(kept), target
 
 
 @settings(max_examples=40, deadline=None)
@@ -94,6 +99,8 @@ def plain_select(
     start=st.sampled_from(["class_token", "uniform"]),
     combine=st.sampled_from(["rms", "mean"]),
     vhf=st.sampled_from([(0.01, 0.7), None, (0.2, 0.5)]),
+    exponent=st.sampled_from([0.0, 0.5, 1.0]),
+    hand_over=st.booleans(),
     iterations=st.integers(1, 6),
     compares=st.booleans(),
     data=st.data(),
@@ -106,6 +113,8 @@ def test_equals_the_plain_implementation(
     start: str,
     combine: str,
     vhf: object,
+    exponent: float,
+    hand_over: bool,
     iterations: int,
     compares: bool,
     data: st.DataObject,
@@ -115,13 +124,14 @@ def test_equals_the_plain_implementation(
     tokens = patches + prefix
     attention = attention_of(seed, 2, heads, tokens)
     keys = torch.randn(2, heads, tokens, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    parameters = Parameters.model_validate({"start": start, "heads": combine, "variance_filter": vhf})
+    beyond = {"exponent": exponent, "hand_over": hand_over}
+    parameters = Parameters.model_validate({"start": start, "heads": combine, "variance_filter": vhf, **beyond})
     options = StageOptions(similar=similar, iterations=iterations)
     evidence = Evidence(attention, keys, keys, prefix, prefix > 0, compares=compares)
     selection = METHOD.select(evidence, kept_patches + prefix, options, parameters)
     assert selection.kept is not None
     for image in range(2):
-        expected = plain_select(
+        expected, targets = plain_select(
             attention[image].numpy(),
             keys[image].numpy(),
             kept_patches + prefix,
@@ -132,6 +142,41 @@ def test_equals_the_plain_implementation(
         )
         found = selection.kept[image].tolist()
         assert (found[:prefix], sorted(found)) == (list(range(prefix)), expected)
+        if selection.merge is None:
+            assert targets == {}
+        else:
+            assert selection.merge.rule == "count"
+            to = selection.kept[image].gather(0, selection.merge.target[image])
+            assert dict(zip(selection.merge.source[image].tolist(), to.tolist(), strict=True)) == targets
+
+
+def test_a_near_duplicate_hands_over_its_size_and_nothing_else() -> None:
+    model = small_vit()
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    budget = budget_for(model, {1: 12}, similar=5)
+    silent = budget_for(model, {1: 12}, parameters={"hand_over": False}, similar=5)
+    pruned = PrunedViT(model, budget)
+    with torch.inference_mode():
+        trace_of = pruned.trace(image, tokens=True)
+        alone = PrunedViT(model, silent).trace(image, tokens=True)
+    assert trace_of.merged[1].shape == (2, 5)
+    assert trace_of.kept[1].tolist() == alone.kept[1].tolist()
+    assert torch.equal(trace_of.tokens[1], alone.tokens[1])  # only sizes differ so far, which no token shows
+    assert float((trace_of.tokens[2] - alone.tokens[2]).abs().max()) > 1e-4
+    expected = drop_tokens(model, budget, image, trace_of.kept, trace_of.merged)
+    assert trace_of.logits is not None
+    torch.testing.assert_close(trace_of.logits, expected, atol=1e-5, rtol=1e-5)
+    with torch.inference_mode():
+        again = pruned.trace(image, Replay(trace_of.kept, trace_of.merged))
+    torch.testing.assert_close(again.logits, trace_of.logits, atol=1e-6, rtol=1e-6)
+
+
+def test_budgets_of_the_first_format_are_the_paper_s() -> None:
+    rows = budget_for(small_vit(), {1: 12}, similar=5).model_dump(mode="json")
+    for form, beyond in (("vitrim-budget/1", (0.0, False)), ("vitrim-budget/2", (1.0, True))):
+        parameters = parameters_of(parse_budget(rows | {"format": form}))
+        assert isinstance(parameters, Parameters)
+        assert (parameters.exponent, parameters.hand_over) == beyond
 
 
 def test_all_heads_count_where_none_passes() -> None:
@@ -198,7 +243,7 @@ def test_a_graph_for_tensorrt_ranks_by_comparison_and_leaves_the_attention_alone
     ]
     assert readers.count({"Mul"}) == 2  # a matrix for the scores of each stage
     assert all(kinds == {"Mul"} or "Mul" not in kinds for kinds in readers)
-    assert sum(node.op_type == "TopK" for node in nodes) == 2 * 2  # what stays, and its order when told
+    assert sum(node.op_type == "TopK" for node in nodes) == 2 * 3  # what stays, its order when told, what goes
     outputs = OrtRunner(graph.SerializeToString())(image)
     with torch.inference_mode():
         expected = PrunedViT(model, budget).trace(torch.from_numpy(image))
