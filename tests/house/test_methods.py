@@ -77,6 +77,6 @@ def test_the_list_is_whole_and_its_two_roles_are_in_it() -> None:
     assert (DEFAULT, FLOOR) == ("frugal", "slice")
     assert {DEFAULT, FLOOR} <= set(METHODS)
     titles = [preset.name for method in METHODS.values() for preset in method.presets]
-    assert len(titles) == len(set(titles)) == 23
+    assert len(titles) == len(set(titles)) == 26
     written = {path.stem for path in HOME.glob("*.py") if re.search(r"^class \w+\(Method\)", path.read_text(), re.M)}
     assert written == {type(method).__module__.split(".")[-1] for method in METHODS.values()}  # none is forgotten

@@ -18,11 +18,19 @@ from pydantic import Field
 from torch import Tensor
 
 from ..block import mean_of_heads
+from ..plan import Preset, StagePlan
 from . import costs
 from .absorption import absorb, merge_weights
 from .base import Evidence, MergeRule, Method, Placement, Scores, Selection
 from .matching import largest_reduction, match
 from .ppt import significance
+
+
+def _preset(rates: dict[int, float]) -> Preset:
+    """A plan of about 0.65 of the GMACs of a model of twelve blocks and 197 tokens."""
+    stages = tuple(StagePlan(block, keep=rate) for block, rate in rates.items())
+    about = f"frugal at blocks {', '.join(map(str, rates))}; about 0.65 of the GMACs of DeiT or ViT"
+    return Preset(f"frugal-{len(rates)}", "frugal", about, stages)
 
 
 class Frugal(Method):
@@ -35,6 +43,11 @@ class Frugal(Method):
     reads_tokens = True
     orders = False
     placement = Placement(at=(3 / 12, 5 / 12, 7 / 12, 9 / 12))
+    presets = (
+        _preset({3: 0.77, 5: 0.73, 8: 0.68}),
+        _preset(dict.fromkeys((3, 5, 7, 9), 0.772)),
+        _preset(dict.fromkeys(range(3, 11), 0.857)),
+    )
     before: ClassVar[dict[str, Any]] = {"pairs": "halves", "features": "keys", "weight": 0.0}  # the first form
 
     class Parameters(Method.Parameters):

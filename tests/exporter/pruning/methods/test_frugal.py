@@ -12,13 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_merging import SIZES, pairs_of, plain_matching, plain_significance
 
+from vitrim.calibration.tokens.budgets import from_preset
+from vitrim.calibration.tokens.cost import dense_plan, model_macs, total_macs
+from vitrim.calibration.tokens.presets import get_preset
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.budget import parse_budget
+from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.absorption import absorb, merge_weights
 from vitrim.exporter.pruning.methods.matching import largest_reduction, match
 from vitrim.exporter.pruning.methods.options import check_budget, parameters_of
 from vitrim.exporter.pruning.methods.ppt import significance
+from vitrim.exporter.pruning.shape import describe
 
 frugal = get_method("frugal")
 FIRST = frugal.before
@@ -119,9 +124,17 @@ def test_one_patch_stays_or_one_matching_fits() -> None:
     assert frugal.largest_removal(17, 1, frugal.Parameters(**FIRST)) == 8
 
 
+@pytest.mark.parametrize(("preset", "stages"), [("frugal-3", 3), ("frugal-4", 4), ("frugal-8", 8)])
+def test_presets_cost_about_two_thirds(preset: str, stages: int) -> None:
+    shape = describe(create_model("deit_tiny_patch16_224", random=0))
+    budget = from_preset(shape, get_preset(preset))
+    assert len(budget.stages) == stages
+    assert total_macs(shape, budget) / model_macs(shape, dense_plan(shape)) == pytest.approx(0.65, abs=0.006)
+
+
 def test_stages_stand_after_a_quarter_and_every_sixth_of_the_depth() -> None:
     assert frugal.placement.blocks(12) == (3, 5, 7, 9)
-    assert frugal.placement.sized_by == "counts"
+    assert frugal.placement.sized_by == "rates"
     assert frugal.proportional(frugal.Parameters())
     assert not frugal.proportional(frugal.Parameters(proportional=False))
     evidence = make_evidence(1, 2, 6, 1)
