@@ -40,6 +40,7 @@ class State:
         sizes: [batch, tokens], how many patches each token stands for; None: one each.
         bias: [batch, 1, 1, tokens], log of the sizes, for proportional attention; None: there is none.
         places: of the tokens, where the model's blocks ask for them.
+        everywhere: places of the whole sequence.
     """
 
     x: Tensor
@@ -48,6 +49,7 @@ class State:
     sizes: Tensor | None = None
     bias: Tensor | None = None
     places: Places | None = None
+    everywhere: Places | None = None
 
 
 class PrunedViT(nn.Module):
@@ -148,31 +150,50 @@ class PrunedViT(nn.Module):
             observe: called with the block and what a stage that chooses sees there.
         """
         state, trace = self._run(image, replay, tokens, observe)
-        trace.logits = self.model.forward_head(self._weighted(self.model.norm(state.x), state.sizes))
+        trace.logits = self.finish(state)
         return trace
+
+    def start(self, image: Tensor) -> State:
+        """What the first block gets of [batch, channels, height, width] images."""
+        x, everywhere = embed(self.model, image), places_of(self.model)
+        ids = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
+        return State(x, ids, fresh=x.shape[1], places=everywhere, everywhere=everywhere)
+
+    def step(
+        self, block: int, state: State, replay: Replay | None = None, observe: Observer | None = None
+    ) -> tuple[State, Decision | None]:
+        """What one block makes of what it gets, and what it decided; None where it removes nothing.
+
+        The state may come from another budget of the same method that agrees with this one in all blocks before.
+        """
+        if not self.budget.blocks[block].is_stage:
+            return replace(state, x=self._whole_block(block, state)), None
+        state, decision = self._stage(block, state, replay, observe)
+        if state.everywhere is not None:
+            state = replace(state, places=follow(state.everywhere, state.ids, self.shape.prefix_tokens))
+        return state, decision
+
+    def finish(self, state: State) -> Tensor:
+        """Logits [batch, classes] of what the last block gives."""
+        logits: Tensor = self.model.forward_head(self._weighted(self.model.norm(state.x), state.sizes))
+        return logits
 
     def _run(
         self, image: Tensor, replay: Replay | None = None, tokens: bool = False, observe: Observer | None = None
     ) -> tuple[State, Trace]:
         """All blocks: the tokens after them, and what was decided; see `trace`."""
-        trace, x, everywhere = Trace(), embed(self.model, image), places_of(self.model)
-        ids = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
-        state = State(x, ids, fresh=x.shape[1], places=everywhere)
+        trace, state = Trace(), self.start(image)
         for row in self.budget.blocks:
-            if row.is_stage:
-                state, decision = self._stage(row.block, state, replay, observe)
+            state, decision = self.step(row.block, state, replay, observe)
+            if decision is not None:
                 trace.note(row.block, decision)
-                if everywhere is not None:
-                    state = replace(state, places=follow(everywhere, state.ids, self.shape.prefix_tokens))
-            else:
-                state = replace(state, x=self._whole_block(row.block, state, everywhere))
             if tokens:
                 trace.tokens[row.block] = self._in_order(state)
         return state, trace
 
-    def _whole_block(self, index: int, state: State, everywhere: Places | None) -> Tensor:
+    def _whole_block(self, index: int, state: State) -> Tensor:
         """One block that removes nothing: timm's own, unless tokens count by size or have left their places."""
-        if state.bias is None and state.places is everywhere:
+        if state.bias is None and state.places is state.everywhere:
             return run_whole(self.model, index, state.x, state.places)
         block = self.model.blocks[index]
         normed = block.norm1(state.x)
@@ -260,7 +281,7 @@ class PrunedViT(nn.Module):
             bias = ((sizes - 1) * MASKED)[:, None, None]
         elif sizes is not None and self.method.proportional(self.method_parameters):
             bias = sizes.log()[:, None, None]
-        return State(x, ids, state.fresh + 1, sizes, bias)
+        return State(x, ids, state.fresh + 1, sizes, bias, everywhere=state.everywhere)
 
     def _ids_in_order(self, state: State) -> Tensor:
         """Ids as decisions tell them: ascending, unless the order is the method's own."""

@@ -189,6 +189,7 @@ class Method:
         placement: where stages go and how they are sized.
         threshold: what calibration can set by a quantile of `statistic`; None: nothing.
         presets: published configurations.
+        searchable: numbers among its parameters that a search may scale.
     """
 
     name: ClassVar[str]
@@ -203,6 +204,7 @@ class Method:
     placement: ClassVar[Placement] = Placement()
     threshold: ClassVar[Threshold | None] = None
     presets: ClassVar[tuple[Preset, ...]] = ()
+    searchable: ClassVar[tuple[str, ...]] = ()
 
     class Parameters(BaseModel):
         """What a budget may say that holds for all stages; every field has a default and a description."""

@@ -24,6 +24,7 @@ class Frugal(Method):
     lengths = True
     # Eight blocks (3 to 10 of 12) lose a little less and cost twice the nodes.
     placement = Placement(at=(3 / 12, 5 / 12, 7 / 12, 9 / 12), sized_by="counts")
+    searchable = ("exponent",)
 
     class Parameters(Method.Parameters):
         """Parameters of frugal merging."""
