@@ -25,7 +25,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def divergence(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
-    """Divergence [n], in nats, of a pruned model's answers from the dense one's (Kullback-Leibler); logits [n, classes]."""
+    """Kullback-Leibler divergence [n], in nats, of a pruned model from the dense one; logits [n, classes]."""
     p, q = log_softmax(dense), log_softmax(pruned)
     values: np.ndarray = (np.exp(p) * (p - q)).sum(axis=1)
     return values
