@@ -17,7 +17,9 @@ from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.vit import PrunedViT, State
 
 MEMORY = 1 << 30  # bytes that the kept tokens may take
-CLEARLY = 2.0  # standard errors of the mean difference by which a plan must be worse to be given up
+# Standard errors of the mean difference by which a plan must be worse to be given up, and better to be taken: of many
+# plans that are alike, one seems best on the images at hand by chance alone.
+CLEARLY, ENOUGH = 2.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,22 @@ class Judge:
         """The best plan's mean divergence."""
         return float(self._values.mean())
 
+    def is_better(self, verdict: Verdict) -> bool:
+        """Whether a plan is better than the best one by more than chance may make of it."""
+        excess = verdict.values - self._values
+        return bool(excess.mean() < min(0.0, -ENOUGH * _error(excess)))
+
     def _is_worse(self, values: np.ndarray) -> bool:
         """Whether the images so far, but not yet all, tell a plan from the best one."""
         if not 1 < len(values) < len(self._values):
             return False
         excess = values - self._values[: len(values)]
-        return bool(excess.mean() > CLEARLY * excess.std(ddof=1) / len(excess) ** 0.5)
+        return bool(excess.mean() > CLEARLY * _error(excess))
+
+
+def _error(values: np.ndarray) -> float:
+    """Standard error of the mean; 0 for a single value."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
 def agree_until(one: Budget, other: Budget) -> int:

@@ -1,8 +1,9 @@
 """Search of a budget on the calibration images, by small changes that pay.
 
 Nothing is trained, so a plan can simply be tried. From the rule's plan on, every small change at the same cost is
-tried in turn, and one that brings the outputs nearer to the dense model's (KL) is taken, and made again as long as it
-pays. When none does, the changes get smaller. Nothing is drawn by chance: a search can be repeated.
+tried in turn. One that brings the outputs nearer to the dense model's (KL), by more than chance may make of it, is
+taken, and made again as long as it pays. When none does, the changes get smaller. Nothing is drawn by chance, so a
+search finds the same plan again.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Climb:
         self.judged += 1
         if self._progress:
             self._progress(self.judged, self._trials)
-        if found is None or found.kl >= self._judge.kl:
+        if found is None or not self._judge.is_better(found):
             return False
         self._judge.take(budget, found)
         self._plan = plan

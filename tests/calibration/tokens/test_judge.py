@@ -11,7 +11,7 @@ from helpers import small_vit
 
 from vitrim.calibration.tokens import judge as judging
 from vitrim.calibration.tokens.budgets import make_budget
-from vitrim.calibration.tokens.judge import Judge, agree_until
+from vitrim.calibration.tokens.judge import Judge, Verdict, agree_until
 from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.plan import StagePlan
@@ -64,6 +64,16 @@ def test_what_is_clearly_worse_is_given_up() -> None:
     again = judge.judge(plan(model, "evit", {4: 15}))
     assert again is not None
     np.testing.assert_allclose(again.kl, judge.kl, rtol=1e-6)
+
+
+def test_better_is_what_chance_does_not_make_of_it() -> None:
+    judge = Judge(small_vit(depth=6), IMAGES, plan(small_vit(depth=6), "evit", {4: 15}))
+    own = judge.judge(judge.best)
+    assert own is not None
+    assert not judge.is_better(own)
+    assert judge.is_better(Verdict(0.9 * own.values, {}))
+    swing = np.where(np.arange(12) % 2, 1.0, -1.02)  # better on average by a hundredth of how much it varies
+    assert not judge.is_better(Verdict(own.values + swing, {}))
 
 
 def test_plans_agree_up_to_their_first_difference() -> None:
