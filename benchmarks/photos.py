@@ -121,7 +121,7 @@ def main(data: Path, target: float, trials: int, only: str | None, out: Path) ->
         if trials:
             even = open_images(data / "imagenet_sample", preprocessing(model), every=2, count=256)
             ruled = rows["vitrim's rule, Zero-TPrune"]
-            found = search(model, even, ruled, target * 1e9, trials, 0)
+            found = search(model, even, ruled, target * 1e9, trials)
             rows = {"vitrim's rule, Zero-TPrune": ruled, f"search, {trials} trials": found.budget}
             rows["same tokens as searched: class attention"] = same_tokens(shape, found.budget, "evit", {})
             click.echo(f"search: {found.summary()}")

@@ -184,7 +184,7 @@ def fill_to_target(
         return None
 
     def fits(kept: list[int]) -> bool:
-        return cost(kept) <= macs and _legal(kept, whole, most)
+        return cost(kept) <= macs and is_legal(kept, whole, most)
 
     return _fill(sizes(_bisect(lambda value: cost(sizes(value)) <= macs)), whole, fits)
 
@@ -226,7 +226,7 @@ def to_multiples(
         """The stages with one moved that is farthest off the other way; None where none can be."""
         order = sorted(range(len(kept)), key=lambda index: (by * (kept[index] - wished[index]), -index))
         tried = ([*kept[:index], kept[index] + by, *kept[index + 1 :]] for index in order)
-        return next((new for new in tried if _legal(new, whole, most) and cost(new) <= limit), None)
+        return next((new for new in tried if is_legal(new, whole, most) and cost(new) <= limit), None)
 
     while cost(kept) > macs:
         less = moved(-step, math.inf)
@@ -241,7 +241,7 @@ def to_multiples(
     return kept if all(abs(here - wish) < step for here, wish in zip(kept, wished, strict=True)) else None
 
 
-def _legal(kept: Sequence[int], whole: int, most: Callable[[int], int]) -> bool:
+def is_legal(kept: Sequence[int], whole: int, most: Callable[[int], int]) -> bool:
     """Whether no stage adds patches, drops all, or removes more than it can."""
     steps = zip([whole, *kept[:-1]], kept, strict=True)
     return all(1 <= after <= before <= after + most(before) for before, after in steps)

@@ -24,6 +24,13 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
+def divergence(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
+    """Kullback-Leibler divergence [n], in nats, of a pruned model from the dense one; logits [n, classes]."""
+    p, q = log_softmax(dense), log_softmax(pruned)
+    values: np.ndarray = (np.exp(p) * (p - q)).sum(axis=1)
+    return values
+
+
 def same_top(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     """Whether the candidate's top class is the reference's; where classes tie at the top, it must be one of those.
 
@@ -153,8 +160,7 @@ class FidelityTally:
             self._right_pruned += int(still.sum())
             self._lost += int((right & ~still).sum())
             self._won += int((~right & still).sum())
-        p, q = log_softmax(dense), log_softmax(pruned)
-        self._add_kl((np.exp(p) * (p - q)).sum(axis=1))
+        self._add_kl(divergence(dense, pruned))
         self._images += count
 
     def _add_kl(self, values: np.ndarray) -> None:

@@ -59,6 +59,7 @@ class State:
         sizes: [batch, tokens], how many patches each token stands for; None: one each.
         bias: [batch, 1, 1, tokens], log of the sizes, for proportional attention; None: there is none.
         places: of the tokens, where the model's blocks ask for them.
+        everywhere: places of the whole sequence.
     """
 
     x: Tensor
@@ -67,6 +68,7 @@ class State:
     sizes: Tensor | None = None
     bias: Tensor | None = None
     places: Places | None = None
+    everywhere: Places | None = None
 
 
 class PrunedViT(nn.Module):
@@ -168,8 +170,37 @@ class PrunedViT(nn.Module):
             observe: called with the block and what a stage that chooses sees there.
         """
         state, trace = self._run(image, replay, tokens, observe)
-        trace.logits = self.model.forward_head(self._weighted(self.model.norm(state.x), state.sizes))
+        trace.logits = self.finish(state)
         return trace
+
+    def start(self, image: Tensor) -> State:
+        """What the first block gets of [batch, channels, height, width] images."""
+        x, everywhere = embed(self.model, image), places_of(self.model)
+        ids = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
+        return State(x, ids, fresh=x.shape[1], places=everywhere, everywhere=everywhere)
+
+    def step(
+        self,
+        block: int,
+        state: State,
+        replay: Replay | None = None,
+        observe: Observer | None = None,
+        features: bool = False,
+    ) -> tuple[State, Decision | None]:
+        """What one block makes of what it gets, and what it decided; None where it removes nothing.
+
+        The state may come from another budget of the same method that agrees with this one in all blocks before. All
+        tokens of the last block are made only where they are wanted as `features`, see `work`.
+        """
+        form = form_of(self.shape, self.budget, block, features, not self.compares)
+        if not self.budget.blocks[block].is_stage:
+            return replace(state, x=self._kept_block(block, form, state)), None
+        return self._stage(block, form, state, replay, observe)
+
+    def finish(self, state: State) -> Tensor:
+        """Logits [batch, classes] of what the last block gives."""
+        logits: Tensor = self.model.forward_head(self._weighted(self.model.norm(state.x), state.sizes))
+        return logits
 
     def _run(
         self,
@@ -180,25 +211,20 @@ class PrunedViT(nn.Module):
         features: bool = False,
     ) -> tuple[State, Trace]:
         """All blocks: the tokens after them (`features`: all of the last one), and what was decided; see `trace`."""
-        trace, x, everywhere = Trace(), embed(self.model, image), places_of(self.model)
-        ids = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
-        state = State(x, ids, fresh=x.shape[1], places=everywhere)
+        trace, state = Trace(), self.start(image)
         for row in self.budget.blocks:
-            form = form_of(self.shape, self.budget, row.block, features or tokens, not self.compares)
-            if row.is_stage:
-                state, decision = self._stage(row.block, form, state, everywhere, replay, observe)
+            state, decision = self.step(row.block, state, replay, observe, features or tokens)
+            if decision is not None:
                 trace.note(row.block, decision)
-            else:
-                state = replace(state, x=self._kept_block(row.block, form, state, everywhere))
             if tokens:
                 trace.tokens[row.block] = self._in_order(state)
         return state, trace
 
-    def _kept_block(self, index: int, form: Form, state: State, everywhere: Places | None) -> Tensor:
+    def _kept_block(self, index: int, form: Form, state: State) -> Tensor:
         """One block that removes nothing: timm's own, unless tokens count by size or have left their places."""
         if form == "read":
             return self._read(index, state)
-        if state.bias is None and state.places is everywhere:
+        if state.bias is None and state.places is state.everywhere:
             return run_whole(self.model, index, state.x, state.places)
         block = self.model.blocks[index]
         normed = block.norm1(state.x)
@@ -215,12 +241,11 @@ class PrunedViT(nn.Module):
         index: int,
         form: Form,
         state: State,
-        everywhere: Places | None,
         replay: Replay | None,
         observe: Observer | None,
     ) -> tuple[State, Decision]:
         """One block that removes tokens."""
-        block, keep = self.model.blocks[index], self.budget.blocks[index].after
+        block, keep, everywhere = self.model.blocks[index], self.budget.blocks[index].after, state.everywhere
         if form == "read":
             reduced = replace(self._reduced(state, Selection(None), keep), x=self._read(index, state))
             return reduced, self._decision(state, reduced, Selection(None))
@@ -320,7 +345,7 @@ class PrunedViT(nn.Module):
             bias = ((sizes - 1) * MASKED)[:, None, None]
         elif sizes is not None and self.method.proportional(self.method_parameters):
             bias = sizes.log()[:, None, None]
-        return State(x, ids, state.fresh + 1, sizes, bias)
+        return State(x, ids, state.fresh + 1, sizes, bias, everywhere=state.everywhere)
 
     def _ids_in_order(self, state: State) -> Tensor:
         """Ids as decisions tell them: ascending, unless the order is the method's own."""

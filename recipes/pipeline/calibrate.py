@@ -153,10 +153,10 @@ def from_target(plan: Planning) -> Budget:
     if taken != plan.multiple:
         words = "any number of tokens" if taken == 1 else f"multiples of {taken} tokens"
         plan.listener.note(f"no plan in multiples of {plan.multiple} tokens meets the target: it has {words}")
-    trials, seed = plan.prune.search.trials, plan.prune.search.seed
+    trials = plan.prune.search.trials
     if not trials:
         return ruled
-    found = search(plan.model, plan.images_for("prune.search"), ruled, macs, trials, seed, plan.listener.progress)
+    found = search(plan.model, plan.images_for("prune.search"), ruled, macs, trials, plan.listener.progress)
     return found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
 
 

@@ -29,7 +29,7 @@ prune:
 {chosen}# see `vitrim methods`
   target: {{gflops: {gflops:.2f}}}      # or flops_ratio: 0.65, or speedup: 1.5; or a preset, keep_rates, mass, budget
   # blocks: {blocks}         # where tokens go; null lets the rule decide
-  # search: {{trials: 100}}     # Monte-Carlo search on the images, a few minutes
+  # search: {{trials: 100}}     # search on the images, a few minutes
 
 export:
 {target}# ort-cuda, ort-trt, trt-rtx, jetpack-5, -6.0, -6, -7, -7.2, trt-11; see `vitrim targets`

@@ -202,10 +202,12 @@ class TargetSection(Section):
 
 
 class SearchSection(Section):
-    """Monte-Carlo search of the budget on the calibration images, as the Zero-TPrune paper tunes its own."""
+    """Search of the budget on the calibration images, by small changes that pay."""
 
-    trials: int = Field(default=0, ge=0, le=10000, description="Random configurations to try; 0 takes the rule's.")
-    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the draws.")
+    trials: int = Field(default=0, ge=0, le=10000, description="Plans to judge at most; 0 takes the rule's.")
+    seed: int = Field(
+        default=0, ge=0, le=MOST_SEED, description="Of older recipes; without effect, as nothing is drawn by chance."
+    )
 
 
 # What the validators of `PruneSection` refuse, as JSON Schema.

@@ -217,6 +217,7 @@ class Method:
         presets: published configurations.
         before: parameters as they were for budgets of format vitrim-budget/1 that do not name them, where their
             defaults have changed since.
+        searchable: numbers among its parameters that a search may scale.
     """
 
     name: ClassVar[str]
@@ -234,6 +235,7 @@ class Method:
     presets: ClassVar[tuple[Preset, ...]] = ()
     orders: ClassVar[bool] = True
     before: ClassVar[dict[str, Any]] = {}
+    searchable: ClassVar[tuple[str, ...]] = ()
 
     class Parameters(BaseModel):
         """What a budget may say that holds for all stages; every field has a default and a description."""

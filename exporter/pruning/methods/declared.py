@@ -137,6 +137,9 @@ def _unfit(cls: Any, base: Any) -> Iterator[str]:
         yield f"threshold.quantile is {cls.threshold.quantile!r}, but Parameters has {', '.join(parameters)}"
     if (cls.fuses is base.fuses) != (cls.fuse is base.fuse):
         yield "fuses and fuse belong together: define both or neither"
+    for name in cls.searchable:
+        if name not in parameters or not isinstance(parameters[name].default, float):
+            yield f"searchable names {name!r}, which is no parameter that is a float"
     at = cls.placement.at
     if isinstance(at, tuple) and (not at or not all(0 <= share < 1 for share in at)):
         yield f"placement.at is {at}: give shares of the depth from 0 to below 1"

@@ -43,6 +43,7 @@ class Frugal(Method):
     reads_tokens = True
     orders = False
     placement = Placement(at=(3 / 12, 5 / 12, 7 / 12, 9 / 12))
+    searchable = ("exponent",)
     presets = (
         _preset({3: 0.77, 5: 0.73, 8: 0.68}),
         _preset(dict.fromkeys((3, 5, 7, 9), 0.772)),

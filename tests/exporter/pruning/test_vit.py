@@ -277,3 +277,21 @@ def test_a_model_that_compares_decides_and_answers_as_one_that_sorts(method: str
         assert torch.equal(compares.kept[block], kept)
     for block, pairs in sorts.merged.items():
         assert torch.equal(compares.merged[block].sort(1).values, pairs.sort(1).values)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch16_rope_224"])
+def test_blocks_can_be_run_one_by_one_from_what_another_plan_left(name: str) -> None:
+    model = small_vit(name, depth=4)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    tokens = describe(model).tokens
+    stages = [{1: tokens - 4, 2: after} for after in (tokens - 6, tokens - 8)]
+    one, other = (PrunedViT(model, budget_for(model, rows, method="evit")) for rows in stages)
+    with torch.inference_mode():
+        state, first = one.step(0, one.start(images))
+        state, second = one.step(1, state)
+        assert first is None
+        assert second is not None
+        for block in (2, 3):
+            state, _ = other.step(block, state)
+        assert torch.equal(other.finish(state), other(images))
+        assert not torch.equal(other.finish(state), one(images))

@@ -162,7 +162,7 @@ def test_numbers_that_are_given_stay(tmp_path: Path, prune: dict[str, Any]) -> N
 
 def test_a_search_s_figures_stand_beside_the_scores(tmp_path: Path) -> None:
     budget = calibrated(tmp_path, depth=6, target={"flops_ratio": 0.8}, search={"trials": 3})
-    assert budget.statistics["search"]["trials"] == 3
+    assert budget.statistics["search"]["judged"] <= 3
     assert budget.statistics["search"]["kl_of_best"] <= budget.statistics["search"]["kl_of_rule"]
     assert budget.statistics["images"] == 6
 

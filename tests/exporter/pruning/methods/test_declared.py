@@ -101,6 +101,8 @@ def test_a_copy_of_a_method_runs_and_one_with_a_misspelt_name_does_not() -> None
         ({"statistic": lambda self, evidence, parameters: None}, r"threshold and statistic belong together"),
         ({"fuses": lambda self, parameters: True}, r"fuses and fuse belong together"),
         ({"placement": Placement(at=(0.5, 1.5))}, r"placement\.at is \(0\.5, 1\.5\): give shares of the depth"),
+        ({"searchable": ("place",)}, r"searchable names 'place', which is no parameter that is a float"),
+        ({"searchable": ("exponent",)}, r"searchable names 'exponent', which is no parameter that is a float"),
         ({"presets": (Preset("p", "other", "", ()),)}, r"the preset p is of the method 'other'"),
         (
             {"presets": (Preset("p", "plain", "", (), {"plaec": 1}),)},
