@@ -41,7 +41,9 @@ def threshold_values(scores: UnitScores, rates: tuple[Sequence[float], Sequence[
     )
 
 
-def check_reachable(cost: UnitCost, target: float, multiple: int = 16, heads: bool = True, neurons: bool = True) -> None:
+def check_reachable(
+    cost: UnitCost, target: float, multiple: int = 16, heads: bool = True, neurons: bool = True
+) -> None:
     """Refuse a target that no widths of `narrow` meet.
 
     Raises:

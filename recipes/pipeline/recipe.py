@@ -374,7 +374,7 @@ class SlimSection(Section):
         default=None, min_length=1, description="Judge units by these classes only; the model will see no others."
     )
     rounds: int = Field(
-        default=1,
+        default=3,
         ge=1,
         le=64,
         description="Equal parts in which units go; each is judged anew on what the one before left, repaired. "
