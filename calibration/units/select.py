@@ -41,6 +41,25 @@ def threshold_values(scores: UnitScores, rates: tuple[Sequence[float], Sequence[
     )
 
 
+def check_reachable(
+    cost: UnitCost, target: float, multiple: int = 16, heads: bool = True, neurons: bool = True
+) -> None:
+    """Refuse a target that no widths of `narrow` meet.
+
+    Raises:
+        InputError: with the least that a model costs.
+    """
+    least = cost.of(
+        [1] * len(cost.heads) if heads else cost.heads,
+        [min(multiple, whole) for whole in cost.neurons] if neurons else cost.neurons,
+    )
+    if least > target:
+        raise InputError(
+            f"slim.target asks for {target:.4g}, but the narrowest model that may be made costs {least:.4g} "
+            f"of {cost.dense:.4g}; ask for more, or let heads and neurons both go"
+        )
+
+
 def narrow(
     parts: Sequence[BlockParts],
     values: UnitScores,
@@ -67,6 +86,7 @@ def narrow(
     Raises:
         InputError: no widths are that cheap.
     """
+    check_reachable(cost, target, multiple, heads, neurons)
     every = np.concatenate([*(values.heads if heads else ()), *(values.neurons if neurons else ())] or [np.zeros(1)])
     steps = np.concatenate([[-np.inf], np.unique(every)])
 
@@ -76,12 +96,6 @@ def narrow(
         return stay_heads, stay_neurons
 
     low, high = 0, len(steps) - 1
-    least = cost.of(*counts(steps[high]))
-    if least > target:
-        raise InputError(
-            f"slim.target asks for {target:.4g}, but the narrowest model that may be made costs {least:.4g} "
-            f"of {cost.dense:.4g}; ask for more, or let heads and neurons both go"
-        )
     while low < high:
         middle = (low + high) // 2
         if cost.of(*counts(steps[middle])) <= target:

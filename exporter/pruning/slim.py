@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..core.errors import InputError, UnsupportedError
 from .gates import Gates
 from .shape import model_name
-from .widths import Widths
+from .widths import BlockWidths, Widths
 
 SLIMMABLE = "timm's VisionTransformer family and Swin, with plain attention and MLPs"
 
@@ -122,6 +122,21 @@ def _parts(model: Any, path: str, block: Any) -> BlockParts:
         head_parameters=qkv_weights + proj_weights + (0 if attn.qkv.bias is None else 3 * head_dim) + table,
         neuron_parameters=fc1.in_features + fc2.out_features + (0 if fc1.bias is None else 1),
     )
+
+
+def whole_widths(parts: Sequence[BlockParts]) -> Widths:
+    """Widths of a model that keeps all units."""
+    rows = [
+        BlockWidths(
+            block=part.path,
+            heads_before=part.heads,
+            heads=tuple(range(part.heads)),
+            neurons_before=part.neurons,
+            neurons=tuple(range(part.neurons)),
+        )
+        for part in parts
+    ]
+    return Widths(blocks=tuple(rows))
 
 
 def unfused_heads(parts: Sequence[BlockParts]) -> str | None:

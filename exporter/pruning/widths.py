@@ -79,6 +79,22 @@ class Widths(BaseModel):
         """Neurons that stay, by block."""
         return tuple(len(row.neurons) for row in self.blocks)
 
+    def followed_by(self, later: Widths) -> Widths:
+        """What a model keeps that is slimmed to these widths and then to `later`, told by the units of the first one.
+
+        All other figures are those of `later`.
+        """
+        rows = [
+            row.model_copy(
+                update={
+                    "heads": tuple(row.heads[index] for index in then.heads),
+                    "neurons": tuple(row.neurons[index] for index in then.neurons),
+                }
+            )
+            for row, then in zip(self.blocks, later.blocks, strict=True)
+        ]
+        return later.model_copy(update={"blocks": tuple(rows)})
+
 
 def parse_widths(data: object, where: str = "widths") -> Widths:
     """Validate plain data as a plan of widths.

@@ -377,6 +377,13 @@ class SlimSection(Section):
     classes: list[int] | None = Field(
         default=None, min_length=1, description="Judge units by these classes only; the model will see no others."
     )
+    rounds: int = Field(
+        default=3,
+        ge=1,
+        le=64,
+        description="Equal parts in which units go; each is judged anew on what the one before left, repaired. "
+        "With taylor and the global rule; others take one.",
+    )
     repair: bool = Field(
         default=True, description="Fit what stays to what left by least squares on the calibration images."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,17 @@ from ...calibration.images.sources import ImageSource
 from ...calibration.units.cost import UnitCost, costs_of, unit_cost
 from ...calibration.units.finetune import finetune
 from ...calibration.units.masks import learn_masks
+from ...calibration.units.moments import Moments, second_moments
 from ...calibration.units.rates import learn_rates
+from ...calibration.units.redundancy import after_repair
 from ...calibration.units.repair import repair
 from ...calibration.units.scores import UnitScores, taylor
-from ...calibration.units.select import global_values, narrow, threshold_values
+from ...calibration.units.select import check_reachable, global_values, narrow, threshold_values
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.load import read_state_dict, save_slimmed
 from ...exporter.pruning.shape import model_name
-from ...exporter.pruning.slim import check_fit, parts_of, slim, unfused_heads
+from ...exporter.pruning.slim import check_fit, parts_of, slim, unfused_heads, whole_widths
 from ...exporter.pruning.widths import Widths, read_widths, write_widths
 from .listener import Listener
 from .provenance import provenance
@@ -74,20 +76,19 @@ def judge(
     return masks.scores(section.classes), {"mask_losses": [round(loss, 4) for loss in masks.losses]}
 
 
-def make_widths(section: SlimSection, model: Any, source: ImageSource, listener: Listener) -> Widths:
-    """Decide which units stay.
-
-    Raises:
-        InputError: the section does not fit the model or the images; naming the key.
-        UnsupportedError: the model cannot be slimmed.
-    """
-    parts = parts_of(model)
-    if section.widths is not None:
-        widths = read_widths(section.widths)
-        check_fit(parts, widths, section.widths)
-        return widths.model_copy(update={"costs": costs_of(model, widths), "model": model_name(model)})
-    cost, limit = target_of(section, model)
+def decide(
+    section: SlimSection,
+    model: Any,
+    cost: UnitCost,
+    limit: float,
+    source: ImageSource,
+    moments: Moments | None,
+    listener: Listener,
+) -> Widths:
+    """Widths of a model that costs no more than a limit, with the figures behind them as statistics."""
     scores, statistics = judge(section, model, source, listener)
+    if moments is not None and scores.losses:
+        scores = after_repair(model, scores, moments)
     if section.rule == "global":
         values = global_values(scores, cost)
     else:
@@ -105,16 +106,55 @@ def make_widths(section: SlimSection, model: Any, source: ImageSource, listener:
         values = threshold_values(scores, (rates.heads, rates.neurons))
         statistics["rates"] = {"heads": rates.heads, "neurons": rates.neurons}
         statistics["constraint"] = {"soft_cost": rates.cost[-1], "multiplier": rates.multiplier[-1]}
+    parts = parts_of(model)
     widths = narrow(parts, values, cost, limit, multiple=section.multiple, heads=section.heads, neurons=section.neurons)
-    return widths.model_copy(
-        update={
-            "model": model_name(model),
-            "method": section.method,
-            "costs": costs_of(model, widths),
-            "statistics": statistics,
-            "provenance": provenance(model, source, slim=section),
-        }
-    )
+    return widths.model_copy(update={"method": section.method, "statistics": statistics})
+
+
+def slim_in_rounds(section: SlimSection, model: Any, source: ImageSource, listener: Listener) -> Slimmed:
+    """Slim to the target in equal parts of the cost; every round judges what the one before left, repaired.
+
+    Masks and rates are learned at length, so their paper's methods take one round.
+    """
+    cost, limit = target_of(section, model)
+    check_reachable(cost, limit, section.multiple, section.heads, section.neurons)
+    moments = second_moments(model, source, listener.progress) if section.repair else None
+    rounds = section.rounds if (section.method, section.rule) == ("taylor", "global") else 1
+    current = Slimmed(model, whole_widths(parts_of(model)))
+    for number in range(1, rounds + 1):
+        now = replace(cost, heads=current.widths.heads, neurons=current.widths.neurons)
+        part_way = cost.dense - (cost.dense - limit) * number / rounds
+        left = None if moments is None else moments.of_kept(model, current.widths)
+        widths = decide(section, current.model, now, part_way, source, left, listener)
+        current = slimmed_to(model, current.widths.followed_by(widths), moments)
+    return current
+
+
+def slimmed_to(model: Any, widths: Widths, moments: Moments | None) -> Slimmed:
+    """A narrower copy of a model, repaired where there are moments to do so."""
+    slimmed = slim(model, widths)
+    if moments is not None:
+        repair(model, slimmed, widths, moments)
+    return Slimmed(slimmed, widths)
+
+
+def slim_by(section: SlimSection, model: Any, source: ImageSource, listener: Listener) -> Slimmed:
+    """The narrower model that a recipe asks for, not fine-tuned.
+
+    Raises:
+        InputError: the section does not fit the model or the images; naming the key.
+        UnsupportedError: the model cannot be slimmed.
+    """
+    if section.widths is None:
+        done = slim_in_rounds(section, model, source, listener)
+        facts: dict[str, Any] = {"provenance": provenance(model, source, slim=section)}
+    else:
+        widths, facts = read_widths(section.widths), {}
+        check_fit(parts_of(model), widths, section.widths)
+        moments = second_moments(model, source, listener.progress) if section.repair else None
+        done = slimmed_to(model, widths, moments)
+    facts |= {"costs": costs_of(model, done.widths), "model": model_name(model)}
+    return Slimmed(done.model, done.widths.model_copy(update=facts))
 
 
 def make_slim(
@@ -133,10 +173,8 @@ def make_slim(
     limit = unfused_heads(parts_of(model))
     if limit:
         listener.note(f"{limit}; slimming keeps the head size")
-    widths = make_widths(section, model, source, listener)
-    slimmed = slim(model, widths)
-    if section.repair:
-        repair(model, slimmed, widths, source, listener.progress)
+    done = slim_by(section, model, source, listener)
+    slimmed, widths = done.model, done.widths
     if section.finetune.epochs:
         losses = finetune(
             model, slimmed, source, checkpoint, **section.finetune.model_dump(), progress=listener.progress

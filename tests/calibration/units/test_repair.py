@@ -4,7 +4,8 @@ import torch
 from helpers import random_widths, small_swin, small_vit, source_for
 
 from vitrim.calibration.images.sources import read_all
-from vitrim.calibration.units.repair import RIDGE, repair
+from vitrim.calibration.units.moments import RIDGE, second_moments
+from vitrim.calibration.units.repair import repair
 from vitrim.exporter.pruning.slim import blocks_of, parts_of, slim
 from vitrim.exporter.pruning.widths import Widths
 
@@ -35,7 +36,7 @@ def test_what_other_units_say_is_not_lost():
     images = torch.from_numpy(read_all(source_for(model, 8, seed=9)))
     with torch.inference_mode():
         dense, sliced = model(images), narrow(images).clone()
-        repair(model, narrow, widths, source)
+        repair(model, narrow, widths, second_moments(model, source))
         error, before = (narrow(images) - dense).abs().max(), (sliced - dense).abs().max()
     assert before > 0.5
     assert error < 0.1 * before
@@ -47,7 +48,7 @@ def test_the_fit_is_the_ridge_regression(make):
     model = make()
     widths, source = random_widths(model, 4), source_for(model, 8)
     narrow = slim(model, widths)
-    repair(model, narrow, widths, source)
+    repair(model, narrow, widths, second_moments(model, source))
     seen = []
     block, row = blocks_of(model)[0], widths.blocks[0]
     handle = block.mlp.fc2.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].flatten(0, -2)))
@@ -72,7 +73,7 @@ def test_whole_layers_are_left_alone():
     rows = [row.model_copy(update={"heads": (0, 1, 2)}) for row in widths.blocks]
     widths = widths.model_copy(update={"blocks": tuple(rows)})
     narrow = slim(model, widths)
-    repair(model, narrow, widths, source_for(model, 4))
+    repair(model, narrow, widths, second_moments(model, source_for(model, 4)))
     for whole, part in zip(model.blocks, narrow.blocks, strict=True):
         assert torch.equal(whole.attn.proj.weight, part.attn.proj.weight)
         assert not part.mlp.fc2.weight.requires_grad

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from helpers import small_swin, small_vit
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 
 from vitrim.calibration.units.cost import unit_cost
 from vitrim.calibration.units.scores import UnitScores
-from vitrim.calibration.units.select import global_values, narrow, ranks, threshold_values
+from vitrim.calibration.units.select import check_reachable, global_values, narrow, ranks, threshold_values
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.slim import check_fit, parts_of
 
@@ -103,3 +105,7 @@ def test_an_unreachable_target_says_what_is_reachable():
     parts, cost = parts_of(model), unit_cost(model, "macs")
     with pytest.raises(InputError, match="the narrowest model that may be made costs"):
         narrow(parts, random_scores(parts, 0), cost, 0.01 * cost.dense)
+    least = cost.of([1] * len(parts), [16] * len(parts))
+    check_reachable(cost, least, 16, True, True)
+    with pytest.raises(InputError, match=re.escape(f"costs {least:.4g} of")):
+        check_reachable(cost, least - 1, 16, True, True)

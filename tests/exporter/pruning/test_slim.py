@@ -19,6 +19,7 @@ from vitrim.exporter.pruning.slim import (
     refuse_slimming,
     slim,
     unfused_heads,
+    whole_widths,
 )
 from vitrim.exporter.pruning.vit import PrunedViT
 
@@ -182,3 +183,15 @@ def test_heads_that_no_kernel_takes_are_named(width, heads, said):
     found = unfused_heads(parts_of(model))
     assert found is None if said is None else said in found
     assert unfused_heads(parts_of(slim(model, random_widths(model, 1)))) == found
+
+
+def test_slimming_to_all_units_changes_nothing_and_twice_is_once() -> None:
+    model = small_vit()
+    everything = whole_widths(parts_of(model))
+    assert fingerprint(slim(model, everything)) == fingerprint(model)
+    first = random_widths(model, 5)
+    then = random_widths(slim(model, first), 6)
+    both = first.followed_by(then)
+    assert everything.followed_by(first).blocks == first.blocks
+    assert (both.heads, both.neurons) == (then.heads, then.neurons)
+    assert fingerprint(slim(model, both)) == fingerprint(slim(slim(model, first), then))

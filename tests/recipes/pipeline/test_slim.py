@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers import SMALL_SWIN, random_widths, small_recipe, small_swin
+from helpers import SMALL_SWIN, random_widths, small_recipe, small_swin, small_vit, source_for
 
 from vitrim import api
 from vitrim.calibration.units.cost import count_macs
+from vitrim.calibration.units.scores import taylor
 from vitrim.exporter.core.errors import InputError, UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint
@@ -24,6 +25,9 @@ from vitrim.exporter.pruning.slim import slim
 from vitrim.exporter.pruning.vit import WholeModel
 from vitrim.exporter.pruning.widths import read_widths, write_widths
 from vitrim.exporter.runtime.runners import OrtRunner
+from vitrim.recipes.pipeline import slim as stage
+from vitrim.recipes.pipeline.listener import Silence
+from vitrim.recipes.pipeline.recipe import SlimSection
 
 
 @pytest.mark.slow
@@ -117,6 +121,32 @@ def test_every_method_and_rule_writes_a_checkpoint(tmp_path: Path, method: str, 
     again = small_recipe(model={"checkpoint": str(tmp_path / "slim.safetensors"), "random": None})
     budget = api.calibrate(again, tmp_path / "budget.json")
     assert budget.gmacs["dense"] == pytest.approx(widths.costs["gmacs"][1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("section", "rounds"),
+    [({}, 3), ({"rounds": 1}, 1), ({"rounds": 2, "repair": False}, 2), ({"rule": "thresholds"}, 1)],
+)
+def test_every_round_takes_its_part_and_judges_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], rounds: int
+) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def noted(model: Any, *arguments: Any, **more: Any) -> Any:
+        seen.append((count_macs(model), sum(float(block.mlp.fc2.weight.sum()) for block in model.blocks)))
+        return taylor(model, *arguments, **more)
+
+    monkeypatch.setattr(stage, "taylor", noted)
+    model = small_vit()
+    asked = {"target": {"flops_ratio": 0.7}, "multiple": 8, "thresholds": {"epochs": 1}, **section}
+    found = stage.slim_in_rounds(SlimSection.model_validate(asked), model, source_for(model, 4), Silence())
+    dense = count_macs(model)
+    allowed = [1 - 0.3 * number / rounds for number in range(rounds)]
+    assert [macs / dense for macs, _ in seen] == pytest.approx(allowed, abs=0.02)
+    assert all(macs <= share * dense for (macs, _), share in zip(seen, allowed, strict=True))
+    assert 0.67 * dense < count_macs(found.model) <= 0.7 * dense
+    assert len({weights for _, weights in seen}) == rounds
+    assert [block.mlp.fc2.in_features for block in found.model.blocks] == list(found.widths.neurons)
 
 
 def test_a_file_of_widths_is_followed_and_fits_or_is_refused(tmp_path: Path) -> None:
