@@ -165,14 +165,13 @@ class Frame:
         if found is None or len(found[0].stages) > self.most_stages:
             return None
         changed, index = found
-        settled = self.settled(changed, index)
-        if settled is None or settled == plan:
-            return None
         try:
-            check_budget(self.method, self.budget(settled))
+            settled = self.settled(changed, index)
+            if settled is not None:
+                check_budget(self.method, self.budget(settled))
         except InputError:  # what a method cannot do is no plan
             return None
-        return settled
+        return None if settled == plan else settled
 
     def _parameters(self, plan: Plan) -> dict[str, Any]:
         """The method's parameters, those that the plan changes as it has them."""

@@ -154,9 +154,12 @@ def test_deit_tiny_s_last_block_asks_for_one_token() -> None:
 
 def test_scoring_is_counted_apart() -> None:
     shape = deit("small")
-    budget = make_budget(shape, "zero_tprune", {}, [StagePlan(3, 146, options={"similar": 10, "iterations": 30})])
+    stages = [StagePlan(3, 146, options={"similar": 10, "iterations": 30})]
+    budget = make_budget(shape, "zero_tprune", {}, stages)
     filters = 2 * 2 * 6 * 197  # the sums of two rankings and of their squares
-    assert scoring_macs(shape, budget) == 31 * 6 * 197 * 197 + filters + 64 * (197 + 98 * 98)
+    ranked = 31 * 6 * 197 * 197 + filters + 64 * (197 + 98 * 98)
+    assert scoring_macs(shape, budget) == ranked + 64 * 10 * 146  # ten that go look for the one that stays
+    assert scoring_macs(shape, make_budget(shape, "zero_tprune", {"hand_over": False}, stages)) == ranked
     assert gmacs(shape, budget)["scoring"] < 0.002 * gmacs(shape, budget)["dense"] * 1.01
     assert scoring_macs(shape, make_budget(shape, "evit", {}, [StagePlan(3, 146)])) == 197 * 384
     assert scoring_macs(shape, make_budget(shape, "uniform", {}, [StagePlan(3, 146)])) == 0

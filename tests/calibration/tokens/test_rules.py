@@ -43,7 +43,7 @@ def test_blocks_and_stages_must_fit(tiny: ViTShape) -> None:
 
 # By method, where its stages sit in twelve blocks and how strong each is when nothing is said.
 PLACES = {
-    "frugal": ((3, 5, 7, 9), (1.0,) * 4, "counts"),
+    "frugal": ((3, 5, 7, 9), (1.0,) * 4, "rates"),
     "ppt": ((3, 6, 9), (1.0,) * 3, "counts"),
     "tome": (tuple(range(11)), (1.0,) * 11, "counts"),
     "tofu": (tuple(range(11)), (1.0,) * 11, "counts"),

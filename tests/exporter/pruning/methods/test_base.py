@@ -95,6 +95,7 @@ def test_an_unread_attention_is_explained() -> None:
 def test_what_methods_say_they_read_is_what_they_read(name: str) -> None:
     """With less attention than a method asks for it fails; with just that it decides as with all of it."""
     method, whole = get_method(name), make_evidence(5, 3, 12, 1)
+    whole = replace(whole, tokens=whole.keys[:, 0] if method.reads_tokens else None)
     assert whole.attention is not None
     given = {"none": None, "first": whole.attention[:, :, :1], "all": whole.attention}
     arguments = (9, method.StageOptions(), method.Parameters())
@@ -104,6 +105,9 @@ def test_what_methods_say_they_read_is_what_they_read(name: str) -> None:
     if method.reads != "none":
         with pytest.raises(ValueError, match="must say reads"):
             method.select(replace(whole, attention=None), *arguments)
+    if method.reads_tokens:
+        with pytest.raises(ValueError, match="must say reads_tokens"):
+            method.select(replace(whole, tokens=None), *arguments)
 
 
 def test_the_words_of_a_class_are_the_documented_ones() -> None:

@@ -80,19 +80,20 @@ def test_a_patch_that_matters_stays_though_it_is_alike() -> None:
 
 
 def test_parameters_choose_pairs_features_and_weights() -> None:
-    evidence = make_evidence(3, 2, 9, 1)
-    evidence = replace(evidence, tokens=torch.randn(2, 10, 7, dtype=torch.float64))
+    evidence = make_evidence(3, 2, 20, 1)
+    drawn = torch.randn(2, 21, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    evidence = replace(evidence, tokens=drawn)
     keys, tokens = evidence.keys.mean(1), evidence.stream
     weights = merge_weights(evidence, 0.5)
 
     def selected(**parameters: Any) -> Any:
-        return frugal.select(evidence, 7, frugal.StageOptions(), frugal.Parameters(**parameters))
+        return frugal.select(evidence, 15, frugal.StageOptions(), frugal.Parameters(**parameters))
 
     expected = {
-        ("any", "tokens"): absorb(evidence, 7, tokens, 0.75, weights),
-        ("any", "keys"): absorb(evidence, 7, keys, 0.75, weights),
-        ("halves", "tokens"): match(evidence, 7, "mean", 0.75, tokens, weights),
-        ("halves", "keys"): match(evidence, 7, "mean", 0.75, keys, weights),
+        ("any", "tokens"): absorb(evidence, 15, tokens, 0.75, weights),
+        ("any", "keys"): absorb(evidence, 15, keys, 0.75, weights),
+        ("halves", "tokens"): match(evidence, 15, "mean", 0.75, tokens, weights),
+        ("halves", "keys"): match(evidence, 15, "mean", 0.75, keys, weights),
     }
     for (pairs, features), selection in expected.items():
         found = selected(pairs=pairs, features=features, weight=0.5)
@@ -103,7 +104,7 @@ def test_parameters_choose_pairs_features_and_weights() -> None:
     assert torch.equal(default.kept, expected["any", "tokens"].kept)
     torch.testing.assert_close(default.merge.weights, evidence.significance)
     assert selected(weight=0).merge.weights is None
-    assert [len({tuple(each.kept[0].tolist()) for each in expected.values()})] == [4]
+    assert len({(*each.kept[0].tolist(), *each.merge.target[0].tolist()) for each in expected.values()}) == 4
 
 
 def test_budgets_of_the_older_format_mean_the_first_form() -> None:
