@@ -32,8 +32,8 @@ def plain_absorption(x: np.ndarray, worth: dict[int, float], reduction: int, exp
 
     cost = {}
     for i in worth:
-        better = [cosine(i, j) for j in worth if worth[j] > worth[i]]
-        cost[i] = (1 - max(better, default=-1.0)) * worth[i] ** exponent
+        better = [max(cosine(i, j), 0.0) for j in worth if worth[j] > worth[i]]
+        cost[i] = (1 - max(better, default=0.0)) * worth[i] ** exponent
     gone = sorted(worth, key=lambda i: cost[i])[:reduction]
     stays = set(worth) - set(gone)
     return stays, [(i, max(stays, key=lambda j: cosine(i, j))) for i in gone]
@@ -41,7 +41,7 @@ def plain_absorption(x: np.ndarray, worth: dict[int, float], reduction: int, exp
 
 @pytest.mark.parametrize("compares", [False, True])
 @settings(max_examples=25, deadline=None)
-@given(shape=SIZES, exponent=st.sampled_from([0.0, 0.75, 2.0]), data=st.data())
+@given(shape=SIZES, exponent=st.sampled_from([0.25, 0.75, 2.0]), data=st.data())
 def test_it_equals_the_plain_implementation(
     compares: bool, shape: dict[str, int], exponent: float, data: st.DataObject
 ) -> None:
