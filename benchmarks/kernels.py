@@ -211,12 +211,12 @@ def small_plan(shape: Any, method: str, values: dict[str, Any], rule: Any, multi
 
     build, _ = solve.builder(shape, method, values, rule)
     whole, prefix, chosen = shape.tokens - shape.prefix_tokens, shape.prefix_tokens, get_method(method)
-    macs, most = RATIO * model_macs(shape, dense_plan(shape)), solve.removable(chosen, prefix)
+    macs, most = RATIO * model_macs(shape, dense_plan(shape)), solve.removable(chosen, prefix, values)
 
     def cost(kept: Any) -> int:
         return model_macs(shape, build(kept).plan())
 
-    kept = solve.fill_to_target(solve.step_sizes(chosen, whole, prefix, rule), whole, cost, macs, most)
+    kept = solve.fill_to_target(solve.step_sizes(chosen, whole, most, rule), whole, cost, macs, most)
     assert kept is not None, f"{method} does not reach {RATIO} of the small model"
     steps = (step for step in range(multiple, 0, -1) if multiple % step == 0)
     rounded = (solve.to_multiples(kept, step, whole, prefix, cost, macs, most) for step in steps)

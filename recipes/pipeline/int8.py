@@ -198,7 +198,7 @@ class _Floor:
 
 
 def _equalized(model: onnx.ModelProto, images: list[np.ndarray]) -> tuple[onnx.ModelProto, int]:
-    tensors = [node.inputs[0].name for node in normalized_products(gs.import_onnx(model))]
+    tensors = list(normalized_products(gs.import_onnx(model)))
     even, count = equalize(model, channel_maxima(model, tensors, images)) if tensors else (model, 0)
     return with_shapes(even), count
 

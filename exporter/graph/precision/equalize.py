@@ -4,16 +4,18 @@
 
     LayerNormalization(gamma, beta)--MatMul(W)  =>  LayerNormalization(gamma / s, beta / s)--MatMul(s W)
     ...--Mul(gamma)--Add(beta)--MatMul(W)       =>  ...--Mul(gamma / s)--Add(beta / s)--MatMul(s W)
+    LayerNormalization--MatMul(Wkv)             =>  the same with one s for both products
+             |--Slice(first row)--MatMul(Wq)
 
 The graph computes the same numbers. One scale has to do for all channels of an activation, so a few large channels take
 the resolution of all others; a weight has a scale of its own for every column of outputs. `s` goes half of the way, as
 SmoothQuant (Xiao et al. 2023, section 4, alpha = 0.5) has it: s_j = sqrt(max|x_j| / max|W_j|), here with a geometric
-mean of 1.
+mean of 1. Products that read one normalization, whole or in part, share its `s`, and max|W_j| is over all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -21,7 +23,7 @@ import onnx.helper
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from ..passes.base import Names, producer
+from ..passes.base import Names, constant, producer
 from ..passes.lower_opset import declared
 from ..session import Session
 from ..surgery import copy_of, export_graph, import_graph
@@ -49,19 +51,42 @@ def _is_row(tensor: gs.Tensor) -> bool:
     return isinstance(tensor, gs.Constant) and len(tensor.shape) == 1
 
 
-def normalized_products(graph: gs.Graph) -> list[gs.Node]:
-    """Products with a weight that alone read a normalization whose factors are constant."""
+def normalized_products(graph: gs.Graph) -> dict[str, list[gs.Node]]:
+    """Products with a weight, by the output of a normalization with constant factors that they alone read.
+
+    A product may read all rows of that output or a slice of them.
+    """
     given = {tensor.name for tensor in graph.outputs}
-    return [
-        node
-        for node in graph.nodes
-        if node.op == "MatMul"
-        and isinstance(node.inputs[1], gs.Constant)
-        and len(node.inputs[1].shape) == 2
-        and len(node.inputs[0].outputs) == 1
-        and node.inputs[0].name not in given
-        and affine_of(node.inputs[0])
-    ]
+    written = [node.outputs[0] for node in graph.nodes if node.op in ("LayerNormalization", "Add")]
+    found = {tensor.name: _products_of(tensor, given) for tensor in written if affine_of(tensor)}
+    return {name: products for name, products in found.items() if products}
+
+
+def _products_of(tensor: gs.Tensor, given: Collection[str]) -> list[gs.Node]:
+    """Products with a weight that read rows of a tensor; none where something else does, too."""
+    if tensor.name in given:
+        return []
+    found: list[gs.Node] = []
+    for reader in tensor.outputs:
+        products = [reader] if _weighs(reader, tensor) else []
+        if _cuts_rows(reader, tensor):
+            products = _products_of(reader.outputs[0], given)
+        if not products:
+            return []
+        found += products
+    return found
+
+
+def _weighs(node: gs.Node, tensor: gs.Tensor) -> bool:
+    """Whether a node is the product of a tensor with a weight."""
+    weight = node.inputs[1] if node.op == "MatMul" and node.inputs[0] is tensor else None
+    return isinstance(weight, gs.Constant) and len(weight.shape) == 2
+
+
+def _cuts_rows(node: gs.Node, tensor: gs.Tensor) -> bool:
+    """Whether a node takes some rows of a tensor, with all their channels."""
+    axes = constant(node.inputs[3]) if node.op == "Slice" and len(node.inputs) > 3 else None
+    return axes is not None and not {-1, len(tensor.shape) - 1} & set(axes.tolist())
 
 
 def channel_maxima(
@@ -100,7 +125,7 @@ def channel_maxima(
 
 
 def equalize(model: onnx.ModelProto, maxima: Mapping[str, np.ndarray]) -> tuple[onnx.ModelProto, int]:
-    """Even out the channels behind every normalization that a single product reads.
+    """Even out the channels behind every normalization that products alone read.
 
     Args:
         model: float32, with inferred shapes; it is not changed.
@@ -116,14 +141,15 @@ def equalize(model: onnx.ModelProto, maxima: Mapping[str, np.ndarray]) -> tuple[
         """A constant of its own: the old one may have other readers."""
         node.inputs[index] = gs.Constant(names(node.inputs[index].name), values.astype(np.float32))
 
-    products = [node for node in normalized_products(graph) if node.inputs[0].name in maxima]
-    for node in products:
-        weight = node.inputs[1].values
-        largest = np.maximum(maxima[node.inputs[0].name], _LEAST).astype(np.float64)
-        rows = np.maximum(np.abs(weight).max(axis=1), _LEAST).astype(np.float64)
+    read = {name: products for name, products in normalized_products(graph).items() if name in maxima}
+    for name, products in read.items():
+        weights = [node.inputs[1].values for node in products]
+        largest = np.maximum(maxima[name], _LEAST).astype(np.float64)
+        rows = np.maximum(np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0), _LEAST).astype(np.float64)
         factors = np.sqrt(largest / rows)
         factors /= np.exp(np.log(factors).mean())
-        for reader, index in affine_of(node.inputs[0]) or []:
+        for reader, index in affine_of(graph.tensors()[name]) or []:
             put(reader, index, reader.inputs[index].values / factors)
-        put(node, 1, weight * factors[:, None])
-    return export_graph(graph.cleanup(), model), len(products)
+        for node, weight in zip(products, weights, strict=True):
+            put(node, 1, weight * factors[:, None])
+    return export_graph(graph.cleanup(), model), sum(map(len, read.values()))

@@ -85,7 +85,7 @@ def wide_nodes(graph: gs.Graph) -> set[str]:
     return wide
 
 
-def _is_residual(node: gs.Node) -> bool:
+def is_residual(node: gs.Node) -> bool:
     """Whether a node adds what a projection makes to the tokens."""
     if node.op != "Add" or any(isinstance(tensor, gs.Constant) for tensor in node.inputs):
         return False
@@ -153,7 +153,7 @@ def _way_up(tensors: Iterable[gs.Tensor], carrying: set[str]) -> Iterator[gs.Nod
     stack, seen = list(tensors), set()
     while stack:
         for node in stack.pop().inputs:
-            ends = node.name in carrying and (is_projection(node) or _is_residual(node))
+            ends = node.name in carrying and (is_projection(node) or is_residual(node))
             if id(node) in seen or ends or _is_normalization(node) or node.op == "Attention":
                 continue
             seen.add(id(node))

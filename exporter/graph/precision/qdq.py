@@ -95,7 +95,7 @@ def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme
     }
     with _silent():
         quantizer = QDQQuantizer(
-            copy_of(model),
+            _apart(model, nodes),
             per_channel=True,
             reduce_range=False,
             weight_qType=QuantType.QInt8,
@@ -156,6 +156,23 @@ def with_dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelPr
         )
         quantized = onnx.load(file)
     return with_shapes(_like(model, quantized))
+
+
+def _apart(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
+    """A copy in which products that stay as they are have weights of their own: the quantizer changes one for all.
+
+    A stage that chooses before its tokens ask has such a pair: the query that scores, and those of what stays.
+    """
+    copied = copy_of(model)
+    weights = {tensor.name: tensor for tensor in copied.graph.initializer}
+    shared = {node.input[1] for node in copied.graph.node if node.name in nodes}
+    for node in copied.graph.node:
+        for index, name in enumerate(node.input):
+            if node.name not in nodes and name in shared:
+                own = copied.graph.initializer.add()
+                own.CopyFrom(weights[name])
+                node.input[index] = own.name = f"{name}_of_{node.name}"
+    return copied
 
 
 def _like(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:

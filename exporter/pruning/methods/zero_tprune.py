@@ -396,7 +396,11 @@ class ZeroTPrune(Method):
         """A selection in which near-duplicates hand their sizes to the most alike of what stays, if they are to."""
         if not parameters.hand_over:
             return Selection(kept, smallest(step.gaps))
-        prefix, keys = evidence.prefix, step.keys
-        choices = torch.matmul(rows_of(keys, step.gone), rows_of(keys, kept[:, prefix:]).transpose(1, 2))
-        merge = Merge(step.gone, choices.argmax(2) + prefix, "count")
-        return Selection(kept, smallest([*step.gaps, choice_gap(choices)]), merge)
+        prefix, keys, keep = evidence.prefix, step.keys, kept.shape[1]
+        # As in `matches_by_comparison`: prefix tokens are compared, too, where that makes the number even.
+        first = 0 if evidence.compares and (keep - prefix) % 2 else prefix
+        choices = torch.matmul(rows_of(keys, step.gone), rows_of(keys, kept[:, first:]).transpose(1, 2))
+        if first < prefix:
+            choices = torch.where(torch.arange(keep, device=keys.device) < prefix, -APART, choices)
+        merge = Merge(step.gone, choices.argmax(2) + first, "count")
+        return Selection(kept, smallest([*step.gaps, choice_gap(choices[:, :, prefix - first :])]), merge)

@@ -31,8 +31,9 @@ def test_fused_attention_takes_every_block_and_hands_stages_their_matrix(
     assert modes == [None, 3, 3, None]  # the matrix after the softmax
     table = operator_table(rewritten)
     assert "Softmax" not in table
-    # One of the patch embedding and one of every similarity product: keys are averaged before any transpose.
-    assert (table["Transpose"], counts(reports)["mean before the transpose"]) == (1 + 2, 2)
+    # Of the patch embedding, and of keys that are compared, once for duplicates and once for who is handed their sizes:
+    # keys are averaged before any transpose.
+    assert (table["Transpose"], counts(reports)["mean before the transpose"]) == (1 + 2 * 2, 2)
     report = next(report for report in reports if report.name == "fused Attention")
     assert report.skipped == []
     assert rewritten.opset_import[0].version == 23

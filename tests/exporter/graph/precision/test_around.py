@@ -68,7 +68,11 @@ def test_answers_hold_where_nothing_guarded_they_do_not(target: str, case: str, 
     images = noise(64)
     wanted, bare, held = (logits(each, images) for each in (model, emulated(unguarded), emulated(found.as_fp16)))
     right = [np.isfinite(each).all(1) & (each.argmax(1) == wanted.argmax(1)) for each in (bare, held)]
-    assert (right[0].mean() < 0.8, right[1].mean()) == (True, 1.0)
+    best = np.sort(wanted, axis=1)
+    clear = best[:, -1] - best[:, -2] > 0.1  # others are within what rounding does to two logits
+    assert clear.mean() > 0.8
+    assert np.abs(held - wanted).max() < 0.05
+    assert (right[0].mean() < 0.8, right[1][clear].mean()) == (True, 1.0)
     assert np.isfinite(bare).all() == (case == "subnormal")
     assert cosine(wanted, held).min() > 0.9999
     assert [str(f) for f in lint(found.model, get_target(target)) if f.severity == "error"] == []

@@ -21,6 +21,8 @@ from vitrim.exporter.runtime.runners import OrtRunner
 
 METHODS = ["zero_tprune", "ppt", "tome", "frugal", "ats"]
 PAIR = ("QuantizeLinear", "DequantizeLinear")
+BLOCK = [(48, 144), (48, 48), (48, 192), (192, 48)]
+APART = [(48, 96), (48, 48), *BLOCK[1:]]  # keys and values, and queries of fewer tokens
 
 
 def quantized(model: onnx.ModelProto, images: np.ndarray, scheme: Any = "onnxruntime", **options: Any) -> Any:
@@ -36,18 +38,18 @@ def weight_of(model: onnx.ModelProto, product: str) -> np.ndarray:
 
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5", "trt-11"])
 @pytest.mark.parametrize("method", METHODS)
-def test_four_products_a_block(method: str, target: str, graphs: Any) -> None:
+def test_products_of_a_block(method: str, target: str, graphs: Any) -> None:
     model = graphs(method, target)
     shapes = [weight_of(model, name).shape for name in quantizable(model)]
-    assert shapes == [(48, 144), (48, 48), (48, 192), (192, 48)] * 2
+    assert shapes == (APART if method == "ats" else BLOCK) * 2  # ats chooses before its tokens ask
 
 
-# by family: weights of one block, and of what comes behind the blocks
+# by family: weights of both blocks, and of what comes behind them
 BLOCKS = {
-    "qk_norm": ([(48, 144), (48, 48), (48, 192), (192, 48)], []),
-    "bias": ([(48, 144), (48, 48), (48, 192), (192, 48)], []),
-    "rotary": ([(48, 144), (48, 48), (48, 192), (192, 48)], []),
-    "pool": ([(48, 144), (48, 48), (48, 192), (192, 48)], [(48, 96), (48, 48), (48, 192), (192, 48)]),
+    "qk_norm": BLOCK + APART,  # whose classifier reads the class token only
+    "bias": BLOCK * 2,
+    "rotary": BLOCK * 2,
+    "pool": BLOCK * 2 + [(48, 96), (48, 48), (48, 192), (192, 48)],
 }
 
 
@@ -55,8 +57,7 @@ BLOCKS = {
 def test_other_families(family: str, families: Any) -> None:
     model, _ = families(family)
     shapes = [weight_of(model, name).shape for name in quantizable(model)]
-    block, behind = BLOCKS[family]
-    assert shapes == block * 2 + behind
+    assert shapes == BLOCKS[family]
 
 
 @pytest.mark.slow
@@ -132,6 +133,19 @@ def test_tensorrt_s_scheme(method: str, target: str, graphs: Any, noise: Any) ->
             assert (zero.dtype, zero.any()) == (np.int8, False)
     old, new = (OrtRunner(m.SerializeToString(), threads=1)(noise(1))["logits"] for m in (model, result))
     assert cosine(old, new).min() > 0.9
+
+
+def test_the_query_that_scores_keeps_its_weight(graphs: Any, noise: Any) -> None:
+    """It shares that weight with the queries of the tokens that stay, which are quantized."""
+    model, images = graphs("ats"), noise(1)
+    names = quantizable(model)
+    given = {node.name: node.input[1] for node in model.graph.node if node.op_type == "MatMul"}
+    scoring = [name for name, weight in given.items() if name not in names and weight in {given[n] for n in names}]
+    assert len(scoring) == 2
+    for result in (quantized(model, images)[0], with_dynamic(model, names)):
+        assert not {weight_of(result, name).tobytes() for name in scoring} ^ {
+            weight_of(model, name).tobytes() for name in scoring
+        }
 
 
 @pytest.mark.slow

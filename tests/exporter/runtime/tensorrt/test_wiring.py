@@ -138,7 +138,8 @@ def test_a_real_network_is_seen_through(method: str, tmp_path: Path) -> None:
     from vitrim.exporter.pruning.vit import PrunedViT
 
     vit = small_vit()
-    model, _ = rewrite(trace(PrunedViT(vit, budget_for(vit, {1: 11, 2: 7}, method)), 1), get_target("trt-rtx"))
+    pruned = PrunedViT(vit, budget_for(vit, {1: 11, 2: 7}, method), compares=True)
+    model, _ = rewrite(trace(pruned, 1), get_target("trt-rtx"))
     save(model, tmp_path / "m.onnx")
     trt = RTX.import_module()
     messages = listen(trt)
