@@ -12,7 +12,7 @@ from vitrim.exporter.pruning.shape import describe
 
 
 def test_rows_cost_the_same_and_differ_in_what_they_say() -> None:
-    shape = describe(small_vit(depth=12, img_size=160))
+    shape = describe(small_vit(depth=12, img_size=224))
     macs = 0.75 * graph_macs(shape)
     found = {row.title: budget_of(shape, row, macs) for row in ROWS}
     assert all(0.97 * macs < 1e9 * budget.total_gmacs <= macs for budget in found.values())
