@@ -62,8 +62,8 @@ def test_zero_tprune_beats_random_patches_at_the_same_tokens(deit: Any) -> None:
             logits = PrunedViT(model, plan)(torch.from_numpy(images))
         assert isinstance(logits, torch.Tensor)
         divergence[name] = fidelity(dense, logits.numpy(), labels)
-    assert divergence["ours"].agreement >= 0.85
-    assert divergence["ours"].kl < 0.75 * divergence["random"].kl
+    assert divergence["ours"].agreement >= 0.88
+    assert divergence["ours"].kl < 0.5 * divergence["random"].kl
 
 
 def _kept(budget: Any) -> list[int]:
