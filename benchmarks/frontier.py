@@ -25,7 +25,6 @@ from measure import (
     all_answers,
     budget_of,
     command,
-    cost_of,
     divergences,
     interval,
     open_subject,
@@ -78,7 +77,7 @@ def point(row: Row, budget: Budget, dense: np.ndarray, logits: np.ndarray) -> Po
     agrees, apart = same_top(dense, logits).astype(float), divergences(dense, logits)
     return Point(
         row.title,
-        cost_of(budget),
+        budget.total_gmacs,
         tokens_of(budget),
         float(agrees.mean()),
         interval(agrees),

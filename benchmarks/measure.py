@@ -143,11 +143,6 @@ def plan_of(budget: Budget | None) -> Any:
     return None if budget is None else budget.model_dump(mode="json", include={"method", "parameters", "blocks"})
 
 
-def cost_of(budget: Budget) -> float:
-    """GMACs of the pruned model and of what its method adds."""
-    return budget.gmacs["pruned"] + budget.gmacs["scoring"]
-
-
 def tokens_of(budget: Budget) -> str:
     """Tokens after every stage, by block."""
     return " ".join(f"{row.block}:{row.after}" for row in budget.stages)

@@ -29,7 +29,6 @@ from measure import (
     all_answers,
     budget_of,
     command,
-    cost_of,
     divergences,
     in_percent,
     load_model,
@@ -44,10 +43,10 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.methods import get_method
+from vitrim.exporter.pruning.methods.zero_tprune import PAPER
 from vitrim.exporter.runtime.machine.environment import environment
 
 THIRDS = (3, 6, 9)
-PAPER = (("exponent", 0.0), ("hand_over", False))  # Zero-TPrune's similarity step as published
 FIRST_FORM = tuple(get_method("frugal").before.items())
 ROWS = (
     Row("frugal at 3 blocks (vitrim)", "frugal", blocks=(3, 5, 8)),
@@ -62,7 +61,7 @@ ROWS = (
     Row("ToMe at 3 blocks", "tome", stages=3),
     Row("ToFu in every block but the last", "tofu"),
     Row("Zero-TPrune, vitrim's rule (variant)", "zero_tprune"),
-    Row("Zero-TPrune's steps as published, at 3 blocks", "zero_tprune", PAPER, blocks=THIRDS),
+    Row("Zero-TPrune's steps as published, at 3 blocks", "zero_tprune", tuple(PAPER.items()), blocks=THIRDS),
     Row("EViT, vitrim's rule", "evit"),
     Row("EViT", "evit", blocks=THIRDS),
     Row("EViT, fused token", "evit", (("fuse", True),), blocks=THIRDS),
@@ -124,7 +123,7 @@ def table(title: str, dense: np.ndarray, labels: np.ndarray | None, results: Seq
             + " | ".join(
                 [
                     result.row.title,
-                    f"{cost_of(result.budget):.4f}",
+                    f"{result.budget.total_gmacs:.4f}",
                     f"{1e3 * result.budget.gmacs['scoring']:.1f}",
                     tokens_of(result.budget),
                     in_percent(values),
@@ -242,7 +241,7 @@ class Run:
         def measure(share: float) -> float:
             plan = self.budget(subject, row, share)
             found = measured(model, subject.label, plan, bench, self.cache, self.folder, both)["speedup"]["median"]
-            click.echo(f"{subject.label}, batch {bench.batch}: {row.title}: {cost_of(plan):.4f} GMACs, {found:.3f}")
+            click.echo(f"{subject.label}, batch {bench.batch}: {row.title}: {plan.total_gmacs:.4f} GMACs, {found:.3f}")
             return float(found)
 
         return self.budget(subject, row, matched_share(speedup, 1.15 / speedup - 0.13, measure))

@@ -71,7 +71,7 @@ def main(
                         rung = done.parity.rungs[-1]
                         same = 1.0 if rung.same_images is None else rung.same_images
                         times = "/".join(f"{v.median:.1f}" for v in bench.distributions.values())
-                        cost = done.budget.gmacs["pruned"]
+                        cost = done.budget.total_gmacs
                         lines.append(
                             f"| {name} | {method} | {batch} | {cost:.3f} | {' | '.join(cells)} | {same:.0%} "
                             f"| {done.parity.smallest_atol:.1e} | {times} |"

@@ -3,7 +3,8 @@
     python benchmarks/photos.py --data DATA --gmacs 0.81
 
 DATA is described at the top of measure.py. Even classes are for tuning; what is printed is measured on the odd ones,
-paired: every row sees the same photos as the dense model. Written to benchmarks/results/photos.md with the command.
+paired: every row sees the same photos as the dense model. GMACs are those of the pruned model and of what its method
+adds. Written to benchmarks/results/photos.md with the command.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from measure import MODELS, command, in_percent, load_model
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.tokens.budgets import from_preset, make_budget
-from vitrim.calibration.tokens.cost import dense_plan, gmacs, model_macs
+from vitrim.calibration.tokens.cost import dense_plan, model_macs
 from vitrim.calibration.tokens.presets import get_preset
 from vitrim.calibration.tokens.rules import Rule, default_rule
 from vitrim.calibration.tokens.search import search
@@ -28,9 +29,12 @@ from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.load import preprocessing
+from vitrim.exporter.pruning.methods.zero_tprune import PAPER
 from vitrim.exporter.pruning.plan import StagePlan
 from vitrim.exporter.pruning.shape import ViTShape, describe
 from vitrim.exporter.pruning.vit import PrunedViT
+
+OURS = "vitrim's rule (variant)"
 
 
 def same_tokens(shape: ViTShape, budget: Budget, method: str, parameters: dict[str, Any], **options: Any) -> Budget:
@@ -57,26 +61,31 @@ def _similar(own: dict[str, Any], given: dict[str, Any], method: str) -> dict[st
 
 
 def budgets(shape: ViTShape, macs: float) -> dict[str, Budget]:
-    """What is compared: the rule, its parts, controls with the same tokens, and other placements at the same cost."""
+    """What is compared: the rule, its parts, controls with the same tokens, and the paper's steps at the same cost."""
     ours = from_target(shape, "zero_tprune", {}, macs, default_rule(shape, "zero_tprune", {}))
-    after = {"place": "after_block"}
+    published = from_target(shape, "zero_tprune", PAPER, macs, default_rule(shape, "zero_tprune", PAPER, stages=3))
+    after = {"place": "after_block", **PAPER}
     plain, early = (Rule(tuple(StagePlan(block, similar=0.3) for block in at)) for at in ((3, 6, 9), (2, 5, 8)))
     result = {
-        "vitrim's rule, Zero-TPrune": ours,
+        OURS: ours,
         "same tokens: class attention": same_tokens(shape, ours, "evit", {}),
         "same tokens: uniform": same_tokens(shape, ours, "uniform", {}),
         "same tokens: random, seed 1": same_tokens(shape, ours, "random", {}, seed=1),
         "same tokens: random, seed 2": same_tokens(shape, ours, "random", {}, seed=2),
-        "without similarity": same_tokens(shape, ours, "zero_tprune", {}, similar=0),
+        "no sizes handed over": same_tokens(shape, ours, "zero_tprune", {"hand_over": False}),
+        "importance not in S": same_tokens(shape, ours, "zero_tprune", {"exponent": 0.0}),
+        "neither: the paper's S": same_tokens(shape, ours, "zero_tprune", PAPER),
+        "the paper's I alone": same_tokens(shape, ours, "zero_tprune", PAPER, similar=0),
         "without VHF": same_tokens(shape, ours, "zero_tprune", {"variance_filter": None}),
         "uniform start (uni)": same_tokens(shape, ours, "zero_tprune", {"start": "uniform"}),
         "head mean instead of RMS": same_tokens(shape, ours, "zero_tprune", {"heads": "mean"}),
-        "5 iterations": same_tokens(shape, ours, "zero_tprune", {}, iterations=5),
-        "30 iterations": same_tokens(shape, ours, "zero_tprune", {}, iterations=30),
-        "blocks 3 6 9": from_target(shape, "zero_tprune", {}, macs, plain),
+        "the paper's steps at three blocks": published,
+        "the same, 5 iterations": same_tokens(shape, published, "zero_tprune", PAPER, iterations=5),
+        "the same, 30 iterations": same_tokens(shape, published, "zero_tprune", PAPER, iterations=30),
+        "the paper's steps at blocks 3 6 9": from_target(shape, "zero_tprune", PAPER, macs, plain),
         "the same: class attention": from_target(shape, "evit", {}, macs, plain),
         "the same: random": same_tokens(shape, from_target(shape, "evit", {}, macs, plain), "random", {}, seed=1),
-        "after the blocks 2 5 8": from_target(shape, "zero_tprune", after, macs, early),
+        "the paper's steps after the blocks 2 5 8": from_target(shape, "zero_tprune", after, macs, early),
     }
     default = from_preset(shape, get_preset("zero-tprune"))
     return result | {"preset zero-tprune (as recollected)": default}
@@ -120,9 +129,9 @@ def main(data: Path, target: float, trials: int, only: str | None, out: Path) ->
         rows = budgets(shape, target * 1e9)
         if trials:
             even = open_images(data / "imagenet_sample", preprocessing(model), every=2, count=256)
-            ruled = rows["vitrim's rule, Zero-TPrune"]
+            ruled = rows[OURS]
             found = search(model, even, ruled, target * 1e9, trials)
-            rows = {"vitrim's rule, Zero-TPrune": ruled, f"search, {trials} trials": found.budget}
+            rows = {OURS: ruled, f"search, {trials} trials": found.budget}
             rows["same tokens as searched: class attention"] = same_tokens(shape, found.budget, "evit", {})
             click.echo(f"search: {found.summary()}")
         for title, budget in rows.items():
@@ -133,7 +142,7 @@ def main(data: Path, target: float, trials: int, only: str | None, out: Path) ->
             flips = f"{int((ours & ~agrees).sum())} / {int((~ours & agrees).sum())}"
             tokens = " ".join(f"{row.block}:{row.after}" for row in budget.stages)
             lines.append(
-                f"| {title} | {gmacs(shape, budget)['pruned']:.4f} | {tokens} | {in_percent(agrees)} | {seen.kl:.4f} "
+                f"| {title} | {budget.total_gmacs:.4f} | {tokens} | {in_percent(agrees)} | {seen.kl:.4f} "
                 f"| {100 * seen.accuracy_pruned:.1f} | {flips} |"
             )
             click.echo(lines[-1])

@@ -122,7 +122,7 @@ def measure(recipe: dict[str, Any]) -> str:
         sizes = [(out / name).stat().st_size / 1e6 for name in ("dense.onnx", "model.onnx")]
     assert done.widths is not None
     (macs, narrow), (whole, left) = done.widths.costs["gmacs"], done.widths.costs["parameters"]
-    narrow = narrow if done.budget is None else done.budget.gmacs["pruned"]
+    narrow = narrow if done.budget is None else done.budget.total_gmacs
     (low, high), seen = done.bench.speedup_interval, done.fidelity
     top1 = "-" if seen.accuracy_dense is None else f"{seen.accuracy_dense:.1%} to {seen.accuracy_pruned:.1%}"
     rung = next(rung for rung in done.parity.rungs if rung.name == "torch: narrower = masked")
@@ -166,7 +166,7 @@ def answers(data: Path, label: str) -> Iterator[str]:
         for how, base in (("tokens alone", model), ("slimmed to 90 %, then tokens", done.model)):
             shape = describe(base)
             budget = from_target(shape, JOINT, values, gmacs * 1e9, default_rule(shape, JOINT, values))
-            yield line(how, budget.gmacs["pruned"], ask(PrunedViT(base, budget)))
+            yield line(how, budget.total_gmacs, ask(PrunedViT(base, budget)))
 
 
 @click.command()

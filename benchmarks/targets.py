@@ -87,7 +87,7 @@ def make_graph(name: str, method: str, ratio: float, batch: int) -> tuple[onnx.M
         budget = read_budget(run.folders["calibrate"] / "budget.json")
         image = widest_gap_batch(run.folders["reference"], batch)
         graph = read_whole(run.folders["trace"] / "pruned.onnx")
-    return graph, {"image": image}, [budget.gmacs["pruned"], budget.gmacs["dense"]]
+    return graph, {"image": image}, [budget.total_gmacs, budget.gmacs["dense"]]
 
 
 def opset_of(graph: onnx.ModelProto) -> int:

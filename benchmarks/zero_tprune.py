@@ -3,7 +3,7 @@
     python benchmarks/zero_tprune.py --data DATA
     python benchmarks/zero_tprune.py --data DATA --classes even --out even.md
 
-DATA is described at the top of photos.py. The rule was chosen on photos of even classes; those of odd classes are what
+DATA is described at the top of measure.py. The rule was chosen on photos of even classes; those of odd classes are what
 is reported. Every row sees the same photos as the dense model, and differences are paired. Written to
 benchmarks/results/zero_tprune_photos.md with the command.
 """
@@ -11,72 +11,33 @@ benchmarks/results/zero_tprune_photos.md with the command.
 from __future__ import annotations
 
 import re
-import shlex
-import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
-from photos import MODELS, interval, run
+from measure import MODELS, Row, budget_of, command, divergences, interval, load_model, tokens_of
+from photos import run
 
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import read_all
-from vitrim.calibration.tokens.cost import dense_plan, gmacs, model_macs
-from vitrim.calibration.tokens.rules import default_rule
-from vitrim.calibration.tokens.solve import from_target
+from vitrim.calibration.tokens.cost import dense_plan, model_macs
 from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.files import atomic_write
-from vitrim.exporter.pruning.budget import Budget
-from vitrim.exporter.pruning.load import create_model, preprocessing
-from vitrim.exporter.pruning.methods import get_method
-from vitrim.exporter.pruning.methods.options import parse_parameters
-from vitrim.exporter.pruning.shape import ViTShape, describe
+from vitrim.exporter.pruning.load import preprocessing
+from vitrim.exporter.pruning.methods.zero_tprune import PAPER
+from vitrim.exporter.pruning.shape import describe
 
 CLASSES = {"even": 0, "odd": 1}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One configuration.
-
-    Attributes:
-        title: for the table.
-        method: name in the registry.
-        parameters: of the method.
-        rule: what else `default_rule` is told.
-    """
-
-    title: str
-    method: str
-    parameters: dict[str, Any] = field(default_factory=dict)
-    rule: dict[str, Any] = field(default_factory=dict)
-
-
-DROP = {"hand_over": False, "exponent": 0.0}
 ROWS = (
-    Row("ToMe", "tome", rule={"final": False}),
-    Row("ToMe, free last stage", "tome"),
+    Row("ToMe in every block", "tome", final=False),
+    Row("ToMe in every block but the last", "tome"),
     Row("Zero-TPrune, vitrim's rule", "zero_tprune"),
-    Row("the same, no free last stage", "zero_tprune", rule={"final": False}),
-    Row("nothing handed over", "zero_tprune", {"hand_over": False}),
-    Row("importance not in S", "zero_tprune", {"exponent": 0.0}),
-    Row("drop only, three stages (the former rule)", "zero_tprune", DROP, {"stages": 3}),
+    Row("nothing handed over", "zero_tprune", (("hand_over", False),)),
+    Row("importance not in S", "zero_tprune", (("exponent", 0.0),)),
+    Row("the paper's steps, three stages (the former rule)", "zero_tprune", tuple(PAPER.items()), stages=3),
 )
-
-
-def budget_of(shape: ViTShape, row: Row, macs: float) -> Budget:
-    """The largest budget of a row within a cost."""
-    parameters = parse_parameters(get_method(row.method), row.parameters).model_dump(mode="json")
-    return from_target(shape, row.method, parameters, macs, default_rule(shape, row.method, parameters, **row.rule))
-
-
-def divergences(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
-    """KL of every photo's answers from the dense ones."""
-    log_p, log_q = (torch.from_numpy(each).double().log_softmax(1) for each in (dense, pruned))
-    return (log_p.exp() * (log_p - log_q)).sum(1).numpy()
 
 
 def paired(first: np.ndarray, second: np.ndarray, digits: int) -> str:
@@ -99,11 +60,11 @@ def paired(first: np.ndarray, second: np.ndarray, digits: int) -> str:
 )
 def main(data: Path, target: float, classes: str, only: str | None, wanted: tuple[str, ...], out: Path) -> None:
     """Measure and write the table."""
-    lines = [f"`python {shlex.join(sys.argv).replace(str(data), 'DATA')}`", ""]
+    lines = [f"`{command(data)}`", ""]
     rows = [row for row in ROWS if row is ROWS[0] or not wanted or any(re.search(part, row.title) for part in wanted)]
-    for label, (name, file) in MODELS.items():
+    for label in MODELS:
         if only in (None, label):
-            lines += table(label, create_model(name, checkpoint=data / file), data, target * 1e9, classes, rows)
+            lines += table(label, load_model(label, data), data, target * 1e9, classes, rows)
     atomic_write(out, "\n".join(lines))
 
 
@@ -125,14 +86,13 @@ def table(label: str, model: Any, data: Path, macs: float, classes: str, rows: l
     for row in rows:
         budget = budget_of(shape, row, macs)
         logits = run(model, images, budget)
-        seen, cost = fidelity(dense, logits, source.labels), gmacs(shape, budget)
+        seen, cost = fidelity(dense, logits, source.labels), budget.gmacs
         agrees, kl = 100.0 * (dense.argmax(1) == logits.argmax(1)), divergences(dense, logits)
         low, high = interval(agrees)
         tome = tome or (agrees, kl)
-        tokens = " ".join(f"{stage.block}:{stage.after}" for stage in budget.stages)
         lines.append(
-            f"| {row.title} | {cost['pruned']:.4f} + {cost['scoring']:.4f} | {tokens} | {seen.agreement:.1%} "
-            f"({low:.1f} to {high:.1f}) | {seen.kl:.4f} | {100 * seen.accuracy_pruned:.1f} "
+            f"| {row.title} | {cost['pruned']:.4f} + {cost['scoring']:.4f} | {tokens_of(budget)} "
+            f"| {seen.agreement:.1%} ({low:.1f} to {high:.1f}) | {seen.kl:.4f} | {100 * seen.accuracy_pruned:.1f} "
             f"| {paired(agrees, tome[0], 1)} | {paired(kl, tome[1], 4)} |".replace("%", "", 1)
         )
         click.echo(lines[-1])

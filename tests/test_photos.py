@@ -62,8 +62,8 @@ def test_zero_tprune_beats_random_patches_at_the_same_tokens(deit: Any) -> None:
             logits = PrunedViT(model, plan)(torch.from_numpy(images))
         assert isinstance(logits, torch.Tensor)
         divergence[name] = fidelity(dense, logits.numpy(), labels)
-    assert divergence["ours"].agreement >= 0.85
-    assert divergence["ours"].kl < 0.75 * divergence["random"].kl
+    assert divergence["ours"].agreement >= 0.88
+    assert divergence["ours"].kl < 0.5 * divergence["random"].kl
 
 
 def _kept(budget: Any) -> list[int]:
@@ -76,7 +76,7 @@ def test_the_exported_graph_decides_as_pytorch_does_on_photos(deit: Any, target:
     model, images, _, _ = deit
     shape = describe(model)
     budget = from_target(shape, "zero_tprune", {}, 0.81e9, default_rule(shape, "zero_tprune", {}))
-    pruned = PrunedViT(model, budget, ("logits", "kept"))
+    pruned = PrunedViT(model, budget, ("logits", "kept", "merged"))
     few = images[:20]
     graph, _ = rewrite(trace(pruned, 4), get_target(target), {"image": few[:4]})
     found = run_all(OrtRunner(graph.SerializeToString()), few, 4)

@@ -87,7 +87,7 @@ def export(step: Step, work: Path) -> Graphs:
     graphs = (Kind.DENSE, Kind.PRUNED, Kind.FLOOR)
     return Graphs(
         sha256={str(kind): files[kind.filename].sha256 for kind in graphs if kind.filename in files},
-        gmacs=done.budget.gmacs,
+        gmacs=done.budget.total_gmacs,
         agreement=done.fidelity.agreement,
     )
 

@@ -84,7 +84,7 @@ def _launch(variant: str | None) -> str:
 
 
 def _export_cells(step: Step, found: Graphs, best: float | None) -> dict[str, str]:
-    return {"GMACs": f"{found.gmacs[Kind.PRUNED]:.3f}"}
+    return {"GMACs": f"{found.gmacs:.3f}"}
 
 
 def _build_cells(step: Step, found: Engines, best: float | None) -> dict[str, str]:

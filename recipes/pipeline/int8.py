@@ -7,8 +7,10 @@ as in a graph that is fp16 throughout, measured on the int8 graph itself.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from bisect import bisect_left
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,7 @@ HARDLY_NEGATIVE = 0.25  # of the largest value, how far below zero an activation
 
 
 def make_int8(job: Job, models: dict[str, onnx.ModelProto], limit: float) -> Written:
-    """Float32 graphs with int8 products: forms by the scan on the pruned graph, the floor's like it by position.
+    """Float32 graphs with int8 products: forms by the scan on the pruned graph, the floor's like it by place.
 
     Args:
         job: see there.
@@ -48,7 +50,7 @@ def make_int8(job: Job, models: dict[str, onnx.ModelProto], limit: float) -> Wri
 
     Raises:
         InputError: the recipe names a node that there is not, or an activation is NaN or infinite.
-        UnsupportedError: the floor's products are not the pruned graph's, or a weight is no number.
+        UnsupportedError: the floor's products do not stand for the pruned graph's, or a weight is no number.
     """
     pruned, section, target = models["pruned"], job.section, job.target
     equalized, count = _equalized(pruned, job.measured) if section.equalize else (pruned, 0)
@@ -57,7 +59,7 @@ def make_int8(job: Job, models: dict[str, onnx.ModelProto], limit: float) -> Wri
     make, reference = _Maker(job, equalized, wanted), _logits(job, pruned, job.images)
     found = _scanned(job, make, reference, limit)
     report = {"products": len(products), "equalized": count, "scan": found.to_dict(), "scan_images": len(job.images)}
-    floor = _Floor.of(job, models["floor"], products) if "floor" in models else None
+    floor = _Floor.of(job, models["floor"], equalized, products) if "floor" in models else None
     _tell(found, len(products), job.listener)
     if target.symmetric:
         written = _fp16_around(job, make, found.layout, named, floor)
@@ -167,23 +169,52 @@ class _Maker:
         return with_shapes(graph) if self.job.target.symmetric else to_integer(graph, layout.token, self.lowest)
 
 
+def counterparts(columns: Mapping[str, int], floor: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Products of the floor by those of the pruned graph, which has the same weights in the same order.
+
+    Where one graph makes queries, keys and values at once, the other may make queries apart, for fewer tokens: then
+    one product stands for two, or two for one. Columns tell, as both graphs have the same ones in all.
+
+    Args:
+        columns: of each product's weight in the pruned graph, in its order.
+        floor: the same of the floor.
+
+    Raises:
+        UnsupportedError: they have other columns.
+    """
+    ends, own = list(accumulate(columns.values())), list(accumulate(floor.values()))
+    if ends[-1:] != own[-1:]:
+        raise UnsupportedError(
+            f"the floor has {len(own)} products to quantize with {own[-1] if own else 0} columns, "
+            f"the pruned graph {len(ends)} with {ends[-1] if ends else 0}"
+        )
+    shared = sorted({*ends} & {*own})
+    groups: dict[int, list[str]] = {}
+    for name, end in zip(floor, own, strict=True):
+        groups.setdefault(bisect_left(shared, end), []).append(name)
+    return {name: tuple(groups[bisect_left(shared, end)]) for name, end in zip(columns, ends, strict=True)}
+
+
+def _columns(model: onnx.ModelProto, products: list[str]) -> dict[str, int]:
+    return {name: columns for name, (_, _, columns) in product_sizes(model, products).items()}
+
+
 @dataclass(frozen=True)
 class _Floor:
-    """The free-slicing graph; its products correspond to the pruned graph's by their order."""
+    """The free-slicing graph; its products correspond to the pruned graph's, see `counterparts`."""
 
     make: _Maker
-    by_pruned: dict[str, str]
+    by_pruned: dict[str, tuple[str, ...]]
 
     @staticmethod
-    def of(job: Job, model: onnx.ModelProto, products: list[str]) -> _Floor:
+    def of(job: Job, model: onnx.ModelProto, pruned: onnx.ModelProto, products: list[str]) -> _Floor:
         own = quantizable(model)
-        if len(own) != len(products):
-            raise UnsupportedError(f"the floor has {len(own)} products to quantize, the pruned graph {len(products)}")
-        return _Floor(_Maker(job, model, own, [job.images[:8]]), dict(zip(products, own, strict=True)))
+        by_pruned = counterparts(_columns(pruned, products), _columns(model, own))
+        return _Floor(_Maker(job, model, own, [job.images[:8]]), by_pruned)
 
     def names(self, pruned: Collection[str]) -> frozenset[str]:
         """Its products by those of the pruned graph; other nodes have no equal here."""
-        return frozenset(self.by_pruned[name] for name in pruned if name in self.by_pruned)
+        return frozenset(own for name in pruned for own in self.by_pruned.get(name, ()))
 
     def layout(self, layout: Layout, named: Collection[str]) -> Layout:
         """Its forms; what the recipe names stays in float32 here, too."""

@@ -51,7 +51,7 @@ def prepared(work: Path, **changed: Any) -> list[Step]:
     for step in steps:
         if step.kind == "export":
             make(work / "bundles" / step.case, "fp16", target=step.target, **changed.get(step.method, {}))
-            keep.put(Outcome(step, "prepared", 1.0, Graphs({"pruned": "a"}, {"pruned": 0.2}, 1.0).to_json()))
+            keep.put(Outcome(step, "prepared", 1.0, Graphs({"pruned": "a"}, 0.2, 1.0).to_json()))
     return steps
 
 

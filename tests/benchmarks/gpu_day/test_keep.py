@@ -13,7 +13,7 @@ from gpu_day.results import Graphs
 
 EXPORT = Step("export", "m", 1, "trt-rtx", "evit")
 BUILD = EXPORT.but("build")
-MADE = Graphs({"pruned": "a"}, {"pruned": 2.9}, 1.0).to_json()
+MADE = Graphs({"pruned": "a"}, 2.9, 1.0).to_json()
 
 
 def test_what_was_kept_is_found_by_another_process(tmp_path: Path) -> None:

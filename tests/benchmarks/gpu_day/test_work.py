@@ -22,7 +22,7 @@ STEPS = [
 ]
 FACTS = {"gpu": "A", "driver": "1", "rtx": "1.7", "torch": "2"}
 NOTHING: dict[str, Any] = {"rtx": None, "tensorrt": None, "torch": None}
-GRAPHS = Graphs({"pruned": "a"}, {"pruned": 2.9}, 1.0).to_json()
+GRAPHS = Graphs({"pruned": "a"}, 2.9, 1.0).to_json()
 ENGINES = Engines({"pruned": "b"}, {"pruned": 10}, 66, 6, "all run in fp16", "1.7").to_json()
 
 

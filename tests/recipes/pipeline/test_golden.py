@@ -36,7 +36,7 @@ def test_the_ladder_holds_pixels_and_classes(made: tuple[Path, Any, dict[str, An
     out, done, _ = made
     assert done.parity.passed
     assert done.parity.smallest_atol < 1e-4
-    assert [rung.ranked is None for rung in done.parity.rungs] == [True, True, True, False, False]
+    assert [rung.ranked is None for rung in done.parity.rungs] == [True, True, True, True, False, False]
     assert done.parity.rungs[-2].ranked < 1e-5
     assert done.parity.rungs[-1].ranked == 0
     assert done.fidelity.images == 12

@@ -24,7 +24,8 @@ from vitrim.exporter.pruning.vit import deployable
 from vitrim.exporter.runtime.rungs import cosine
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline.half import Job, Written
-from vitrim.recipes.pipeline.int8 import costs_of, make_int8
+from vitrim.recipes.pipeline.int8 import costs_of, counterparts, make_int8
+from vitrim.recipes.pipeline.kinds import budget_of_kind
 from vitrim.recipes.pipeline.recipe import PrecisionSection
 
 FLOAT16 = onnx.TensorProto.FLOAT16
@@ -34,16 +35,17 @@ ELSEWHERE = [name for name in TARGETS if name not in ON_TENSORRT]
 
 
 @functools.cache
-def traced(stages: bool) -> onnx.ModelProto:
+def traced(kind: str, compares: bool) -> onnx.ModelProto:
     model = small_vit(depth=2)
-    return trace(
-        deployable(model, budget_for(model, {0: 12, 1: 8}) if stages else None, ("logits", "kept")[: 1 + stages]), 1
-    )
+    budget = budget_of_kind(kind, budget_for(model, {0: 12, 1: 8}))
+    return trace(deployable(model, budget, ("logits", "kept")[: 1 + (kind == "pruned")], compares), 1)
 
 
 def graphs(target: str, *factors: float) -> dict[str, onnx.ModelProto]:
-    """A pruned graph of two blocks, and a dense one with as many products that plays its floor."""
-    found = {kind: rewrite(traced(kind == "pruned"), get_target(target))[0] for kind in ("pruned", "floor")}
+    """A pruned graph of two blocks and its floor, which on a CPU makes its queries apart."""
+    found = {
+        kind: rewrite(traced(kind, get_target(target).symmetric), get_target(target))[0] for kind in ("pruned", "floor")
+    }
     return {kind: stretched(copy_of(model), *factors) for kind, model in found.items()}
 
 
@@ -118,7 +120,9 @@ def test_around_int8_all_is_float32_on_onnxruntime(target: str) -> None:
 @pytest.mark.parametrize("target", ["trt-8.5", "trt-11", "ort-cpu"])
 def test_what_the_recipe_names_is_float32_in_every_graph(target: str) -> None:
     models = graphs(target, 1.0, 1.0)
-    names = {kind: quantizable(model)[1] for kind, model in models.items()}
+    products = {kind: quantizable(model) for kind, model in models.items()}
+    # The projection of the first block, which has its query apart only in the floor of a CPU's graph.
+    names = {kind: products[kind][2 if kind == "floor" and target == "ort-cpu" else 1] for kind in models}
     made = make_int8(job(target, float32=[names["pruned"]]), models, 0.0)
     for kind, name in names.items():
         node = next(node for node in made.graphs[kind].graph.node if node.name == name)
@@ -136,8 +140,20 @@ def test_a_floor_with_other_products_is_refused() -> None:
     weight = next(tensor for tensor in models["floor"].graph.initializer if tensor.name == cut.input[1])
     models["floor"].graph.initializer.remove(weight)
     models["floor"].graph.input.append(onnx.helper.make_tensor_value_info(cut.input[1], 1, list(weight.dims)))
-    with pytest.raises(UnsupportedError, match="the floor has 7 products to quantize, the pruned graph 8"):
+    with pytest.raises(
+        UnsupportedError, match="the floor has 7 products to quantize with .* columns, the pruned graph 8 with "
+    ):
         make_int8(job("trt-11"), models, 0.0)
+
+
+def test_products_stand_for_those_of_the_same_columns() -> None:
+    apart = {"kv": 96, "q": 48, "proj": 48, "fc1": 192}
+    whole = {"qkv": 144, "o": 48, "up": 192}
+    assert counterparts(whole, apart) == {"qkv": ("kv", "q"), "o": ("proj",), "up": ("fc1",)}
+    assert counterparts(apart, whole) == {"kv": ("qkv",), "q": ("qkv",), "proj": ("o",), "fc1": ("up",)}
+    assert counterparts(apart, apart) == {name: (name,) for name in apart}
+    with pytest.raises(UnsupportedError, match="the floor has 1 products to quantize with 144 columns, the pruned"):
+        counterparts(apart, {"qkv": 144})
 
 
 @pytest.mark.slow

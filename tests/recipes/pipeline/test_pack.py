@@ -39,7 +39,8 @@ def test_a_bundle_holds_everything_and_verifies(made: tuple[Path, Any]) -> None:
     assert manifest.preprocess["input_size"] == [3, 64, 64]
     assert manifest.versions["torch"]
     assert result.parity.passed
-    assert [rung.name.split(":")[0] for rung in result.parity.rungs] == ["identity", "torch", "onnx", "onnx", "onnx"]
+    ladder = [rung.name.split(":")[0] for rung in result.parity.rungs]
+    assert ladder == ["identity", "identity", "torch", "onnx", "onnx", "onnx"]
     assert result.parity.rungs[0].smallest_atol == 0.0
     assert result.parity.smallest_atol < 1e-4
     bench = json.loads((out / "bench.json").read_text())
@@ -60,12 +61,13 @@ def test_the_graph_says_what_it_is(made: tuple[Path, Any]) -> None:
     assert json.loads(facts["vitrim.preprocess"])["input_size"] == [3, 64, 64]
     assert facts["vitrim.target"] == "ort-cpu"
     assert [value.name for value in model.graph.input] == ["image"]
-    stages = [row.block for row in result.budget.stages]
+    *choosing, last = (row.block for row in result.budget.stages)  # where no patch stays, none hands over its size
     assert [value.name for value in model.graph.output] == ["logits"]
     for value in (*model.graph.input, *model.graph.output):
         assert all(dim.dim_value > 0 for dim in value.type.tensor_type.shape.dim)
     proof = onnx.load(out / "proof.onnx")
-    assert [value.name for value in proof.graph.output] == ["logits", *(f"kept_{block}" for block in stages)]
+    decisions = [f"kept_{block}" for block in (*choosing, last)] + [f"merged_{block}" for block in choosing]
+    assert [value.name for value in proof.graph.output] == ["logits", *decisions]
     assert {node.name for node in model.graph.node} < {node.name for node in proof.graph.node}
 
 

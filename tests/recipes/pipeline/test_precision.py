@@ -83,7 +83,8 @@ def test_bfloat16_is_proven_by_rounding_like_it(tmp_path: Path) -> None:
 def test_int8_on_the_cpu_is_integer_products(tmp_path: Path) -> None:
     done, out, _ = make(tmp_path, "int8")
     table = operator_table(onnx.load(out / "model.onnx"))
-    assert table.get("MatMulIntegerToFloat", 0) + table.get("MatMulInteger", 0) == done.precision.products == 16
+    integer = table.get("MatMulIntegerToFloat", 0) + table.get("MatMulInteger", 0)
+    assert integer == done.precision.products == 4 * 4 + 1  # the last block's query is a product of its own
     assert set(done.bench.ratios) >= {"speedup", "overhead", "over_fp32"}
     assert set(done.precision.forms_timed) == {"static", "dynamic"}
 

@@ -142,7 +142,11 @@ EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fideli
         ({"bench": {"runs": 6}}, ["bench"]),
         ({"bench": {"allow_slower": False}}, []),
         ({"parity": {"atol": 2e-4}}, ["parity"]),
-        ({"export": {"target": "trt-10.3"}}, ["calibrate", "trace", "passes", "forms", "parity", "fidelity"]),
+        # With the same tokens: TensorRT would get another plan, of multiples.
+        (
+            {"export": {"target": "trt-10.3"}, "prune": {"multiple": 1}},
+            ["calibrate", "trace", "passes", "forms", "parity", "fidelity"],
+        ),
         ({"precision": {"name": "fp16", "keep_slower": True}}, ["passes", "forms", "precision", *EVERY[5:]]),
         ({"evaluate": {"count": 5}}, ["reference", "passes", "forms", "parity", "fidelity", "bench"]),
         ({"prune": {"target": {"flops_ratio": 0.8}}}, EVERY),

@@ -55,8 +55,9 @@ def test_there_is_a_graph_of_each_kind_and_one_file_of_weights(walked: Any) -> N
 
 
 def test_outputs_are_logits_and_the_pruned_one_tells_its_decisions(walked: Any, made: tuple[Path, Any]) -> None:
-    stages = [f"kept_{row.block}" for row in made[1].budget.stages]
-    for name, outputs in (("dense", ["logits"]), ("pruned", ["logits", *stages]), ("floor", ["logits"])):
+    *choosing, last = (row.block for row in made[1].budget.stages)  # where no patch stays, none hands over its size
+    told = [f"kept_{block}" for block in (*choosing, last)] + [f"merged_{block}" for block in choosing]
+    for name, outputs in (("dense", ["logits"]), ("pruned", ["logits", *told]), ("floor", ["logits"])):
         model = onnx.load(walked.folders["trace"] / f"{name}.onnx", load_external_data=False)
         assert [value.name for value in model.graph.output] == outputs
         assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 64]
