@@ -25,14 +25,13 @@ from measure import (
     all_answers,
     budget_of,
     command,
-    divergences,
     interval,
     open_subject,
     tokens_of,
 )
 
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
-from vitrim.exporter.core.answers import same_top
+from vitrim.exporter.core.answers import divergence, same_top
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
@@ -74,7 +73,7 @@ class Point:
 
 def point(row: Row, budget: Budget, dense: np.ndarray, logits: np.ndarray) -> Point:
     """What logits [n, classes] keep of the dense model's."""
-    agrees, apart = same_top(dense, logits).astype(float), divergences(dense, logits)
+    agrees, apart = same_top(dense, logits).astype(float), divergence(dense, logits)
     return Point(
         row.title,
         budget.total_gmacs,

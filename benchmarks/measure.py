@@ -27,7 +27,6 @@ from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import read_some
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
-from vitrim.exporter.core.answers import log_softmax
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.load import create_model, preprocessing
 from vitrim.exporter.pruning.methods import get_method
@@ -217,12 +216,6 @@ def in_percent(values: np.ndarray) -> str:
     """A mean of shares, or of their differences, in percent and with its interval, for a table."""
     low, high = interval(values.astype(float))
     return f"{100 * values.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def divergences(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
-    """Divergence [n] of every photo's answer from the dense model's, in nats."""
-    p, q = log_softmax(dense), log_softmax(pruned)
-    return (np.exp(p) * (p - q)).sum(1)
 
 
 def command(data: Path | None) -> str:

@@ -29,7 +29,6 @@ from measure import (
     all_answers,
     budget_of,
     command,
-    divergences,
     in_percent,
     load_model,
     open_subject,
@@ -38,7 +37,7 @@ from measure import (
 from timing import Bench, matched_share, measured
 
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
-from vitrim.exporter.core.answers import same_top
+from vitrim.exporter.core.answers import divergence, same_top
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
@@ -129,7 +128,7 @@ def table(title: str, dense: np.ndarray, labels: np.ndarray | None, results: Seq
                     in_percent(values),
                     in_percent(agreeing[order[0]] - values),
                     in_percent(values - agreeing[rivals[0]]) if rivals else "",
-                    f"{divergences(dense, result.logits).mean():.4f}",
+                    f"{divergence(dense, result.logits).mean():.4f}",
                     *accuracy_cells(result.logits, labels, right),
                     *timing_cells(result.timed, batches),
                 ]

@@ -17,13 +17,13 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from measure import MODELS, Row, budget_of, command, divergences, interval, load_model, tokens_of
+from measure import MODELS, Row, budget_of, command, interval, load_model, tokens_of
 from photos import run
 
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
-from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.answers import divergence, fidelity
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.methods.zero_tprune import PAPER
@@ -87,7 +87,7 @@ def table(label: str, model: Any, data: Path, macs: float, classes: str, rows: l
         budget = budget_of(shape, row, macs)
         logits = run(model, images, budget)
         seen, cost = fidelity(dense, logits, source.labels), budget.gmacs
-        agrees, kl = 100.0 * (dense.argmax(1) == logits.argmax(1)), divergences(dense, logits)
+        agrees, kl = 100.0 * (dense.argmax(1) == logits.argmax(1)), divergence(dense, logits)
         low, high = interval(agrees)
         tome = tome or (agrees, kl)
         lines.append(

@@ -166,3 +166,11 @@ def ends_in_a_line(run: Callable[[], object]) -> None:
     from fuzz import held
 
     held(run, longest=799)
+
+
+def attended(model: Any, index: int, x: torch.Tensor, **given: Any) -> tuple[torch.Tensor, Any]:
+    """What a block's attention adds to all its tokens, normalized, and what they have shown each other."""
+    from vitrim.exporter.pruning.block import look, mix, project
+
+    seen = look(model, index, x, **given)
+    return project(model.blocks[index], mix(seen), x), seen

@@ -77,10 +77,8 @@ def scoring_macs(shape: ViTShape, budget: Budget) -> int:
     """Multiply-accumulates that a method's scores and merges add to the model's own, see `methods.costs`."""
     method, total = get_method(budget.method), 0
     parameters = parameters_of(budget)
-    for row in budget.stages:
-        if row.after > shape.prefix_tokens:  # nothing is chosen where no patch stays
-            sizes = stage_sizes(shape, row)
-            total += method.scoring_macs(sizes, parse_stage(method, row), parameters)
+    for row in budget.choosing:
+        total += method.scoring_macs(stage_sizes(shape, row), parse_stage(method, row), parameters)
     return total
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...exporter.core.errors import InputError
-from ...exporter.pruning.budget import BlockTokens, Budget
+from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import check_budget, parameters_of
@@ -94,12 +94,12 @@ class Frame:
     @cached_property
     def most_stages(self) -> int:
         """See `STAGES`."""
-        return max(STAGES, len(choosing(self.like)))
+        return max(STAGES, len(self.like.choosing))
 
     @cached_property
     def iterations(self) -> int | None:
         """Rounds of scoring of every stage, where the method has them."""
-        return next((row.options["iterations"] for row in choosing(self.like) if "iterations" in row.options), None)
+        return next((row.options["iterations"] for row in self.like.choosing if "iterations" in row.options), None)
 
     @cached_property
     def searched(self) -> tuple[float, ...]:
@@ -116,7 +116,7 @@ class Frame:
                 patches=row.after - prefix,
                 similar=int(row.options.get("similar", 0)) / (row.before - row.after) if method.by_similarity else 0.0,
             )
-            for row in choosing(self.like)
+            for row in self.like.choosing
         ]
         return Plan(tuple(stages), self.searched)
 
@@ -177,11 +177,6 @@ class Frame:
         """The method's parameters, those that the plan changes as it has them."""
         values = zip(self.method.searchable, self.searched, plan.parameters, strict=True)
         return self.like.parameters | {name: value for name, first, value in values if value != first}
-
-
-def choosing(budget: Budget) -> list[BlockTokens]:
-    """The stages that choose patches; one that keeps prefix tokens only has nothing to choose."""
-    return [row for row in budget.stages if row.after > budget.prefix_tokens]
 
 
 def kept_of(plan: Plan) -> list[int]:

@@ -16,7 +16,7 @@ import torch
 
 from ...exporter.core.errors import InputError
 from ...exporter.core.files import explain_os_error
-from ...exporter.pruning.block import attend, embed, mlp, places_of
+from ...exporter.pruning.block import embed, look, mix, mlp, places_of, project
 from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import Evidence
 from ...exporter.pruning.methods.options import parse_parameters
@@ -88,14 +88,15 @@ def gather(
     for images in batches(source, batch):
         x = embed(model, torch.from_numpy(images))
         for index, block in enumerate(model.blocks):
-            out, seen = attend(model, index, block.norm1(x), places=places)
+            normed = block.norm1(x)
+            seen = look(model, index, normed, places=places)
             evidence = Evidence(seen.attention, seen.keys, seen.values, shape.prefix_tokens, shape.class_token)
             scores = judge.score(evidence, settings)
             total = scores.importance.sum(1, keepdim=True).clamp_min(1e-30)
             importance[done : done + len(images), index] = (scores.importance / total).numpy()
             for name, values_of_batch in scores.notes.items():
                 sums.setdefault(name, np.zeros(shape.depth))[index] += float(values_of_batch.sum())
-            x = mlp(block, x + out)
+            x = mlp(block, x + project(block, mix(seen), normed))
         done += len(images)
         if progress:
             progress(done, len(source))

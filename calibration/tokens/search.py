@@ -19,7 +19,7 @@ from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.shape import describe
 from ..images.sources import ImageSource, choose, read_some
 from .judge import Judge
-from .neighbours import Frame, Plan, choosing, moves
+from .neighbours import Frame, Plan, moves
 
 LARGEST = 256  # images that a plan is judged on; more would slow it without ranking plans better
 COARSE, FINE = 12, 50  # parts of all patches that a trade moves at first and at last
@@ -71,7 +71,7 @@ def search(
     Raises:
         InputError: the budget removes nothing.
     """
-    if not choosing(start):
+    if not start.choosing:
         raise InputError("prune.search needs a budget that prunes; lower the target")
     images = torch.from_numpy(read_some(source, choose(len(source), count=LARGEST)))
     judge = Judge(model, images, start, batch)

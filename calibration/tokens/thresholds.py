@@ -52,7 +52,7 @@ def calibrate_thresholds(
     option = method.threshold.option
     parameters = parameters_of(budget)
     # A stage that keeps no patch decides nothing, so it has no threshold.
-    blocks = [row.block for row in budget.stages if row.after > budget.prefix_tokens]
+    blocks = [row.block for row in budget.choosing]
     rows = [row.model_copy(update={option: 0.0}) if row.block in blocks else row for row in budget.blocks]
     spread: dict[str, Any] = {}
     for index, block in enumerate(blocks):

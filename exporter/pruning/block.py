@@ -261,25 +261,6 @@ def project(block: Any, mixed: Tensor, x: Tensor) -> Tensor:
     return scaled(block, 1, attn.proj(out))
 
 
-def attend(
-    model: Any,
-    index: int,
-    x: Tensor,
-    *,
-    weights: Rows = "all",
-    bias: Tensor | None = None,
-    places: Places | None = None,
-    squares: bool = False,
-) -> tuple[Tensor, Seen]:
-    """A block's attention spelled out over timm's own submodules, with what a stage wants to see; see `look`.
-
-    Returns:
-        the block's attention output [batch, tokens, width], scaled as the block scales it, and what was seen.
-    """
-    seen = look(model, index, x, weights=weights, bias=bias, places=places, squares=squares)
-    return project(model.blocks[index], mix(seen), x), seen
-
-
 def run_first(
     model: Any,
     index: int,

@@ -86,6 +86,15 @@ class Budget(BaseModel):
         return tuple(row for row in self.blocks if row.is_stage)
 
     @property
+    def choosing(self) -> tuple[BlockTokens, ...]:
+        """The stages that choose patches; one that keeps prefix tokens only has nothing to choose."""
+        return tuple(row for row in self.stages if row.after > self.prefix_tokens)
+
+    def chooses(self, block: int) -> bool:
+        """Whether a stage at some block would have anything to choose."""
+        return self.blocks[block].after > self.prefix_tokens
+
+    @property
     def tokens(self) -> tuple[int, ...]:
         """Tokens after every block."""
         return tuple(row.after for row in self.blocks)

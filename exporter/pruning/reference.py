@@ -21,6 +21,7 @@ from .methods import get_method
 from .methods.base import Evidence
 from .methods.options import parameters_of, parse_stage
 from .reduce import PACKED
+from .work import rows_read
 
 
 @torch.inference_mode()
@@ -117,13 +118,13 @@ def _worth(
 ) -> dict[int, float]:
     """What tokens count in a merge beside their sizes, by id; empty where a method says nothing."""
     method, parameters = get_method(budget.method), parameters_of(budget)
-    reads = "all" if method.reads == "first" and model.cls_token is None else method.reads
+    class_token = model.cls_token is not None
     bias = None if sizes is None else sizes.log()[None, None, None]
     places = places_of(model)
     if places is not None:
         places = follow(places, torch.tensor([ids]), model.num_prefix_tokens)
-    seen = look(model, number, normed, weights=reads, bias=bias, places=places)
-    at, class_token = (number, len(model.blocks)), model.cls_token is not None
+    seen = look(model, number, normed, weights=rows_read(method, class_token), bias=bias, places=places)
+    at = (number, len(model.blocks))
     evidence = Evidence(seen.attention, seen.keys, seen.values, model.num_prefix_tokens, class_token, at)
     weights = method.merge_weights(evidence, parameters)
     return {} if weights is None else dict(zip(ids, weights[0].tolist(), strict=True))

@@ -21,7 +21,6 @@ from .block import (
     Places,
     Seen,
     ask,
-    attend,
     between,
     embed,
     follow,
@@ -42,7 +41,7 @@ from .methods.ranking import ascending, order_of
 from .reduce import MASKED, PACKED, first_of_each, merged_pairs, reduce
 from .rows import position_in, rows_of
 from .shape import check_fits_model, describe, image_size, model_name, read_tokens
-from .work import Form, chooses, form_of, rows_read
+from .work import Form, form_of, rows_read
 
 Observer = Callable[[int, Evidence], None]
 Output = Literal["logits", "kept", "merged", "gap", "tokens"]
@@ -140,15 +139,11 @@ class PrunedViT(nn.Module):
             results.append(result.to(torch.int32) if kind in ("kept", "merged") else result)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def chooses(self, block: int) -> bool:
-        """See `work.chooses`."""
-        return chooses(self.shape, self.budget, block)
-
     def merges(self, block: int) -> bool:
         """Whether a stage merges tokens into others."""
         where = (block, self.shape.depth)
         rule = self.method.merge_rule(self.stage_options[block], self.method_parameters, where)
-        return rule is not None and self.chooses(block)
+        return rule is not None and self.budget.chooses(block)
 
     def forward_features(self, image: Tensor) -> Tensor:
         """Tokens [batch, tokens left, width] after the final norm, as timm's method of that name gives all of them.
@@ -228,8 +223,8 @@ class PrunedViT(nn.Module):
             return run_whole(self.model, index, state.x, state.places)
         block = self.model.blocks[index]
         normed = block.norm1(state.x)
-        out, _ = attend(self.model, index, normed, weights="none", bias=state.bias, places=state.places)
-        return mlp(block, state.x + out)
+        seen = look(self.model, index, normed, weights="none", bias=state.bias, places=state.places)
+        return mlp(block, state.x + project(block, mix(seen), normed))
 
     def _read(self, index: int, state: State) -> Tensor:
         """The last block for the tokens that the classifier reads."""
@@ -254,7 +249,7 @@ class PrunedViT(nn.Module):
             self.model,
             index,
             normed,
-            weights=rows_read(self.shape, self.method) if self.chooses(index) else "none",
+            weights=rows_read(self.method, self.shape.class_token) if self.budget.chooses(index) else "none",
             bias=state.bias,
             places=state.places,
             squares=self.compares and self.method.lengths,
@@ -286,7 +281,7 @@ class PrunedViT(nn.Module):
         self, index: int, keep: int, state: State, seen: Seen, replay: Replay | None, observe: Observer | None
     ) -> Selection:
         """What a stage selects from what its block's tokens show."""
-        if not self.chooses(index):
+        if not self.budget.chooses(index):
             return Selection(None)
         where, known = (index, self.shape.depth), {} if seen.first is None else seen.first._asdict()
         prefix, class_token = self.shape.prefix_tokens, self.shape.class_token

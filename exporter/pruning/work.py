@@ -38,14 +38,9 @@ class Work:
     mlp: int
 
 
-def chooses(shape: ViTShape, budget: Budget, block: int) -> bool:
-    """Whether a stage has anything to choose: where no patch stays, it has not."""
-    return budget.blocks[block].after > shape.prefix_tokens
-
-
-def rows_read(shape: ViTShape, method: Method) -> Reads:
+def rows_read(method: Method, class_token: bool) -> Reads:
     """The rows of a stage's attention matrix that its method needs: without a class token there is no first one."""
-    return "all" if method.reads == "first" and not shape.class_token else method.reads
+    return "all" if method.reads == "first" and not class_token else method.reads
 
 
 def form_of(shape: ViTShape, budget: Budget, block: int, features: bool = False, early: bool = True) -> Form:
@@ -65,21 +60,21 @@ def form_of(shape: ViTShape, budget: Budget, block: int, features: bool = False,
         which needs all of them to the end of the attention.
     """
     row = budget.blocks[block]
-    free = not (row.is_stage and chooses(shape, budget, block))
+    free = not (row.is_stage and budget.chooses(block))
     if free and block == shape.depth - 1 and shape.read_tokens and not features:
         return "read"
     if not row.is_stage:
         return "whole"
     if not early:
         return "merged"
-    if not chooses(shape, budget, block):
+    if not budget.chooses(block):
         return "chosen"
     method = get_method(budget.method)
     parameters, options = parameters_of(budget), parse_stage(method, row)
     rule = method.merge_rule(options, parameters, (block, shape.depth))
     if method.reads_tokens or method.fuses(parameters) or rule not in (None, "count"):
         return "merged"
-    return "dropped" if rows_read(shape, method) == "all" else "chosen"
+    return "dropped" if rows_read(method, shape.class_token) == "all" else "chosen"
 
 
 def work_of(shape: ViTShape, budget: Budget | None, block: int) -> Work:
@@ -92,7 +87,7 @@ def work_of(shape: ViTShape, budget: Budget | None, block: int) -> Work:
     if form == "read":
         return Work(before, *(shape.read_tokens,) * 4)
     if form == "chosen":
-        first = int(chooses(shape, budget, block) and rows_read(shape, get_method(budget.method)) == "first")
+        first = int(budget.chooses(block) and rows_read(get_method(budget.method), shape.class_token) == "first")
         return Work(before, after + first, after, after, after)
     if form == "dropped":
         return Work(before, before, before, after, after)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from frontier import GMACS, LOOKS, ROWS, Point, plans, plot, point, table
 from helpers import small_vit
-from measure import Row, Subject, divergences
+from measure import Row, Subject
 
 from vitrim.calibration.tokens.cost import dense_plan, graph_macs, model_macs
+from vitrim.exporter.core.answers import divergence
 from vitrim.exporter.pruning.shape import describe
 
 
@@ -36,7 +37,7 @@ def test_a_point_is_the_mean_and_its_interval() -> None:
     pruned = dense + 0.2 * rng.standard_normal((200, 7))
     found = point(ROWS[0], plan, dense, pruned)
     assert found.agreement == (dense.argmax(1) == pruned.argmax(1)).mean()
-    assert found.kl == divergences(dense, pruned).mean()
+    assert found.kl == divergence(dense, pruned).mean()
     assert found.agreement_interval[0] < found.agreement < found.agreement_interval[1]
     assert found.kl_interval[0] < found.kl < found.kl_interval[1]
     lines = list(table("small", 200, 1.25, [found]))

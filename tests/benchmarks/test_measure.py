@@ -19,7 +19,6 @@ from measure import (
     answers,
     budget_of,
     command,
-    divergences,
     in_percent,
     interval,
     keep,
@@ -31,7 +30,7 @@ from measure import (
 )
 
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
-from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.answers import divergence, fidelity
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.vit import PrunedViT
 
@@ -120,8 +119,8 @@ def test_divergences_have_the_mean_that_reports_have() -> None:
     rng = np.random.default_rng(2)
     dense = rng.standard_normal((50, 9))
     pruned = dense + 0.3 * rng.standard_normal((50, 9))
-    assert divergences(dense, pruned).mean() == pytest.approx(fidelity(dense, pruned, None).kl, rel=1e-12)
-    assert divergences(dense, dense + 3).max() == pytest.approx(0, abs=1e-12)
+    assert divergence(dense, pruned).mean() == pytest.approx(fidelity(dense, pruned, None).kl, rel=1e-12)
+    assert divergence(dense, dense + 3).max() == pytest.approx(0, abs=1e-12)
 
 
 def test_a_model_without_its_weights_is_explained() -> None:

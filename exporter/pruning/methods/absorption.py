@@ -49,7 +49,7 @@ def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, wei
     """
     prefix, tokens = evidence.prefix, features.shape[1]
     worth = worth_of(evidence)
-    similarity, inverse = _alike(features)
+    similarity, inverse = alike(features)
     cost = _cost(similarity, inverse, worth, torch.arange(tokens, device=features.device) >= prefix, exponent)
     order = best_tokens(cost, tokens, prefix)
     kept, gone = order[:, :keep], order[:, keep:]
@@ -64,7 +64,7 @@ def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, wei
     return Selection(kept, gap, merge, rows=rows if features is evidence.tokens else None)
 
 
-def _alike(features: Tensor) -> tuple[Tensor, Tensor]:
+def alike(features: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines of all pairs times the row's own length [batch, n, n], and the inverse of those lengths [batch, n].
 
     Args:
@@ -106,7 +106,7 @@ def by_comparison(evidence: Evidence, keep: int, features: Tensor, exponent: flo
     tokens, prefix = features.shape[1], evidence.prefix
     front, places = left_out(tokens, prefix), places_of(tokens, prefix, features)
     part, worth, patch = features[:, front:], worth_of(evidence)[:, front:], places >= prefix
-    similarity, inverse = _alike(part)
+    similarity, inverse = alike(part)
     cost = _cost(similarity, inverse, worth, patch, exponent)
     rank = count_ahead(torch.where(patch, cost, -LEAST))
     stays = rank < keep - front

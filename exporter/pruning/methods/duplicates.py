@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..rows import rows_of
+from .absorption import alike
 from .ranking import APART, count_ahead, relative_gap
 
 if TYPE_CHECKING:
@@ -90,10 +91,8 @@ def matches_by_comparison(keys: Tensor, scores: Tensor, prefix: int, parameters:
     keys, scores = keys[:, :, first:].mean(1), scores[:, first:]
     is_patch = torch.arange(first, tokens, device=scores.device) >= prefix
     better = count_ahead(torch.where(is_patch, scores, -APART)) < half
-    products = torch.matmul(keys, keys.transpose(1, 2))
-    lengths = products.flatten(1)[:, :: keys.shape[1] + 1].sqrt()  # from the diagonal
-    inverse = 1 / lengths.clamp_min(1e-12)
-    best = (torch.where(better.unsqueeze(1), products, -APART) * inverse.unsqueeze(1)).amax(2) * inverse
+    similarity, inverse = alike(keys)
+    best = torch.where(better.unsqueeze(1), similarity, -APART).amax(2) * inverse
     match = torch.where(is_patch & ~better, worth_dropping(best, scores, parameters), OUTSIDE)
     return torch.cat([match.new_full((len(match), first), OUTSIDE), match], dim=1)
 

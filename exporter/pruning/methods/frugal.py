@@ -106,7 +106,7 @@ class Frugal(Method):
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Merge the `tokens - keep` patches that cost least."""
         features = evidence.stream if parameters.features == "tokens" else None
-        weights = merge_weights(evidence, parameters.weight)
+        weights = self.merge_weights(evidence, parameters)
         if parameters.pairs == "halves":
             return match(evidence, keep, "mean", parameters.exponent, features, weights)
         features = mean_of_heads(evidence.keys) if features is None else features

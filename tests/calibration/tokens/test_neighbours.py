@@ -8,7 +8,7 @@ import pytest
 from helpers import small_vit
 
 from vitrim.calibration.tokens.cost import dense_plan, model_macs, total_macs
-from vitrim.calibration.tokens.neighbours import Frame, Move, Plan, choosing, kept_of, moves
+from vitrim.calibration.tokens.neighbours import Frame, Move, Plan, kept_of, moves
 from vitrim.calibration.tokens.rules import Rule
 from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.pruning.budget import check_legal
@@ -46,7 +46,7 @@ def test_every_neighbour_is_a_plan_at_the_same_cost(method: str, multiple: int) 
         check_budget(get_method(method), budget)
         cost = total_macs(SHAPE, budget)
         assert 0.9 * MACS < cost <= MACS
-        assert [row.after % multiple for row in choosing(budget)] == [0] * len(choosing(budget))
+        assert [row.after % multiple for row in budget.choosing] == [0] * len(budget.choosing)
         assert found != first
         assert budget.stages[-1].after == 1
         seen.add(found)

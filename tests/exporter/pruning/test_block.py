@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import budget_for, small_recipe, small_vit
+from helpers import attended, budget_for, small_recipe, small_vit
 from timm.layers import set_fused_attn
 
 from vitrim import api
@@ -16,7 +16,7 @@ from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
-from vitrim.exporter.pruning.block import Places, attend, embed, follow, mlp, places_of, run_whole
+from vitrim.exporter.pruning.block import Places, embed, follow, mlp, places_of, run_whole
 from vitrim.exporter.pruning.decisions import Replay
 from vitrim.exporter.pruning.reference import drop_tokens
 from vitrim.exporter.pruning.shape import describe
@@ -70,7 +70,7 @@ def test_the_spelled_out_block_is_timm_s(family: str) -> None:
     with torch.inference_mode():
         x = embed(model, images)
         for index, block in enumerate(model.blocks):
-            out, seen = attend(model, index, block.norm1(x), places=places)
+            out, seen = attended(model, index, block.norm1(x), places=places)
             attention, keys, values = seen.attention, seen.keys, seen.values
             expected = run_whole(model, index, x, places)
             torch.testing.assert_close(mlp(block, x + out), expected, atol=2e-5, rtol=1e-5)
@@ -109,7 +109,7 @@ def test_wrong_places_would_be_seen(family: str) -> None:
         ids = found.kept[1]
         right, wrong = (follow(whole, rows, prefix) for rows in (ids, torch.arange(prefix + 8).expand(3, -1)))
         x = torch.randn(3, prefix + 8, 48, generator=torch.Generator().manual_seed(1))
-        outs = [attend(model, 2, x, places=places)[0] for places in (right, wrong)]
+        outs = [attended(model, 2, x, places=places)[0] for places in (right, wrong)]
     assert (outs[0] - outs[1]).abs().max() > 1e-3
 
 
@@ -164,8 +164,8 @@ def test_the_first_row_comes_with_the_values_squares_at_no_other_numbers() -> No
     with torch.inference_mode():
         x = embed(model, images)
         normed = model.blocks[1].norm1(x)
-        plain = attend(model, 1, normed, weights="first", places=places)
-        summed = attend(model, 1, normed, weights="first", places=places, squares=True)
+        plain = attended(model, 1, normed, weights="first", places=places)
+        summed = attended(model, 1, normed, weights="first", places=places, squares=True)
     (out, seen), (other, more) = plain, summed
     torch.testing.assert_close(out, other)
     torch.testing.assert_close(seen.attention, more.attention)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import budget_for, small_vit
+from helpers import attended, budget_for, small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import set_fused_attn
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.block import attend, embed
+from vitrim.exporter.pruning.block import embed
 from vitrim.exporter.pruning.budget import parse_budget
 from vitrim.exporter.pruning.decisions import Replay
 from vitrim.exporter.pruning.methods import METHODS
@@ -66,7 +66,7 @@ def test_the_spelled_out_attention_is_timm_s_to_the_bit(family: str) -> None:
         x = embed(model, x)
         for index, block in enumerate(model.blocks):
             normed = block.norm1(x)
-            out, seen = attend(model, index, normed)
+            out, seen = attended(model, index, normed)
             attention, keys, values = seen.attention, seen.keys, seen.values
             assert torch.equal(out, block.ls1(block.attn(normed)))
             assert attention is not None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.slim import slim
 from vitrim.exporter.pruning.vit import PrunedViT, WholeModel
-from vitrim.exporter.pruning.work import Form, Work, chooses, form_of, rows_read, work_of
+from vitrim.exporter.pruning.work import Form, Work, form_of, rows_read, work_of
 
 GAP: dict[str, Any] = {"class_token": False, "global_pool": "avg"}
 vit_with = functools.cache(small_vit)
@@ -47,10 +47,10 @@ def test_every_form_of_a_block() -> None:
 
 def test_what_a_stage_reads_and_whether_it_chooses() -> None:
     model = small_vit()
-    shape, budget = describe(model), budget_for(model, {1: 9, 3: 1}, "evit")
-    assert [chooses(shape, budget, block) for block in (1, 3)] == [True, False]
-    evit, gap = PrunedViT(model, budget).method, describe(small_vit(**GAP))
-    assert (rows_read(shape, evit), rows_read(gap, evit)) == ("first", "all")
+    budget = budget_for(model, {1: 9, 3: 1}, "evit")
+    assert [budget.chooses(block) for block in (1, 3)] == [True, False]
+    evit, shapes = PrunedViT(model, budget).method, (describe(model), describe(small_vit(**GAP)))
+    assert [rows_read(evit, shape.class_token) for shape in shapes] == ["first", "all"]
 
 
 def test_the_tokens_of_every_part() -> None:
