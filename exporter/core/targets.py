@@ -39,6 +39,7 @@ class Target:
         slow: operators that it takes with a loss of speed, with the reason.
         domains: of operators beyond ONNX's own.
         providers: onnxruntime execution providers, in order.
+        device: of OpenVINO, such as `CPU`; None for other runtimes.
         tensorrt: major and minor version; None for TensorRT for RTX, which counts its own.
         rtx: major and minor version of TensorRT for RTX.
         typing: how a TensorRT network takes its precision: `weak` (flags of the builder, types as a wish), `either`
@@ -56,7 +57,7 @@ class Target:
     """
 
     name: str
-    runtime: Literal["onnxruntime", "tensorrt"]
+    runtime: Literal["onnxruntime", "openvino", "tensorrt"]
     opset: int
     precisions: tuple[str, ...]
     types: frozenset[str]
@@ -66,6 +67,7 @@ class Target:
     slow: tuple[tuple[str, str], ...] = ()
     domains: frozenset[str] = frozenset()
     providers: tuple[str, ...] = ()
+    device: str | None = None
     tensorrt: tuple[int, int] | None = None
     rtx: tuple[int, int] | None = None
     typing: Literal["weak", "either", "strong"] | None = None
@@ -100,6 +102,7 @@ class Target:
             "name": self.name,
             "aliases": list(self.aliases),
             "runtime": self.runtime,
+            "device": self.device,
             "tensorrt": None if self.tensorrt is None else ".".join(map(str, self.tensorrt)),
             "rtx": None if self.rtx is None else ".".join(map(str, self.rtx)),
             "opset": self.opset,
@@ -167,6 +170,7 @@ _TYPES_10 = _PLAIN | {"BFLOAT16", "FLOAT8E4M3FN", "INT4"}
 _TYPES_10_13 = _TYPES_10 | {"FLOAT4E2M1"}
 _TYPES_CUDA = _PLAIN | {"DOUBLE", "INT16", "UINT16", "UINT32", "UINT64", "STRING", "INT4", "UINT4"}
 _TYPES_CPU = _TYPES_CUDA | {"FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"}
+_TYPES_OPENVINO = _TYPES_CUDA | {"FLOAT8E4M3FN", "FLOAT8E5M2"}
 _NO_KERNEL = "onnxruntime has no CUDA kernel for it: it runs on the CPU, with copies there and back"
 
 _ALL = (
@@ -204,6 +208,33 @@ _ALL = (
         largest_k=_LARGEST_K,
         providers=("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
         notes="onnxruntime's TensorRT provider; what it does not take runs on CUDA; unverified on a GPU",
+    ),
+    Target(
+        "openvino",
+        "openvino",
+        23,
+        PRECISIONS,
+        _TYPES_OPENVINO | {"BFLOAT16"},
+        device="CPU",
+        notes="OpenVINO on any CPU; bf16 is fast with AVX512-BF16 or AMX, fp16 with AVX512-FP16, AMX-FP16 or on Arm",
+    ),
+    Target(
+        "openvino-gpu",
+        "openvino",
+        23,
+        ("fp32", "fp16", "int8"),
+        _TYPES_OPENVINO,
+        device="GPU",
+        notes="OpenVINO on an Intel GPU; unverified on one",
+    ),
+    Target(
+        "openvino-npu",
+        "openvino",
+        23,
+        ("fp32", "fp16", "int8"),
+        _TYPES_OPENVINO,
+        device="NPU",
+        notes="OpenVINO on an Intel NPU; unverified on one",
     ),
     Target(
         "trt-8.5",

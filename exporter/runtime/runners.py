@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..core.cores import session_threads
 from ..core.errors import EnvironmentLackError, InputError, excerpt
 from ..core.inputs import InputKind, require_file
-from ..core.targets import Precision, Target
-from .caches import graph_hash
-from .providers import CPU, named, provider_options
+from .providers import named
 
 if TYPE_CHECKING:
     Outputs = dict[str, np.ndarray]
@@ -41,12 +38,14 @@ class Runner(Protocol):
         batch: images per call.
         shape: of a call's images: [batch, channels, height, width], or [batch, height, width, channels] for pixels.
         dtype: of those: float32 or float16, or uint8 for pixels.
+        conditions: what a reader of a benchmark should know of how it runs, as plain data.
     """
 
     name: str
     batch: int
     shape: tuple[int, ...]
     dtype: np.dtype
+    conditions: dict[str, Any]
 
     def __call__(self, image: np.ndarray) -> Outputs:
         """Run one batch.
@@ -144,6 +143,7 @@ class OrtRunner:
         self.outputs = [output.name for output in outputs]
         short = providers[0].replace("ExecutionProvider", "").lower()
         self.name = name or f"onnxruntime-{short}"
+        self.conditions: dict[str, Any] = {"providers": started}
 
     def __call__(self, image: np.ndarray) -> Outputs:
         """Run one batch.
@@ -158,60 +158,6 @@ class OrtRunner:
             reason = excerpt(str(error), 200)
             raise InputError(f"{self.name} fails to run the graph: {reason}") from error
         return dict(zip(self.outputs, values, strict=True))
-
-
-def not_here(
-    model: str | os.PathLike[str] | bytes,
-    target: Target,
-    threads: int | None = None,
-    precision: Precision = "fp32",
-) -> str | None:
-    """Why the target's own runtime does not run a graph through onnxruntime here, so that its times say nothing of it.
-
-    Args:
-        model, target, threads, precision: see `runner_for`. The graph is only loaded where a provider has to be tried.
-
-    Returns:
-        the reason; None where it does.
-    """
-    if target.runtime == "tensorrt":
-        return f"the graph is for {target.name}, which onnxruntime is not"
-    return runner_for(model, target, threads, precision)[1] if (target.providers or (CPU,))[0] != CPU else None
-
-
-def runner_for(
-    model: str | os.PathLike[str] | bytes,
-    target: Target,
-    threads: int | None = None,
-    precision: Precision = "fp32",
-) -> tuple[OrtRunner, str | None]:
-    """A runner with the target's own execution providers where they start on this machine, else with the CPU's.
-
-    Args:
-        model: path or serialized ONNX.
-        target: whose graph it is.
-        threads: intra-op threads; None takes all cores.
-        precision: that the graph holds.
-
-    Returns:
-        the runner, and why only the CPU ran a graph that is meant for something else; None where nothing is amiss.
-
-    Raises:
-        InputError: onnxruntime cannot load the graph.
-        EnvironmentLackError: onnxruntime is missing.
-    """
-    if target.runtime == "tensorrt":
-        why = f"the graph is for {target.name}, but only onnxruntime's CPU provider ran it; an engine proves the target"
-        return OrtRunner(model, threads=threads), why
-    wanted = target.providers or (CPU,)
-    if wanted[0] == CPU:
-        return OrtRunner(model, threads=threads), None
-    digest = hashlib.sha256(model).hexdigest() if isinstance(model, bytes) else graph_hash(model)
-    try:
-        return OrtRunner(model, wanted, threads, options=provider_options(wanted, digest, precision)), None
-    except EnvironmentLackError as error:
-        why = f"the graph is for {target.name}, but only onnxruntime's CPU provider ran it: {error}"
-        return OrtRunner(model, threads=threads), why
 
 
 def run_all(

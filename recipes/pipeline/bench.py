@@ -16,8 +16,8 @@ from ...exporter.core import layout
 from ...exporter.core.layout import Kind
 from ...exporter.core.targets import get_target
 from ...exporter.runtime.bench.timing import Timing
+from ...exporter.runtime.choose import not_here, unable
 from ...exporter.runtime.commands.bench import Graph, bench_graphs
-from ...exporter.runtime.runners import not_here
 from .graphs import final_graphs
 from .precision import in_manifest
 from .stage import Stage
@@ -38,7 +38,7 @@ class Bench(Stage):
     @staticmethod
     def wanted(recipe: Recipe) -> bool:
         """Not where a TensorRT target's graph would only be timed by onnxruntime."""
-        return recipe.bench.here or get_target(recipe.export.target).runtime == "onnxruntime"
+        return recipe.bench.here or get_target(recipe.export.target).runtime != "tensorrt"
 
     @staticmethod
     def make(view: View, folder: Path) -> None:
@@ -49,7 +49,7 @@ class Bench(Stage):
             return
         name = in_manifest(graphs.precision)["name"]
         timed, held = graphs.final, {Kind.PRUNED: name, Kind.FLOOR: name, Kind.FP16: "fp16"}
-        if name == "bf16":  # onnxruntime has no kernels: the tokens are timed in float32, the precision on the device
+        if unable(target, name):  # the tokens are timed in float32, the precision on the device
             timed, held = graphs.float32, {}
         earlier = None
         if timed == graphs.float32 and view.made_now("forms"):

@@ -12,9 +12,11 @@ from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity as Answers
 from ...exporter.core.answers import FidelityTally, PrecisionChange
 from ...exporter.core.preprocess import Preprocess
+from ...exporter.core.targets import Target, get_target
+from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.parity import StageAgreement
 from ...exporter.runtime.rungs import compare_decisions, stage_names
-from ...exporter.runtime.runners import OrtRunner, run_all
+from ...exporter.runtime.runners import run_all
 from .golden import on_images
 from .graphs import final_graphs
 from .stage import Stage
@@ -28,7 +30,7 @@ class Fidelity(Stage):
 
     name = "fidelity"
     needs = ("passes", "forms", "precision")
-    reads = ("bench.threads",)
+    reads = ("bench.threads", "export.target")
     takes = ("calibration", "evaluation")
 
     @staticmethod
@@ -39,6 +41,7 @@ class Fidelity(Stage):
             graphs.final["dense"],
             graphs.held["proof"],
             view.evaluation,
+            get_target(view.recipe.export.target),
             threads,
             view.listener.progress,
             view.preprocess,
@@ -51,6 +54,7 @@ def measure_fidelity(
     dense: Path,
     pruned: Path,
     source: ImageSource,
+    target: Target,
     threads: int | None,
     progress: Callable[[int, int], None],
     preprocess: Preprocess,
@@ -61,14 +65,15 @@ def measure_fidelity(
     Args:
         dense, pruned: graphs; the pruned one and `float32` tell their stages' decisions.
         source: images, perhaps with labels.
-        threads: onnxruntime threads.
+        target: whose runtime runs the graphs where it is here.
+        threads: of the CPU.
         progress: called with (images done, images).
         preprocess: of the images, for graphs that take their pixels.
         float32: the pruned graph in float32, where `pruned` is in another precision: `precision` then says what that
             changed, answers and kept tokens.
     """
     paths = [path for path in (dense, pruned, float32) if path is not None]
-    runners = [OrtRunner(str(path), threads=threads) for path in paths]
+    runners = [runner_for(path, target, threads)[0] for path in paths]
     against_dense, against_float32 = FidelityTally(), FidelityTally()
     kept: list[tuple[int, list[StageAgreement]]] = []
     done = 0

@@ -10,7 +10,7 @@ import torch
 
 from ...exporter.core.preprocess import Preprocess, channel_constants, to_pixels
 from ...exporter.graph.io import Ends, check_top_k
-from ...exporter.runtime.runners import OrtRunner, Outputs
+from ...exporter.runtime.runners import Outputs, Runner
 from .recipe import ExportSection
 
 
@@ -31,7 +31,7 @@ def check_ends(ends: Ends, classes: int) -> None:
         check_top_k(ends.top_k, classes)
 
 
-def on_images(runner: OrtRunner, preprocess: Preprocess) -> Callable[[np.ndarray], Outputs]:
+def on_images(runner: Runner, preprocess: Preprocess) -> Callable[[np.ndarray], Outputs]:
     """A runner that takes preprocessed images [batch, channels, height, width] float32, whatever its graph takes."""
     if runner.dtype != np.uint8:
         return runner

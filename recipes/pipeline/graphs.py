@@ -62,6 +62,6 @@ def forms_for(target: Target, attention: str) -> tuple[str, ...]:
     """Attention forms to make: onnxruntime may run a fused one, TensorRT fuses by itself."""
     if target.runtime != "onnxruntime" or "Attention" in target.lacks:
         if attention == "fused":
-            raise UnsupportedError(f"export.attention is fused, but {target.name} has no Attention operator; use auto")
+            raise UnsupportedError(f"export.attention is fused, but {target.name} gets no Attention operator; use auto")
         return ("decomposed",)
     return {"auto": ("decomposed", "fused"), "decomposed": ("decomposed",), "fused": ("fused",)}[attention]

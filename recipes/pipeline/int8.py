@@ -27,7 +27,8 @@ from ...exporter.graph.precision.qdq import product_sizes, quantizable, restored
 from ...exporter.graph.precision.ranges import quantization_ranges
 from ...exporter.graph.precision.sensitivity import Costs, Found, Layout, scan
 from ...exporter.graph.shapes import with_shapes
-from ...exporter.runtime.runners import OrtRunner, not_here, run_all
+from ...exporter.runtime.choose import not_here
+from ...exporter.runtime.runners import OrtRunner, run_all
 from .half import Job, Written, add_to, empty_report, make_half, named_nodes
 from .listener import Listener
 from .trial import fastest

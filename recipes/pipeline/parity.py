@@ -17,10 +17,11 @@ from ...exporter.graph.trace import trace
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.torch_runner import TorchRunner
 from ...exporter.pruning.vit import PrunedViT, deployable
+from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.parity import Limits, Rung
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.rungs import Replay, close, compare, exact, stage_names
-from ...exporter.runtime.runners import OrtRunner, Outputs, run_all, runner_for
+from ...exporter.runtime.runners import OrtRunner, Outputs, run_all
 from ...exporter.runtime.shipped import as_proven
 from .golden import ends_of, golden_of, on_images
 from .graphs import final_graphs

@@ -24,7 +24,7 @@ from ...exporter.graph.shapes import with_shapes
 from ...exporter.graph.store import WeightStore
 from ...exporter.graph.weights import size_of
 from ...exporter.runtime.bench.report import LATER
-from ...exporter.runtime.runners import not_here
+from ...exporter.runtime.choose import not_here
 from .graphs import EMULATED, float32_graphs
 from .half import Job, Written, make_half, tell_misfits
 from .int8 import make_int8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import onnx
 from ...exporter.core.targets import Target
 from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.stats import paired_ratio
+from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.commands.bench import random_images
-from ...exporter.runtime.runners import OrtRunner, runner_for
+from ...exporter.runtime.runners import OrtRunner, Runner
 
 TRIAL_ROUNDS = 25
 CLEARLY = 0.98  # of the time of the first form, which another form must stay below
@@ -28,7 +30,7 @@ def fastest(candidates: dict[str, onnx.ModelProto], threads: int | None) -> tupl
     return best if medians[best] < CLEARLY * medians[first] else first, medians
 
 
-def _samples(runners: dict[str, OrtRunner]) -> dict[str, np.ndarray]:
+def _samples(runners: Mapping[str, Runner]) -> dict[str, np.ndarray]:
     first = next(iter(runners.values()))
     image = random_images(first.shape, first.dtype)
     return interleave({name: partial(runner, image) for name, runner in runners.items()}, TRIAL_ROUNDS, warmup=0.1)
@@ -48,7 +50,7 @@ def trial(float32: Path, narrow: Path, target: Target, threads: int | None, prec
         `speedup_over_fp32` and its 95 % `interval`; both None with the reason as `not_timed`.
     """
     nothing = {"speedup_over_fp32": None, "interval": None}
-    if target.runtime != "onnxruntime":
+    if target.runtime == "tensorrt":
         return {**nothing, "not_timed": f"{target.name} does not run here"}
     plain, cpu_only = runner_for(float32, target, threads)
     if cpu_only:

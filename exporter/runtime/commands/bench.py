@@ -23,9 +23,11 @@ from ..bench.interleave import interleave, repeat
 from ..bench.report import Bench, TimedBundle, Untimed, report
 from ..bench.stats import Distribution, summarize
 from ..bench.timing import Timing
+from ..choose import runner_for, unable
 from ..machine.energy import measure_here
 from ..machine.environment import Watch, busy, environment
-from ..runners import OrtRunner, runner_for
+from ..openvino.runner import OpenVinoRunner, import_openvino
+from ..runners import Runner
 from ..tensorrt.engine import build_engine
 from ..tensorrt.family import Family
 from ..tensorrt.identity import check_identity, device_identity
@@ -35,7 +37,6 @@ from ..tensorrt.rtx_build import builder_for
 from ..tensorrt.runner import TrtRunner
 from ..tensorrt.serializer import Serializer
 from ..tensorrt.versions import runtime_missing
-from .check import NO_BF16
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
     Call = Callable[[], object]
@@ -73,23 +74,26 @@ def bench_graphs(
     target: Target | None = None,
     progress: Progress | None = None,
     earlier: Mapping[str, np.ndarray] | None = None,
+    cached: bool = False,
 ) -> Bench:
-    """Interleaved benchmark of ONNX files through onnxruntime, in three repeats with sessions loaded anew.
+    """Interleaved benchmark of ONNX files through onnxruntime or OpenVINO, in three repeats with all loaded anew.
 
     Args:
         graphs: by kind, see `layout.Kind`: `dense`, `pruned` and, with a token plan, `floor`; and wider precisions.
         timing: how.
-        target: whose execution providers are used where they start here; None takes the CPU's.
+        target: whose runtime and execution providers are used where they start here; None takes onnxruntime's on the
+            CPU.
         progress: called with (rounds done, rounds).
         earlier: rounds of the same graphs that have just been timed in turns, [rounds] milliseconds by kind: at most a
             third of `timing.runs` of them stand for the first repeat.
+        cached: whether a runtime that compiles may keep what it compiled.
 
     Returns:
         the benchmark; its environment has `cpu_only`, the reason why the target's own providers were not used, or None.
     """
     before = environment(timing.threads)
     chosen = target or get_target("ort-cpu")
-    runners: dict[str, OrtRunner] = {}
+    runners: dict[str, Runner] = {}
     calls: dict[str, Call] = {}
     reasons: list[str] = []
 
@@ -98,7 +102,7 @@ def bench_graphs(
             held.clear()
         give_back_memory()  # of the sessions before: a benchmark never holds two sets of them
         for kind, graph in graphs.items():
-            runners[kind], reason = runner_for(graph.path, chosen, timing.threads, graph.precision)
+            runners[kind], reason = runner_for(graph.path, chosen, timing.threads, graph.precision, cached)
             reasons.extend([reason] if reason else [])
         calls.update({kind: partial(one, random_images(one.shape, one.dtype)) for kind, one in runners.items()})
         return calls
@@ -111,11 +115,22 @@ def bench_graphs(
         samples = {kind: np.concatenate([earlier[kind][:known], values]) for kind, values in samples.items()}
         sizes = [known, *sizes]
     first = next(iter(runners.values()))
-    before.update(runtime=first.name, cpu_only=reasons[0] if reasons else None)
+    before.update(**runners[Kind.PRUNED].conditions, runtime=first.name, cpu_only=reasons[0] if reasons else None)
     result = report(samples, first.batch, _with_after(before, watch, timing.threads), sizes)
+    if isinstance(runners[Kind.PRUNED], OpenVinoRunner):
+        result = replace(result, modes=_throughput(graphs[Kind.PRUNED].path, chosen, timing.threads))
     if not timing.energy:
         return result
     return replace(result, energy=measure_here(calls, first.batch, "cpu" if "cpu" in first.name else "gpu"))
+
+
+def _throughput(graph: Path, target: Target, threads: int | None) -> dict[str, Distribution | Untimed]:
+    """The pruned graph with several batches side by side, in milliseconds a batch."""
+    device = target.device or "CPU"
+    runner = OpenVinoRunner(graph, device, threads, hint="throughput")
+    image, several = random_images(runner.shape, runner.dtype), 2 * runner.conditions["device"]["requests"]
+    samples = interleave({"throughput": partial(runner.rate, image, several)}, _MODE_ROUNDS, 0.1)["throughput"]
+    return {"throughput": summarize(samples / several)}
 
 
 def _with_after(before: dict[str, Any], watch: Watch, threads: int | None = None) -> dict[str, Any]:
@@ -135,12 +150,13 @@ def bench_bundle(
     progress: Progress | None = None,
     serialize: Serializer = by_polygraphy,
 ) -> Bench:
-    """Benchmark a bundle's graphs on this machine: its engine where there is one, else onnxruntime.
+    """Benchmark a bundle's graphs on this machine: its engine where there is one, else by onnxruntime or OpenVINO.
 
     Args:
         folder: the bundle.
         timing: how.
-        runtime: `tensorrt`, `onnxruntime`, or `auto`: TensorRT where the bundle has an engine and this machine runs it.
+        runtime: `tensorrt`, `onnxruntime`, `openvino`, or `auto`: TensorRT where the bundle has an engine and this
+            machine runs it, else the target's own.
         progress: called with (rounds done, rounds).
         serialize: builds the engines of the other graphs.
 
@@ -158,15 +174,21 @@ def bench_bundle(
     if runtime == "tensorrt" and reason:
         raise InputError(reason)
     serialize = builder_for(manifest.resolved_target, serialize)
-    reason = reason or (_cannot_run(serialize) if runtime != "onnxruntime" else "onnxruntime is asked for")
+    target = manifest.resolved_target
+    reason = reason or (_cannot_run(serialize) if runtime in ("auto", "tensorrt") else f"{runtime} is asked for")
     if runtime == "tensorrt" and reason:
         raise EnvironmentLackError(reason)
     if reason is None:
         result = _bench_engines(root, graphs, timing, progress, serialize)
-    elif "bf16" in [graph.precision for graph in graphs.values()]:
-        raise EnvironmentLackError(f"{NO_BF16}, and no engine is timed: {reason}")
     else:
-        result = bench_graphs(graphs, timing, manifest.resolved_target, progress)
+        if runtime not in ("auto", "tensorrt", target.runtime):
+            target = get_target({"onnxruntime": "ort-cpu", "openvino": "openvino"}[runtime])
+        unfit = next(filter(None, (unable(target, graph.precision) for graph in graphs.values())), None)
+        if unfit:
+            raise EnvironmentLackError(f"{unfit}, and no engine is timed: {reason}")
+        if runtime == "openvino":
+            import_openvino()
+        result = bench_graphs(graphs, timing, target, progress, cached=True)
         if result.cpu_only and runtime == "auto" and layout.ENGINE in manifest.files:
             note = f"{result.cpu_only}; {layout.ENGINE} is not timed: {reason}"
             result = replace(result, environment={**result.environment, "cpu_only": note})

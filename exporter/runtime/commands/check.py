@@ -11,27 +11,26 @@ from ...core.bounds import ATOL, THREADS, TIE, require_within
 from ...core.errors import EnvironmentLackError
 from ...core.targets import Precision, Target, get_target
 from .. import bundle
+from ..choose import runner_for, unable
 from ..machine import gpu
 from ..parity import Parity, Rung
 from ..rungs import close, compare
-from ..runners import Outputs, Runner, run_all, runner_for
+from ..runners import Outputs, Runner, run_all
 from ..shipped import as_proven, hold_answers
 from ..tensorrt.family import family_named
 from ..tensorrt.identity import read_identity
 from ..tensorrt.runner import TrtRunner
 from ..tensorrt.versions import runtime_missing
 
-NO_BF16 = "onnxruntime runs no bf16 graphs"
-
 
 @dataclass(frozen=True)
 class GraphCheck:
-    """How a bundle's graph is run by onnxruntime.
+    """How a bundle's graph is run.
 
     Attributes:
-        target: whose execution providers run it where they start here; None takes the CPU's.
+        target: whose runtime, and execution providers, run it where they start here; None takes onnxruntime on the CPU.
         precision: that the graph holds.
-        threads: onnxruntime's; None takes all cores.
+        threads: of the CPU; None takes all cores.
     """
 
     target: Target | None = None
@@ -73,15 +72,16 @@ def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -
         return outputs
 
     proven = (root / layout.PROOF).exists()  # else the graph itself tells its decisions
-    if graph is not None and graph.precision == "bf16":
-        result = replace(result, graph_not_checked=NO_BF16)
+    target = get_target("ort-cpu") if graph is None or graph.target is None else graph.target
+    unfit = None if graph is None else unable(target, graph.precision)
+    if unfit:
+        result = replace(result, graph_not_checked=unfit)
     elif graph is not None:
-        target = graph.target or get_target("ort-cpu")
         place = root / (layout.PROOF if proven else layout.MODEL)
-        runner, cpu_only = runner_for(place, target, graph.threads, graph.precision)
+        runner, cpu_only = runner_for(place, target, graph.threads, graph.precision, cached=True)
         result, outputs = replace(result, cpu_only=cpu_only), hold(runner)
         if proven:
-            runner, _ = runner_for(root / layout.MODEL, target, graph.threads, graph.precision)
+            runner, _ = runner_for(root / layout.MODEL, target, graph.threads, graph.precision, cached=True)
             rungs.append(as_proven(runner.name, golden, outputs, run_all(runner, images, runner.batch), held_to))
     no_engine: str | None = f"{root} has no {layout.ENGINE}: build it first"
     if (root / layout.ENGINE).exists():
@@ -112,8 +112,9 @@ def check_bundle(
         folder: the bundle.
         atol, tie: over those of the bundle's own `parity.json`; either makes the check strict where that one's
             `close` would judge a bundle of another precision by cosine and answers.
-        threads: onnxruntime's; None takes all cores.
-        onnxruntime: check the graph too, by onnxruntime; else the engine alone.
+        threads: of the CPU; None takes all cores.
+        onnxruntime: check the graph too, by the target's runtime where that is onnxruntime or OpenVINO, else by
+            onnxruntime; or the engine alone.
 
     Raises:
         InputError: a file is missing, changed, or not in the manifest; or a number is out of bounds.

@@ -47,6 +47,7 @@ def environment(threads: int | None = None, root: Path = ROOT) -> dict[str, Any]
         "platform": platform.platform(),
         "python": platform.python_version(),
         "onnxruntime": version("onnxruntime") or version("onnxruntime-gpu"),
+        "openvino": version("openvino"),
         "tensorrt": version("tensorrt"),
     }
     gpu = nvidia_smi()

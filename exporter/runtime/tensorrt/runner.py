@@ -108,6 +108,7 @@ class TrtRunner:
         if missing:
             raise EnvironmentLackError(missing)
         trt = import_tensorrt(family)
+        self.conditions: dict[str, Any] = {"tensorrt": str(trt.__version__)}
         self.name = f"{'tensorrt' if family is TENSORRT else 'tensorrt-rtx'}-{trt.__version__}"
         self._messages, self._runtimes, self._engine = load_engine(trt, family, Path(engine), Path(onnx))
         self._context = self._engine.create_execution_context()

@@ -18,8 +18,8 @@ TENSORRT = [target for target in TARGETS.values() if target.tensorrt is not None
 
 def test_aliases_and_names() -> None:
     assert set(TARGETS) == {
-        "ort-cpu", "ort-cuda", "ort-trt", "trt-8.5", "trt-8.6", "trt-10.3", "trt-10.13", "trt-10.16", "trt-11",
-        "trt-rtx",
+        "ort-cpu", "ort-cuda", "ort-trt", "openvino", "openvino-gpu", "openvino-npu", "trt-8.5", "trt-8.6", "trt-10.3",
+        "trt-10.13", "trt-10.16", "trt-11", "trt-rtx",
     }  # fmt: skip
     assert {name: get_target(name).tensorrt for name in ALIASES} == {
         "jetpack-5": (8, 5),
@@ -73,8 +73,12 @@ def test_every_tensorrt_knows_its_scatters_and_its_limit() -> None:
             assert target.int64 != target.name.startswith("trt-8")
             assert target.symmetric
             assert not target.providers
-        else:
+        elif target.runtime == "onnxruntime":
             assert target.providers[-1] == "CPUExecutionProvider"
+            assert target.device is None
+        else:
+            assert not target.providers
+            assert target.device == (target.name.partition("-")[2].upper() or "CPU")
 
 
 def test_precisions_are_a_subset_in_order() -> None:
@@ -82,6 +86,9 @@ def test_precisions_are_a_subset_in_order() -> None:
         "ort-cpu": ("fp32", "int8"),
         "ort-cuda": ("fp32", "fp16", "int8"),
         "ort-trt": ("fp32", "fp16", "int8"),
+        "openvino": PRECISIONS,
+        "openvino-gpu": ("fp32", "fp16", "int8"),
+        "openvino-npu": ("fp32", "fp16", "int8"),
         "trt-8.5": ("fp32", "fp16", "int8"),
         "trt-8.6": ("fp32", "fp16", "int8"),
         "trt-10.3": PRECISIONS,

@@ -14,8 +14,9 @@ from small_graphs import doubler
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime import providers
+from vitrim.exporter.runtime.choose import runner_for
 from vitrim.exporter.runtime.machine import gpu
-from vitrim.exporter.runtime.runners import OrtRunner, runner_for
+from vitrim.exporter.runtime.runners import OrtRunner
 
 
 @pytest.fixture(autouse=True)

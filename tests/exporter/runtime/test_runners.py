@@ -10,8 +10,7 @@ from onnx import TensorProto, helper
 from small_graphs import doubler
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
-from vitrim.exporter.core.targets import get_target
-from vitrim.exporter.runtime.runners import OrtRunner, not_here, run_all
+from vitrim.exporter.runtime.runners import OrtRunner, run_all
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -22,17 +21,6 @@ def test_any_number_of_images_runs_through_a_fixed_batch(count: int) -> None:
     outputs = run_all(runner, images, runner.batch, lambda done, total: seen.append((done, total)))
     np.testing.assert_array_equal(outputs["logits"], images * 2)
     assert seen[-1] == (count, count)
-
-
-@pytest.mark.parametrize("target", ["trt-8.5", "trt-11"])
-def test_onnxruntime_is_no_tensorrt_and_the_graph_is_not_even_loaded(target: str) -> None:
-    assert not_here(b"no graph", get_target(target)) == f"the graph is for {target}, which onnxruntime is not"
-
-
-def test_a_target_is_here_where_its_provider_starts() -> None:
-    assert not_here(b"no graph", get_target("ort-cpu")) is None
-    for target in ("ort-cuda", "ort-trt"):
-        assert "but only onnxruntime's CPU provider ran it" in str(not_here(doubler(), get_target(target)))
 
 
 def test_wrong_shape_or_type_is_named() -> None:

@@ -14,6 +14,7 @@ from small_graphs import chooser
 
 from vitrim.calibration.images.sources import ArrayImages
 from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline.fidelity import measure_fidelity
 
@@ -64,9 +65,9 @@ def measure(graphs: dict[str, Path], pruned: str, source: ArrayImages, float32: 
     heard: list[tuple[int, int]] = []
     preprocess: Any = None
     wider = None if float32 is None else graphs[float32]
-    result = measure_fidelity(
-        graphs["dense"], graphs[pruned], source, 1, lambda *seen: heard.append(seen), preprocess, wider
-    )
+    heard_by = lambda *seen: heard.append(seen)  # noqa: E731
+    target = get_target("ort-cpu")
+    result = measure_fidelity(graphs["dense"], graphs[pruned], source, target, 1, heard_by, preprocess, wider)
     assert heard == [(8, 21), (16, 21), (21, 21)]
     return result
 

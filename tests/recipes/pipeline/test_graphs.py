@@ -115,4 +115,4 @@ def test_tensorrt_fuses_by_itself(name: str) -> None:
     assert forms_for(target, "auto") == forms_for(target, "decomposed") == ("decomposed",)
     with pytest.raises(UnsupportedError) as caught:
         forms_for(target, "fused")
-    assert str(caught.value) == f"export.attention is fused, but {name} has no Attention operator; use auto"
+    assert str(caught.value) == f"export.attention is fused, but {name} gets no Attention operator; use auto"

@@ -148,9 +148,9 @@ def test_onnxruntime_times_every_graph_in_its_own_precision(
     asked: dict[str, str] = {}
     real = bench.runner_for
 
-    def runner(path: Path, target: Any, threads: int | None, precision: Any) -> Any:
+    def runner(path: Path, target: Any, threads: int | None, precision: Any, cached: bool) -> Any:
         asked[path.name] = precision
-        return real(path, target, threads, precision)
+        return real(path, target, threads, precision, cached)
 
     monkeypatch.setattr(bench, "runner_for", runner)
     result = bench_bundle(half(tmp_path / "b", half_io=half_io), QUICK)

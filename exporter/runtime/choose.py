@@ -1,0 +1,81 @@
+"""Which runner runs a graph here: its target's own where that is, else onnxruntime on the CPU, with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from ..core.errors import EnvironmentLackError
+from ..core.targets import Precision, Target
+from .caches import graph_hash
+from .openvino.runner import OpenVinoRunner, missing
+from .providers import CPU, provider_options
+from .runners import OrtRunner, Runner
+
+
+def unable(target: Target, precision: Precision) -> str | None:
+    """Why no runtime that is here runs a target's graphs in a precision at all; None where one does."""
+    if precision != "bf16":
+        return None
+    if target.runtime == "openvino":
+        return missing()
+    return "onnxruntime runs no bf16 graphs"
+
+
+def not_here(
+    model: str | os.PathLike[str] | bytes,
+    target: Target,
+    threads: int | None = None,
+    precision: Precision = "fp32",
+) -> str | None:
+    """Why the target's own runtime does not run a graph here, so that times taken here say nothing of it.
+
+    Args:
+        model, target, threads, precision: see `runner_for`. The graph is only loaded where a provider has to be tried.
+
+    Returns:
+        the reason; None where it does.
+    """
+    if target.runtime == "tensorrt":
+        return f"the graph is for {target.name}, which onnxruntime is not"
+    alone = target.runtime == "onnxruntime" and (target.providers or (CPU,))[0] == CPU
+    return None if alone else runner_for(model, target, threads, precision)[1]
+
+
+def runner_for(
+    model: str | os.PathLike[str] | bytes,
+    target: Target,
+    threads: int | None = None,
+    precision: Precision = "fp32",
+    cached: bool = False,
+) -> tuple[Runner, str | None]:
+    """A runner of the target's own runtime where that starts on this machine, else onnxruntime's on the CPU.
+
+    Args:
+        model: path or serialized ONNX.
+        target: whose graph it is.
+        threads: of the CPU; None takes all cores.
+        precision: that the graph holds.
+        cached: whether a runtime that compiles may keep what it compiled, see `OpenVinoRunner`.
+
+    Returns:
+        the runner, and why only the CPU ran a graph that is meant for something else; None where nothing is amiss.
+
+    Raises:
+        InputError: the runtime cannot load the graph.
+        EnvironmentLackError: onnxruntime is missing.
+    """
+    if target.runtime == "tensorrt":
+        why = f"the graph is for {target.name}, but only onnxruntime's CPU provider ran it; an engine proves the target"
+        return OrtRunner(model, threads=threads), why
+    wanted = target.providers or (CPU,)
+    if target.runtime == "onnxruntime" and wanted[0] == CPU:
+        return OrtRunner(model, threads=threads), None
+    try:
+        if target.runtime == "openvino":
+            return OpenVinoRunner(model, target.device or "CPU", threads, cached=cached), None
+        digest = hashlib.sha256(model).hexdigest() if isinstance(model, bytes) else graph_hash(model)
+        return OrtRunner(model, wanted, threads, options=provider_options(wanted, digest, precision)), None
+    except EnvironmentLackError as error:
+        why = f"the graph is for {target.name}, but only onnxruntime's CPU provider ran it: {error}"
+        return OrtRunner(model, threads=threads), why

@@ -1,0 +1,1 @@
+"""OpenVINO: graphs compiled for its devices, and what those devices are good at. Torch-free."""

@@ -1,0 +1,51 @@
+"""Which runner runs a graph here, and the reason where it is not the target's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from small_graphs import doubler
+
+from vitrim.exporter.core.errors import EnvironmentLackError
+from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.runtime.choose import not_here, runner_for, unable
+from vitrim.exporter.runtime.openvino import runner as openvino_runner
+
+
+@pytest.mark.parametrize("target", ["trt-8.5", "trt-11"])
+def test_onnxruntime_is_no_tensorrt_and_the_graph_is_not_even_loaded(target: str) -> None:
+    assert not_here(b"no graph", get_target(target)) == f"the graph is for {target}, which onnxruntime is not"
+
+
+def test_a_target_is_here_where_its_provider_starts() -> None:
+    assert not_here(b"no graph", get_target("ort-cpu")) is None
+    assert not_here(doubler(), get_target("openvino")) is None
+    for target in ("ort-cuda", "ort-trt", "openvino-gpu", "openvino-npu"):
+        assert "but only onnxruntime's CPU provider ran it" in str(not_here(doubler(), get_target(target)))
+
+
+def test_openvino_runs_what_is_for_it() -> None:
+    runner, why = runner_for(doubler(), get_target("openvino"), threads=1)
+    assert (runner.name, why) == ("openvino-cpu", None)
+    image = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(runner(image)["logits"], image * 2)
+
+
+def test_without_openvino_onnxruntime_stands_in_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> Any:
+        raise EnvironmentLackError(openvino_runner.MISSING)
+
+    assert unable(get_target("openvino"), "bf16") is None
+    monkeypatch.setattr(openvino_runner, "import_openvino", gone)
+    runner, why = runner_for(doubler(), get_target("openvino"), threads=1)
+    assert runner.name == "onnxruntime-cpu"
+    assert why == f"the graph is for openvino, but only onnxruntime's CPU provider ran it: {openvino_runner.MISSING}"
+    assert unable(get_target("openvino"), "bf16") == openvino_runner.MISSING
+    assert unable(get_target("openvino"), "int8") is None
+
+
+def test_onnxruntime_runs_no_bf16() -> None:
+    assert unable(get_target("trt-11"), "bf16") == "onnxruntime runs no bf16 graphs"
+    assert unable(get_target("ort-cpu"), "fp16") is None
