@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .exporter.pruning.budget import Budget
     from .exporter.pruning.supported import Family
     from .exporter.pruning.widths import Widths
+    from .exporter.runtime.bench.choice import Choice
     from .exporter.runtime.bench.compare import Comparison
     from .exporter.runtime.bench.report import Bench
     from .exporter.runtime.doctor import Check
@@ -85,12 +86,30 @@ def print_export(done: Exported, console: Console) -> None:
         console.print(f"Speed: {LATER}", soft_wrap=True)
     else:
         print_bench(done.bench, console)
+    if done.choice is not None:
+        print_choice(done.choice, console)
     if done.precision is not None:
         from .recipes.pipeline.readme import precision_words
 
         console.print(f"Precision: {precision_words(done.precision, seen)}", soft_wrap=True)
     console.print(f"Engine: {engine_state(done.parity, done.engine)}", soft_wrap=True)
     console.print(f"Bundle: {done.folder}")
+
+
+def print_choice(choice: Choice, console: Console) -> None:
+    """What was tried, and what was kept."""
+    threads = "1 thread" if choice.threads == 1 else f"{choice.threads} threads"
+    table = Table(title=f"Tried on {choice.cpu}, {threads}, batch {choice.batch}", title_justify="left")
+    for column in ("target", "precision", "answers kept", "median ms", "speed", ""):
+        table.add_column(column, justify="left" if column in ("target", "precision", "") else "right")
+    for row in choice.tried:
+        if row.median is None or row.speed is None or row.agreement is None:
+            table.add_row(row.target, row.precision, "-", "-", "-", row.refused)
+            continue
+        kept = (row.target, row.precision) == (choice.target, choice.precision)
+        cells = (_percent(row.agreement), f"{row.median:.2f}", f"{row.speed:.2f}", "kept" if kept else "")
+        table.add_row(row.target, row.precision, *cells)
+    console.print(table)
 
 
 def print_budget(budget: Budget, console: Console) -> None:

@@ -54,12 +54,13 @@ PARITY = "parity.json"
 BENCH = "bench.json"
 FIDELITY = "fidelity.json"
 PRECISION = "precision.json"
+CHOICE = "choice.json"  # where the target or the precision was chosen by trying
 STANDALONE = "run_on_device.py"
 _NAMES = frozenset(
     {
         *(kind.filename for kind in Kind),
         *(MANIFEST, ENGINE, ENGINE_IDENTITY, GOLDEN, BUDGET, WIDTHS, RECIPE, README, PASSES, PARITY, BENCH, FIDELITY),
-        *(PRECISION, STANDALONE),
+        *(PRECISION, CHOICE, STANDALONE),
     }
 )
 _DECISION = re.compile("(kept|merged)_[0-9]{1,4}")

@@ -366,6 +366,17 @@ ALIASES = {
     "jetpack-7.2": "trt-10.16",
     "trt-10": "trt-10.13",
 }
+# Targets among which an export chooses the fastest by trying.
+GROUPS = {"cpu": ("ort-cpu", "openvino")}
+
+
+def group_of(name: str) -> tuple[Target, ...]:
+    """The targets of a group such as `cpu`, or the one target of that name or alias.
+
+    Raises:
+        InputError: there is none.
+    """
+    return tuple(map(get_target, GROUPS.get(name, (name,))))
 
 
 def get_target(name: str) -> Target:
@@ -376,7 +387,7 @@ def get_target(name: str) -> Target:
     """
     known = ALIASES.get(name, name)
     if known not in TARGETS:
-        names = [*TARGETS, *ALIASES]
+        names = [*TARGETS, *ALIASES, *GROUPS]
         hint = did_you_mean(name, names)
         raise InputError(f"there is no target {name!r}{hint} (there are {', '.join(names)})")
     return TARGETS[known]

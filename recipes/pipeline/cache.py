@@ -38,8 +38,12 @@ _FOLDER = re.compile(r"[a-z]+-[0-9a-f]{16}|\.[a-z]+\.[A-Za-z0-9_]{8}\.making")
 _KEPT = re.compile(r"finetune-[0-9a-f]{16}\.pt|\.finetune-[0-9a-f]{16}\.pt\.[a-z0-9_]{8}\.tmp")  # of fine-tuning
 
 
-def cache_of(output: Path) -> StageCache:
+def cache_of(output: Path, keeps: bool = False) -> StageCache:
     """The cache of an output.
+
+    Args:
+        output: a bundle, or a file that a run writes.
+        keeps: see `StageCache`.
 
     Raises:
         InputError: what lies there, or in the folder that $VITRIM_STAGES names, is no cache of vitrim's, or a bundle's.
@@ -47,9 +51,9 @@ def cache_of(output: Path) -> StageCache:
     root, shared = cache_folder(output), os.environ.get(SHARED)
     refuse_in_bundle(root)
     if not shared or os.path.realpath(shared) == os.path.realpath(root):
-        return StageCache(root)
+        return StageCache(root, keeps=keeps)
     refuse_in_bundle(shared)
-    return StageCache(root, StageCache(Path(shared)))
+    return StageCache(root, StageCache(Path(shared)), keeps)
 
 
 class StageCache:
@@ -58,13 +62,14 @@ class StageCache:
     Args:
         root: the cache folder; made with its marker when the first stage is.
         shared: a cache of all outputs, where stages are looked for and left too.
+        keeps: whether former results of a stage stay when it is made anew.
 
     Raises:
         InputError: `root` is a link, a file, or a folder that is no cache of vitrim's.
     """
 
-    def __init__(self, root: Path, shared: StageCache | None = None) -> None:
-        self.root, self.shared = root, shared
+    def __init__(self, root: Path, shared: StageCache | None = None, keeps: bool = False) -> None:
+        self.root, self.shared, self.keeps = root, shared, keeps
         refuse_unmarked(root)
 
     def find(self, stage: type[Stage], key: str) -> Path | None:
@@ -76,14 +81,14 @@ class StageCache:
         return None if known is None else self.make(stage, key, lambda fresh: link_tree(known, fresh), share=False)
 
     def make(self, stage: type[Stage], key: str, fill: Callable[[Path], None], *, share: bool = True) -> Path:
-        """Fill a stage's folder by `fill(folder)`; the stage's former folder goes.
+        """Fill a stage's folder by `fill(folder)`; the stage's former folder goes, unless it is kept.
 
         Raises:
             EnvironmentLackError: the cache cannot be written.
         """
         final = self._make(stage.name, key, fill)
         for old in self.root.glob(f"{stage.name}-*"):
-            if old != final and _FOLDER.fullmatch(old.name) and is_marked(old):
+            if not self.keeps and old != final and _FOLDER.fullmatch(old.name) and is_marked(old):
                 _remove(old)
         if share and self.shared is not None and not stage.timed:
             self.shared._make(stage.name, key, lambda fresh: link_tree(final, fresh), drop=False)

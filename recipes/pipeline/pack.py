@@ -23,6 +23,7 @@ from ...exporter.graph.weights import Place
 from ...exporter.pruning.budget import Budget, write_budget
 from ...exporter.pruning.widths import read_widths, write_widths
 from ...exporter.runtime import bundle
+from ...exporter.runtime.bench.choice import Choice
 from ...exporter.runtime.bench.report import LATER, Bench
 from ...exporter.runtime.commands.check import check_folder
 from ...exporter.runtime.parity import Parity
@@ -88,7 +89,7 @@ class Reports:
     engine: EngineIdentity | None = None
 
 
-def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> Reports:
+def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], choice: Choice | None = None) -> Reports:
     """Fill a staging folder.
 
     Args:
@@ -96,6 +97,7 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> 
         staging: empty.
         no_engine: why no engine is built here; None: build it.
         command: that asked for the bundle.
+        choice: what was tried, where the recipe left the target or the precision open.
 
     Raises:
         ParityError: the engine fails where the graph passed.
@@ -120,6 +122,8 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str]) -> 
         write_budget(budget, staging / layout.BUDGET)
     if widths is not None:
         write_widths(widths, staging / layout.WIDTHS)
+    if choice is not None:
+        choice.write(staging / layout.CHOICE)
     precision, engine = in_manifest(graphs.precision), None
     if no_engine is None:
         run.listener.stage("engine")

@@ -69,6 +69,8 @@ def check_precision(section: PrecisionSection, target: Target) -> None:
     Raises:
         InputError: naming the key.
     """
+    if section.name == "auto":
+        return  # what there is is tried
     if section.name == "fp16" and target.name == "ort-cpu":
         return  # runs, through casts; it is timed, and kept only if asked
     if section.name not in target.precisions:

@@ -20,7 +20,7 @@ from pydantic import (
 from ...exporter.core.bounds import ATOL, BATCH, CLASSES, MODEL_ARGS, OTHER_ARGS, THREADS
 from ...exporter.core.errors import InputError, excerpt
 from ...exporter.core.preprocess import check_constants
-from ...exporter.core.targets import get_target
+from ...exporter.core.targets import group_of
 from ...exporter.pruning.arguments import check_args
 from ...exporter.runtime.bench.timing import RUNS, WARMUP
 from ...exporter.runtime.tensorrt.options import CAPABILITIES, WORKSPACE_MIB, EngineOptions
@@ -401,7 +401,10 @@ class SlimSection(Section):
 class ExportSection(Section):
     """For which target the graph is made."""
 
-    target: str = Field(default="ort-cpu", description="Where the graph will run, see `vitrim doctor`.")
+    target: str = Field(
+        default="ort-cpu",
+        description="Where the graph will run, see `vitrim targets`; cpu: the fastest of those for a CPU, by trying.",
+    )
     batch: int = Field(default=1, ge=BATCH[0], le=BATCH[1], description="Fixed batch size of the graph.")
     attention: Literal["auto", "decomposed", "fused"] = Field(
         default="auto",
@@ -426,19 +429,21 @@ class ExportSection(Section):
     @property
     def compares(self) -> bool:
         """Whether stages compare tokens pair by pair instead of sorting them: TensorRT needs fewer kernels for it."""
-        return get_target(self.target).runtime == "tensorrt"
+        return group_of(self.target)[0].runtime == "tensorrt"
 
     @property
     def token_multiple(self) -> int:
         """See `Target.token_multiple`."""
-        return get_target(self.target).token_multiple
+        return group_of(self.target)[0].token_multiple
 
 
 class PrecisionSection(Section):
     """What the pruned graph computes in; the dense graph that it is timed against stays in float32."""
 
-    name: Literal["fp32", "fp16", "bf16", "int8"] = Field(
-        default="fp32", description="int8: the products with a weight; on TensorRT the rest is fp16."
+    name: Literal["fp32", "fp16", "bf16", "int8", "auto"] = Field(
+        default="fp32",
+        description="int8: the products with a weight; on TensorRT the rest is fp16. auto: the fastest that holds, by "
+        "trying; so is a target that is a group, unless a precision is named.",
     )
     images: int = Field(
         default=64, ge=1, le=MOST_ARRAY_IMAGES, description="Calibration images that ranges are measured on."

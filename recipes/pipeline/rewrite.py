@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...exporter.core import layout
 from ...exporter.core.layout import Kind
@@ -23,6 +23,7 @@ from .reference import widest_gap_batch
 from .stage import Stage
 
 if TYPE_CHECKING:
+    from ...exporter.core.targets import Precision
     from .view import View
 
 
@@ -66,7 +67,7 @@ class Rewrite(Stage):
                         target,
                         {"image": image},
                         fused_attention=fused,
-                        precision=view.recipe.precision.name,
+                        precision=cast("Precision", view.recipe.precision.name),  # a run has no open one
                         weights=weights,
                     )
                     passes = [*passes, *(report for report in more if report.count or not passes)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,21 @@ from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterE
 from ...exporter.core.files import sha256
 from ...exporter.core.memory import give_back_memory
 from ...exporter.core.preprocess import Preprocess
-from ...exporter.core.targets import Target, get_target
+from ...exporter.core.targets import Target, get_target, group_of
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget, format_budget, read_budget, write_budget
 from ...exporter.pruning.load import fingerprint, save_slimmed
 from ...exporter.pruning.shape import describe, model_name
 from ...exporter.pruning.widths import Widths, read_widths, write_widths
 from ...exporter.runtime import bundle, publish
+from ...exporter.runtime.bench.choice import Choice
 from ...exporter.runtime.bench.report import Bench as Benchmark
 from ...exporter.runtime.outputs import refuse_over_inputs
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.runners import OrtRunner
 from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from ...exporter.runtime.tensorrt.rtx_build import builder_for
+from .auto import candidates, decide, is_open
 from .bench import Bench
 from .cache import StageCache, cache_of
 from .calibrate import Calibrate, check_prune
@@ -79,6 +81,7 @@ class Exported:
         bench: the graphs timed on this machine; None where their target does not run here.
         precision: what was decided; None where float32 was asked for.
         engine: why no engine was built, or None when there is one.
+        choice: what was tried, where the recipe left the target or the precision open.
     """
 
     folder: Path
@@ -90,6 +93,7 @@ class Exported:
     bench: Benchmark | None
     precision: PrecisionReport | None
     engine: str | None
+    choice: Choice | None = None
 
     def runner(self) -> OrtRunner:
         """The pruned graph behind onnxruntime on the CPU: call it with one batch of images."""
@@ -106,6 +110,7 @@ class Exported:
             "bench": None if self.bench is None else self.bench.to_json(),
             "precision": None if self.precision is None else self.precision.to_json(),
             "engine": self.engine or "built",
+            **({} if self.choice is None else {"choice": self.choice.to_json()}),
         }
 
 
@@ -160,6 +165,10 @@ class Run:
             self._models.clear()
             give_back_memory()
 
+    def of(self, recipe: Recipe, target: Target) -> Run:
+        """A run of the same model and images for another recipe, with nothing done; what is opened is shared."""
+        return replace(self, recipe=recipe, target=target, folders={}, keys={}, made=set())
+
     def view(self, stage: type[Stage], key: str = "") -> View:
         """The run as a stage sees it."""
         return View(self, stage, key)
@@ -204,7 +213,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     Raises:
         VitrimError: one line for a person.
     """
-    target = get_target(recipe.export.target)
+    target = group_of(recipe.export.target)[0]
     check_precision(recipe.precision, target)
     check_engine(recipe.engine, target)
     if recipe.prune is not None:
@@ -332,17 +341,23 @@ def export(
     mode = engine_mode or recipe.engine.mode
     refuse_over_inputs(final, inputs_of(recipe))
     bundle.refuse_foreign(final)
-    target = get_target(recipe.export.target)
+    open_choice, first = is_open(recipe), recipe
+    if open_choice:
+        first = candidates(recipe)[0].recipe(recipe)
+    target = get_target(first.export.target)
     no_engine = builder_for(target, by_polygraphy).missing() if mode != "skip" else "skipped by the recipe"
     if mode == "require" and no_engine:
         raise EnvironmentLackError(f"an engine is required, but {no_engine}")
     if no_engine is None and target.runtime != "tensorrt":
         no_engine = f"the target {target.name} is no TensorRT target"
-    run = open_run(recipe, cache_of(final), listener, given)
+    run = open_run(first, cache_of(final, keeps=open_choice), listener, given)
     with run.cache.locked(listener.note):
         publish.sweep(final)
+        choice = None
+        if open_choice:
+            run, choice = decide(run.of(recipe, target), STAGES)
         do_all(run)
-        done = _publish(run, final, no_engine, list(command or sys.argv))
+        done = _publish(run, final, no_engine, list(command or sys.argv), choice)
     works = done.widths is not None or (done.budget is not None and done.budget.stages)
     if works and done.bench is not None and done.bench.fails and not recipe.bench.allow_slower:
         error = NotFasterError(
@@ -354,12 +369,14 @@ def export(
     return done
 
 
-def _publish(run: Run, final: Path, no_engine: str | None, command: list[str]) -> Exported:
+def _publish(
+    run: Run, final: Path, no_engine: str | None, command: list[str], choice: Choice | None = None
+) -> Exported:
     """Pack the results and put the bundle in place."""
     run.listener.stage("bundle")
     staging = publish.staging_folder(final)
     try:
-        found = pack(run, staging, no_engine, command)
+        found = pack(run, staging, no_engine, command, choice)
         bundle.publish(staging, final)
     finally:
         publish.discard(staging, final)
@@ -371,4 +388,4 @@ def _publish(run: Run, final: Path, no_engine: str | None, command: list[str]) -
     if doubtful is not None and run.recipe.model.random is None:
         run.listener.note(doubtful)
     reports = (found.parity, found.fidelity, found.bench, found.precision)
-    return Exported(final, run.recipe, budget, widths, *reports, no_engine)
+    return Exported(final, run.recipe, budget, widths, *reports, no_engine, choice)

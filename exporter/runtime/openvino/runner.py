@@ -57,6 +57,31 @@ def devices(core: Any) -> list[str]:
     return list(dict.fromkeys(str(name).partition(".")[0] for name in core.available_devices))
 
 
+def capabilities(device: str = "CPU") -> frozenset[str]:
+    """What OpenVINO says that a device is good at, such as `BF16`, `FP16` and `INT8`.
+
+    Raises:
+        EnvironmentLackError: OpenVINO or the device is missing.
+    """
+    core = import_openvino().Core()
+    require_device(core, device)
+    return frozenset(map(str, core.get_property(device, "OPTIMIZATION_CAPABILITIES")))
+
+
+def require_device(core: Any, device: str) -> None:
+    """Refuse a device that is not here.
+
+    Raises:
+        EnvironmentLackError: with those that are.
+    """
+    found = devices(core)
+    if device not in found:
+        raise EnvironmentLackError(
+            f"OpenVINO {import_openvino().__version__} finds no {device} here (only {', '.join(found)}): "
+            "install the device's driver, see `vitrim doctor`"
+        )
+
+
 def model_cache(core: Any, device: str, graph: str, root: Path | None = None) -> Path:
     """The folder of OpenVINO's compiled form of one graph: bound to OpenVINO, the device, its driver and the graph.
 
@@ -106,14 +131,8 @@ class OpenVinoRunner:
         name: str | None = None,
         cached: bool = False,
     ) -> None:
-        openvino = import_openvino()
-        core = openvino.Core()
-        found = devices(core)
-        if device not in found:
-            raise EnvironmentLackError(
-                f"OpenVINO {openvino.__version__} finds no {device} here (only {', '.join(found)}): "
-                "install the device's driver, see `vitrim doctor`"
-            )
+        core = import_openvino().Core()
+        require_device(core, device)
         where = "the ONNX model" if isinstance(model, bytes) else os.fspath(model)
         if not isinstance(model, bytes):
             require_file(model, InputKind.GRAPH)
