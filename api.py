@@ -414,7 +414,7 @@ def new(
     out: str | os.PathLike[str] | None = None,
     *,
     target: str = "ort-cpu",
-    precision: str = "fp32",
+    precision: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     images: str | os.PathLike[str] | None = None,
     classes: int | None = None,
@@ -426,7 +426,7 @@ def new(
         model: timm's name.
         out: a file to write it to, too; paths in the recipe start at its folder.
         target: where the graph will run, see `vitrim.targets`.
-        precision: of the target.
+        precision: of the target; fp32 where it is left out, and of a group of targets all are tried.
         checkpoint: weights; timm's own are fetched where it is left out.
         images: photos; a folder to be named later where it is left out.
         classes: of the checkpoint's head, where it is not the model's own number.

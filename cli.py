@@ -321,7 +321,7 @@ def models(wanted: str) -> Call:
 )
 @force_option
 @click.option("--target", default="ort-cpu", show_default=True, help="Where it will run, see `vitrim targets`.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
+@click.option("--precision", help="fp32, fp16, bf16, int8 or auto.  [default: fp32; auto for the target cpu]")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Your weights; timm's are fetched by default.")
 @click.option("--images", type=click.Path(path_type=Path), help="Your photos; photos/ by default.")
 @click.option(

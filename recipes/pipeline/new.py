@@ -9,7 +9,7 @@ from pathlib import Path
 from ...calibration.tokens.cost import dense_plan, model_macs
 from ...exporter.core.bounds import CLASSES, require_within
 from ...exporter.core.errors import InputError, did_you_mean, excerpt
-from ...exporter.core.targets import PRECISIONS, get_target
+from ...exporter.core.targets import PRECISIONS, group_of
 from ...exporter.pruning.load import create_model
 from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import describe
@@ -32,13 +32,13 @@ prune:
   # search: {{trials: 100}}     # search on the images, a few minutes
 
 export:
-{target}# ort-cuda, ort-trt, trt-rtx, jetpack-5, -6.0, -6, -7, -7.2, trt-11; see `vitrim targets`
+{target}# cpu, openvino, ort-cuda, ort-trt, trt-rtx, jetpack-5, -6.0, -6, -7, -7.2, trt-11; see `vitrim targets`
   batch: 1
   # input: uint8              # pixels [batch, height, width, 3] in, the normalization folded in
   # top_k: 5                  # probabilities and classes of the best beside the logits
 
 precision:
-{precision}# fp16, bf16 or int8, where the target has them; see docs/precision.md
+{precision}# fp16, bf16, int8, or auto: the fastest that holds; see docs/precision.md
 
 parity: {{atol: 1.0e-4}}
 bench: {{runs: 50}}
@@ -49,17 +49,19 @@ def new_recipe(
     name: str,
     folder: Path,
     target: str = "ort-cpu",
-    precision: str = "fp32",
+    precision: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     images: str | os.PathLike[str] | None = None,
     classes: int | None = None,
 ) -> str:
     """See `vitrim.api.new`; `folder` is the one that the file will lie in."""
-    get_target(target)
-    if precision not in PRECISIONS:
-        hint = did_you_mean(precision, PRECISIONS)
+    targets, names = group_of(target), (*PRECISIONS, "auto")
+    if precision is None:
+        precision = "fp32" if len(targets) == 1 else "auto"
+    if precision not in names:
+        hint = did_you_mean(precision, names)
         raise InputError(
-            f"precision.name: there is no precision {excerpt(precision)!r}{hint} (there are {', '.join(PRECISIONS)})"
+            f"precision.name: there is no precision {excerpt(precision)!r}{hint} (there are {', '.join(names)})"
         )
     if classes is not None:
         require_within("classes", classes, *CLASSES)
@@ -88,7 +90,7 @@ def new_recipe(
         precision=_key(f"name: {precision}"),
     )
     recipe = validate(parse_yaml(text, "the recipe"), "the recipe")
-    check_precision(recipe.precision, get_target(recipe.export.target))
+    check_precision(recipe.precision, targets[0])
     return text
 
 

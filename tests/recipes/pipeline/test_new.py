@@ -84,3 +84,9 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists; name another file"):
         api.new(MODEL, tmp_path / "deit.yaml")
     assert (tmp_path / "deit.yaml").read_text() == "mine"
+
+
+def test_a_group_of_targets_leaves_the_precision_open() -> None:
+    text = api.new(MODEL, target="cpu")
+    assert ("  target: cpu " in text, "  name: auto " in text) == (True, True)
+    assert "  name: int8 " in api.new(MODEL, target="cpu", precision="int8")
