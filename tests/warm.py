@@ -39,9 +39,8 @@ def one_table() -> None:
     ONNXRegistry.from_torchlib = staticmethod(made)  # type: ignore[assignment,method-assign]
 
 
-def _serve() -> None:
-    """Import what is heavy, then answer calls: the number of a new process, or the status in which one ended."""
-    sys.path.pop(0)  # the tests' folder
+def get_ready() -> None:
+    """Do what every command does first, before the process is copied."""
     gc.set_threshold(*COLLECTING)
     import torch
 
@@ -55,6 +54,12 @@ def _serve() -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # the exporter imports more when it first runs
         torch.onnx.export(torch.nn.ReLU().eval(), (torch.zeros(1),), dynamo=True, opset_version=20, verbose=False)
     gc.freeze()
+
+
+def _serve() -> None:
+    """Answer calls: the number of a new process, or the status in which one ended."""
+    sys.path.pop(0)  # the tests' folder
+    get_ready()
     for line in sys.stdin:
         call = json.loads(line)
         if "wait" in call:

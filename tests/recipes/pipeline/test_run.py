@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm
 from helpers import small_recipe as small
 from safetensors.torch import save_file
 from warm import start
@@ -320,10 +321,10 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 KILLED = """
 import json, os, signal, sys
 from vitrim import api
-from vitrim.calibration.images.generated import make_images
-from vitrim.calibration.images.sources import ArrayImages, read_all
-from vitrim.recipes.pipeline import run  # all that is heavy, before the process is copied
+sys.path.insert(0, sys.argv[4])
+from warm import get_ready
 
+get_ready()
 recipe, out, stages = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 
 class Deadly:
@@ -359,7 +360,8 @@ def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(made: tuple[Path, An
     hashes = {path.name: path.read_bytes() for path in out.iterdir()}
     deaths = [(stage, "SIGKILL") for stage in ("model and images", *EVERY, "bundle")]
     deaths += [("trace", "SIGTERM"), ("parity", "SIGINT"), ("bundle", "SIGINT")]
-    command = [sys.executable, "-c", KILLED, json.dumps(other), str(out), json.dumps(deaths)]
+    tests = str(Path(warm.__file__).parent)
+    command = [sys.executable, "-c", KILLED, json.dumps(other), str(out), json.dumps(deaths), tests]
     environment = {key: value for key, value in os.environ.items() if key != "VITRIM_STAGES"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
