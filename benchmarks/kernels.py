@@ -17,6 +17,7 @@ import shlex
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,13 @@ def small_counts(method: str) -> dict[str, int]:
     return {precision: len(engine.kernels) for precision, engine in small_engines(method).items()}
 
 
-def small_engines(method: str) -> dict[str, Any]:
-    """By precision, the identities of those engines. Traced alone, without the rest of an export, in a second each."""
+def small_engines(method: str, precisions: Collection[str] = ()) -> dict[str, Any]:
+    """By precision, the identities of those engines. Traced alone, without the rest of an export, in a second each.
+
+    Args:
+        method: that prunes.
+        precisions: none stands for all.
+    """
     from vitrim.calibration.tokens.rules import default_rule
     from vitrim.exporter.core.targets import PRECISIONS as EVERY
     from vitrim.exporter.core.targets import get_target
@@ -196,7 +202,7 @@ def small_engines(method: str) -> dict[str, Any]:
     traced = trace(PrunedViT(model, budget, compares=True), 1)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for precision in EVERY:
+        for precision in precisions or EVERY:
             graph, pinned = in_precision(rewrite(traced, target, precision=precision)[0], precision)
             save(graph, Path(folder) / f"{precision}.onnx")
             found[precision] = built(Path(folder) / f"{precision}.onnx", precision, pinned, Path(folder))

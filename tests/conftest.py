@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import small_vit
+from warm import COLLECTING, one_table
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for what it starts
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -22,9 +22,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for what 
 else:
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
 
-# A graph is many small objects: to look through all of them often costs a tenth of the time.
 gc.freeze()
-gc.set_threshold(100_000, 20, 50)
+gc.set_threshold(*COLLECTING)
 
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE_EXPORTS = {"made", "walked", "quantized"}  # fixtures that make one
@@ -81,13 +80,9 @@ def shared_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_table_of_translations() -> Iterator[None]:
-    """PyTorch's exporter makes its table from operators to ONNX anew for every graph, a seventh of an export's time."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
-        yield
+def one_table_of_translations() -> None:
+    """A seventh of an export's time."""
+    one_table()
 
 
 @pytest.fixture(scope="session")

@@ -3,38 +3,78 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import gc
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NoReturn
 
-SERVER = """
-import json, os, sys, traceback
-from vitrim.cli import main
-from vitrim.recipes.pipeline import in_memory, inspect, new, run, slim  # what is heavy, before the process is copied
-from vitrim.exporter.runtime.commands import bench, check
-import torch
+COLLECTING = (100_000, 20, 50)  # thresholds: a graph is many small objects, to look through all often costs a tenth
 
-with open(os.devnull, "w") as nowhere:  # the exporter imports more when it first runs
-    sys.stdout, printed = nowhere, sys.stdout
-    torch.onnx.export(torch.nn.ReLU(), (torch.zeros(1),), dynamo=True, opset_version=20, verbose=False)
-    sys.stdout = printed
 
-for line in sys.stdin:
-    call = json.loads(line)
-    if "wait" in call:
-        _, status = os.waitpid(call["wait"], 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-        continue
-    child = os.fork()
-    if child:
+def one_table() -> None:
+    """Let PyTorch's exporter make its table from operators to ONNX once, and not for every graph.
+
+    What is loaded by then, half a million objects, is no garbage and not looked through any more.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    make = ONNXRegistry.from_torchlib
+
+    @functools.cache
+    def made(opset_version: int) -> ONNXRegistry:
+        table = make(opset_version)
+        gc.collect()
+        gc.freeze()
+        return table
+
+    ONNXRegistry.from_torchlib = staticmethod(made)  # type: ignore[assignment,method-assign]
+
+
+def get_ready() -> None:
+    """Do what every command does first, before the process is copied."""
+    gc.set_threshold(*COLLECTING)
+    import torch
+
+    from vitrim.exporter.core.sources import digest
+    from vitrim.exporter.runtime.commands import bench, check  # noqa: F401
+    from vitrim.recipes.pipeline import in_memory, inspect, new, run, slim  # noqa: F401
+
+    for stage in run.STAGES:  # reads all sources
+        digest(stage.__module__.partition(".")[2])
+    one_table()
+    with contextlib.redirect_stdout(io.StringIO()):  # the exporter imports more when it first runs
+        torch.onnx.export(torch.nn.ReLU().eval(), (torch.zeros(1),), dynamo=True, opset_version=20, verbose=False)
+    gc.freeze()
+
+
+def _serve() -> None:
+    """Answer calls: the number of a new process, or the status in which one ended."""
+    sys.path.pop(0)  # the tests' folder
+    get_ready()
+    for line in sys.stdin:
+        call = json.loads(line)
+        if "wait" in call:
+            print(os.waitstatus_to_exitcode(os.waitpid(call["wait"], 0)[1]), flush=True)
+            continue
+        child = os.fork()
+        if not child:
+            _become(call)
         print(child, flush=True)
-        continue
+
+
+def _become(call: dict[str, Any]) -> NoReturn:
+    """Be the command in place of the server, and end."""
+    from vitrim.cli import main
+
     status = 1
     try:
         os.chdir(call["cwd"])
@@ -52,12 +92,11 @@ for line in sys.stdin:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-"""
 
 
 @functools.cache
 def _server() -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(process.kill)
     return process
 
@@ -103,3 +142,7 @@ def start(*words: str, cwd: Path | None = None) -> Running:
 def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `vitrim WORDS` in a process of its own, see `start`."""
     return start(*words, cwd=cwd).wait()
+
+
+if __name__ == "__main__":
+    _serve()

@@ -14,7 +14,7 @@ from ...exporter.core.answers import Fidelity as Answers
 from ...exporter.core.answers import doubt_labels
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError
 from ...exporter.core.files import sha256
-from ...exporter.core.memory import give_back_memory
+from ...exporter.core.memory import give_back_memory, only_new_garbage
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target, group_of
 from ...exporter.graph.precision.report import PrecisionReport
@@ -238,6 +238,7 @@ def do_all(run: Run, stages: Iterable[type[Stage]] = STAGES) -> None:
         run.do(stage)
 
 
+@only_new_garbage()
 def calibrate(
     recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None, *, force: bool = False
 ) -> Budget:
@@ -270,6 +271,7 @@ def calibrate(
     return budget
 
 
+@only_new_garbage()
 def slim(
     recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None, *, force: bool = False
 ) -> Widths:
@@ -309,6 +311,7 @@ def slim(
     return widths
 
 
+@only_new_garbage()
 def export(
     recipe: Recipe,
     out: str | os.PathLike[str],

@@ -103,7 +103,7 @@ def test_python_runs_as_written(code: str, tmp_path: Path, monkeypatch: pytest.M
     """With a loader, a folder of photos, and a small model in the place of the one that timm would fetch."""
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "photos", 10, 0, 64)
-    hub = {("deit_tiny_patch16_224", True): small_vit("deit_tiny_patch16_224", depth=6)}
+    hub = {("deit_tiny_patch16_224", True): small_vit("deit_tiny_patch16_224", depth=3)}
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained: hub[name, pretrained])
     draw = torch.Generator().manual_seed(0)
     images, labels = torch.randn(6, 3, 64, 64, generator=draw), torch.randint(0, 7, (6,), generator=draw)

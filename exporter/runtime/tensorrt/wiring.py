@@ -134,9 +134,10 @@ def _weighs(reader: _Step, source: int, constant: Sequence[bool]) -> bool:
 def _parts(steps: Sequence[_Step], constant: Sequence[bool]) -> dict[str, str]:
     """Where nodes belong, by the skips of the residual stream.
 
-    A skip goes from a step to an addition around a branch that multiplies by weights. A branch with a softmax in it is
-    an attention and begins a block; one without is the MLP of the same block. What depends on a block and is in no
-    branch is the pruning that stands in it, or behind the last skip the head.
+    A skip goes from a step to an addition around a branch that multiplies by weights, and around no other skip's end:
+    sizes of tokens, which a later stage adds to, reach over whole blocks. A branch with a softmax in it is an attention
+    and begins a block; one without is the MLP of the same block. What depends on a block and is in no branch is the
+    pruning that stands in it, or behind the last skip the head.
     """
     before = _before(steps)
     block, last = -1, -1
@@ -179,6 +180,7 @@ def _before(steps: Sequence[_Step]) -> list[int]:
 
 def _skips(steps: Sequence[_Step], constant: Sequence[bool], before: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
     """Of each skip where it ends, and the steps of its branch with that end."""
+    ends: set[int] = set()
     for index, step in enumerate(steps):
         makers = [maker for maker in step.makers if maker is not None and not constant[maker]]
         if step.kind != "ELEMENTWISE" or len(makers) != 2 or len(set(step.shapes)) > 1:
@@ -191,7 +193,8 @@ def _skips(steps: Sequence[_Step], constant: Sequence[bool], before: Sequence[in
             region = [
                 place for place in range(source, branch + 1) if inside >> place & 1 and before[place] >> source & 1
             ]
-            if any(_weighted(steps[place], constant) for place in region):
+            if ends.isdisjoint(region) and any(_weighted(steps[place], constant) for place in region):
+                ends.add(index)
                 yield index, [*region, index]
                 break
 

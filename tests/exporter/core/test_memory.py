@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,3 +40,33 @@ def test_what_was_freed_is_given_back() -> None:
     assert before - resident() > 150
     assert len(kept) == 4096
     assert last[0] == 1
+
+
+NEW_ALONE = """
+import gc, weakref
+from vitrim.exporter.core.memory import only_new_garbage
+
+class Loop:
+    def __init__(self):
+        self.me = self
+
+old = weakref.ref(Loop())
+gc.disable()
+with only_new_garbage():
+    with only_new_garbage():  # one in another
+        new = weakref.ref(Loop())
+    gc.collect()
+    print(old() is None, new() is None)
+gc.collect()
+print(old() is None, gc.get_freeze_count() < 1000)
+gc.freeze()
+count = gc.get_freeze_count()
+with only_new_garbage():
+    pass
+print(gc.get_freeze_count() == count)
+"""
+
+
+def test_garbage_is_looked_for_among_what_is_new_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", NEW_ALONE], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "True", "True", "True"]

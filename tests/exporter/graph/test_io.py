@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from typing import Any
 
@@ -48,13 +49,19 @@ def preprocess_for(
     return Preprocess((channels, 32, 32), tuple(mean), tuple(std), "bicubic", 1.0, "center")
 
 
-def make(name: str, batch: int = 1, target: str = "ort-cpu") -> tuple[Any, Any, Any]:
-    """A small model behind the deployable interface, its preprocessing, and its graph for a target."""
+@functools.cache
+def traced(name: str, batch: int) -> tuple[Any, Any, Any]:
+    """A small model behind the deployable interface, its preprocessing, and its graph as traced."""
     model = small_swin() if name == "swin" else small_vit(name, depth=2, **FAMILIES[name][0])
     budget = None if name == "swin" else budget_for(model, {1: 12})
     whole = deployable(model, budget, ("logits",) if budget is None else ("logits", "kept"))
-    graph, _ = rewrite(trace(whole, batch), get_target(target))
-    return whole, preprocessing(model), graph
+    return whole, preprocessing(model), trace(whole, batch)
+
+
+def make(name: str, batch: int = 1, target: str = "ort-cpu") -> tuple[Any, Any, Any]:
+    """`traced`, for a target."""
+    whole, preprocess, graph = traced(name, batch)
+    return whole, preprocess, rewrite(graph, get_target(target))[0]
 
 
 def draw_pixels(preprocess: Preprocess, batch: int, seed: int = 0) -> np.ndarray:

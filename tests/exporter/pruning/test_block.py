@@ -40,9 +40,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
 
-def small(family: str) -> Any:
+def small(family: str, **more: Any) -> Any:
     name, args = FAMILIES[family]
-    return small_vit(name, **args)
+    return small_vit(name, **args, **more)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -126,9 +126,9 @@ def test_places_in_numbers() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["eva02", "dinov3", "mixed rope, absolute too", "beit"])
 def test_graphs_are_static_clean_and_equal(family: str) -> None:
-    model = small(family)
+    model = small(family, depth=3)
     prefix = describe(model).prefix_tokens
-    pruned = PrunedViT(model, budget_for(model, {1: prefix + 10, 2: prefix + 6}, similar=2), ("logits", "kept"))
+    pruned = PrunedViT(model, budget_for(model, {0: prefix + 10, 1: prefix + 6}, similar=2), ("logits", "kept"))
     image = images[:2].numpy()
     with torch.inference_mode():
         expected = pruned.trace(torch.from_numpy(image))
@@ -139,7 +139,7 @@ def test_graphs_are_static_clean_and_equal(family: str) -> None:
         assert lint(graph, target) == []
         outputs = OrtRunner(graph.SerializeToString())(image)
         np.testing.assert_allclose(outputs["logits"], expected.logits.numpy(), atol=5e-5)
-        for block in (1, 2):
+        for block in (0, 1):
             assert outputs[f"kept_{block}"].tolist() == expected.kept[block].tolist()
 
 
@@ -151,8 +151,9 @@ def test_a_fused_token_stands_nowhere() -> None:
 
 @pytest.mark.slow
 def test_a_recipe_takes_a_rope_model(tmp_path: Any) -> None:
-    args = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3, "num_classes": 10}
-    recipe = small_recipe(model={"name": "vit_small_patch16_rope_224", "args": args})
+    args = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 10}
+    prune = {"target": None, "keep_rates": {0: 0.6}}
+    recipe = small_recipe(model={"name": "vit_small_patch16_rope_224", "args": args}, prune=prune)
     done = api.export(recipe, tmp_path / "out")
     assert done.parity.passed
     assert done.parity.rungs[0].smallest_atol == 0.0

@@ -35,10 +35,10 @@ ELSEWHERE = [name for name in TARGETS if name not in ON_TENSORRT]
 
 
 @functools.cache
-def traced(kind: str, compares: bool) -> onnx.ModelProto:
+def traced(kind: str, compares: bool, batch: int = 1) -> onnx.ModelProto:
     model = small_vit(depth=2)
     budget = budget_of_kind(kind, budget_for(model, {0: 12, 1: 8}))
-    return trace(deployable(model, budget, ("logits", "kept")[: 1 + (kind == "pruned")], compares), 1)
+    return trace(deployable(model, budget, ("logits", "kept")[: 1 + (kind == "pruned")], compares), batch)
 
 
 def graphs(target: str, *factors: float) -> dict[str, onnx.ModelProto]:
@@ -114,6 +114,16 @@ def test_around_int8_all_is_float32_on_onnxruntime(target: str) -> None:
     wanted, found = logits(models["pruned"]), logits(made.graphs["pruned"])
     assert np.isfinite(found).all()
     assert (found.argmax(1) == wanted.argmax(1)).mean() > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2])
+def test_dynamic_scales_are_not_for_batches(batch: int) -> None:
+    """An image's answer would depend on the others."""
+    model, _ = rewrite(traced("pruned", False, batch), get_target("ort-cpu"))
+    report = make_int8(job("ort-cpu", agreement=0.0), {"pruned": model}, 0.0).report
+    assert set(report["forms_timed"]) == ({"static", "dynamic"} if batch == 1 else set())
+    assert batch == 1 or report["form"] == "static"
 
 
 @pytest.mark.slow

@@ -90,16 +90,6 @@ def test_int8_on_the_cpu_is_integer_products(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dynamic_scales_are_not_for_batches(tmp_path: Path) -> None:
-    recipe = small_recipe(
-        export={"batch": 2},
-        precision={"name": "int8", "agreement": 0.0, "cosine": 0.9, "keep_slower": True, "images": 4},
-    )
-    done = api.export(recipe, tmp_path / "out", engine="skip")
-    assert (done.precision.form, done.precision.forms_timed) == ("static", {})
-
-
-@pytest.mark.slow
 def test_what_is_not_faster_is_not_kept_and_told(tmp_path: Path) -> None:
     done, out, notes = make(tmp_path, "fp16", keep_slower=False)
     assert done.precision.name == "fp32"

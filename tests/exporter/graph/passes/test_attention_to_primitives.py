@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from helpers import budget_for, small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
@@ -16,9 +15,7 @@ from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.lint.check import lint, operator_table
 from vitrim.exporter.graph.passes.rewrite import rewrite
-from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.graph.verify import run_once
-from vitrim.exporter.pruning.vit import PrunedViT
 
 node = helper.make_node
 
@@ -85,10 +82,8 @@ def test_any_attention_is_the_same_in_primitives(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["trt-8.5", "trt-8.6", "trt-10.3", "trt-10.13", "ort-cuda"])
-def test_a_graph_with_fused_attention_fits_targets_without_it(target: str) -> None:
+def test_a_graph_with_fused_attention_fits_targets_without_it(target: str, traced: onnx.ModelProto) -> None:
     """The fused form of a pruned model, its pruning stages reading the matrix, goes back for every target."""
-    model = small_vit()
-    traced = trace(PrunedViT(model, budget_for(model, {1: 11, 2: 6}), ("logits", "kept")), 1)
     fused, _ = rewrite(traced, get_target("ort-cpu"), fused_attention=True)
     assert operator_table(fused)["Attention"] == 4
     feeds = {"image": np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)}

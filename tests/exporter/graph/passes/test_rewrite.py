@@ -79,7 +79,7 @@ def test_a_pass_that_breaks_the_graph_is_named(
 
 @pytest.mark.slow
 @settings(
-    max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+    max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )  # shrinking takes minutes
 @given(
     depth=st.integers(1, 2),
@@ -133,21 +133,21 @@ def test_any_legal_budget_exports_static_and_equal(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [("tome", {}), ("tofu", {}), ("ppt", {"threshold": 0.004}), ("evit", {"fuse": True}), ("frugal", {})],
     ids=str,
 )
-def test_merging_exports_clean_and_equal(method: str, parameters: dict[str, Any], batch: int, image: Any) -> None:
+def test_merging_exports_clean_and_equal(method: str, parameters: dict[str, Any], image: Any) -> None:
+    """A batch of two; whole exports of bundles prove one of one image."""
     model = small_vit()
     budget = budget_for(model, {0: 14, 2: 9, 3: 6}, method, parameters)
     pruned = PrunedViT(model, budget, ("logits", "kept", "merged"))
-    feeds = image(batch)
+    feeds = image(2)
     with torch.inference_mode():
         reference = pruned.trace(torch.from_numpy(feeds["image"]))
     assert reference.logits is not None
-    traced = trace(pruned, batch)
+    traced = trace(pruned, 2)
     for target in map(get_target, ("ort-cpu", "trt-8.5")):
         fused = target.name == "ort-cpu"
         rewritten, _ = rewrite(traced, target, feeds, fused_attention=fused)

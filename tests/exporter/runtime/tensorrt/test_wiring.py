@@ -44,11 +44,14 @@ class Network:
         self.add(f"{name}.w", "CONSTANT", shape=(16, 16))
         return self.add(name, "MATRIX_MULTIPLY", x, f"{name}.w")
 
-    def attend(self, name: str, x: str) -> str:
-        """An attention with its norm and its skip."""
+    def attend(self, name: str, x: str, sizes: str = "") -> str:
+        """An attention with its norm and its skip; tokens count by their sizes, where there are some."""
         normed = self.add(f"{name}.norm", "NORMALIZATION", x)
         q, k, v = (self.weigh(f"{name}.{part}", normed) for part in "qkv")
         scores = self.add(f"{name}.scores", "MATRIX_MULTIPLY", q, k, shape=SQUARE)
+        if sizes:
+            logs = self.add(f"{name}.logs", "SHUFFLE", self.add(f"{name}.log", "UNARY", sizes), shape=(1, 1, 1, 9))
+            scores = self.add(f"{name}.by_size", "ELEMENTWISE", scores, logs, shape=SQUARE)
         chances = self.add(f"{name}.softmax", "SOFTMAX", scores, shape=SQUARE)
         cast = self.add(f"{name}.cast", "CAST", chances, shape=SQUARE)
         out = self.weigh(f"{name}.proj", self.add(f"{name}.values", "MATRIX_MULTIPLY", cast, v))
@@ -117,6 +120,26 @@ def test_a_bias_that_two_blocks_share_is_no_skip() -> None:
     assert set(read_wiring(network).parts.values()) == {"block 0", "head", "embedding"}
 
 
+def test_sizes_that_a_later_stage_adds_to_are_no_skip_around_the_blocks_between() -> None:
+    network = Network()
+    x = network.attend("a0", network.add("embed", "CONVOLUTION", "image"))
+    sizes = network.add("sizes0", "REDUCE", "a0.softmax", shape=(1, 9))
+    for block in (1, 2):
+        x = network.attend(f"a{block}", network.mlp(f"m{block - 1}", x), sizes)
+    heirs = network.add("heirs", "TOPK", network.add("alike", "MATRIX_MULTIPLY", "a2.q", "a2.k", shape=SQUARE))
+    more = network.add("more", "REDUCE", network.add("into", "ELEMENTWISE", heirs, sizes), shape=(1, 9))
+    grown = network.add("sizes2", "ELEMENTWISE", network.add("stay", "GATHER", sizes, heirs, shape=(1, 9)), more)
+    network.mlp("m3", network.attend("a3", network.mlp("m2", x), grown))
+    parts = read_wiring(network).parts
+    assert {name: parts[name] for name in ("sizes0", "alike", "heirs", "into", "more", "sizes2")} == {
+        "sizes0": "stage 0",
+        **dict.fromkeys(("alike", "heirs", "into", "more", "sizes2"), "stage 2"),
+    }
+    assert [{parts[f"a{block}.softmax"], parts[f"m{block}.fc1"]} for block in range(4)] == [
+        {f"block {block}"} for block in range(4)
+    ]
+
+
 def test_layers_are_named_after_their_onnx_nodes_and_helpers_after_none() -> None:
     network = Network()
     network.add("ONNXTRT_Broadcast_3", "SHUFFLE", "image")
@@ -126,8 +149,8 @@ def test_layers_are_named_after_their_onnx_nodes_and_helpers_after_none() -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["evit", "zero_tprune"])
-def test_a_real_network_is_seen_through(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "options"), [("evit", {}), ("zero_tprune", {"similar": 3})])
+def test_a_real_network_is_seen_through(method: str, options: dict[str, int], tmp_path: Path) -> None:
     """Weights of a random model's norms are one tensor, so names say nothing of blocks; the structure does."""
     reason = builder_missing(RTX)
     if reason:
@@ -138,7 +161,7 @@ def test_a_real_network_is_seen_through(method: str, tmp_path: Path) -> None:
     from vitrim.exporter.pruning.vit import PrunedViT
 
     vit = small_vit()
-    pruned = PrunedViT(vit, budget_for(vit, {1: 11, 2: 7}, method), compares=True)
+    pruned = PrunedViT(vit, budget_for(vit, {0: 11, 2: 7}, method, **options), compares=True)
     model, _ = rewrite(trace(pruned, 1), get_target("trt-rtx"))
     save(model, tmp_path / "m.onnx")
     trt = RTX.import_module()
@@ -149,7 +172,7 @@ def test_a_real_network_is_seen_through(method: str, tmp_path: Path) -> None:
     found = read_wiring(network)
     ops = {node.name: node.op_type for node in model.graph.node}
     assert {node for node, op in ops.items() if op in ("MatMul", "Gemm", "Conv")} == found.products
-    assert {found.parts[node] for node, op in ops.items() if op == "TopK"} == {"stage 1", "stage 2"}
+    assert {found.parts[node] for node, op in ops.items() if op == "TopK"} == {"stage 0", "stage 2"}
     by_part = {
         part: [node for node in found.products if found.parts[node] == part] for part in set(found.parts.values())
     }
