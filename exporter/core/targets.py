@@ -42,7 +42,7 @@ class Target:
         device: of OpenVINO, such as `CPU`; None for other runtimes.
         tensorrt: major and minor version; None for TensorRT for RTX, which counts its own.
         rtx: major and minor version of TensorRT for RTX.
-        inner_float32: precisions in which it computes a softmax in float32 though it is typed narrower.
+        inner_float32: precisions in which it computes a softmax in float32 though it is typed narrower, and casts late.
         typing: how a TensorRT network takes its precision: `weak` (flags of the builder, types as a wish), `either`
             (strong where the graph holds fp16) or `strong` (the graph's types are the engine's).
         jetsons: compute capabilities of the Jetsons that run it, by name.

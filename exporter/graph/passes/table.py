@@ -5,7 +5,6 @@ from __future__ import annotations
 from .attention_scale import DIRECT_TRANSPOSE, ONE_SCALE
 from .attention_to_primitives import PLAIN_ATTENTION
 from .base import Pass
-from .bf16_convolution import BF16_CONVOLUTION
 from .empty_pads import NO_EMPTY_PADS
 from .first_extreme import FIRST_EXTREME
 from .float_comparison import FLOAT_COMPARISON
@@ -45,7 +44,6 @@ PASSES: tuple[Pass, ...] = (
     # what OpenVINO is slow at
     FIRST_EXTREME,
     FLOAT_COMPARISON,
-    BF16_CONVOLUTION,
     # what the target lacks
     LOWER_LAYER_NORM,
     LOWER_RMS_NORM,

@@ -16,9 +16,9 @@
 4. the way from pixels to the embedded tokens: their weights are too small, and their sums too large, for fp16;
 5. the way from a projection to what is added to a softmax's logits: log(size) of merged tokens.
 
-What only moves numbers is as narrow as they are: a cast behind a reshape, a transpose or a gather gives the same ones.
-Where the runtime computes a softmax in float32 whatever its type, one that only attention reads is as narrow, too: so
-OpenVINO runs product, softmax and product as one.
+Where the runtime computes a softmax in float32 whatever its type, one that only attention reads need not be: OpenVINO
+then runs product, softmax and product as one. There, what only moves numbers is as narrow as they are, too: a cast
+behind a reshape, a transpose or a gather gives the same ones. TensorRT casts and moves in one kernel anyway.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ def carrying_nodes(graph: gs.Graph) -> set[str]:
     return found
 
 
-def wide_nodes(graph: gs.Graph, narrow_softmax: bool = False) -> set[str]:
+def wide_nodes(graph: gs.Graph, inner_float32: bool = False) -> set[str]:
     """Names of the nodes that stay in float32, whatever their activations.
 
     Args:
         graph: with known types, quantized or not, and in topological order; its first output are the logits.
-        narrow_softmax: whether the runtime computes a softmax in float32 though it is typed narrower.
+        inner_float32: see `Target.inner_float32`.
     """
     carrying = carrying_nodes(graph)
     deciding = {
@@ -93,11 +93,11 @@ def wide_nodes(graph: gs.Graph, narrow_softmax: bool = False) -> set[str]:
                 products = [t for t in added.inputs if t.inputs and t.inputs[0].op == "MatMul"]
                 biases = [tensor for tensor in added.inputs if tensor not in products[:1]]
                 wide |= {above.name for above in _way_up(biases, carrying)}
-    if narrow_softmax:
+    if inner_float32:
         wide -= set().union(*(_attention(node, carrying) for node in graph.nodes))
-    for node in graph.nodes:
-        if node.op in _MOVES and _moves_narrow(node, wide):
-            wide.discard(node.name)
+        for node in graph.nodes:
+            if node.op in _MOVES and _moves_narrow(node, wide):
+                wide.discard(node.name)
     return wide
 
 

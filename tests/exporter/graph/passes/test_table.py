@@ -8,7 +8,7 @@ from vitrim.exporter.graph.passes.table import PASSES
 
 def test_every_pass_has_a_name_of_its_own() -> None:
     names = [each.name for each in PASSES]
-    assert len(names) == len(set(names)) == 27
+    assert len(names) == len(set(names)) == 26
     assert all(isinstance(each, Pass) for each in PASSES)
 
 
