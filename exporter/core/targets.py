@@ -42,6 +42,7 @@ class Target:
         device: of OpenVINO, such as `CPU`; None for other runtimes.
         tensorrt: major and minor version; None for TensorRT for RTX, which counts its own.
         rtx: major and minor version of TensorRT for RTX.
+        inner_float32: precisions in which it computes a softmax in float32 though it is typed narrower, and casts late.
         typing: how a TensorRT network takes its precision: `weak` (flags of the builder, types as a wish), `either`
             (strong where the graph holds fp16) or `strong` (the graph's types are the engine's).
         jetsons: compute capabilities of the Jetsons that run it, by name.
@@ -70,6 +71,7 @@ class Target:
     device: str | None = None
     tensorrt: tuple[int, int] | None = None
     rtx: tuple[int, int] | None = None
+    inner_float32: frozenset[str] = frozenset()
     typing: Literal["weak", "either", "strong"] | None = None
     jetsons: tuple[tuple[str, Capability], ...] = ()
     largest_k: int | None = None
@@ -216,6 +218,7 @@ _ALL = (
         PRECISIONS,
         _TYPES_OPENVINO | {"BFLOAT16"},
         device="CPU",
+        inner_float32=frozenset({"bf16"}),
         notes="OpenVINO on any CPU; bf16 is fast with AVX512-BF16 or AMX, fp16 with AVX512-FP16, AMX-FP16 or on Arm",
     ),
     Target(

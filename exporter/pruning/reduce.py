@@ -27,7 +27,7 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
     assert selection.kept is not None
     if selection.place is not None:
         return _moved(x, sizes, selection)
-    out = rows_of(x, selection.kept) if selection.rows is None else selection.rows[0]
+    out = rows_of(x, selection.kept)
     left = None if sizes is None else sizes.gather(1, selection.kept)
     merge = selection.merge
     if merge is not None:
@@ -36,7 +36,7 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
         into = (target.unsqueeze(1) == targets).to(x.dtype)  # [batch, kept, merged], at most one 1 per column
         if merge.rule == "count":
             return out, _counted(left, into, sizes, merge)
-        moved = rows_of(x, merge.source) if selection.rows is None else selection.rows[1]
+        moved = rows_of(x, merge.source)
         if merge.rule == "longest":
             total = out + into @ moved
             out = _as_long(total, torch.maximum(_longest(into, moved), out.norm(dim=-1, keepdim=True)))

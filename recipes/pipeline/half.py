@@ -95,7 +95,7 @@ def make_half(job: Job, models: dict[str, onnx.ModelProto], half: Half) -> Writt
     """
     section, written, report = job.section, {}, empty_report()
     for index, (kind, model) in enumerate(models.items()):
-        wide = wide_nodes(import_graph(model, job.weights))
+        wide = wide_nodes(import_graph(model, job.weights), half in job.target.inner_float32)
         wide |= named_nodes(section, model) if kind == "pruned" else set()
         extents = extents_of(model, job.measured, job.weights)
         found = misfits(model, extents, half, section.headroom, wide, job.weights)

@@ -6,6 +6,8 @@ from .attention_scale import DIRECT_TRANSPOSE, ONE_SCALE
 from .attention_to_primitives import PLAIN_ATTENTION
 from .base import Pass
 from .empty_pads import NO_EMPTY_PADS
+from .first_extreme import FIRST_EXTREME
+from .float_comparison import FLOAT_COMPARISON
 from .fold_constants import FOLD, FOLD_AGAIN
 from .fused_attention import FUSED_ATTENTION, MEAN_BEFORE_TRANSPOSE
 from .heads_split import HEADS_SPLIT
@@ -39,6 +41,9 @@ PASSES: tuple[Pass, ...] = (
     HEADS_SPLIT,
     SCORES_APART,
     ROW_PRODUCTS,
+    # what OpenVINO is slow at
+    FIRST_EXTREME,
+    FLOAT_COMPARISON,
     # what the target lacks
     LOWER_LAYER_NORM,
     LOWER_RMS_NORM,

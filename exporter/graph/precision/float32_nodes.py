@@ -10,11 +10,15 @@
 1. normalizations and softmaxes by operator, those in primitives by the names that the lowering pass gives;
 2. reductions (sums, means, norms), operators with a wide range such as Exp, integers that become floats (ids above
    2048 are no fp16 numbers), and scalars that fp16 cannot hold, such as the 1e-12 that keeps a division finite;
-3. the way from a projection, or from the tokens between two blocks' halves, to every TopK and comparison (token scores,
-   variances, similarities, power iterations), and whatever else reaches the logits as a decision only, but for the
-   logits of a second attention matrix;
+3. the way from a projection with its bias, or from the tokens between two blocks' halves, to every TopK and comparison
+   (token scores, variances, similarities, power iterations), and whatever else reaches the logits as a decision only,
+   but for projections and the logits of a second attention matrix;
 4. the way from pixels to the embedded tokens: their weights are too small, and their sums too large, for fp16;
 5. the way from a projection to what is added to a softmax's logits: log(size) of merged tokens.
+
+Where the runtime computes a softmax in float32 whatever its type, one that only attention reads need not be: OpenVINO
+then runs product, softmax and product as one. There, what only moves numbers is as narrow as they are, too: a cast
+behind a reshape, a transpose or a gather gives the same ones. TensorRT casts and moves in one kernel anyway.
 """
 
 from __future__ import annotations
@@ -33,6 +37,10 @@ NORMALIZATIONS = frozenset(
     {"LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization", "Softmax", "LogSoftmax"}
 )
 _WIDE = frozenset({"Exp", "Log", "CumSum", "Pow", "Sqrt", "Reciprocal", "TopK", "ArgMax", "ArgMin"})
+_MOVES = frozenset(
+    {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice"}
+)
+_MOVES |= {"Split", "Squeeze", "Transpose", "Unsqueeze"}
 _DECISIONS = frozenset({"TopK", "ArgMax", "ArgMin", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 
 
@@ -60,14 +68,17 @@ def carrying_nodes(graph: gs.Graph) -> set[str]:
     return found
 
 
-def wide_nodes(graph: gs.Graph) -> set[str]:
+def wide_nodes(graph: gs.Graph, inner_float32: bool = False) -> set[str]:
     """Names of the nodes that stay in float32, whatever their activations.
 
     Args:
-        graph: with known types, quantized or not; its first output are the logits.
+        graph: with known types, quantized or not, and in topological order; its first output are the logits.
+        inner_float32: see `Target.inner_float32`.
     """
     carrying = carrying_nodes(graph)
-    deciding = {node.name for node in graph.nodes if node.name not in carrying and not _is_attention_logit(node)}
+    deciding = {
+        node.name for node in graph.nodes if node.name not in carrying and not _rounds_as_others(node, carrying)
+    }
     wide = deciding | {node.name for node in graph.nodes if _by_itself(node)}
     for image in graph.inputs:
         if image.dtype == np.uint8:
@@ -82,6 +93,11 @@ def wide_nodes(graph: gs.Graph) -> set[str]:
                 products = [t for t in added.inputs if t.inputs and t.inputs[0].op == "MatMul"]
                 biases = [tensor for tensor in added.inputs if tensor not in products[:1]]
                 wide |= {above.name for above in _way_up(biases, carrying)}
+    if inner_float32:
+        wide -= set().union(*(_attention(node, carrying) for node in graph.nodes))
+        for node in graph.nodes:
+            if node.op in _MOVES and _moves_narrow(node, wide):
+                wide.discard(node.name)
     return wide
 
 
@@ -118,8 +134,40 @@ def _by_itself(node: gs.Node) -> bool:
     return _is_normalization(node) or node.op in _WIDE or node.op.startswith("Reduce") or _has_extreme_scalar(node)
 
 
-def _is_attention_logit(node: gs.Node) -> bool:
-    return node.op in ("Concat", "MatMul", "Transpose") and node.name.startswith(f"{LOGITS}_")
+def _rounds_as_others(node: gs.Node, carrying: set[str]) -> bool:
+    """Whether a node that only decides is one more product of the kind that all others are."""
+    again = node.op in ("Concat", "MatMul", "Transpose") and node.name.startswith(f"{LOGITS}_")
+    return again or _projects_tokens(node, carrying)
+
+
+def _projects_tokens(node: gs.Node, carrying: set[str]) -> bool:
+    """Whether a node is a projection of what reaches the logits, or adds its bias, which runtimes do before rounding.
+
+    A query that only a score reads is one; the sums and running sums of scores are not.
+    """
+    if node.op == "Add":
+        products = [tensor.inputs[0] for tensor in node.inputs if tensor.inputs]
+        biased = len(products) == 1 and any(isinstance(tensor, gs.Constant) for tensor in node.inputs)
+        return biased and products[0].op != "Add" and _projects_tokens(products[0], carrying)
+    if not is_projection(node):
+        return False
+    source = through(node.inputs[0], *_MOVES, *QDQ).inputs
+    return node.name in carrying or (bool(source) and source[0].name in carrying)
+
+
+def _attention(softmax: gs.Node, carrying: set[str]) -> set[str]:
+    """Names of a softmax that one product alone reads, and of the sum before it; none of another softmax."""
+    readers = softmax.outputs[0].outputs
+    if softmax.op != "Softmax" or softmax.name not in carrying or [node.op for node in readers] != ["MatMul"]:
+        return set()
+    before = softmax.inputs[0].inputs
+    return {softmax.name} | ({before[0].name} if before and before[0].op == "Add" else set())
+
+
+def _moves_narrow(node: gs.Node, wide: set[str]) -> bool:
+    """Whether all floats that a node moves come from nodes that are not in float32."""
+    sources = [tensor.inputs[0] for tensor in node.inputs if _is_float(tensor) and tensor.inputs]
+    return bool(sources) and not any(source.name in wide for source in sources)
 
 
 def _is_normalization(node: gs.Node) -> bool:
@@ -153,7 +201,7 @@ def _way_up(tensors: Iterable[gs.Tensor], carrying: set[str]) -> Iterator[gs.Nod
     stack, seen = list(tensors), set()
     while stack:
         for node in stack.pop().inputs:
-            ends = node.name in carrying and (is_projection(node) or is_residual(node))
+            ends = _projects_tokens(node, carrying) or (node.name in carrying and is_residual(node))
             if id(node) in seen or ends or _is_normalization(node) or node.op == "Attention":
                 continue
             seen.add(id(node))

@@ -53,15 +53,14 @@ def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, wei
     cost = _cost(similarity, inverse, worth, torch.arange(tokens, device=features.device) >= prefix, exponent)
     order = best_tokens(cost, tokens, prefix)
     kept, gone = order[:, :keep], order[:, keep:]
-    rows = rows_of(features, kept), rows_of(features, gone)
-    choices = torch.matmul(rows[1], rows[0].transpose(1, 2)) * inverse.gather(1, kept).unsqueeze(1)
-    target = choices[:, :, prefix:].argmax(2) + prefix
+    # Taken from the matrix of all pairs: less than to multiply those that are left once more.
+    choices = rows_of(rows_of(similarity, gone).transpose(1, 2), kept)[:, prefix:]
+    target = choices.argmax(1) + prefix
     similarity = similarity * inverse.unsqueeze(2)
-    gap = _gap(similarity[:, prefix:, prefix:], worth[:, prefix:], cost[:, prefix:], choices[:, :, prefix:], exponent)
+    gap = _gap(similarity[:, prefix:, prefix:], worth[:, prefix:], cost[:, prefix:], choices.transpose(1, 2), exponent)
     if evidence.compares:
         return by_comparison(evidence, keep, features, exponent).selection(keep, gap, "mean", weights=weights)
-    merge = Merge(gone, target, weights=weights)
-    return Selection(kept, gap, merge, rows=rows if features is evidence.tokens else None)
+    return Selection(kept, gap, Merge(gone, target, weights=weights))
 
 
 def alike(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -131,7 +131,6 @@ class Selection:
         fused: [batch, tokens] weights of one more token, appended last; None: there is none.
         place: where tokens go, for a stage that merges by one product instead of gathers, see `moves.Moves.place`;
             `kept` and `merge` then only tell it. None: `kept` and `merge` say where they go.
-        rows: the tokens at `kept` and at `merge.source`, [batch, n, width] each, of a method that has them already.
     """
 
     kept: Tensor | None
@@ -139,7 +138,6 @@ class Selection:
     merge: Merge | None = None
     fused: Tensor | None = None
     place: Tensor | None = None
-    rows: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)

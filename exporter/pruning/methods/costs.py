@@ -76,8 +76,8 @@ def matching(stage: StageSizes, dim: int | None = None) -> int:
 
 
 def absorbing(stage: StageSizes, dim: int) -> int:
-    """The products of all pairs, and those of what leaves with what stays, see `absorption.absorb`."""
-    return (stage.before**2 + stage.removed * stage.after) * dim
+    """The products of all pairs, see `absorption.absorb`."""
+    return stage.before**2 * dim
 
 
 def merging(stage: StageSizes, rule: MergeRule | None) -> int:

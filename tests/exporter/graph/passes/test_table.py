@@ -8,7 +8,7 @@ from vitrim.exporter.graph.passes.table import PASSES
 
 def test_every_pass_has_a_name_of_its_own() -> None:
     names = [each.name for each in PASSES]
-    assert len(names) == len(set(names)) == 24
+    assert len(names) == len(set(names)) == 26
     assert all(isinstance(each, Pass) for each in PASSES)
 
 
@@ -24,6 +24,7 @@ def test_the_order() -> None:
     )
     assert place["qkv split once"] < place["qkv split by heads"]
     assert place["fused Attention"] < place["mean before the transpose"]
+    assert place["first extreme by comparing"] < place["positions compared as floats"]  # which reads its places
     last = [each.name for each in PASSES[-3:]]
     refusal, opset = "no scatter, and nothing that the target lacks", "opset at most the target's"
     assert last == ["constants folded again", refusal, opset]
@@ -31,5 +32,5 @@ def test_the_order() -> None:
 
 def test_patterns_say_where_they_begin() -> None:
     patterns = [each for each in PASSES if isinstance(each, PatternPass)]
-    assert len(patterns) == 20
+    assert len(patterns) == 22
     assert all(each.roots for each in patterns)

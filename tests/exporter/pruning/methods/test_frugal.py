@@ -130,7 +130,7 @@ def test_presets_cost_about_two_thirds(preset: str, stages: int) -> None:
     shape = describe(create_model("deit_tiny_patch16_224", random=0))
     budget = from_preset(shape, get_preset(preset))
     assert len(budget.stages) == stages
-    assert total_macs(shape, budget) / model_macs(shape, dense_plan(shape)) == pytest.approx(0.65, abs=0.006)
+    assert total_macs(shape, budget) / model_macs(shape, dense_plan(shape)) == pytest.approx(0.65, abs=0.008)
 
 
 def test_stages_stand_after_a_quarter_and_every_sixth_of_the_depth() -> None:

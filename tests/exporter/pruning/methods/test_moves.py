@@ -40,7 +40,7 @@ def merged(selection: Any, image: int) -> list[tuple[int, int]]:
 def reduced(selection: Any, tokens: int, sized: bool) -> tuple[Tensor, Tensor | None]:
     x = torch.randn(2, tokens, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     sizes = torch.randint(1, 5, (2, tokens), generator=torch.Generator().manual_seed(2)).double()
-    return reduce(x, sizes if sized else None, replace(selection, rows=None))
+    return reduce(x, sizes if sized else None, selection)
 
 
 @pytest.mark.parametrize(("name", "options", "parameters"), STAGES)
