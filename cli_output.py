@@ -170,6 +170,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         ("runtime", "runtime", ""),
         ("precision", "precision", ""),
         ("batch", "batch", ""),
+        ("threads", "threads", ""),
         ("median ms", "median", ".3f"),
         ("95 % interval", "median_interval", ".3f"),
         ("p95 ms", "p95", ".3f"),
@@ -259,8 +260,12 @@ def print_asked(asked: dict[str, Any], console: Console) -> None:
     answer, name = asked["answer"], asked["answer"]["by"]
     if asked["verdict"] == "built":
         size, seconds = answer["size"] / 1e6, answer["seconds"]
-        made = f"{answer['kernels']} kernels, an engine of {size:.1f} MB, in {seconds:.1f} s"
-        console.print(f"{name} builds it ({made}; what it computes needs a GPU)", soft_wrap=True)
+        if size:
+            made = f"{answer['kernels']} kernels, an engine of {size:.1f} MB, in {seconds:.1f} s"
+            console.print(f"{name} builds it ({made}; what it computes needs a GPU)", soft_wrap=True)
+        else:
+            made = f"{answer['kernels']} layers, in {seconds:.1f} s"
+            console.print(f"{name} compiles it for the CPU ({made})", soft_wrap=True)
     if answer["ended"] and all(row["by"] != "process" for row in asked["refused"]):
         console.print(f"{name}: {answer['ended']}; its parts were asked about one by one", soft_wrap=True)
     for (by, what), where in _kinds(asked["refused"], "by", "what"):

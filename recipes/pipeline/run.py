@@ -333,7 +333,9 @@ def export(
     refuse_over_inputs(final, inputs_of(recipe))
     bundle.refuse_foreign(final)
     target = get_target(recipe.export.target)
-    no_engine = builder_for(target, by_polygraphy).missing() if mode != "skip" else "skipped by the recipe"
+    no_engine = target.no_engine
+    if no_engine is None:
+        no_engine = builder_for(target, by_polygraphy).missing() if mode != "skip" else "skipped by the recipe"
     if mode == "require" and no_engine:
         raise EnvironmentLackError(f"an engine is required, but {no_engine}")
     if no_engine is None and target.runtime != "tensorrt":

@@ -78,10 +78,10 @@ def test_onnxruntime_is_not_asked_for_bf16(tmp_path: Path) -> None:
 
 def test_a_check_that_can_check_nothing_does_not_pass(recorder: Any, tmp_path: Path) -> None:
     folder = named(tmp_path / "b")
-    assert check_bundle(folder, onnxruntime=False).passed
+    assert check_bundle(folder, runtime="tensorrt").passed
     recorder.reason = "TensorRT finds no GPU"
     with pytest.raises(EnvironmentLackError, match="nothing was checked: TensorRT finds no GPU"):
-        check_bundle(folder, onnxruntime=False)
+        check_bundle(folder, runtime="tensorrt")
 
 
 def off_by(root: Path) -> float:
@@ -139,7 +139,7 @@ def test_the_bundle_s_own_limits_hold_where_none_are_given(tmp_path: Path) -> No
 def test_without_an_engine_and_without_onnxruntime_there_is_nothing_to_check(tmp_path: Path) -> None:
     root = doubling(tmp_path / "b")
     with pytest.raises(EnvironmentLackError) as caught:
-        check_bundle(root, onnxruntime=False)
+        check_bundle(root, runtime="tensorrt")
     assert str(caught.value) == f"nothing was checked: {root} has no model.engine: build it first"
 
 
@@ -248,9 +248,9 @@ def test_an_engine_of_the_shipped_graph_is_held_by_its_answers(recorder: Any, tm
     golden = dict(np.load(root / "golden.npz")) | {"kept_1": np.zeros((2, 3), np.int32)}
     np.savez(root / "golden.npz", **golden)
     bundle.write_manifest(root, {}, [], target="jetpack-6", batch=2)
-    (rung,) = check_bundle(root, onnxruntime=False).rungs
+    (rung,) = check_bundle(root, runtime="tensorrt").rungs
     assert (rung.name, rung.passed, rung.stages) == ("tensorrt-10.3.0 = golden", True, ())
     (root / "proof.onnx").unlink()
     bundle.write_manifest(root, {}, [], target="jetpack-6", batch=2)
-    (rung,) = check_bundle(root, onnxruntime=False).rungs
+    (rung,) = check_bundle(root, runtime="tensorrt").rungs
     assert (rung.passed, rung.first_offender) == (False, "kept_1")
