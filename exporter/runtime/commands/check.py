@@ -83,7 +83,8 @@ def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -
         if proven:
             runner, _ = runner_for(root / layout.MODEL, target, graph.threads, graph.precision, cached=True)
             rungs.append(as_proven(runner.name, golden, outputs, run_all(runner, images, runner.batch), held_to))
-    no_engine: str | None = f"{root} has no {layout.ENGINE}: build it first"
+    wanted = graph is None or target.runtime == "tensorrt"
+    no_engine = f"{root} has no {layout.ENGINE}: build it first" if wanted else None
     if (root / layout.ENGINE).exists():
         identity = read_identity(root / layout.ENGINE)
         no_engine = runtime_missing(family_named(identity.family))
@@ -93,7 +94,7 @@ def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -
             with TrtRunner(root / layout.ENGINE, root / layout.MODEL) as trt:
                 hold(trt, whole=not proven)
     if not rungs and not held_to.rungs:
-        reasons = [reason for reason in (result.graph_not_checked, None if target.no_engine else no_engine) if reason]
+        reasons = [reason for reason in (result.graph_not_checked, no_engine) if reason]
         raise EnvironmentLackError(f"nothing was checked: {'; '.join(reasons)}")
     return replace(result, rungs=(*held_to.rungs, *rungs))
 

@@ -257,3 +257,9 @@ def test_without_its_package_nothing_of_a_bundle_for_tensorrt_for_rtx_is_changed
         api.build(root)
     assert contents(root) == before
     assert check_bundle(root).passed
+
+
+def test_nothing_is_built_for_openvino(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b", target="openvino")
+    with pytest.raises(InputError, match="b needs no build: none belongs to openvino: OpenVINO compiles the graph"):
+        build_bundle(root)

@@ -254,3 +254,25 @@ def test_an_engine_of_the_shipped_graph_is_held_by_its_answers(recorder: Any, tm
     bundle.write_manifest(root, {}, [], target="jetpack-6", batch=2)
     (rung,) = check_bundle(root, runtime="tensorrt").rungs
     assert (rung.passed, rung.first_offender) == (False, "kept_1")
+
+
+@pytest.mark.parametrize(("target", "aside"), [("ort-cpu", False), ("openvino", False), ("trt-10.3", True)])
+def test_openvino_checks_any_bundle(tmp_path: Path, target: str, aside: bool) -> None:
+    result = check_bundle(doubling(tmp_path / "b", target=target), threads=1, runtime="openvino")
+    assert [(rung.name, rung.passed) for rung in result.rungs] == [("openvino-cpu = golden", True)]
+    assert result.cpu_only == (
+        f"the graph is for {target}, but openvino ran it on the CPU, as asked" if aside else None
+    )
+
+
+def test_onnxruntime_checks_a_bundle_for_openvino(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b", target="openvino")
+    assert [rung.name for rung in check_bundle(root).rungs] == ["openvino-cpu = golden"]
+    assert [rung.name for rung in check_bundle(root, runtime="onnxruntime").rungs] == ["onnxruntime-cpu = golden"]
+    with pytest.raises(InputError, match=r"has no model\.engine: none belongs to openvino"):
+        check_bundle(root, runtime="tensorrt")
+    with pytest.raises(InputError, match="there is no runtime 'ort'"):
+        check_bundle(root, runtime="ort")
+    bf16 = doubling(tmp_path / "bf16", precision={"name": "bf16", "float32_nodes": []}, target="openvino")
+    with pytest.raises(EnvironmentLackError, match="^nothing was checked: onnxruntime runs no bf16 graphs$"):
+        check_bundle(bf16, runtime="onnxruntime")
