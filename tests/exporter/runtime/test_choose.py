@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,20 @@ def test_openvino_runs_what_is_for_it() -> None:
     assert (runner.name, why) == ("openvino-cpu", None)
     image = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(runner(image)["logits"], image * 2)
+
+
+def test_only_a_device_that_compiles_for_long_keeps_what_it_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "m.onnx", []
+    path.write_bytes(doubler())
+    monkeypatch.setenv("VITRIM_CACHE", str(tmp_path / "cache"))
+    runner_for(path, get_target("openvino"), threads=1, cached=True)
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(choose, "OpenVinoRunner", lambda *given, cached: asked.append((given[1], cached)))
+    for target in ("openvino", "openvino-gpu", "openvino-npu"):
+        runner_for(path, get_target(target), threads=1, cached=True)
+    assert asked == [("CPU", False), ("GPU", True), ("NPU", True)]
 
 
 def test_without_openvino_onnxruntime_stands_in_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
