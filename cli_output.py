@@ -317,7 +317,7 @@ def print_targets(result: list[dict[str, Any]], console: Console) -> None:
     common = set.intersection(*(set(row["lacks"]) for row in result if row["runtime"] == "tensorrt"))
     for row in result:
         console.print(f"{row['name']}: {row['notes']}", soft_wrap=True)
-        missing = [op for op in row["lacks"] if op not in common]
+        missing = [op for op in row["lacks"] if not common.issubset(row["lacks"]) or op not in common]
         if missing:
             console.print(f"    lacks {', '.join(missing)}", soft_wrap=True)
         for kind, operators in row["refuses"].items():
