@@ -222,8 +222,8 @@ def lint(
     Args:
         path: any .onnx file (weights in files of their own are hardly read), or a bundle.
         target: one, several, or None for all there are (with `ask`, for that one).
-        ask: the target whose own parser and builder are asked as well: `trt-rtx`. They build in memory and write
-            nothing.
+        ask: the target whose own parser and builder are asked as well, `trt-rtx` or `openvino`. They build in memory
+            and write nothing.
 
     Returns:
         `path`, `opset`, `operators`, `static` (one finding on shapes that are not, which no target refuses; or None),
@@ -253,11 +253,12 @@ def check(
     atol: float | None = None,
     tie: float | None = None,
     threads: int | None = None,
+    runtime: str = "auto",
 ) -> Parity:
     """Verify a bundle and hold it against PyTorch's golden outputs; see `vitrim.exporter.runtime.commands.check`."""
     from .exporter.runtime.commands.check import check_bundle
 
-    return check_bundle(bundle, atol=atol, tie=tie, threads=threads)
+    return check_bundle(bundle, atol=atol, tie=tie, threads=threads, runtime=runtime)
 
 
 def bench(
@@ -266,6 +267,7 @@ def bench(
     runs: int = Timing.runs,
     warmup: float = Timing.warmup,
     threads: int | None = Timing.threads,
+    runtime: str = "auto",
     cuda_graph: bool = Timing.cuda_graph,
     copies: bool = Timing.copies,
     energy: bool = Timing.energy,
@@ -279,6 +281,8 @@ def bench(
     Args:
         bundle: the folder.
         runs, warmup, threads, cuda_graph, copies, energy: see `vitrim.exporter.runtime.bench.timing.Timing`.
+        runtime: `tensorrt`, `onnxruntime`, `openvino`, or `auto`: the engine where there is one that runs here, else
+            the target's own.
         out: a JSON file outside the bundle to write the result to, for `compare`; a benchmark there is replaced.
         progress: called with (rounds done, rounds).
         force: replace any other plain file, too.
@@ -296,7 +300,7 @@ def bench(
         if replaced and note:
             note(replaced)
     timing = Timing(runs, warmup, threads, cuda_graph, copies, energy)
-    result = bench_bundle(bundle, timing, progress=progress)
+    result = bench_bundle(bundle, timing, runtime=runtime, progress=progress)
     if out is not None:
         check_output(out, kind, force=force)  # the benchmark has taken its time
         result.write(out)

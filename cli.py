@@ -20,6 +20,7 @@ from .cli_progress import open_listener
 from .cli_streams import open_streams
 from .exporter.core.bounds import ATOL, CLASSES, THREADS
 from .exporter.core.errors import NotFasterError, ParityError
+from .exporter.core.targets import RUNTIMES
 from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
 from .exporter.runtime.tensorrt.options import CAPABILITIES, DLA_CORES, WORKSPACE_MIB, EngineOptions
 
@@ -94,7 +95,14 @@ settings_option = click.option(
 )
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
 threads_option = click.option(
-    "--threads", type=click.IntRange(*THREADS), help="onnxruntime threads; all cores by default."
+    "--threads", type=click.IntRange(*THREADS), help="Threads of the CPU; all cores by default."
+)
+runtime_option = click.option(
+    "--runtime",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", *RUNTIMES]),
+    help="What runs the graphs: auto takes the engine where there is one, else the target's own runtime.",
 )
 
 
@@ -164,7 +172,11 @@ def inspect(path: Path, target: str | None, kernels: bool) -> Call:
 @command("vitrim lint model.onnx --target jetpack-5 --target trt-11")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--target", "targets", multiple=True, help="For this target, in detail; may be repeated.  [default: all]")
-@click.option("--ask", metavar="TARGET", help="Also ask this target's own parser and builder: trt-rtx, without a GPU.")
+@click.option(
+    "--ask",
+    metavar="TARGET",
+    help="Also ask this target's own parser and builder: trt-rtx (without a GPU) or openvino.",
+)
 def lint(path: Path, targets: tuple[str, ...], ask: str | None) -> Call:
     """Say what targets refuse of PATH (any .onnx, or a bundle), or take and silently compute wrongly.
 
@@ -197,6 +209,7 @@ def targets() -> Call:
     help="Largest absolute error of a logit; the bundle's own limits by default.",
 )
 @threads_option
+@runtime_option
 def check(bundle: Path, **options: Any) -> Call:
     """Verify every file of BUNDLE, and hold its graph and engine against PyTorch's golden outputs. Needs no torch."""
     return Call("check", (bundle,), options, screen.print_parity, judge=_refuse_failed)
@@ -218,6 +231,7 @@ def _refuse_failed(parity: Parity) -> None:
     help="Least seconds of warm-up per graph.",
 )
 @threads_option
+@runtime_option
 @click.option("--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs; the other way is timed too.")
 @click.option("--copies/--no-copies", help="Time engines with the copies to and from the GPU.")
 @click.option("--energy", is_flag=True, help="Also measure energy per image, in separate loops.")

@@ -189,6 +189,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         ("runtime", "runtime", ""),
         ("precision", "precision", ""),
         ("batch", "batch", ""),
+        ("threads", "threads", ""),
         ("median ms", "median", ".3f"),
         ("95 % interval", "median_interval", ".3f"),
         ("p95 ms", "p95", ".3f"),
@@ -278,8 +279,12 @@ def print_asked(asked: dict[str, Any], console: Console) -> None:
     answer, name = asked["answer"], asked["answer"]["by"]
     if asked["verdict"] == "built":
         size, seconds = answer["size"] / 1e6, answer["seconds"]
-        made = f"{answer['kernels']} kernels, an engine of {size:.1f} MB, in {seconds:.1f} s"
-        console.print(f"{name} builds it ({made}; what it computes needs a GPU)", soft_wrap=True)
+        if size:
+            made = f"{answer['kernels']} kernels, an engine of {size:.1f} MB, in {seconds:.1f} s"
+            console.print(f"{name} builds it ({made}; what it computes needs a GPU)", soft_wrap=True)
+        else:
+            made = f"{answer['kernels']} layers, in {seconds:.1f} s"
+            console.print(f"{name} compiles it for the CPU ({made})", soft_wrap=True)
     if answer["ended"] and all(row["by"] != "process" for row in asked["refused"]):
         console.print(f"{name}: {answer['ended']}; its parts were asked about one by one", soft_wrap=True)
     for (by, what), where in _kinds(asked["refused"], "by", "what"):
@@ -331,7 +336,7 @@ def print_targets(result: list[dict[str, Any]], console: Console) -> None:
     common = set.intersection(*(set(row["lacks"]) for row in result if row["runtime"] == "tensorrt"))
     for row in result:
         console.print(f"{row['name']}: {row['notes']}", soft_wrap=True)
-        missing = [op for op in row["lacks"] if op not in common]
+        missing = [op for op in row["lacks"] if not common.issubset(row["lacks"]) or op not in common]
         if missing:
             console.print(f"    lacks {', '.join(missing)}", soft_wrap=True)
         for kind, operators in row["refuses"].items():

@@ -1,10 +1,11 @@
 """Every ONNX operator, asked of the real parser and builder, and the table of the target held against the answers.
 
     python benchmarks/operators.py
+    python benchmarks/operators.py --target openvino
 
 Graphs of one node each: ONNX's own backend tests, and a few by hand for operators that those leave out. Each is asked
 as it is and with all inputs but the first as constants, and then with other element types for its first input. A few
-minutes; no GPU. Written to benchmarks/results/operators.md with the command.
+minutes; no GPU. Written to benchmarks/results/operators.md, or operators_TARGET.md, with the command.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vitrim.exporter.core.targets import Target, get_target
 from vitrim.exporter.graph.lint.check import lint
 from vitrim.exporter.graph.lint.facts import DEFAULT_DOMAINS, type_name
 from vitrim.exporter.graph.lint.static import split
-from vitrim.exporter.runtime.tensorrt.ask import Asker
+from vitrim.exporter.runtime.ask import Asker
 
 KINDS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8", "INT32", "INT64", "BOOL")
 OLDEST = 13  # opset that graphs declare at least: what they mean changed little from there on
@@ -59,8 +60,8 @@ class Case:
 @click.command()
 @click.option("--target", "name", default="trt-rtx", show_default=True)
 @click.option("--only", multiple=True, metavar="OPERATOR", help="These operators alone; nothing is written.")
-@click.option("--out", default=Path("benchmarks/results/operators.md"), type=click.Path(path_type=Path))
-def main(name: str, only: tuple[str, ...], out: Path) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="A page in benchmarks/results by default.")
+def main(name: str, only: tuple[str, ...], out: Path | None) -> None:
     """Ask about every operator and write the tables."""
     warnings.filterwarnings("ignore", module="onnx")  # numpy warns in ONNX's own references
     target = get_target(name)
@@ -74,7 +75,8 @@ def main(name: str, only: tuple[str, ...], out: Path) -> None:
             cases += found
     lines = [f"`python {shlex.join(sys.argv)}`", "", *report(cases, target, asker.title)]
     if not only:
-        atomic_write(out, "\n".join(lines) + "\n")
+        page = "operators.md" if target.rtx else f"operators_{target.name}.md"
+        atomic_write(out or Path("benchmarks/results") / page, "\n".join(lines) + "\n")
     click.echo("\n".join(disagreements(cases)))
 
 

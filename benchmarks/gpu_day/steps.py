@@ -140,7 +140,7 @@ def parity(step: Step, work: Path) -> Held:
     began = time.perf_counter()
     with TrtRunner(place / layout.ENGINE, place / layout.MODEL):
         seconds = time.perf_counter() - began
-    rung = check_bundle(place, onnxruntime=False).rungs[-1]
+    rung = check_bundle(place, runtime="tensorrt").rungs[-1]
     return Held(rung, seconds)
 
 

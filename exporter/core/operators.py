@@ -1,7 +1,8 @@
-"""Operators that TensorRTs lack, by version, and element types that some refuse.
+"""Operators that TensorRTs, by version, and OpenVINO lack, and element types that some refuse.
 
-From onnx-tensorrt's docs/operators.md (of TensorRT 8.4 and 10.15) and its docs/Changelog.md, but for what `RTX` stands
-in the name of: that was asked of TensorRT for RTX 1.7 itself (benchmarks/results/operators.md).
+From onnx-tensorrt's docs/operators.md (of TensorRT 8.4 and 10.15) and its docs/Changelog.md, but for what `RTX` and
+`OPENVINO` stand in the name of: that was asked of TensorRT for RTX 1.7 (benchmarks/results/operators.md) and of
+OpenVINO 2026.4 (benchmarks/results/operators_openvino.md) themselves.
 """
 
 from __future__ import annotations
@@ -55,4 +56,21 @@ REFUSES_RTX = (
     ("INT32", frozenset(_NO_INTEGERS | {"Relu"})),
     ("INT64", frozenset(_NO_INTEGERS)),
     ("BOOL", frozenset(_NO_BOOL)),
+)
+
+# OpenVINO's reader has no rule for them. Of sequences it takes those that it can dissolve.
+LACKS_OPENVINO = frozenset({
+    "DeformConv", "Det", "ImageDecoder", "MaxUnpool", "MelWeightMatrix", "Optional", "OptionalGetElement",
+    "OptionalHasElement", "RegexFullMatch", "SequenceAt", "SequenceEmpty", "SequenceErase", "SequenceInsert",
+    "SequenceMap", "SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit", "TensorScatter",
+    "TfIdfVectorizer",
+})  # fmt: skip
+_NO_HALF = {"AffineGrid", "Bernoulli", "Celu"}  # their rules hold constants in float32
+REFUSES_OPENVINO = (
+    ("FLOAT16", frozenset(_NO_HALF)),
+    ("BFLOAT16", frozenset(_NO_HALF | {"MaxRoiPool"})),
+    ("INT8", frozenset({"RandomNormalLike"})),
+    ("UINT8", frozenset({"RandomNormalLike"})),
+    ("BOOL", frozenset({"RandomNormalLike", "Resize", "Upsample"})),
+    ("STRING", frozenset({"Equal"})),
 )

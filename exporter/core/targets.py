@@ -12,8 +12,10 @@ from .operators import (
     LACKS_10_3,
     LACKS_10_13,
     LACKS_10_16,
+    LACKS_OPENVINO,
     LACKS_RTX,
     NOWHERE,
+    REFUSES_OPENVINO,
     REFUSES_RTX,
 )
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
     Capability = tuple[int, int]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Runtime = Literal["onnxruntime", "openvino", "tensorrt"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Target:
     """
 
     name: str
-    runtime: Literal["onnxruntime", "openvino", "tensorrt"]
+    runtime: Runtime
     opset: int
     precisions: tuple[str, ...]
     types: frozenset[str]
@@ -93,6 +97,18 @@ class Target:
     def token_multiple(self) -> int:
         """What numbers of tokens should be multiples of: for others TensorRT adds kernels that pad and cut."""
         return 8 if self.runtime == "tensorrt" or "TensorrtExecutionProvider" in self.providers else 1
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is this machine's processor that its graphs are for."""
+        return self.device == "CPU" or self.providers[:1] == ("CPUExecutionProvider",)
+
+    @property
+    def no_engine(self) -> str | None:
+        """Why no engine is ever built of its graphs; None where TensorRT may build one."""
+        if self.runtime != "openvino":
+            return None
+        return f"none belongs to {self.name}: OpenVINO compiles the graph when it loads it"
 
     def precisions_on(self, capability: Capability) -> tuple[str, ...]:
         """The precisions of its graphs that a GPU of this compute capability runs."""
@@ -172,7 +188,13 @@ _TYPES_10 = _PLAIN | {"BFLOAT16", "FLOAT8E4M3FN", "INT4"}
 _TYPES_10_13 = _TYPES_10 | {"FLOAT4E2M1"}
 _TYPES_CUDA = _PLAIN | {"DOUBLE", "INT16", "UINT16", "UINT32", "UINT64", "STRING", "INT4", "UINT4"}
 _TYPES_CPU = _TYPES_CUDA | {"FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"}
-_TYPES_OPENVINO = _TYPES_CUDA | {"FLOAT8E4M3FN", "FLOAT8E5M2"}
+_TYPES_OPENVINO = _TYPES_CUDA | {"FLOAT8E4M3FN", "FLOAT8E5M2", "FLOAT8E8M0", "FLOAT4E2M1"}
+_FAULTS_OPENVINO = (
+    (
+        "TopK gives equal values in any order",
+        f"{_GITHUB}/openvinotoolkit/openvino/pull/32201",
+    ),
+)
 _NO_KERNEL = "onnxruntime has no CUDA kernel for it: it runs on the CPU, with copies there and back"
 
 _ALL = (
@@ -214,29 +236,38 @@ _ALL = (
     Target(
         "openvino",
         "openvino",
-        23,
+        24,
         PRECISIONS,
         _TYPES_OPENVINO | {"BFLOAT16"},
+        lacks=LACKS_OPENVINO,
+        refuses=REFUSES_OPENVINO,
         device="CPU",
         inner_float32=frozenset({"bf16"}),
+        faults=_FAULTS_OPENVINO,
         notes="OpenVINO on any CPU; bf16 is fast with AVX512-BF16 or AMX, fp16 with AVX512-FP16, AMX-FP16 or on Arm",
     ),
     Target(
         "openvino-gpu",
         "openvino",
-        23,
+        24,
         ("fp32", "fp16", "int8"),
         _TYPES_OPENVINO,
+        lacks=LACKS_OPENVINO,
+        refuses=REFUSES_OPENVINO,
         device="GPU",
+        faults=_FAULTS_OPENVINO,
         notes="OpenVINO on an Intel GPU; unverified on one",
     ),
     Target(
         "openvino-npu",
         "openvino",
-        23,
+        24,
         ("fp32", "fp16", "int8"),
         _TYPES_OPENVINO,
+        lacks=LACKS_OPENVINO,
+        refuses=REFUSES_OPENVINO,
         device="NPU",
+        faults=_FAULTS_OPENVINO,
         notes="OpenVINO on an Intel NPU; unverified on one",
     ),
     Target(

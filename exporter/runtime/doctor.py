@@ -6,43 +6,21 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
-from typing import Literal
 
 from ..core.cores import usable_cores
 from ..core.errors import InputError
-from ..core.records import Record
 from .caches import VARIABLE, cache_root, describe_cache, refuse_foreign_folder
+from .finding import Check, is_there, run_python, version_of
+from .machine import processor
 from .machine.environment import cpu_name
 from .machine.environment import version as exact_version
 from .machine.gpu import cuda_device
 from .machine.jetpack import TABLE, jetpack_of, read_l4t, tensorrt_remedy
+from .openvino.findings import examine_openvino
 from .providers import TENSORRT, pair_problem
 from .tensorrt.family import RTX, RTX_WHEELS, has_rtx_wheel
-
-
-@dataclass(frozen=True)
-class Check(Record):
-    """One finding.
-
-    Attributes:
-        name: what was looked at.
-        state: `ok`, `problem`, or `info`.
-        found: what is there.
-        cost: what does not work without it.
-        remedy: how to get it.
-    """
-
-    name: str
-    state: Literal["ok", "problem", "info"]
-    found: str
-    cost: str = ""
-    remedy: str = ""
-
 
 _PACKAGE = "vitrim.exporter.runtime.tensorrt"  # what child processes import from
 _PACKAGES = (
@@ -60,19 +38,6 @@ _PACKAGES = (
 )
 
 
-def run_python(code: str, timeout: float = 120) -> tuple[bool, str]:
-    """Run code in a child Python; (worked, last line of what it printed or said)."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"no answer within {timeout:.0f} s"
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    fallback = "" if done.returncode == 0 else f"ended with code {done.returncode}"  # a crash says nothing
-    return done.returncode == 0, lines[-1][:160] if lines else fallback
-
-
 def examine(
     root: Path = Path("/"), run: Callable[[str], tuple[bool, str]] = run_python, deep: bool = True
 ) -> list[Check]:
@@ -83,17 +48,19 @@ def examine(
         run: runs Python code in a child process.
         deep: also import timm and list onnxruntime's providers, which takes seconds.
     """
-    checks = [Check("python", "ok", platform.python_version()), _processor(root), _disk(root), _memory(root)]
+    checks = [Check("python", "ok", platform.python_version()), _processor(root), _instructions(root)]
+    checks += [_disk(root), _memory(root)]
     checks += [_package(name, cost, remedy, root) for name, cost, remedy in _PACKAGES]
     checks.append(_rtx(run, deep))
+    checks += examine_openvino(root, run, deep)
     checks += _two_onnxruntimes()
-    if deep and _version("timm"):
+    if deep and version_of("timm"):
         checks.append(_timm_imports(run))
-    if deep and (_version("onnxruntime") or _version("onnxruntime-gpu")):
+    if deep and (version_of("onnxruntime") or version_of("onnxruntime-gpu")):
         checks += _providers(run, root)
-    if deep and _is_there("tensorrt"):
+    if deep and is_there("tensorrt"):
         checks.append(_engines(run, root))
-    if deep and _is_there("tensorrt") and read_l4t(root) is not None:
+    if deep and is_there("tensorrt") and read_l4t(root) is not None:
         checks.append(_dla(run))
     checks += _cuda_majors(cuda_device)
     checks.append(_gpu(root))
@@ -110,22 +77,21 @@ def _processor(root: Path) -> Check:
     return Check("processor", "info", f"{cpu_name(root)} ({platform.machine()}), {cores} cores")
 
 
-def _is_there(package: str) -> bool:
-    """Whether it can be found; JetPack's packages may come without what pip knows them by."""
-    try:
-        return _version(package) is not None or util.find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def _version(package: str) -> str | None:
-    names = (package, package.replace("_", "-"), f"{package}-gpu")
-    return next((version for version in map(exact_version, names) if version), None)
+def _instructions(root: Path) -> Check:
+    """What makes narrow numbers fast on this processor, in OpenVINO and in onnxruntime's int8."""
+    found = processor.instructions(root)
+    if found is None:
+        return Check("narrow numbers", "info", "this system does not say what its processor has")
+    fast, slow = processor.in_words(found)
+    others = f" (also {', '.join(rest)})" if (rest := processor.for_no_precision(found)) else ""
+    return Check(
+        "narrow numbers", "ok" if fast else "info", (f"fast: {fast}" if fast else "none is fast") + others, slow
+    )
 
 
 def _package(name: str, cost: str, remedy: str, root: Path) -> Check:
-    version = _version(name)
-    if version or _is_there(name):
+    version = version_of(name)
+    if version or is_there(name):
         return Check(name, "ok", version or "installed outside pip")
     return Check(name, "problem", "not installed", cost, remedy or tensorrt_remedy(root=root))
 
@@ -144,12 +110,12 @@ def _two_onnxruntimes() -> list[Check]:
 def _timm_imports(run: Callable[[str], tuple[bool, str]]) -> Check:
     """torch's CPU build with PyPI's torchvision breaks `import timm` (operator torchvision::nms does not exist)."""
     worked, said = run("import timm; print(timm.__version__)")
-    pair = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
+    pair = f"torch {version_of('torch')}, torchvision {version_of('torchvision')}"
     if worked:
         return Check("import timm", "ok", f"works ({said} with {pair})")
     if "torchvision" not in said:
         return Check("import timm", "problem", said, "no models to export", "pip install --force-reinstall timm")
-    build = "cpu" if "+cpu" in str(_version("torch")) else ""
+    build = "cpu" if "+cpu" in str(version_of("torch")) else ""
     index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
     return Check(
         "import timm",
@@ -174,7 +140,7 @@ def _engines(run: Callable[[str], tuple[bool, str]], root: Path) -> Check:
 def _rtx(run: Callable[[str], tuple[bool, str]], deep: bool) -> Check:
     """TensorRT for RTX, which builds on any machine and runs on a GPU; a machine that does without has no problem."""
     cost = "the target trt-rtx gets graphs, but no engines"
-    if not _is_there(RTX.module):
+    if not is_there(RTX.module):
         if not has_rtx_wheel():
             return Check(RTX.title, "info", f"not installed: {RTX_WHEELS}", cost, "build on one of those")
         return Check(RTX.title, "info", f"not installed; it builds without a GPU ({RTX_WHEELS})", cost, RTX.remedy)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .bench.report import Bench, Untimed
+from .bench.report import Bench, Conditions, Loaded, Untimed
 from .bench.stats import Distribution
 from .parity import Parity
 from .tensorrt.family import RTX, family_named
 from .tensorrt.identity import EngineIdentity
+
+_THROUGHPUT = "throughput"  # the mode in which several batches run side by side
 
 
 def bench_lines(bench: Bench) -> list[str]:
@@ -20,9 +22,11 @@ def bench_notes(bench: Bench) -> list[str]:
     """What a table of latencies does not hold: modes of an engine, verdict, overhead, energy, clocks, warnings."""
     where = bench.conditions
     lines = [
-        f"  pruned, {name}: {found.reason if isinstance(found, Untimed) else _spread(found)}"
+        f"  pruned, {_mode(name, where)}: {found.reason if isinstance(found, Untimed) else _spread(found, name)}"
         for name, found in (bench.modes or {}).items()
     ]
+    if where.device.version:
+        lines.append(_loaded(where.device))
     if where.cpu_only:
         lines.append(f"Note: {where.cpu_only}")
     lines.append(f"Speed: {bench.verdict}")
@@ -35,10 +39,29 @@ def bench_notes(bench: Bench) -> list[str]:
     return [*lines, f"Warning: {bench.warning}"] if bench.warning else lines
 
 
-def _spread(found: Distribution) -> str:
+def _mode(name: str, where: Conditions) -> str:
+    """A mode, and of throughput how many batches ran side by side."""
+    several = where.throughput.requests if name == _THROUGHPUT else None
+    return name if several is None else f"{name} of {_count(several, 'request')} side by side"
+
+
+def _loaded(found: Loaded) -> str:
+    """How OpenVINO ran the graphs, such as `OpenVINO 2026.4.1: 1 thread, 1 stream, latency`."""
+    counts = ((found.threads, "thread"), (found.streams, "stream"))
+    words = [_count(number, what) for number, what in counts if number is not None]
+    version = (found.version or "").partition("-")[0]
+    return f"OpenVINO {version}: {', '.join([*words, found.hint or 'no hint'])}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _spread(found: Distribution, mode: str = "") -> str:
+    unit = "ms a batch" if mode == _THROUGHPUT else "ms"
     low, high = found.median_interval
     tail = "".join(f", {name} {at:.3f}" for name, at in (("p95", found.p95), ("p99", found.p99)) if at is not None)
-    return f"{found.median:.3f} ms (95 % interval {low:.3f} to {high:.3f}{tail})"
+    return f"{found.median:.3f} {unit} (95 % interval {low:.3f} to {high:.3f}{tail})"
 
 
 def parity_lines(parity: Parity) -> list[str]:

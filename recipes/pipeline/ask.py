@@ -14,9 +14,8 @@ from ...exporter.core.records import Record
 from ...exporter.core.targets import Target
 from ...exporter.graph.lint.cut import Values, alone, cut, name_nodes, typed_values
 from ...exporter.graph.lint.facts import Finding, all_nodes
-from ...exporter.runtime.tensorrt.answer import Answer
-from ...exporter.runtime.tensorrt.ask import SECONDS, Asker
-from ...exporter.runtime.tensorrt.refusals import Refusal
+from ...exporter.runtime.ask import SECONDS, Asker
+from ...exporter.runtime.verdict import Answer, Refusal
 
 Verdict = Literal["built", "refused", "ended"]
 _ROUNDS = 64  # of asking about what is left

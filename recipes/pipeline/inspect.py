@@ -22,8 +22,8 @@ from ...exporter.graph.lint.facts import Finding, all_nodes, opset_of
 from ...exporter.graph.lint.static import one_finding, split
 from ...exporter.graph.weights import all_graphs
 from ...exporter.runtime import bundle
+from ...exporter.runtime.ask import askable
 from ...exporter.runtime.bench.report import Bench
-from ...exporter.runtime.tensorrt.ask import askable
 from .ask import ask_builder
 
 _LARGEST_OPSET = 9999  # of any domain; ONNX's own is below 30

@@ -32,7 +32,7 @@ prune:
   # search: {{trials: 100}}     # search on the images, a few minutes
 
 export:
-{target}# cpu, openvino, ort-cuda, ort-trt, trt-rtx, jetpack-5, -6.0, -6, -7, -7.2, trt-11; see `vitrim targets`
+{target}# cpu, openvino, ort-cuda, trt-rtx, jetpack-5, -6.0, -6, -7, -7.2, trt-11; see `vitrim targets`
   batch: 1
   # input: uint8              # pixels [batch, height, width, 3] in, the normalization folded in
   # top_k: 5                  # probabilities and classes of the best beside the logits

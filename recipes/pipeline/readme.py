@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity
 from ...exporter.core.preprocess import Preprocess
-from ...exporter.core.targets import get_target
+from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
@@ -22,6 +22,8 @@ from .slim import summary
 
 if TYPE_CHECKING:
     from .pack import Reports
+
+ON_DEVICE = "pip install openvino numpy"  # all that run_on_device.py needs of a bundle for OpenVINO
 
 
 def bundle_readme(
@@ -60,9 +62,10 @@ def bundle_readme(
     speed = f"speed: {LATER}" if bench is None else f"{bench.runtime}, batch {recipe.export.batch}: {bench.verdict}"
     verdict = "passed" if parity.passed else "FAILED"
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
-    family = family_of(get_target(recipe.export.target))
-    extras, example = ("device", ", as on a Jetson") if family is TENSORRT else (f"device,{family.name}", "")
-    runtime = family.title
+    target = get_target(recipe.export.target)
+    engine = f"- engine: {_engine(parity, no_engine)}{_kernels(found.engine)}"
+    if target.no_engine:
+        engine = f"- engine: {target.no_engine}"
     return f"""# {name}, pruned by vitrim
 
 {" ".join(plans)}
@@ -73,19 +76,33 @@ def bundle_readme(
   to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}
 - {speed}
-- engine: {_engine(parity, no_engine)}{_kernels(found.engine)}
+{engine}
 
-On the device, without PyTorch (`pip install 'vitrim[{extras}]'`), from the folder above; `out` is this one:
+{_on_the_device(target)}"""
 
-    vitrim build out/   # build model.engine with this machine's {runtime} and prove it
-    vitrim check out/   # hold the files against their hashes and the outputs against PyTorch's
+
+def _on_the_device(target: Target) -> str:
+    """How the bundle is checked and timed where it will run: by an engine, or by OpenVINO, which builds nothing."""
+    if target.runtime == "openvino":
+        extras, runtime, install = "openvino", "openvino", f" (`{ON_DEVICE}`)"
+    else:
+        family = family_of(target)
+        extras, runtime = ("device" if family is TENSORRT else f"device,{family.name}"), family.title
+        install = ", as on a Jetson" if family is TENSORRT else ""
+    build = f"    vitrim build out/   # build model.engine with this machine's {runtime} and prove it\n"
+    built = "    python3 out/run_on_device.py build\n"
+    if target.no_engine:
+        build = built = ""
+    vitrim = f"`pip install 'vitrim[{extras}]'`"
+    return f"""On the device, without PyTorch ({vitrim}), from the folder above; `out` is this one:
+
+{build}    vitrim check out/   # hold the files against their hashes and the outputs against PyTorch's
     vitrim bench out/   # time the dense and the pruned graph and the plan's floor, interleaved
 
-Without vitrim too, where only Python 3.8 or newer, numpy and {runtime} are installed{example}:
+Without vitrim too, where only Python 3.8 or newer, numpy and {runtime} are installed{install}:
 
     python3 out/run_on_device.py info
-    python3 out/run_on_device.py build
-    python3 out/run_on_device.py check
+{built}    python3 out/run_on_device.py check
     python3 out/run_on_device.py bench --energy -o bench.json
 """
 

@@ -348,7 +348,9 @@ def export(
     if open_choice:
         first = candidates(recipe)[0].recipe(recipe)
     target = get_target(first.export.target)
-    no_engine = builder_for(target, by_polygraphy).missing() if mode != "skip" else "skipped by the recipe"
+    no_engine = target.no_engine
+    if no_engine is None:
+        no_engine = builder_for(target, by_polygraphy).missing() if mode != "skip" else "skipped by the recipe"
     if mode == "require" and no_engine:
         raise EnvironmentLackError(f"an engine is required, but {no_engine}")
     if no_engine is None and target.runtime != "tensorrt":

@@ -12,7 +12,7 @@ from ...core import layout
 from ...core.errors import InputError, excerpt, visible
 from ...core.inputs import is_folder, read_json
 from ...core.layout import Kind
-from ...core.records import Record
+from ...core.records import Record, optional
 from .. import bundle
 from .report import Bench, TimedBundle
 
@@ -44,6 +44,7 @@ class Row(Record):
         idle_watts: while nothing runs; None where it was not measured.
         clocks: `locked`, `floating` or `unknown`.
         busy: whether other work was running.
+        threads: of the CPU, where that computed; None elsewhere, or where it is not said.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Row(Record):
     idle_watts: float | None
     clocks: str
     busy: bool
+    threads: int | None = optional()
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _row(name: str, bench: Bench) -> Row:
         idle_watts=energy.idle_watts if energy else None,
         clocks=excerpt(where.clocks),
         busy=bool(bench.warning),
+        threads=(where.device.threads or where.threads) if where.runtime.endswith("-cpu") else None,
     )
 
 

@@ -72,12 +72,27 @@ class Board(Record):
 
 
 @dataclass(frozen=True)
+class Loaded(Record):
+    """How OpenVINO loaded a graph, see `openvino.runner`."""
+
+    version: str | None = None
+    device: str | None = None
+    hint: str | None = None
+    threads: int | None = None
+    streams: int | None = None
+    requests: int | None = None
+
+
+@dataclass(frozen=True)
 class Conditions(Record):
     """What is read of a benchmark's environment, whose further keys are for a reader, see `machine.environment`."""
 
     runtime: str = "unknown"
     cpu: str = "unknown"
+    threads: int | None = None
     gpu: str | None = None
+    device: Loaded = Loaded()
+    throughput: Loaded = Loaded()
     cpu_only: str | None = None
     warning: str | None = None
     clocks: str = "unknown"
@@ -102,9 +117,9 @@ def conditions_of(environment: Mapping[str, Any]) -> Conditions:
         ValueError: a key has another type.
     """
     plain = _known(environment, Conditions)
-    for name in ("jetson", "jetson_after"):
+    for name, kind in {"jetson": Board, "jetson_after": Board, "device": Loaded, "throughput": Loaded}.items():
         if isinstance(plain.get(name), Mapping):
-            plain[name] = _known(plain[name], Board)
+            plain[name] = _known(plain[name], kind)
     try:
         return Conditions.from_json(plain, "environment")
     except InputError as error:

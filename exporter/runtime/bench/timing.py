@@ -16,7 +16,7 @@ class Timing:
     Attributes:
         runs: rounds in all; each times every graph once.
         warmup: least seconds of warm-up per graph.
-        threads: onnxruntime's; None takes all cores.
+        threads: of the CPU; None takes all cores.
         cuda_graph: launch engines as CUDA graphs; `Bench.modes` has the other way too.
         copies: time engines with the copies to and from the GPU; `Bench.modes` has the copies themselves anyway.
         energy: also measure energy per image, in separate loops.

@@ -23,10 +23,10 @@ from ..bench.interleave import interleave, repeat
 from ..bench.report import Bench, TimedBundle, Untimed, report
 from ..bench.stats import Distribution, summarize
 from ..bench.timing import Timing
-from ..choose import runner_for, unable
+from ..choose import require_runtime, run_by, runner_for, unable
 from ..machine.energy import measure_here
 from ..machine.environment import Watch, busy, environment
-from ..openvino.runner import OpenVinoRunner, import_openvino
+from ..openvino.runner import OpenVinoRunner
 from ..runners import Runner
 from ..tensorrt.engine import build_engine
 from ..tensorrt.family import Family
@@ -118,19 +118,22 @@ def bench_graphs(
     before.update(**runners[Kind.PRUNED].conditions, runtime=first.name, cpu_only=reasons[0] if reasons else None)
     result = report(samples, first.batch, _with_after(before, watch, timing.threads), sizes)
     if isinstance(runners[Kind.PRUNED], OpenVinoRunner):
-        result = replace(result, modes=_throughput(graphs[Kind.PRUNED].path, chosen, timing.threads))
+        modes, side = _throughput(graphs[Kind.PRUNED].path, chosen, timing.threads)
+        result = replace(result, modes=modes, environment={**result.environment, "throughput": side})
     if not timing.energy:
         return result
     return replace(result, energy=measure_here(calls, first.batch, "cpu" if "cpu" in first.name else "gpu"))
 
 
-def _throughput(graph: Path, target: Target, threads: int | None) -> dict[str, Distribution | Untimed]:
-    """The pruned graph with several batches side by side, in milliseconds a batch."""
+def _throughput(
+    graph: Path, target: Target, threads: int | None
+) -> tuple[dict[str, Distribution | Untimed], dict[str, Any]]:
+    """The pruned graph with several batches side by side, in milliseconds a batch, and how it was loaded for that."""
     device = target.device or "CPU"
     runner = OpenVinoRunner(graph, device, threads, hint="throughput")
     image, several = random_images(runner.shape, runner.dtype), 2 * runner.conditions["device"]["requests"]
     samples = interleave({"throughput": partial(runner.rate, image, several)}, _MODE_ROUNDS, 0.1)["throughput"]
-    return {"throughput": summarize(samples / several)}
+    return {"throughput": summarize(samples / several)}, runner.conditions["device"]
 
 
 def _with_after(before: dict[str, Any], watch: Watch, threads: int | None = None) -> dict[str, Any]:
@@ -156,7 +159,7 @@ def bench_bundle(
         folder: the bundle.
         timing: how.
         runtime: `tensorrt`, `onnxruntime`, `openvino`, or `auto`: TensorRT where the bundle has an engine and this
-            machine runs it, else the target's own.
+            machine runs it, else the target's own where it runs here, else onnxruntime.
         progress: called with (rounds done, rounds).
         serialize: builds the engines of the other graphs.
 
@@ -164,31 +167,32 @@ def bench_bundle(
         the benchmark; `bundle` in it says which graphs these were.
 
     Raises:
-        InputError: the bundle is damaged, or has no engine where one is asked for.
-        EnvironmentLackError: TensorRT is asked for, but cannot run.
+        InputError: there is no such runtime, or the bundle is damaged, or has no engine where one is asked for.
+        EnvironmentLackError: a runtime is asked for, but cannot run.
     """
+    require_runtime(runtime)
     root = Path(folder)
     manifest = bundle.verify(root)
     graphs = graphs_of(root, manifest)
-    reason = None if layout.ENGINE in manifest.files else f"{root} has no {layout.ENGINE}: build it first"
+    target = manifest.resolved_target
+    how = target.no_engine or "build it first"
+    reason = None if layout.ENGINE in manifest.files else f"{root} has no {layout.ENGINE}: {how}"
     if runtime == "tensorrt" and reason:
         raise InputError(reason)
-    serialize = builder_for(manifest.resolved_target, serialize)
-    target = manifest.resolved_target
+    serialize = builder_for(target, serialize)
     reason = reason or (_cannot_run(serialize) if runtime in ("auto", "tensorrt") else f"{runtime} is asked for")
     if runtime == "tensorrt" and reason:
         raise EnvironmentLackError(reason)
     if reason is None:
         result = _bench_engines(root, graphs, timing, progress, serialize)
     else:
-        if runtime not in ("auto", "tensorrt", target.runtime):
-            target = get_target({"onnxruntime": "ort-cpu", "openvino": "openvino"}[runtime])
-        unfit = next(filter(None, (unable(target, graph.precision) for graph in graphs.values())), None)
+        chosen, aside = run_by(target, runtime)
+        unfit = next(filter(None, (unable(chosen, graph.precision) for graph in graphs.values())), None)
         if unfit:
-            raise EnvironmentLackError(f"{unfit}, and no engine is timed: {reason}")
-        if runtime == "openvino":
-            import_openvino()
-        result = bench_graphs(graphs, timing, target, progress, cached=True)
+            raise EnvironmentLackError(unfit if target.no_engine else f"{unfit}, and no engine is timed: {reason}")
+        result = bench_graphs(graphs, timing, chosen, progress, cached=True)
+        if aside:
+            result = replace(result, environment={**result.environment, "cpu_only": aside})
         if result.cpu_only and runtime == "auto" and layout.ENGINE in manifest.files:
             note = f"{result.cpu_only}; {layout.ENGINE} is not timed: {reason}"
             result = replace(result, environment={**result.environment, "cpu_only": note})

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...core import layout
-from ...core.errors import EnvironmentLackError
+from ...core.errors import EnvironmentLackError, InputError
 from .. import bundle
 from ..marked import cache_folder, locked
 from ..parity import Parity
@@ -43,7 +43,8 @@ def build_bundle(
         note: told who else is at work on the bundle, while that is waited for.
 
     Raises:
-        InputError: the bundle is damaged, or lies in another one, or a cache folder beside it is not vitrim's.
+        InputError: no engine belongs to the target; the bundle is damaged, or lies in another one, or a cache folder
+            beside it is not vitrim's.
         EnvironmentLackError: no TensorRT or no GPU.
         UnsupportedError: TensorRT refuses the graph or an option, or layers run in another precision.
 
@@ -52,7 +53,10 @@ def build_bundle(
     """
     root = Path(os.path.abspath(folder))
     if os.path.lexists(root):  # else a run that was killed may have left it aside, which `sweep` mends
-        serialize = builder_for(bundle.read_manifest(root).resolved_target, serialize)
+        target = bundle.read_manifest(root).resolved_target
+        if target.no_engine:
+            raise InputError(f"{root} needs no build: {target.no_engine}")
+        serialize = builder_for(target, serialize)
     if options.timing_cache:
         bundle.refuse_inside(options.timing_cache, root)
     missing = serialize.missing()

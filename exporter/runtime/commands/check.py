@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ...core import layout
 from ...core.bounds import ATOL, THREADS, TIE, require_within
-from ...core.errors import EnvironmentLackError
+from ...core.errors import EnvironmentLackError, InputError
 from ...core.targets import Precision, Target, get_target
 from .. import bundle
-from ..choose import runner_for, unable
+from ..choose import require_runtime, run_by, runner_for, unable
 from ..machine import gpu
 from ..parity import Parity, Rung
 from ..rungs import close, compare
@@ -83,7 +83,8 @@ def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -
         if proven:
             runner, _ = runner_for(root / layout.MODEL, target, graph.threads, graph.precision, cached=True)
             rungs.append(as_proven(runner.name, golden, outputs, run_all(runner, images, runner.batch), held_to))
-    no_engine: str | None = f"{root} has no {layout.ENGINE}: build it first"
+    wanted = graph is None or target.runtime == "tensorrt"
+    no_engine = f"{root} has no {layout.ENGINE}: build it first" if wanted else None
     if (root / layout.ENGINE).exists():
         identity = read_identity(root / layout.ENGINE)
         no_engine = runtime_missing(family_named(identity.family))
@@ -104,7 +105,7 @@ def check_bundle(
     atol: float | None = None,
     tie: float | None = None,
     threads: int | None = None,
-    onnxruntime: bool = True,
+    runtime: str = "auto",
 ) -> Parity:
     """Verify every file of a bundle, then hold it against PyTorch's golden outputs; PyTorch is not needed.
 
@@ -113,13 +114,15 @@ def check_bundle(
         atol, tie: over those of the bundle's own `parity.json`; either makes the check strict where that one's
             `close` would judge a bundle of another precision by cosine and answers.
         threads: of the CPU; None takes all cores.
-        onnxruntime: check the graph too, by the target's runtime where that is onnxruntime or OpenVINO, else by
-            onnxruntime; or the engine alone.
+        runtime: that runs the graph, beside the engine where there is one: `onnxruntime`, `openvino`, or `auto`: the
+            target's own where it runs here, else onnxruntime. `tensorrt` checks the engine alone.
 
     Raises:
-        InputError: a file is missing, changed, or not in the manifest; or a number is out of bounds.
+        InputError: a file is missing, changed, or not in the manifest; there is no such runtime; or a number is out of
+            bounds.
         EnvironmentLackError: nothing can run here.
     """
+    require_runtime(runtime)
     for name, value, bounds in (("atol", atol, ATOL), ("tie", tie, TIE), ("threads", threads, THREADS)):
         if value is not None:
             require_within(name, value, *bounds)
@@ -132,5 +135,11 @@ def check_bundle(
         rungs=(),
         close=own.close if atol is None and tie is None else None,
     )
-    graph = GraphCheck(manifest.resolved_target, manifest.precision.name, threads) if onnxruntime else None
-    return check_folder(root, held_to, graph)
+    target = manifest.resolved_target
+    if runtime == "tensorrt":
+        if target.no_engine:
+            raise InputError(f"{root} has no {layout.ENGINE}: {target.no_engine}")
+        return check_folder(root, held_to)
+    chosen, aside = run_by(target, runtime)
+    result = check_folder(root, held_to, GraphCheck(chosen, manifest.precision.name, threads))
+    return replace(result, cpu_only=aside) if aside else result

@@ -18,6 +18,7 @@ from typing import Any
 from ...core.cores import ROOT, usable_cores
 from ...core.sysfs import read_number, read_text
 from .jetpack import jetpack_of, read_l4t
+from .processor import instructions
 
 _GLANCE = 0.2  # seconds over which other work is looked at
 _BUSY_SHARE = 0.15  # of the cores taken by others, from which on a benchmark is warned about
@@ -35,6 +36,7 @@ def environment(threads: int | None = None, root: Path = ROOT) -> dict[str, Any]
     cores = usable_cores(root)
     found: dict[str, Any] = {
         "cpu": cpu_name(root),
+        "instructions": instructions(root),
         "cores": cores,
         "threads": threads or cores,
         "load_average": load_average(),

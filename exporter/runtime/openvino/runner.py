@@ -145,7 +145,7 @@ class OpenVinoRunner:
             read = core.read_model(model if isinstance(model, bytes) else str(Path(model)))
             self.compiled = core.compile_model(read, device, config)
         except RuntimeError as error:
-            raise InputError(f"OpenVINO cannot load {where}: {_reason(error)}") from error
+            raise InputError(f"OpenVINO cannot load {where}: {reason_of(error)}") from error
         inputs = self.compiled.inputs
         if len(inputs) != 1 or inputs[0].partial_shape.is_dynamic or not inputs[0].partial_shape.rank.get_length():
             shapes = excerpt(", ".join(f"{one.any_name} {one.partial_shape}" for one in inputs), 200) or "none"
@@ -172,7 +172,7 @@ class OpenVinoRunner:
         try:
             values = self.request.infer({0: image}, share_inputs=True)
         except RuntimeError as error:
-            raise InputError(f"{self.name} fails to run the graph: {_reason(error)}") from error
+            raise InputError(f"{self.name} fails to run the graph: {reason_of(error)}") from error
         return {name: np.array(values[index]) for index, name in enumerate(self.outputs)}
 
     def rate(self, image: np.ndarray, batches: int) -> None:
@@ -219,7 +219,7 @@ def _conditions(core: Any, compiled: Any, device: str, hint: str) -> dict[str, A
     }
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What OpenVINO says, without the places in its sources."""
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]

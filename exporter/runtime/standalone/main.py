@@ -1,6 +1,7 @@
 """What run_on_device.py does when it is called: `info`, `check`, `build`, `bench`, without vitrim. Torch-free.
 
-It runs on Python 3.8 with numpy and tensorrt, and so does everything that it imports; `standalone` makes it one file.
+It runs on Python 3.8 with numpy and tensorrt, onnxruntime or openvino, and so does everything that it imports;
+`standalone` makes it one file.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Info(Record):
         gpu: see `machine.gpu.describe`.
         engines: `can be built here`, or why not.
         bundle: which graphs these are.
-        engine: `built` or `not built`.
+        engine: `built`, `not built`, or why there is none.
     """
 
     environment: dict[str, Any]
@@ -54,7 +55,8 @@ class Info(Record):
 
     def lines(self) -> list[str]:
         """For a person, a line per fact."""
-        flat = {**self.environment, **self.gpu, "engines": self.engines, "engine": self.engine}
+        flat = {**self.environment, **self.gpu, "target": self.bundle.target}
+        flat.update(engines=self.engines, engine=self.engine)
         return [f"{key}: {value}" for key, value in flat.items() if value not in (None, [])]
 
 
@@ -111,14 +113,14 @@ def _stands_in(folder: Path) -> bool:
 def _parser(here: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_on_device.py",
-        description="Build, check and time this bundle with this machine's own TensorRT, without vitrim.",
+        description="Build, check and time this bundle with what this machine runs it by, without vitrim.",
     )
     commands = parser.add_subparsers(dest="command", metavar="info|check|build|bench")
     commands.required = True
     for name, text in (
         ("info", "what machine this is"),
-        ("check", "verify every file, and hold the engine against PyTorch's golden outputs"),
-        ("build", "build model.engine here, prove it, and put it into the bundle"),
+        ("check", "verify every file, and hold the engine, or the graph, against PyTorch's golden outputs"),
+        ("build", "build model.engine here with TensorRT, prove it, and put it into the bundle"),
         ("bench", "time dense, pruned and floor, interleaved"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -127,10 +129,10 @@ def _parser(here: Path) -> argparse.ArgumentParser:
         command.add_argument("--force", action="store_true", help="replace whatever plain file is there")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
         if name in ("check", "bench"):
-            command.add_argument(
-                "--onnxruntime", action="store_true", help="by onnxruntime on the CPU, where installed"
-            )
-            command.add_argument("--threads", type=int, help="of onnxruntime; all cores by default")
+            for other, title in (("onnxruntime", "onnxruntime"), ("openvino", "OpenVINO")):
+                words = f"by {title} on the CPU, where installed, whatever the bundle is for"
+                command.add_argument(f"--{other}", dest="runtime", action="store_const", const=other, help=words)
+            command.add_argument("--threads", type=int, help="of the CPU; all cores by default")
         if name == "check":
             command.add_argument(
                 "--atol", type=float, help="largest error of a logit; the bundle's own limits by default"
@@ -169,17 +171,19 @@ def _parser(here: Path) -> argparse.ArgumentParser:
 
 def _info(options: argparse.Namespace) -> Info:
     manifest = bundle.verify(options.bundle)
+    target = manifest.resolved_target
+    built = "built" if layout.ENGINE in manifest.files else "not built"
     return Info(
         environment=environment(),
         gpu=gpu.describe(),
-        engines=builder_for(manifest.resolved_target, by_tensorrt).missing() or "can be built here",
+        engines=target.no_engine or builder_for(target, by_tensorrt).missing() or "can be built here",
         bundle=TimedBundle.of(manifest),
-        engine="built" if layout.ENGINE in manifest.files else "not built",
+        engine=target.no_engine or built,
     )
 
 
 def _check(options: argparse.Namespace) -> Parity:
-    return check_bundle(options.bundle, atol=options.atol, threads=options.threads, onnxruntime=options.onnxruntime)
+    return check_bundle(options.bundle, atol=options.atol, threads=options.threads, runtime=_runtime(options))
 
 
 def _build(options: argparse.Namespace) -> Parity:
@@ -192,8 +196,15 @@ def _note(text: str) -> None:
 
 
 def _bench(options: argparse.Namespace) -> Bench:
-    runtime = "onnxruntime" if options.onnxruntime else "tensorrt"
-    return bench_bundle(options.bundle, Timing(**_given(Timing, options)), runtime=runtime, serialize=by_tensorrt)
+    timing = Timing(**_given(Timing, options))
+    return bench_bundle(options.bundle, timing, runtime=_runtime(options), serialize=by_tensorrt)
+
+
+def _runtime(options: argparse.Namespace) -> str:
+    """What runs the graphs: for a TensorRT its engine, and nothing in its place, for the others the target's own."""
+    if options.runtime:
+        return str(options.runtime)
+    return "tensorrt" if bundle.read_manifest(options.bundle).resolved_target.runtime == "tensorrt" else "auto"
 
 
 def _given(cls: type[Any], options: argparse.Namespace) -> dict[str, Any]:

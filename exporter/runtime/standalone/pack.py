@@ -1,4 +1,4 @@
-"""run_on_device.py: the torch-free runtime as one file that needs no vitrim, only Python 3.8, numpy and tensorrt.
+"""run_on_device.py: the torch-free runtime as one file that needs no vitrim, only Python 3.8, numpy and a runtime.
 
 It is not written but put together from the package's own modules, as they are, so its numbers and verdicts are theirs.
 """
@@ -18,12 +18,12 @@ _HEAD = '''#!/usr/bin/env python3
 
     python3 out/run_on_device.py info      what machine this is
     python3 out/run_on_device.py build     build model.engine with this machine's TensorRT, and prove it
-    python3 out/run_on_device.py check     the files against their hashes, the engine against PyTorch's outputs
+    python3 out/run_on_device.py check     the files against their hashes, engine or graph against PyTorch's outputs
     python3 out/run_on_device.py bench     dense, pruned and floor, interleaved; -o bench.json keeps the result
 
-It takes Python 3.8 or newer, numpy, CUDA's runtime library and TensorRT 8.5 to 11, or for the target trt-rtx TensorRT
-for RTX. It changes no clocks and goes to no network. Below are the modules of vitrim that do it, as they are in the
-package, each as text that Python imports.
+It takes Python 3.8 or newer, numpy, and what the target names: CUDA's runtime library and TensorRT 8.5 to 11 or
+TensorRT for RTX; or openvino or onnxruntime, for which nothing is built. It changes no clocks and goes to no network.
+Below are the modules of vitrim that do it, as they are in the package, each as text that Python imports.
 """
 
 import sys

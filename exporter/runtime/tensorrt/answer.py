@@ -1,64 +1,25 @@
 """One graph, parsed and built in memory by the TensorRT of this machine, and what was said to it. Torch-free.
 
-Parsers end their process on some graphs, so `ask` runs this in a process of its own::
-
-    python -c "from vitrim.exporter.runtime.tensorrt.answer import serve; serve('rtx')"
-
-reads requests from standard input, each a line of JSON (`size`, `place`) and then `size` bytes of a model, and writes
-an `Answer` as a line of JSON for each.
+`python -c "from vitrim.exporter.runtime.tensorrt.answer import serve; serve('rtx')"` answers requests, see `verdict`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from ...core.records import Record
+from .. import verdict
+from ..verdict import Answer
 from .family import Family, family_named
 from .inspector import onnx_nodes
 from .network import open_parser
-from .refusals import Refusal, of_builder, of_parser
+from .refusals import of_builder, of_parser
 from .rtx_build import by_rtx
 from .serializer import Settings
 from .versions import import_tensorrt, listen, typing_for, version_of
 
 _BATCH, _CHANNELS, _SIDE, _LENGTH = 1, 3, 224, 128  # sizes that stand in for open ones
-
-
-@dataclass(frozen=True)
-class Answer(Record):
-    """What parser and builder say of a graph.
-
-    Attributes:
-        by: whose they are, with the version.
-        parsed: whether the parser took it.
-        built: whether the builder made an engine of it.
-        refused: what stands in the way; empty where it was built.
-        kernels: of the engine.
-        size: of the engine, in bytes.
-        seconds: it took.
-        assumed: sizes that stood in for open ones, and values that stood in for those of inputs that decide sizes.
-        warnings: that TensorRT gave.
-        ended: how the process ended, where it did without an answer.
-        late: whether it did because it came to no end.
-    """
-
-    by: str
-    parsed: bool = False
-    built: bool = False
-    refused: tuple[Refusal, ...] = ()
-    kernels: int = 0
-    size: int = 0
-    seconds: float = 0.0
-    assumed: dict[str, tuple[int, ...]] | None = None
-    warnings: tuple[str, ...] = ()
-    ended: str = ""
-    late: bool = False
 
 
 def answer(model: bytes, place: str, family: Family) -> Answer:
@@ -80,7 +41,7 @@ def answer(model: bytes, place: str, family: Family) -> Answer:
     network, parser, title = parts.network, parts.parser, family.versioned(trt)
     if not parser.parse(model, place):
         refused = of_parser(parser.get_error(index) for index in range(parser.num_errors))
-        unread = Refusal("parser", "graph", "", "the file cannot be read as an ONNX graph")
+        unread = verdict.Refusal("parser", "graph", "", "the file cannot be read as an ONNX graph")
         return Answer(title, refused=tuple(refused or [unread]), seconds=_since(began), warnings=_said(messages))
     assumed = _open_sizes(network)
     settings = Settings(change=lambda builder, network, config: _profile(builder, network, config, assumed))
@@ -168,15 +129,6 @@ def _nodes(network: Any) -> dict[str, str]:
 
 
 def serve(family: str) -> None:
-    """Answer requests from standard input until it ends, see above."""
-    out = os.dup(1)
-    os.dup2(2, 1)  # what libraries print there is no answer
+    """Answer requests from standard input until it ends, see `verdict.serve`."""
     asked = family_named(family)
-    while True:
-        line = sys.stdin.buffer.readline()
-        if not line:
-            return
-        request = json.loads(line)
-        found = answer(sys.stdin.buffer.read(request["size"]), request["place"], asked)
-        with os.fdopen(os.dup(out), "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(found.to_json()) + "\n")
+    verdict.serve(lambda model, place: answer(model, place, asked))

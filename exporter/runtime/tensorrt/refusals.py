@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from ...core.records import Record
+from ..verdict import Refusal
 
 _LONGEST = 400
 _NO_DRIVER = re.compile(r"\[[^\[\]]*catchCudaError[^\[\]]*\] Error Code \d+: Cuda Runtime \(.*?cudaError 35[^)]*\)\)")
@@ -24,29 +23,6 @@ _NOISE = (
 _SAID = re.compile(r'&& ((?:"[^"]*"\s*)+)')  # one text may be written in several
 _WRAPPED = re.compile(r"^\w+( \w+)* Error \((.*?)\)?$")
 _NOT_ASKED_FOR = "false"  # all that the check of an operator without an importer says
-
-
-@dataclass(frozen=True)
-class Refusal(Record):
-    """One node, or input, that stands in the way.
-
-    Attributes:
-        by: who refuses it; `process` where the one that asks them died of it, or came to no end.
-        node: its name; `graph` where nobody names any.
-        op: operator; `value` of an input, empty where it is not known.
-        what: why, for a person.
-        code: the parser's, such as `UNSUPPORTED_NODE`; the builder's number of an error.
-        said: word for word.
-        inside: local functions that the node is in, the outermost first.
-    """
-
-    by: Literal["parser", "builder", "process"]
-    node: str
-    op: str
-    what: str
-    code: str = ""
-    said: str = ""
-    inside: tuple[str, ...] = ()
 
 
 def of_parser(errors: Iterable[Any]) -> list[Refusal]:

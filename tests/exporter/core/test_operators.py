@@ -1,4 +1,4 @@
-"""Tables of operators: what follows from what, and a sample of them held against the real TensorRT for RTX."""
+"""Tables of operators: what follows from what, and a sample of them held against the real things."""
 
 from __future__ import annotations
 
@@ -8,26 +8,33 @@ import onnx.defs
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from vitrim.exporter.core.operators import INTEGER_OPERATORS, LACKS_RTX, NOWHERE, REFUSES_RTX
+from vitrim.exporter.core.operators import (
+    INTEGER_OPERATORS,
+    LACKS_OPENVINO,
+    LACKS_RTX,
+    NOWHERE,
+    REFUSES_OPENVINO,
+    REFUSES_RTX,
+)
 from vitrim.exporter.core.targets import TARGETS, get_target
 from vitrim.exporter.graph.lint.check import lint
 from vitrim.exporter.graph.lint.static import split
-from vitrim.exporter.runtime.tensorrt.ask import Asker
+from vitrim.exporter.runtime.ask import Asker
 
 F, H, B, I32, I64, U8 = (
     getattr(TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "INT32", "INT64", "UINT8")
 )
-RTX = get_target("trt-rtx")
 
 
 def test_every_name_is_an_operator_of_onnx() -> None:
     known = {schema.name for schema in onnx.defs.get_all_schemas_with_history() if not schema.domain}
     newest = {"BitCast", "CausalConvWithState", "CumProd", "FlexAttention", "LinearAttention"}  # of a newer onnx
-    refused = {op for _, operators in REFUSES_RTX for op in operators}
     for target in TARGETS.values():
         assert target.lacks - known <= newest
-    assert refused <= known
-    assert refused.isdisjoint(LACKS_RTX)
+    for table, lacks in ((REFUSES_RTX, LACKS_RTX), (REFUSES_OPENVINO, LACKS_OPENVINO)):
+        refused = {op for _, operators in table for op in operators}
+        assert refused <= known
+        assert refused.isdisjoint(lacks)
 
 
 def test_no_tensorrt_has_what_none_has() -> None:
@@ -86,14 +93,21 @@ GRAPHS = {  # of vitrim's own operators, and of others that are there, are not, 
 }
 
 
+OWN_RULES = ["NonZero", "ScatterND add", "float64"]  # vitrim's, of every target, whatever that takes
+
+
 @pytest.mark.slow
-def test_the_table_says_what_the_real_thing_says() -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here")
-    table, real = {}, {}
-    with Asker(RTX) as asker:
-        for name, data in GRAPHS.items():
-            real[name] = asker.ask(data).built
-            findings = split(lint(onnx.load_from_string(data), RTX))[0]
-            table[name] = all(finding.severity != "error" for finding in findings)
-    assert table == real
-    assert sum(real.values()) == 15
+@pytest.mark.parametrize(
+    ("name", "package", "built", "beyond"),
+    [("trt-rtx", "tensorrt_rtx", 15, []), ("openvino", "openvino", 23, OWN_RULES)],
+)
+def test_the_table_says_what_the_real_thing_says(name: str, package: str, built: int, beyond: list[str]) -> None:
+    pytest.importorskip(package, reason=f"{package} is not installed here")
+    target, table, real = get_target(name), {}, {}
+    with Asker(target) as asker:
+        for graph, data in GRAPHS.items():
+            real[graph] = asker.ask(data).built
+            findings = split(lint(onnx.load_from_string(data), target))[0]
+            table[graph] = all(finding.severity != "error" for finding in findings)
+    assert {graph for graph in GRAPHS if table[graph] != real[graph]} == set(beyond)
+    assert sum(real.values()) == built

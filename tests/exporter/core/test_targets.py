@@ -9,7 +9,7 @@ import pytest
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.operators import INTEGER_OPERATORS
-from vitrim.exporter.core.targets import ALIASES, PRECISIONS, TARGETS, get_target, precisions_of
+from vitrim.exporter.core.targets import ALIASES, PRECISIONS, RUNTIMES, TARGETS, get_target, precisions_of
 from vitrim.exporter.runtime.tensorrt.family import family_of
 from vitrim.exporter.runtime.tensorrt.versions import typing_for
 
@@ -155,3 +155,13 @@ def test_a_tensorrt_target_counts_the_versions_of_one_family() -> None:
     rtx = get_target("trt-rtx")
     assert (rtx.rtx, rtx.jetsons, rtx.typing) == ((1, 7), (), "strong")
     assert (rtx.to_dict()["rtx"], rtx.to_dict()["tensorrt"]) == ("1.7", None)
+
+
+def test_openvino_has_no_engines_and_the_processor_is_known() -> None:
+    assert {name for name, target in TARGETS.items() if target.no_engine} == {
+        "openvino",
+        "openvino-gpu",
+        "openvino-npu",
+    }
+    assert {name for name, target in TARGETS.items() if target.is_cpu} == {"ort-cpu", "openvino"}
+    assert {target.runtime for target in TARGETS.values()} == set(RUNTIMES)

@@ -38,7 +38,7 @@ def test_a_timm_that_fails_otherwise_is_not_blamed_on_torchvision(monkeypatch: p
     checks = {check.name: check for check in doctor.examine(run=lambda code: (False, "SyntaxError: bad file"))}
     assert checks["import timm"].remedy == "pip install --force-reinstall timm"
     versions = {"timm": "1.0", "torch": "2.13.0+cpu", "torchvision": "0.28.0"}
-    monkeypatch.setattr(doctor, "_version", versions.get)
+    monkeypatch.setattr(doctor, "version_of", versions.get)
     fault = "RuntimeError: operator torchvision::nms does not exist"
     found = next(check for check in doctor.examine(run=lambda code: (False, fault)) if check.name == "import timm")
     assert found.remedy.endswith("torch torchvision --index-url https://download.pytorch.org/whl/cpu")
@@ -53,11 +53,12 @@ def test_two_onnxruntimes_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_installed_tensorrt_is_tried_in_a_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    real = doctor._is_there
-    monkeypatch.setattr(doctor, "_is_there", lambda name: name == "tensorrt" or real(name))
+    real = doctor.is_there
+    monkeypatch.setattr(doctor, "is_there", lambda name: name == "tensorrt" or real(name))
 
     def examined(said: str, root: Path = Path("/")) -> dict[str, doctor.Check]:
-        run = lambda code: (True, said if "by_polygraphy" in code else "1")  # noqa: E731
+        answers = {"by_polygraphy": said, "tell_devices": "{}"}
+        run = lambda code: (True, next((text for key, text in answers.items() if key in code), "1"))  # noqa: E731
         return {check.name: check for check in doctor.examine(root, run=run)}
 
     assert examined("works")["tensorrt engines"].state == "ok"
@@ -112,12 +113,20 @@ def test_every_lack_says_what_it_costs() -> None:
             assert check.cost
 
 
-def test_child_processes_report_their_last_line() -> None:
-    assert doctor.run_python("print('a'); print('b')") == (True, "b")
-    worked, said = doctor.run_python("raise ValueError('broken')")
-    assert (worked, said) == (False, "ValueError: broken")
-    assert doctor.run_python("import time; time.sleep(9)", timeout=0.2)[0] is False
-    assert doctor.run_python("import os; os._exit(3)") == (False, "ended with code 3")  # as a crash would
+def test_what_narrow_numbers_gain_here_is_said(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+
+    def found(cpuinfo: str) -> tuple[str, str, str]:
+        (tmp_path / "proc" / "cpuinfo").write_text(cpuinfo)
+        check = next(one for one in doctor.examine(tmp_path, deep=False) if one.name == "narrow numbers")
+        return check.state, check.found, check.cost
+
+    slow = "int8 gains little, bf16 is computed in float32, fp16 is computed in float32"
+    assert found("flags\t: fpu avx2\n") == ("info", "none is fast", slow)
+    state, said, cost = found("Features\t: asimd asimdhp asimddp bf16\n")
+    assert (state, said) == ("ok", "fast: int8 (Arm dotprod), fp16 (Arm fp16) (also Arm bf16)")
+    assert cost == "bf16 is computed in float32"
+    assert found("processor: 0\n")[:2] == ("info", "this system does not say what its processor has")
 
 
 def providers_said(said: str, library: str = "None", root: Path = Path("/")) -> dict[str, doctor.Check]:
@@ -207,7 +216,7 @@ def test_a_gpu_without_nvidia_smi_is_asked_of_the_driver(monkeypatch: pytest.Mon
 def test_an_installed_tensorrt_for_rtx_is_tried_in_a_child(
     said: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_is_there", lambda package: package == "tensorrt_rtx")
+    monkeypatch.setattr(doctor, "is_there", lambda package: package == "tensorrt_rtx")
     found = doctor._rtx(lambda code: (True, said), deep=True)
     assert (found.name, found.state, found.found) == ("TensorRT for RTX", state, said)
     assert bool(found.cost) == (state == "problem")
@@ -219,7 +228,7 @@ def test_an_installed_tensorrt_for_rtx_is_tried_in_a_child(
 def test_a_machine_without_tensorrt_for_rtx_has_no_problem(
     wheel: bool, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_is_there", lambda package: False)
+    monkeypatch.setattr(doctor, "is_there", lambda package: False)
     monkeypatch.setattr(doctor, "has_rtx_wheel", lambda: wheel)
     found = doctor._rtx(lambda code: (True, ""), deep=True)
     assert (found.state, found.remedy) == ("info", remedy)

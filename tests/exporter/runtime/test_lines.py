@@ -42,6 +42,20 @@ def test_a_benchmark() -> None:
     ]
 
 
+def test_openvino_says_how_it_was_loaded() -> None:
+    bench = Bench.read(OLD / "bench-engine.json", "benchmark")
+    loaded = {"version": "2026.4.1-22982-e213a147257", "device": "AMD EPYC", "threads": 1, "streams": 1}
+    side = {**loaded, "hint": "throughput", "threads": 2, "requests": 2}
+    where = {"cpu": "AMD EPYC", "device": {**loaded, "hint": "latency"}, "throughput": side}
+    changed = replace(bench, environment=where, modes={"throughput": bench.pruned}, energy=None)
+    assert bench_notes(changed)[:2] == [
+        "  pruned, throughput of 2 requests side by side: 2.142 ms a batch (95 % interval 2.140 to 2.144, p95 2.165)",
+        "OpenVINO 2026.4.1: 1 thread, 1 stream, latency",
+    ]
+    alone = replace(changed, environment={**where, "throughput": {**side, "requests": 1}})
+    assert bench_notes(alone)[0].startswith("  pruned, throughput of 1 request side by side: ")
+
+
 def test_a_ladder_with_an_engine() -> None:
     parity = Parity.read(OLD / "parity-engine.json", "parity report")
     assert parity_lines(parity) == [

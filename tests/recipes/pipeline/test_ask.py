@@ -172,7 +172,7 @@ def test_a_bundle_s_graph_is_asked_about_and_nothing_in_it_changes(tmp_path: Pat
 def test_who_cannot_be_asked_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(doubler())
-    with pytest.raises(InputError, match="trt-8.5 cannot be asked, only trt-rtx"):
+    with pytest.raises(InputError, match="trt-8.5 cannot be asked, only openvino and trt-rtx"):
         api.lint(path, ask="jetpack-5")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     page = CliRunner().invoke(cli, ["lint", str(path), "--ask", "trt-rtx"])

@@ -147,6 +147,17 @@ def test_a_bundle_s_page_has_the_numbers_of_its_files(made: tuple[Path, Any]) ->
     assert f"{cost['pruned'] + cost['scoring']:.3f} GMACs instead of {cost['dense']:.3f}" in text
 
 
+@pytest.mark.parametrize("target", ["openvino", "openvino-npu"])
+def test_a_bundle_for_openvino_speaks_of_no_engine_to_build(vit: Any, target: str) -> None:
+    text = page(vit, reports(), no_engine=f"none belongs to {target}", export={"target": target})
+    assert f"- engine: none belongs to {target}: OpenVINO compiles the graph when it loads it\n" in text
+    assert "TensorRT" not in text
+    assert "build" not in text.replace("vitrim bench", "")
+    assert "(`pip install 'vitrim[openvino]'`)" in text
+    assert "numpy and openvino are installed (`pip install openvino numpy`):\n" in text
+    assert "    python3 out/run_on_device.py bench --energy -o bench.json\n" in text
+
+
 def test_an_engine_that_no_gpu_has_run_is_named_with_what_is_not_known(vit: Any) -> None:
     engine = EngineIdentity("a", "b", tensorrt="1.7.1", family="rtx", capabilities=("8.6",), precision="fp16")
     parity = Parity(1e-4, 1e-5, (RUNG,), engine=engine, engine_not_checked="no GPU here")

@@ -88,7 +88,7 @@ def test_a_pass_that_breaks_the_graph_is_named(
     batch=st.integers(1, 2),
     method=st.sampled_from([*METHODS]),
     place=st.sampled_from(["before_mlp", "after_block"]),
-    target=st.sampled_from(["ort-cpu", "trt-8.5", "trt-10.3"]),
+    target=st.sampled_from(["ort-cpu", "openvino", "trt-8.5", "trt-10.3"]),
     fused=st.booleans(),
     data=st.data(),
 )

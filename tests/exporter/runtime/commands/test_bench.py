@@ -22,6 +22,7 @@ from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
 
 QUICK = Timing(runs=6, warmup=0)
+ONE_THREAD = Timing(runs=6, warmup=0, threads=1)
 
 MODES = {"plain", "cuda_graph", "with_copies", "copy_in", "copy_out", "gpu_only"}
 
@@ -178,3 +179,32 @@ def test_an_engine_that_no_gpu_here_can_run_is_not_timed_and_the_reason_is_said(
     timed = bench_bundle(root, QUICK)
     assert (timed.runtime, timed.cpu_only) == ("tensorrt-rtx-1.7.1.116", None)
     assert timed.environment["gpu"] == "RTX 4090"
+
+
+def test_openvino_times_a_bundle_of_onnxruntime_s_and_says_how_it_ran(tmp_path: Path) -> None:
+    result = bench_bundle(doubling(tmp_path / "b", target="ort-cpu"), ONE_THREAD, runtime="openvino")
+    loaded, side = result.conditions.device, result.conditions.throughput
+    assert (result.runtime, result.cpu_only) == ("openvino-cpu", None)
+    assert (loaded.threads, loaded.streams, loaded.hint) == (1, 1, "latency")
+    assert (side.threads, side.hint) == (1, "throughput")
+    assert result.modes is not None
+    assert isinstance(result.modes["throughput"], Distribution)
+    assert set(result.distributions) == {"dense", "pruned"}
+
+
+def test_what_a_cpu_says_of_a_bundle_for_another_device_is_not_judged(tmp_path: Path) -> None:
+    result = bench_bundle(doubling(tmp_path / "b", target="trt-10.3"), ONE_THREAD, runtime="openvino")
+    assert result.cpu_only == "the graph is for trt-10.3, but openvino ran it on the CPU, as asked"
+    assert result.verdict.startswith("not judged: ")
+
+
+def test_a_bundle_for_openvino_is_never_told_to_be_built(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b", target="openvino")
+    assert bench_bundle(root, ONE_THREAD).runtime == "openvino-cpu"
+    with pytest.raises(InputError, match=r"b has no model\.engine: none belongs to openvino: OpenVINO compiles"):
+        bench_bundle(root, runtime="tensorrt")
+    with pytest.raises(InputError, match="there is no runtime 'cuda'"):
+        bench_bundle(root, runtime="cuda")
+    bf16 = doubling(tmp_path / "bf16", precision={"name": "bf16", "float32_nodes": []}, target="openvino")
+    with pytest.raises(EnvironmentLackError, match="^onnxruntime runs no bf16 graphs$"):
+        bench_bundle(bf16, runtime="onnxruntime")

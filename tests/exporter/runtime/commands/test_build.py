@@ -232,7 +232,7 @@ def test_a_bundle_for_tensorrt_for_rtx_has_its_builder_and_is_not_called_proven_
     checked = check_bundle(root)
     assert (checked.passed, checked.engine_not_checked) == (True, told)
     with pytest.raises(EnvironmentLackError, match=f"nothing was checked: {told}"):
-        check_bundle(root, onnxruntime=False)
+        check_bundle(root, runtime="tensorrt")
     monkeypatch.setattr(gpu, "cuda_device", lambda: {"gpu": "RTX 4090", "compute_capability": "8.9"})
     other = check_bundle(root).engine_not_checked
     assert other == "it is for GPUs of compute capability 8.6, and here it is 8.9"
@@ -257,3 +257,9 @@ def test_without_its_package_nothing_of_a_bundle_for_tensorrt_for_rtx_is_changed
         api.build(root)
     assert contents(root) == before
     assert check_bundle(root).passed
+
+
+def test_nothing_is_built_for_openvino(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b", target="openvino")
+    with pytest.raises(InputError, match="b needs no build: none belongs to openvino: OpenVINO compiles the graph"):
+        build_bundle(root)

@@ -78,10 +78,10 @@ def test_onnxruntime_is_not_asked_for_bf16(tmp_path: Path) -> None:
 
 def test_a_check_that_can_check_nothing_does_not_pass(recorder: Any, tmp_path: Path) -> None:
     folder = named(tmp_path / "b")
-    assert check_bundle(folder, onnxruntime=False).passed
+    assert check_bundle(folder, runtime="tensorrt").passed
     recorder.reason = "TensorRT finds no GPU"
     with pytest.raises(EnvironmentLackError, match="nothing was checked: TensorRT finds no GPU"):
-        check_bundle(folder, onnxruntime=False)
+        check_bundle(folder, runtime="tensorrt")
 
 
 def off_by(root: Path) -> float:
@@ -139,7 +139,7 @@ def test_the_bundle_s_own_limits_hold_where_none_are_given(tmp_path: Path) -> No
 def test_without_an_engine_and_without_onnxruntime_there_is_nothing_to_check(tmp_path: Path) -> None:
     root = doubling(tmp_path / "b")
     with pytest.raises(EnvironmentLackError) as caught:
-        check_bundle(root, onnxruntime=False)
+        check_bundle(root, runtime="tensorrt")
     assert str(caught.value) == f"nothing was checked: {root} has no model.engine: build it first"
 
 
@@ -248,9 +248,31 @@ def test_an_engine_of_the_shipped_graph_is_held_by_its_answers(recorder: Any, tm
     golden = dict(np.load(root / "golden.npz")) | {"kept_1": np.zeros((2, 3), np.int32)}
     np.savez(root / "golden.npz", **golden)
     bundle.write_manifest(root, {}, [], target="jetpack-6", batch=2)
-    (rung,) = check_bundle(root, onnxruntime=False).rungs
+    (rung,) = check_bundle(root, runtime="tensorrt").rungs
     assert (rung.name, rung.passed, rung.stages) == ("tensorrt-10.3.0 = golden", True, ())
     (root / "proof.onnx").unlink()
     bundle.write_manifest(root, {}, [], target="jetpack-6", batch=2)
-    (rung,) = check_bundle(root, onnxruntime=False).rungs
+    (rung,) = check_bundle(root, runtime="tensorrt").rungs
     assert (rung.passed, rung.first_offender) == (False, "kept_1")
+
+
+@pytest.mark.parametrize(("target", "aside"), [("ort-cpu", False), ("openvino", False), ("trt-10.3", True)])
+def test_openvino_checks_any_bundle(tmp_path: Path, target: str, aside: bool) -> None:
+    result = check_bundle(doubling(tmp_path / "b", target=target), threads=1, runtime="openvino")
+    assert [(rung.name, rung.passed) for rung in result.rungs] == [("openvino-cpu = golden", True)]
+    assert result.cpu_only == (
+        f"the graph is for {target}, but openvino ran it on the CPU, as asked" if aside else None
+    )
+
+
+def test_onnxruntime_checks_a_bundle_for_openvino(tmp_path: Path) -> None:
+    root = doubling(tmp_path / "b", target="openvino")
+    assert [rung.name for rung in check_bundle(root).rungs] == ["openvino-cpu = golden"]
+    assert [rung.name for rung in check_bundle(root, runtime="onnxruntime").rungs] == ["onnxruntime-cpu = golden"]
+    with pytest.raises(InputError, match=r"has no model\.engine: none belongs to openvino"):
+        check_bundle(root, runtime="tensorrt")
+    with pytest.raises(InputError, match="there is no runtime 'ort'"):
+        check_bundle(root, runtime="ort")
+    bf16 = doubling(tmp_path / "bf16", precision={"name": "bf16", "float32_nodes": []}, target="openvino")
+    with pytest.raises(EnvironmentLackError, match="^nothing was checked: onnxruntime runs no bf16 graphs$"):
+        check_bundle(bf16, runtime="onnxruntime")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from python38 import python_38
+from small_bundles import doubling
 from standin_bundles import STANDIN, compiled, compiled_cudart, golden, make, standin_environment
 
 from vitrim.exporter.core import layout
@@ -388,3 +389,32 @@ def test_only_its_own_kind_of_file_is_replaced(cudart: Path, tmp_path: Path) -> 
         assert device(folder, "info", "-o", str(kept)).returncode == 0
     assert device(folder, "info", "-o", str(photo), "--force").returncode == 0
     assert set(json.loads(photo.read_text())) == set(json.loads(kept.read_text()))
+
+
+@pytest.mark.slow
+def test_a_bundle_for_openvino_takes_numpy_and_openvino_alone(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    folder, poison = doubling(tmp_path / "b"), tmp_path / "poison"
+    standalone.write(folder)
+    bundle.write_manifest(folder, {"vitrim": "0"}, ["vitrim"], target="openvino")
+    poison.mkdir()
+    for name in ("torch", "onnx", "onnxruntime", "tensorrt", "vitrim"):
+        (poison / f"{name}.py").write_text(f"raise RuntimeError('{name} is imported')\n")
+
+    def device(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(folder / layout.STANDALONE), *words]
+        own = {"PYTHONPATH": str(poison), "VITRIM_CACHE": str(tmp_path / "cache")}
+        return subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | own, cwd=tmp_path, timeout=120, check=False
+        )
+
+    checked = device("check", "--threads", "1")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert checked.stdout.startswith("openvino-cpu = golden: ok, 4 images, top-1 100.0%")
+    timed = device("bench", "--threads", "1", "--runs", "6", "--warmup", "0", "--allow-slower", "--json")
+    assert (timed.returncode, timed.stderr) == (0, "")
+    where = json.loads(timed.stdout)["environment"]
+    assert (where["runtime"], where["device"]["threads"], where["cpu_only"]) == ("openvino-cpu", 1, None)
+    refused = device("build")
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert "needs no build: none belongs to openvino" in refused.stderr

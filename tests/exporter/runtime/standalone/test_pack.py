@@ -27,7 +27,7 @@ def test_python_38_can_read_it_and_every_module_in_it() -> None:
     names = standalone.modules()
     wanted = {"core.errors", "core.records", "runtime.parity", "runtime.bench.stats", "runtime.bundle"}
     assert wanted | {"runtime.standalone.main"} <= set(names)
-    allowed = {"numpy", "tensorrt", "onnxruntime", "pynvml", "polygraphy", *sys.stdlib_module_names}
+    allowed = {"numpy", "tensorrt", "onnxruntime", "openvino", "pynvml", "polygraphy", *sys.stdlib_module_names}
     for name in names:
         tree = ast.parse(sources.path_of(f"exporter.{name}").read_text(encoding="utf-8"), feature_version=(3, 8))
         for node in ast.walk(tree):

@@ -9,8 +9,8 @@ from small_graphs import doubler
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.core.targets import get_target
-from vitrim.exporter.runtime.tensorrt import ask
-from vitrim.exporter.runtime.tensorrt.ask import Asker, askable
+from vitrim.exporter.runtime import ask
+from vitrim.exporter.runtime.ask import Asker, askable
 
 RTX = get_target("trt-rtx")
 
@@ -20,9 +20,9 @@ def wheel() -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here")
 
 
-@pytest.mark.parametrize("name", ["ort-cpu", "trt-11"])
+@pytest.mark.parametrize("name", ["ort-cpu", "trt-11", "openvino-gpu"])
 def test_only_a_builder_that_needs_no_gpu_can_be_asked(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} cannot be asked, only trt-rtx: its builder needs no GPU"):
+    with pytest.raises(InputError, match=f"{name} cannot be asked, only openvino and trt-rtx: their builders run"):
         askable(get_target(name))
 
 
@@ -57,5 +57,14 @@ def test_what_comes_to_no_end_is_ended() -> None:
 @pytest.mark.usefixtures("wheel")
 def test_a_process_that_cannot_work_at_all_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ask, "_PACKAGE", "vitrim.nothing_here")
-    with Asker(RTX) as asker, pytest.raises(EnvironmentLackError, match="asks TensorRT fails .*nothing_here.*doctor"):
+    said = "asks TensorRT for RTX 1.* fails .*nothing_here.*doctor"
+    with Asker(RTX) as asker, pytest.raises(EnvironmentLackError, match=said):
         asker.ask(doubler())
+
+
+def test_openvino_is_asked_like_it() -> None:
+    pytest.importorskip("openvino")
+    with Asker(get_target("openvino")) as asker:
+        assert asker.title.startswith("OpenVINO 20")
+        assert asker.ask(doubler()).built
+        assert not asker.ask(doubler()[:-30]).built

@@ -1,4 +1,4 @@
-"""Ask TensorRT's parser and builder for their verdict on graphs, in a process that may die of one. Torch-free."""
+"""Ask a runtime's own parser and builder for their verdict on graphs, in a process that may die of one. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,41 +11,59 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
 
-from ...core.errors import EnvironmentLackError, InputError
-from ...core.targets import TARGETS, Target
-from .answer import Answer
-from .family import Family, family_of
-from .versions import import_tensorrt
+from ..core.errors import EnvironmentLackError, InputError
+from ..core.targets import TARGETS, Target
+from .openvino.runner import import_openvino
+from .tensorrt.family import family_of
+from .tensorrt.versions import import_tensorrt
+from .verdict import Answer
 
 SECONDS = 600.0  # that one graph may take
-_PACKAGE = "vitrim.exporter.runtime.tensorrt"
+_PACKAGE = "vitrim.exporter.runtime"
 
 
-def askable(target: Target) -> Family:
-    """The TensorRT that can be asked about graphs for a target.
+@dataclass(frozen=True)
+class Askable:
+    """A parser and builder that say here and now what they take.
+
+    Attributes:
+        title: whose they are, with the version.
+        code: Python that serves requests, see `verdict`.
+    """
+
+    title: str
+    code: str
+
+
+def askable(target: Target) -> Askable:
+    """What can be asked about graphs for a target.
 
     Raises:
-        InputError: none can be: its builder needs the GPU, or there is no builder.
+        InputError: nothing can be: its builder needs the device, or there is no builder.
         EnvironmentLackError: it is not installed; says how to get it.
     """
+    if target.runtime == "openvino" and target.device == "CPU":
+        title = f"OpenVINO {import_openvino().__version__.partition('-')[0]}"
+        return Askable(title, f"from {_PACKAGE}.openvino.answer import serve; serve()")
     family = family_of(target)
-    if target.runtime != "tensorrt" or not family.builds_anywhere:
-        names = [each.name for each in TARGETS.values() if each.rtx is not None]
-        raise InputError(f"{target.name} cannot be asked, only {', '.join(names)}: its builder needs no GPU")
-    import_tensorrt(family)
-    return family
+    if target.runtime == "tensorrt" and family.builds_anywhere:
+        title = family.versioned(import_tensorrt(family))
+        return Askable(title, f"from {_PACKAGE}.tensorrt.answer import serve; serve({family.name!r})")
+    names = [each.name for each in TARGETS.values() if each.rtx is not None or each.device == "CPU"]
+    raise InputError(f"{target.name} cannot be asked, only {' and '.join(names)}: their builders run on any machine")
 
 
 class Asker:
-    """Parser and builder of a TensorRT, in a process of their own; a context manager.
+    """Parser and builder of a target, in a process of their own; a context manager.
 
     One process answers many graphs; after one that it died of, or that took too long, the next graph gets a new one.
 
     Args:
-        target: whose TensorRT is asked.
+        target: whose they are.
         seconds: that one graph may take.
 
     Raises:
@@ -53,8 +71,8 @@ class Asker:
     """
 
     def __init__(self, target: Target, seconds: float = SECONDS) -> None:
-        self.family, self.seconds = askable(target), seconds
-        self.title = self.family.versioned(import_tensorrt(self.family))
+        self._asked, self.seconds = askable(target), seconds
+        self.title = self._asked.title
         self._child: _Child | None = None
 
     def __enter__(self) -> Asker:
@@ -77,7 +95,7 @@ class Asker:
         Raises:
             EnvironmentLackError: the process cannot do its work at all.
         """
-        child = self._child = self._child or _Child(self.family.name)
+        child = self._child = self._child or _Child(self._asked)
         request = json.dumps({"size": len(model), "place": os.fspath(place)}).encode() + b"\n"
         child.send(request + model)
         late = False
@@ -96,10 +114,9 @@ class Asker:
 class _Child:
     """The process, and threads that hear it: it can neither block on a full pipe nor keep us waiting."""
 
-    def __init__(self, family: str) -> None:
-        code = f"from {_PACKAGE}.answer import serve; serve({family!r})"
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe)
+    def __init__(self, asked: Askable) -> None:
+        self._title, pipe = asked.title, subprocess.PIPE
+        self.process = subprocess.Popen([sys.executable, "-c", asked.code], stdin=pipe, stdout=pipe, stderr=pipe)
         self.lines: queue.Queue[bytes] = queue.Queue()
         self._said: deque[bytes] = deque(maxlen=20)
         self._ears = [
@@ -132,7 +149,7 @@ class _Child:
         if code > 0:
             self.kill()
             said = self._said[-1].decode(errors="replace").strip() if self._said else f"code {code}"
-            raise EnvironmentLackError(f"the process that asks TensorRT fails ({said[:200]}); see vitrim doctor")
+            raise EnvironmentLackError(f"the process that asks {self._title} fails ({said[:200]}); see vitrim doctor")
         return f"its process died of it (signal {-code})"
 
     def kill(self) -> None:
