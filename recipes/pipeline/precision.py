@@ -79,11 +79,10 @@ def check_precision(section: PrecisionSection, target: Target) -> None:
         raise InputError(f"precision.name: {target.name} takes no {section.name} graph (it takes {known})")
     if section.tool == "modelopt" and (section.name != "int8" or not target.symmetric):
         raise InputError("precision.tool: modelopt places int8 for TensorRT targets; take onnxruntime here")
-    on_openvino = section.name == "int8" and target.runtime == "openvino"
-    if section.tool == "nncf" and not on_openvino:
+    if section.tool == "nncf" and target.runtime != "openvino":
         raise InputError("precision.tool: nncf places int8 for OpenVINO targets; take onnxruntime here")
-    if section.around != "auto" and not on_openvino:
-        raise InputError("precision.around is for int8 on OpenVINO; take auto here")
+    if section.around != "auto" and target.runtime != "openvino":
+        raise InputError("precision.around is for int8 on OpenVINO targets; take auto here")
     if section.around not in ("auto", "fp32", half_for(target)):
         raise InputError(f"precision.around: {target.name} has no {section.around}; take {half_for(target)} or fp32")
 

@@ -442,7 +442,7 @@ class PrecisionSection(Section):
 
     name: Literal["fp32", "fp16", "bf16", "int8", "auto"] = Field(
         default="fp32",
-        description="int8: the products with a weight; the rest is fp16 on TensorRT, see around for OpenVINO. auto: the "
+        description="int8: the products with a weight; the rest is fp16 on TensorRT; see around. auto: the "
         "fastest that holds, by trying; so is a target that is a group, unless a precision is named.",
     )
     images: int = Field(

@@ -9,6 +9,8 @@ should stay apart. A tool that knows none of this quantizes all of it.
 `sizes`                   what is added to attention's logits because of merged tokens
 `merges`                  products, scatters and weightings by which tokens are merged
 `attention`               q k' and attention by v: two activations, where one scale of each is seldom enough
+`residuals`               sums of tokens and what a block adds to them: a few large channels take all 8 bits
+`residuals`               sums of tokens and what a block adds to them: a few large channels take all 8 bits
 `normalizations`          norms and softmaxes
 `ranges`                  sums, exponentials and the like, integers that become floats, extreme scalars
 `embedding`               of uint8 pixels
@@ -20,7 +22,7 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from ..passes.base import static_shape
-from .float32_nodes import carrying_nodes, is_projection, wide_by_reason
+from .float32_nodes import carrying_nodes, is_projection, is_residual, wide_by_reason
 
 _SCATTERS = ("ScatterElements", "ScatterND")
 _BETWEEN = ("Add", "Mul", "Div", "Where", "Cast", "Reshape", "Transpose", "Slice", "Concat")
@@ -43,6 +45,8 @@ def float_nodes(graph: gs.Graph) -> dict[str, list[str]]:
         "sizes": wide["sizes"],
         "merges": merging,
         "attention": attending,
+        "residuals": {node.name for node in graph.nodes if is_residual(node)},
+        "residuals": {node.name for node in graph.nodes if is_residual(node)},
         "normalizations": wide["normalizations"],
         "ranges": wide["ranges"],
         "embedding": wide["embedding"],

@@ -25,7 +25,7 @@ from vitrim.exporter.graph.weights import is_external, place_of
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline import precision
 from vitrim.recipes.pipeline.graphs import EMULATED
-from vitrim.recipes.pipeline.precision import in_manifest, write_precision
+from vitrim.recipes.pipeline.precision import check_precision, in_manifest, write_precision
 from vitrim.recipes.pipeline.recipe import PrecisionSection, Recipe
 
 
