@@ -10,7 +10,6 @@ should stay apart. A tool that knows none of this quantizes all of it.
 `merges`                  products, scatters and weightings by which tokens are merged
 `attention`               q k' and attention by v: two activations, where one scale of each is seldom enough
 `residuals`               sums of tokens and what a block adds to them: a few large channels take all 8 bits
-`residuals`               sums of tokens and what a block adds to them: a few large channels take all 8 bits
 `normalizations`          norms and softmaxes
 `ranges`                  sums, exponentials and the like, integers that become floats, extreme scalars
 `embedding`               of uint8 pixels
@@ -45,7 +44,6 @@ def float_nodes(graph: gs.Graph) -> dict[str, list[str]]:
         "sizes": wide["sizes"],
         "merges": merging,
         "attention": attending,
-        "residuals": {node.name for node in graph.nodes if is_residual(node)},
         "residuals": {node.name for node in graph.nodes if is_residual(node)},
         "normalizations": wide["normalizations"],
         "ranges": wide["ranges"],

@@ -29,7 +29,6 @@ def test_every_deciding_node_is_there_once_and_no_projection(method: str, target
     assert len(found["attention"]) >= 4
     assert all(nodes[name].op == "MatMul" for name in found["similarities"])
     assert len(found["residuals"]) == 2 * 2
-    assert len(found["residuals"]) == 2 * 2
     assert (len(found["merges"]) > 0) == (method in ("tome", "frugal"))
     assert set(found) == {
         "similarities", "scores", "sizes", "merges", "attention", "residuals", "normalizations", "ranges", "embedding"
