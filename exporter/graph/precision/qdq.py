@@ -144,8 +144,10 @@ def _pair_behind(graph: gs.Graph, node: gs.Node) -> None:
     if back is None or pair is None:
         return
     out, build = node.outputs[0], Builder(graph, "pair")
-    readers = list(out.outputs)
+    readers = [reader for reader in out.outputs if reader.op not in QDQ]  # the others have a pair already
     node.inputs[0] = pair.inputs[0]
+    if not readers:
+        return
     shape = static_shape(out)
     quantized = build.node("QuantizeLinear", [out, *pair.inputs[1:]], shape, back.inputs[0].dtype, **pair.attrs)
     again = build.node("DequantizeLinear", [quantized, *back.inputs[1:]], shape, np.float32, **back.attrs)
