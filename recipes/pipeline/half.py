@@ -12,11 +12,10 @@ import onnx
 
 from ...exporter.core.errors import InputError
 from ...exporter.core.targets import Target
-from ...exporter.graph.precision.float32_nodes import wide_nodes
+from ...exporter.graph.precision.guards import guard
 from ...exporter.graph.precision.half import Half, to_half
-from ...exporter.graph.precision.misfits import Misfits, misfits
+from ...exporter.graph.precision.misfits import Misfits
 from ...exporter.graph.precision.ranges import extents_of
-from ...exporter.graph.surgery import import_graph
 from ...exporter.graph.weights import Weights
 from .listener import Listener
 
@@ -95,13 +94,13 @@ def make_half(job: Job, models: dict[str, onnx.ModelProto], half: Half) -> Writt
     """
     section, written, report = job.section, {}, empty_report()
     for index, (kind, model) in enumerate(models.items()):
-        wide = wide_nodes(import_graph(model, job.weights), half in job.target.inner_float32)
-        wide |= named_nodes(section, model) if kind == "pruned" else set()
+        named = named_nodes(section, model) if kind == "pruned" else set()
         extents = extents_of(model, job.measured, job.weights)
-        found = misfits(model, extents, half, section.headroom, wide, job.weights)
-        typed = to_half(model, half, wide | found.nodes, half_io=section.half_io, weights=job.weights)
+        inner = half in job.target.inner_float32
+        guarded = guard(model, extents, section.headroom, named, inner_float32=inner, weights=job.weights)
+        typed = to_half(model, half, guarded.nodes, half_io=section.half_io, weights=job.weights)
         written[kind] = typed.model
-        add_to(report, kind, typed.float32_nodes, found, typed.casts)
+        add_to(report, kind, typed.float32_nodes, guarded.found, typed.casts)
         job.listener.progress(index + 1, len(models))
     return Written(written, report, written["pruned"])
 
@@ -118,7 +117,7 @@ def add_to(report: dict[str, Any], kind: str, float32_nodes: Collection[str], fo
     report["casts"][kind] = casts
 
 
-def tell_misfits(report: dict[str, Any], half: Half, listener: Listener) -> None:
+def tell_misfits(report: dict[str, Any], listener: Listener) -> None:
     """Note what stays in float32 in the pruned graph because of its numbers."""
     if "overflowing" not in report:
         return  # all around int8 products is float32
@@ -126,4 +125,4 @@ def tell_misfits(report: dict[str, Any], half: Half, listener: Listener) -> None
     for end, count in counts.items():
         if count:
             nodes = "node stays" if count == 1 else "nodes stay"
-            listener.note(f"{count} {nodes} in float32: values come near the {end} that {half} holds")
+            listener.note(f"{count} {nodes} in float32: values come near the {end} that fp16 holds")

@@ -18,7 +18,10 @@ from ...exporter.core.errors import InputError, ParityError
 from ...exporter.core.layout import WIDER, Kind
 from ...exporter.core.targets import Target
 from ...exporter.graph.files import read_bare, save, save_beside
+from ...exporter.graph.precision.float_nodes import float_nodes
 from ...exporter.graph.precision.report import PrecisionReport
+from ...exporter.graph.shapes import with_shapes
+from ...exporter.graph.surgery import import_graph
 from ...exporter.graph.weights import Place
 from ...exporter.pruning.budget import Budget, write_budget
 from ...exporter.pruning.widths import read_widths, write_widths
@@ -34,7 +37,7 @@ from ...exporter.runtime.tensorrt.options import EngineOptions
 from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from ...exporter.runtime.tensorrt.rtx_build import builder_for
 from .golden import input_facts
-from .graphs import final_graphs
+from .graphs import Graphs, final_graphs
 from .kinds import budget_of_kind, plan_of
 from .portable import dump_recipe, portable, portable_command
 from .precision import in_manifest
@@ -120,6 +123,7 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
         graphs.precision.write(staging / layout.PRECISION)
     if budget is not None:
         write_budget(budget, staging / layout.BUDGET)
+        _write_float_nodes(graphs, staging)
     if widths is not None:
         write_widths(widths, staging / layout.WIDTHS)
     if choice is not None:
@@ -174,6 +178,14 @@ def _copy_graphs(
             save_beside(model, staging / kind.filename, places[Kind.PRUNED], weights)
         else:
             places[kind] = save(model, staging / kind.filename, weights)
+
+
+def _write_float_nodes(graphs: Graphs, staging: Path) -> None:
+    """Which nodes of the pruned float32 graph any quantizer is to leave in float, and which file that graph is."""
+    model, weights = read_bare(graphs.float32["pruned"])
+    kind = Kind.FP32 if "fp32" in graphs.final else Kind.PRUNED
+    marked = {"graph": kind.filename, "nodes": float_nodes(import_graph(with_shapes(model), weights))}
+    (staging / layout.FLOAT_NODES).write_text(json.dumps(marked, indent=2) + "\n")
 
 
 def _build(run: Run, staging: Path, precision: dict[str, Any]) -> EngineIdentity:

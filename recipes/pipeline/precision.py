@@ -28,6 +28,7 @@ from ...exporter.runtime.choose import not_here
 from .graphs import EMULATED, float32_graphs
 from .half import Job, Written, make_half, tell_misfits
 from .int8 import make_int8
+from .int8_around import half_for
 from .listener import Listener
 from .recipe import PrecisionSection
 from .stage import Stage
@@ -78,6 +79,12 @@ def check_precision(section: PrecisionSection, target: Target) -> None:
         raise InputError(f"precision.name: {target.name} takes no {section.name} graph (it takes {known})")
     if section.tool == "modelopt" and (section.name != "int8" or not target.symmetric):
         raise InputError("precision.tool: modelopt places int8 for TensorRT targets; take onnxruntime here")
+    if section.tool == "nncf" and target.runtime != "openvino":
+        raise InputError("precision.tool: nncf places int8 for OpenVINO targets; take onnxruntime here")
+    if section.around != "auto" and target.runtime != "openvino":
+        raise InputError("precision.around is for int8 on OpenVINO targets; take auto here")
+    if section.around not in ("auto", "fp32", half_for(target)):
+        raise InputError(f"precision.around: {target.name} has no {section.around}; take {half_for(target)} or fp32")
 
 
 class Precision(Stage):
@@ -154,7 +161,7 @@ def write_precision(
         made = make_half(job, models, half)
     if proven:
         made = _with_proof(made)
-    tell_misfits(made.report, half, listener)
+    tell_misfits(made.report, listener)
     report = {"asked": section.name, "name": section.name, **made.report}
     report |= _save_and_time(job, made, graphs["pruned"], folder)
     if report["speedup_over_fp32"] is None:

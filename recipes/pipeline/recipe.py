@@ -442,8 +442,8 @@ class PrecisionSection(Section):
 
     name: Literal["fp32", "fp16", "bf16", "int8", "auto"] = Field(
         default="fp32",
-        description="int8: the products with a weight; on TensorRT the rest is fp16. auto: the fastest that holds, by "
-        "trying; so is a target that is a group, unless a precision is named.",
+        description="int8: the products with a weight; the rest is fp16 on TensorRT; see around. auto: the "
+        "fastest that holds, by trying; so is a target that is a group, unless a precision is named.",
     )
     images: int = Field(
         default=64, ge=1, le=MOST_ARRAY_IMAGES, description="Calibration images that ranges are measured on."
@@ -480,8 +480,14 @@ class PrecisionSection(Section):
     keep_slower: bool = Field(
         default=False, description="Keep the precision even where the graph is timed here and is not faster in it."
     )
-    tool: Literal["onnxruntime", "modelopt"] = Field(
-        default="onnxruntime", description="What places Q/DQ pairs for TensorRT; modelopt is an extra of its own."
+    tool: Literal["onnxruntime", "modelopt", "nncf"] = Field(
+        default="onnxruntime",
+        description="What places Q/DQ pairs; modelopt for TensorRT, an extra of its own, nncf for OpenVINO.",
+    )
+    around: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        default="auto",
+        description="int8 on OpenVINO: what the rest of the graph is in; auto: bf16 (fp16 on a GPU) where it is "
+        "timed faster here and holds the agreement, else fp32.",
     )
 
 

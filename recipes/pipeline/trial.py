@@ -15,15 +15,17 @@ from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.stats import paired_ratio
 from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.commands.bench import random_images
-from ...exporter.runtime.runners import OrtRunner, Runner
+from ...exporter.runtime.runners import Runner
 
 TRIAL_ROUNDS = 25
 CLEARLY = 0.98  # of the time of the first form, which another form must stay below
 
 
-def fastest(candidates: dict[str, onnx.ModelProto], threads: int | None) -> tuple[str, dict[str, float]]:
+def fastest(
+    candidates: dict[str, onnx.ModelProto], target: Target, threads: int | None
+) -> tuple[str, dict[str, float]]:
     """The candidate with the lowest median, timed in turns; the first one unless another is clearly faster."""
-    runners = {name: OrtRunner(model.SerializeToString(), threads=threads) for name, model in candidates.items()}
+    runners = {name: runner_for(model.SerializeToString(), target, threads)[0] for name, model in candidates.items()}
     medians = {name: float(np.median(samples)) for name, samples in _samples(runners).items()}
     first = next(iter(medians))
     best = min(medians, key=lambda name: medians[name])

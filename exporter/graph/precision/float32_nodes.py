@@ -24,6 +24,7 @@ behind a reshape, a transpose or a gather gives the same ones. TensorRT casts an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Literal, get_args
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -36,6 +37,7 @@ QDQ = ("QuantizeLinear", "DequantizeLinear")
 NORMALIZATIONS = frozenset(
     {"LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization", "Softmax", "LogSoftmax"}
 )
+Reason = Literal["scores", "sizes", "normalizations", "ranges", "embedding"]
 _WIDE = frozenset({"Exp", "Log", "CumSum", "Pow", "Sqrt", "Reciprocal", "TopK", "ArgMax", "ArgMin"})
 _MOVES = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice"}
@@ -75,30 +77,38 @@ def wide_nodes(graph: gs.Graph, inner_float32: bool = False) -> set[str]:
         graph: with known types, quantized or not, and in topological order; its first output are the logits.
         inner_float32: see `Target.inner_float32`.
     """
-    carrying = carrying_nodes(graph)
-    deciding = {
-        node.name for node in graph.nodes if node.name not in carrying and not _rounds_as_others(node, carrying)
-    }
-    wide = deciding | {node.name for node in graph.nodes if _by_itself(node)}
-    for image in graph.inputs:
-        if image.dtype == np.uint8:
-            wide |= {node.name for node in _embedding(image)}
-    for node in graph.nodes:
-        if node.op in _DECISIONS:
-            wide |= {above.name for above in _way_up(node.inputs, carrying)}
-        if node.op == "Softmax":
-            added = node.inputs[0].inputs[0] if node.inputs[0].inputs else None
-            if added is not None and added.op == "Add":
-                wide.add(added.name)
-                products = [t for t in added.inputs if t.inputs and t.inputs[0].op == "MatMul"]
-                biases = [tensor for tensor in added.inputs if tensor not in products[:1]]
-                wide |= {above.name for above in _way_up(biases, carrying)}
+    wide: set[str] = set().union(*wide_by_reason(graph).values())
     if inner_float32:
+        carrying = carrying_nodes(graph)
         wide -= set().union(*(_attention(node, carrying) for node in graph.nodes))
         for node in graph.nodes:
             if node.op in _MOVES and _moves_narrow(node, wide):
                 wide.discard(node.name)
     return wide
+
+
+def wide_by_reason(graph: gs.Graph) -> dict[Reason, set[str]]:
+    """The same by what they are for, of any runtime; a node may be there for several reasons."""
+    carrying = carrying_nodes(graph)
+    found: dict[Reason, set[str]] = {reason: set() for reason in get_args(Reason)}
+    found["scores"] = {
+        node.name for node in graph.nodes if node.name not in carrying and not _rounds_as_others(node, carrying)
+    }
+    for image in graph.inputs:
+        if image.dtype == np.uint8:
+            found["embedding"] |= {node.name for node in _embedding(image)}
+    for node in graph.nodes:
+        if _by_itself(node):
+            found["normalizations" if _is_normalization(node) else "ranges"].add(node.name)
+        if node.op in _DECISIONS:
+            found["scores"] |= {above.name for above in _way_up(node.inputs, carrying)}
+        if node.op == "Softmax":
+            added = node.inputs[0].inputs[0] if node.inputs[0].inputs else None
+            if added is not None and added.op == "Add":
+                products = [t for t in added.inputs if t.inputs and t.inputs[0].op == "MatMul"]
+                biases = [tensor for tensor in added.inputs if tensor not in products[:1]]
+                found["sizes"] |= {added.name, *(above.name for above in _way_up(biases, carrying))}
+    return found
 
 
 def is_residual(node: gs.Node) -> bool:

@@ -21,13 +21,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from ..passes.base import producer, through
+from ..passes.base import Builder, producer, static_shape, through
 from ..shapes import with_shapes
 from ..surgery import copy_of, export_graph, import_graph
-from .float32_nodes import carrying_nodes
+from .float32_nodes import QDQ, carrying_nodes
 
 Scheme = Literal["onnxruntime", "tensorrt"]
 _MOVES = ("Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
@@ -95,7 +96,7 @@ def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme
     }
     with _silent():
         quantizer = QDQQuantizer(
-            _apart(model, nodes),
+            weights_apart(model, nodes),
             per_channel=True,
             reduce_range=False,
             weight_qType=QuantType.QInt8,
@@ -108,7 +109,50 @@ def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
-    return with_shapes(_like(model, quantizer.model.model))
+    return with_shapes(products_alone(_like(model, quantizer.model.model), nodes))
+
+
+def products_alone(quantized: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
+    """Let all but the products read activations as they are: a quantizer changes one for all of its readers.
+
+    Rows of a normalization that are cut out for queries would else be rounded twice, or with the scale of all rows, in
+    whatever form the product that reads all rows is.
+
+    Args:
+        quantized: it is not changed.
+        nodes: the products.
+    """
+    graph = import_graph(quantized)
+    for node in list(graph.nodes):
+        if node.op == "Slice":
+            _pair_behind(graph, node)
+    for node in graph.nodes:
+        if node.name in nodes or node.op in QDQ:
+            continue
+        for index, tensor in enumerate(node.inputs):
+            back = producer(tensor, "DequantizeLinear")
+            pair = producer(back.inputs[0], "QuantizeLinear") if back is not None else None
+            if pair is not None:
+                node.inputs[index] = pair.inputs[0]
+    return export_graph(graph.cleanup().toposort(), quantized)
+
+
+def _pair_behind(graph: gs.Graph, node: gs.Node) -> None:
+    """A pair before a node that moves values, behind it: a product then has one of its own."""
+    back = producer(node.inputs[0], "DequantizeLinear")
+    pair = producer(back.inputs[0], "QuantizeLinear") if back is not None else None
+    if back is None or pair is None:
+        return
+    out, build = node.outputs[0], Builder(graph, "pair")
+    readers = [reader for reader in out.outputs if reader.op not in QDQ]  # the others have a pair already
+    node.inputs[0] = pair.inputs[0]
+    if not readers:
+        return
+    shape = static_shape(out)
+    quantized = build.node("QuantizeLinear", [out, *pair.inputs[1:]], shape, back.inputs[0].dtype, **pair.attrs)
+    again = build.node("DequantizeLinear", [quantized, *back.inputs[1:]], shape, np.float32, **back.attrs)
+    for reader in readers:
+        reader.inputs = [again if value is out else value for value in reader.inputs]
 
 
 def restored(quantized: onnx.ModelProto, model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
@@ -158,7 +202,7 @@ def with_dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelPr
     return with_shapes(_like(model, quantized))
 
 
-def _apart(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
+def weights_apart(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
     """A copy in which products that stay as they are have weights of their own: the quantizer changes one for all.
 
     A stage that chooses before its tokens ask has such a pair: the query that scores, and those of what stays.

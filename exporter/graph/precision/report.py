@@ -27,7 +27,8 @@ class PrecisionReport(Record):
         products: matrix products that can be int8.
         equalized: products whose channels were equalized.
         form: of the int8 products: `static` or `dynamic` scales.
-        forms_timed: median milliseconds, by form.
+        around: what the rest of an int8 graph for OpenVINO is in.
+        forms_timed: median milliseconds, by form, or by what is around.
         scan: what the search for the int8 forms found, see `sensitivity.Found`.
         scan_images: on how many images.
     """
@@ -45,6 +46,7 @@ class PrecisionReport(Record):
     products: int | None = optional()
     equalized: int | None = optional()
     form: str | None = optional()
+    around: str | None = optional()
     forms_timed: dict[str, float] | None = optional()
     scan: dict[str, Any] | None = optional()
     scan_images: int | None = optional()

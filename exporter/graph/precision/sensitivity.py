@@ -94,6 +94,7 @@ def scan(
     *,
     per_token: bool,
     costs: Mapping[str, Costs] | None = None,
+    rough: Run | None = None,
     few: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
@@ -110,6 +111,7 @@ def scan(
         wanted: least share of images with the same top class.
         per_token: whether the runtime has the form with a scale per token.
         costs: what the finer forms of every product cost; None: alike, and a scale per token half of float32.
+        rough: like `run`, for single products, which are only ranked; None: the same.
         few: images that single products are judged on.
         progress: called with (layouts tried, a guess at how many there will be).
     """
@@ -134,7 +136,7 @@ def scan(
         for name in products:
             rest = every - {name}
             layout = Layout(frozenset({name}), rest) if form == "token" else Layout(floats=rest)
-            kls[name] = fidelity(reference[:few], run(layout, images[:few]), None).kl
+            kls[name] = fidelity(reference[:few], (rough or run)(layout, images[:few]), None).kl
             state.tried += 1
             told()
         state.alone[form] = kls

@@ -70,7 +70,7 @@ def test_every_graph_is_guarded_and_reported(factor: float, side: str) -> None:
         assert made.report[each]["floor"] == {}
     assert made.report["casts"] == {"pruned": 0 if side else 2, "floor": 2}
     assert made.as_half is made.graphs["pruned"]
-    tell_misfits(made.report, "fp16", ears)
+    tell_misfits(made.report, ears)
     end = {"overflowing": "largest", "subnormal": "smallest"}.get(side)
     assert ears.notes == ([f"3 nodes stay in float32: values come near the {end} that fp16 holds"] if end else [])
 
@@ -78,6 +78,6 @@ def test_every_graph_is_guarded_and_reported(factor: float, side: str) -> None:
 def test_one_node_is_told_of_in_the_singular_and_none_where_all_is_float32() -> None:
     ears, report = Ears(), empty_report()
     add_to(report, "pruned", ["a"], Misfits({"a": 7e4}, {}), 2)
-    tell_misfits(report, "bf16", ears)
-    tell_misfits({"float32_nodes": {}}, "fp16", ears)
-    assert ears.notes == ["1 node stays in float32: values come near the largest that bf16 holds"]
+    tell_misfits(report, ears)
+    tell_misfits({"float32_nodes": {}}, ears)
+    assert ears.notes == ["1 node stays in float32: values come near the largest that fp16 holds"]

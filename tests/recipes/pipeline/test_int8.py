@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
-from helpers import budget_for, small_vit
-from listeners import Ears
-from small_graphs import stretched
+from int8_graphs import graphs, job, logits, traced
 
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import TARGETS, get_target
@@ -18,43 +13,21 @@ from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.precision.emulate import emulated
 from vitrim.exporter.graph.precision.misfits import quantized_products
 from vitrim.exporter.graph.precision.qdq import quantizable
-from vitrim.exporter.graph.surgery import copy_of
-from vitrim.exporter.graph.trace import trace
-from vitrim.exporter.pruning.vit import deployable
 from vitrim.exporter.runtime.rungs import cosine
-from vitrim.exporter.runtime.runners import OrtRunner, run_all
-from vitrim.recipes.pipeline.half import Job, Written
-from vitrim.recipes.pipeline.int8 import costs_of, counterparts, make_int8
-from vitrim.recipes.pipeline.kinds import budget_of_kind
-from vitrim.recipes.pipeline.recipe import PrecisionSection
+from vitrim.recipes.pipeline.half import Written
+from vitrim.recipes.pipeline.int8 import make_int8, runtime_of
+from vitrim.recipes.pipeline.int8_around import OPENVINO, ORT, TENSORRT
 
 FLOAT16 = onnx.TensorProto.FLOAT16
-IMAGES = np.random.default_rng(0).standard_normal((32, 3, 64, 64), dtype=np.float32)
 ON_TENSORRT = [name for name, target in TARGETS.items() if target.symmetric]
-ELSEWHERE = [name for name in TARGETS if name not in ON_TENSORRT]
+ELSEWHERE = ["ort-cpu", "ort-cuda", "openvino"]
 
 
-@functools.cache
-def traced(kind: str, compares: bool, batch: int = 1) -> onnx.ModelProto:
-    model = small_vit(depth=2)
-    budget = budget_of_kind(kind, budget_for(model, {0: 12, 1: 8}))
-    return trace(deployable(model, budget, ("logits", "kept")[: 1 + (kind == "pruned")], compares), batch)
-
-
-def graphs(target: str, *factors: float) -> dict[str, onnx.ModelProto]:
-    """A pruned graph of two blocks and its floor, which on a CPU makes its queries apart."""
-    found = {
-        kind: rewrite(traced(kind, get_target(target).symmetric), get_target(target))[0] for kind in ("pruned", "floor")
-    }
-    return {kind: stretched(copy_of(model), *factors) for kind, model in found.items()}
-
-
-def job(target: str, **section: Any) -> Job:
-    return Job(PrecisionSection(name="int8", images=8, **section), get_target(target), IMAGES, 1, Ears())
-
-
-def logits(model: onnx.ModelProto) -> np.ndarray:
-    return run_all(OrtRunner(model.SerializeToString(), threads=1), IMAGES, 1)["logits"]
+def test_every_target_has_a_way_of_its_runtime() -> None:
+    ways = {name: runtime_of(target) for name, target in TARGETS.items()}
+    assert [name for name, way in ways.items() if way is OPENVINO] == ["openvino", "openvino-gpu", "openvino-npu"]
+    assert [name for name, way in ways.items() if way is ORT] == ["ort-cpu", "ort-cuda"]
+    assert [name for name, way in ways.items() if way is TENSORRT] == ON_TENSORRT
 
 
 def halves(model: onnx.ModelProto) -> set[str]:
@@ -101,16 +74,18 @@ def test_a_graph_beyond_fp16_on_both_sides_keeps_its_answers(target: str) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ELSEWHERE)
-def test_around_int8_all_is_float32_on_onnxruntime(target: str) -> None:
+def test_around_int8_all_is_float32_where_no_half_is(target: str) -> None:
     models = graphs(target, 1.4e-6, 5.5e4)
-    made = make_int8(job(target), models, 0.9)
+    around = {"around": "fp32"} if target == "openvino" else {}
+    made = make_int8(job(target, **around), models, 0.9)
     assert set(made.graphs) == {"pruned", "floor"}
     assert made.as_half is None
     assert made.report["float32_nodes"] == {}
     assert not {"overflowing", "subnormal", "casts"} & made.report.keys()
     for model in made.graphs.values():
         assert halves(model) == set()
-        assert any("MatMulInteger" in node.op_type for node in model.graph.node)
+        wanted_op = "QuantizeLinear" if target == "openvino" else "MatMulInteger"
+        assert any(wanted_op in node.op_type for node in model.graph.node)
     wanted, found = logits(models["pruned"]), logits(made.graphs["pruned"])
     assert np.isfinite(found).all()
     assert (found.argmax(1) == wanted.argmax(1)).mean() > 0.9
@@ -154,23 +129,3 @@ def test_a_floor_with_other_products_is_refused() -> None:
         UnsupportedError, match="the floor has 7 products to quantize with .* columns, the pruned graph 8 with "
     ):
         make_int8(job("trt-11"), models, 0.0)
-
-
-def test_products_stand_for_those_of_the_same_columns() -> None:
-    apart = {"kv": 96, "q": 48, "proj": 48, "fc1": 192}
-    whole = {"qkv": 144, "o": 48, "up": 192}
-    assert counterparts(whole, apart) == {"qkv": ("kv", "q"), "o": ("proj",), "up": ("fc1",)}
-    assert counterparts(apart, whole) == {"kv": ("qkv",), "q": ("qkv",), "proj": ("o",), "fc1": ("up",)}
-    assert counterparts(apart, apart) == {name: (name,) for name in apart}
-    with pytest.raises(UnsupportedError, match="the floor has 1 products to quantize with 144 columns, the pruned"):
-        counterparts(apart, {"qkv": 144})
-
-
-@pytest.mark.slow
-def test_costs_grow_with_the_product() -> None:
-    model = graphs("ort-cpu", 1.0, 1.0)["pruned"]
-    products = quantizable(model)
-    costs = costs_of(model, products)
-    first, second = costs[products[2]], costs[products[3]]  # 12 rows, 48 x 192 and 192 x 48
-    assert (first.floats, second.floats) == pytest.approx((0.01 * 12 * 48 * 192,) * 2)
-    assert (first.token, second.token) == pytest.approx((0.37 * 12 * (96 + 192), 0.37 * 12 * (384 + 48)))

@@ -34,6 +34,7 @@ def test_a_bundle_holds_everything_and_verifies(made: tuple[Path, Any]) -> None:
     names = {path.name for path in out.iterdir()}
     wanted = {"model.onnx", "budget.json", "recipe.yaml", "golden.npz", "parity.json", "bench.json", "manifest.json"}
     more = {"README.md", "fidelity.json", "dense.onnx", "floor.onnx", "proof.onnx", "passes.json", "run_on_device.py"}
+    more.add("float_nodes.json")
     assert wanted | more == names
     manifest = bundle.verify(out)
     assert manifest.preprocess["input_size"] == [3, 64, 64]

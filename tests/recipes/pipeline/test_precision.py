@@ -25,7 +25,7 @@ from vitrim.exporter.graph.weights import is_external, place_of
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline import precision
 from vitrim.recipes.pipeline.graphs import EMULATED
-from vitrim.recipes.pipeline.precision import in_manifest, write_precision
+from vitrim.recipes.pipeline.precision import check_precision, in_manifest, write_precision
 from vitrim.recipes.pipeline.recipe import PrecisionSection, Recipe
 
 
@@ -122,6 +122,14 @@ def test_a_target_refuses_what_it_does_not_have(tmp_path: Path) -> None:
         make(tmp_path, "bf16", "jetpack-5")
     with pytest.raises(InputError, match=r"precision\.tool: modelopt places int8 for TensorRT targets"):
         make(tmp_path, "int8", tool="modelopt")
+    refused = {
+        r"precision\.tool: nncf places int8 for OpenVINO targets": ("trt-11", {"tool": "nncf"}),
+        r"precision\.around is for int8 on OpenVINO": ("ort-cpu", {"around": "bf16"}),
+        r"precision\.around: openvino has no fp16; take bf16 or fp32": ("openvino", {"around": "fp16"}),
+    }
+    for why, (target, own) in refused.items():
+        with pytest.raises(InputError, match=why):
+            check_precision(PrecisionSection(name="int8", **own), get_target(target))
     with pytest.raises(InputError, match=r"precision\.float32: no node of the graph is called 'nothing\*'"):
         make(tmp_path, "fp16", float32=["nothing*"])
 

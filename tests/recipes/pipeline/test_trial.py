@@ -23,11 +23,14 @@ def model() -> onnx.ModelProto:
 def test_another_form_has_to_be_clearly_faster(times: Any, chosen: str, monkeypatch: Any) -> None:
     samples = {name: np.full(5, each) for name, each in zip("ab", times, strict=True)}
     monkeypatch.setattr(trials, "_samples", lambda runners: {name: samples[name] for name in runners})
-    assert fastest({"a": model(), "b": model()}, 1) == (chosen, dict(zip("ab", times, strict=True)))
+    assert fastest({"a": model(), "b": model()}, get_target("ort-cpu"), 1) == (
+        chosen,
+        dict(zip("ab", times, strict=True)),
+    )
 
 
 def test_candidates_are_really_run() -> None:
-    name, medians = fastest({"a": model(), "b": model()}, 1)
+    name, medians = fastest({"a": model(), "b": model()}, get_target("ort-cpu"), 1)
     assert name in "ab"
     assert set(medians) == {"a", "b"}
     assert all(0 < value < 1000 for value in medians.values())

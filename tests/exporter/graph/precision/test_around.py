@@ -66,7 +66,7 @@ def logits(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
 def test_answers_hold_where_nothing_guarded_they_do_not(target: str, case: str, around: Any, noise: Any) -> None:
     model, unguarded, found = around(target, case)
     images = noise(64)
-    wanted, bare, held = (logits(each, images) for each in (model, emulated(unguarded), emulated(found.as_fp16)))
+    wanted, bare, held = (logits(each, images) for each in (model, emulated(unguarded), emulated(found.as_half)))
     right = [np.isfinite(each).all(1) & (each.argmax(1) == wanted.argmax(1)) for each in (bare, held)]
     best = np.sort(wanted, axis=1)
     clear = best[:, -1] - best[:, -2] > 0.1  # others are within what rounding does to two logits
@@ -112,12 +112,12 @@ def test_an_ordinary_graph_is_as_it_was(target: str, around: Any) -> None:
     model, unguarded, found = around(target, "ordinary")
     assert found.found == Misfits()
     assert set(quantized_products(found.model)) == set(quantizable(model))
-    assert found.as_fp16.SerializeToString() == unguarded.SerializeToString()
+    assert found.as_half.SerializeToString() == unguarded.SerializeToString()
     if by_flag(target):
         assert found.casts == 0
         assert set(found.float32_nodes) == wide_nodes(gs.import_onnx(found.model))
     else:
-        assert found.model is found.as_fp16
+        assert found.model is found.as_half
         assert found.casts > 0
 
 
@@ -129,6 +129,6 @@ def test_what_is_named_is_in_float32(target: str, graphs: Any, noise: Any, types
     layout = Layout(floats=frozenset({product}))  # as the recipe's own nodes are left out of int8
     found = fp16_around(maker(model, noise(2)), layout, [noise(2)], 4.0, {product}, by_flag=by_flag(target))
     assert product in found.float32_nodes
-    node = next(node for node in found.as_fp16.graph.node if node.name == product)
-    assert types_of(found.as_fp16)[node.output[0]] == FLOAT
+    node = next(node for node in found.as_half.graph.node if node.name == product)
+    assert types_of(found.as_half)[node.output[0]] == FLOAT
     assert product not in quantized_products(found.model)

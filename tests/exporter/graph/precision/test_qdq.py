@@ -15,6 +15,7 @@ from vitrim.exporter.graph.io import Ends, rewrite_ends
 from vitrim.exporter.graph.lint.check import lint
 from vitrim.exporter.graph.precision.qdq import quantizable, restored, with_dynamic, with_qdq
 from vitrim.exporter.graph.precision.ranges import quantization_ranges
+from vitrim.exporter.graph.shapes import with_shapes
 from vitrim.exporter.graph.verify import run_once, with_outputs
 from vitrim.exporter.runtime.rungs import cosine
 from vitrim.exporter.runtime.runners import OrtRunner
@@ -162,6 +163,36 @@ def test_restored_products_are_float_again(scheme: Any, graphs: Any, families: A
         left = {n.name for n in gs.import_onnx(some).nodes if n.op == "MatMul" and n.i(0).op == PAIR[1]}
         assert left == set(names[3:])
         assert np.abs(run_once(some, {"image": images[:1]})["logits"] - old["logits"]).max() > 1e-6
+
+
+@pytest.mark.parametrize("scheme", ["onnxruntime", "tensorrt"])
+def test_rows_that_are_cut_out_have_a_pair_of_their_own_behind_the_cut(scheme: Any) -> None:
+    """Queries of fewer tokens: once the cut read what was rounded for all rows, and stayed so in any form."""
+    draw = np.random.default_rng(0)
+    nodes = [
+        onnx.helper.make_node("Relu", ["image"], ["r"], "relu"),
+        onnx.helper.make_node("MatMul", ["r", "w"], ["kv"], "all_rows"),
+        onnx.helper.make_node("Slice", ["r", "zero", "one", "one"], ["row"], "cut"),
+        onnx.helper.make_node("MatMul", ["row", "w"], ["q"], "first_row"),
+        onnx.helper.make_node("Add", ["kv", "q"], ["a"], "add"),
+        onnx.helper.make_node("Add", ["a", "r"], ["logits"], "residual"),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    ends = [onnx.helper.make_tensor_value_info(name, kind, [1, 4, 8]) for name in ("image", "logits")]
+    held = {"w": draw.standard_normal((8, 8)).astype(np.float32), "zero": np.array([0]), "one": np.array([1])}
+    weights = [numpy_helper.from_array(value, name) for name, value in held.items()]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    model = with_shapes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9))
+    image = draw.standard_normal((1, 4, 8)).astype(np.float32) * np.array([1, 1, 1, 100], np.float32)[:, None]
+    names = ["all_rows", "first_row"]
+    result, _, _ = quantized(model, image, scheme, nodes=names)
+    readers = {node.name: [i.inputs[0].op for i in node.inputs if i.inputs] for node in gs.import_onnx(result).nodes}
+    assert [readers[name][0] for name in (*names, "cut")] == [PAIR[1], PAIR[1], "Relu"]
+    assert readers["residual"] == ["Add", "Relu"]
+    whole = restored(result, model, names)
+    assert not any(node.op_type in PAIR for node in whole.graph.node)
+    wanted, found = (run_once(each, {"image": image})["logits"] for each in (model, whole))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_nothing_to_quantize(graphs: Any, noise: Any) -> None:
