@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -179,3 +180,30 @@ def test_who_cannot_be_asked_is_said_in_a_line(tmp_path: Path, monkeypatch: pyte
     assert page.exception is not None
     assert "pip install 'vitrim[rtx]'" in str(page.exception)
     assert page.exception.exit_code == 3
+
+
+@pytest.mark.slow
+def test_openvino_names_each_node_that_it_has_no_rule_for(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    nodes = [
+        node("Relu", ["square"], ["a"], name="first"),
+        node("Det", ["a"], ["one"], name="det"),
+        node("Resize", ["flags", "", "", "sizes"], ["big"], name="grow"),
+    ]
+    inputs = [value("square", F, [3, 3]), value("flags", TensorProto.BOOL, [1, 1, 2, 2])]
+    outputs = [value("one", F, []), value("big", TensorProto.BOOL, [1, 1, 4, 4])]
+    path, target = (
+        save(tmp_path / "m.onnx", nodes, inputs, outputs, sizes=np.array([1, 1, 4, 4])),
+        get_target("openvino"),
+    )
+    found = ask_builder(onnx.load(path), path, target, lint(onnx.load(path), target))
+    assert found.verdict == "refused"
+    assert {(each.node, each.op) for each in found.refused} == {("det", "Det"), ("grow", "Resize")}
+    assert set(found.agreed) == {"det", "grow"}
+    path.write_bytes(doubler())
+    said = CliRunner().invoke(cli, ["lint", str(path), "--ask", "openvino"])
+    assert said.exit_code == 0
+    assert re.search(
+        r"^OpenVINO 20\S+ compiles it for the CPU \(\d+ layers, in \d+\.\d s\)$", said.output, re.MULTILINE
+    )
+    assert "the table for openvino says the same" in said.output
