@@ -14,7 +14,7 @@ from ..core.errors import EnvironmentLackError, InputError, excerpt
 from ..core.memory import machine_memory
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 # Said elsewhere in a recipe, or the way to files and weights that nobody has looked at.
 _ELSEWHERE = {
@@ -121,35 +121,34 @@ def _numbers(value: Any) -> list[float]:
 
 
 def args_that_fit(
-    args: Mapping[str, Any], model: Any, state: Mapping[str, Tensor], make: Callable[[Mapping[str, Any]], nn.Module]
+    args: Mapping[str, Any],
+    model: Any,
+    shapes: Mapping[str, tuple[int, ...]],
+    fits: Callable[[Mapping[str, Any]], bool],
 ) -> dict[str, Any] | None:
-    """The arguments with which a model would take a checkpoint; tried out, so None where none were found.
+    """The arguments with which a model would take a checkpoint as it is; tried out, so None where none were found.
 
     Args:
         args: that the model was made with.
-        model: a timm model that the checkpoint does not fit.
-        state: the checkpoint.
-        make: makes the model with other arguments.
+        model: a timm model that the checkpoint does not fit, or only resampled.
+        shapes: of the checkpoint's tensors, by the model's names.
+        fits: tries arguments out.
     """
-    import torch
-
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
     try:
         guessed = {**args, **_guess(model, shapes)}
         if guessed == dict(args):
             return None
         check_args(guessed)
-        with torch.device("meta"):
-            wanted = {key: tuple(value.shape) for key, value in make(guessed).state_dict().items()}
+        return guessed if fits(guessed) else None
     except Exception:  # a guess that no model is made from is no advice
         return None
-    return guessed if wanted == shapes else None
 
 
 Shapes = Mapping[str, tuple[int, ...]]
 # Of a tensor's axis, the argument that says its size.
 _SIZES = (
     ("head.weight", "num_classes", 0),
+    ("head.fc.weight", "num_classes", 0),
     ("patch_embed.proj.weight", "embed_dim", 0),
     ("patch_embed.proj.weight", "in_chans", 1),
     ("patch_embed.proj.weight", "patch_size", 2),
@@ -160,6 +159,8 @@ _SWITCHES = (
     ("blocks.0.attn.qkv.bias", "qkv_bias"),
     ("blocks.0.attn.q_norm.weight", "qk_norm"),
 )
+_WINDOWS = "layers.0.blocks.0.attn.relative_position_bias_table"  # Swin's, (2 * window - 1)^2 rows
+_BETWEEN = tuple(f"{name}.relative_position_bias_table" for name in ("blocks.0.attn", "rel_pos_bias"))  # BEiT's
 _SCALE, _FIRST, _BLOCK = "blocks.0.ls1.gamma", "blocks.0.mlp.fc1.weight", re.compile(r"^blocks\.(\d{1,4})\.")
 
 
@@ -185,6 +186,9 @@ def _guess(model: Any, theirs: Shapes) -> dict[str, Any]:
     ratio = _mlp_ratio(theirs)
     if ratio and ratio != _mlp_ratio(mine):
         found["mlp_ratio"] = ratio
+    tables = theirs.get(_WINDOWS, ()), mine.get(_WINDOWS, ())
+    if tables[0] and tables[0][:1] != tables[1][:1]:
+        found["window_size"] = (math.isqrt(tables[0][0]) + 1) // 2
     size_of_image = _image_size(model, theirs)
     return found if size_of_image is None else found | {"img_size": size_of_image}
 
@@ -200,12 +204,21 @@ def _mlp_ratio(shapes: Shapes) -> float:
 
 def _image_size(model: Any, shapes: Shapes) -> int | None:
     """The side of the pictures that a table of positions is for; None where it is the model's own, or no square."""
-    table, stem = shapes.get("pos_embed", ()), shapes.get("patch_embed.proj.weight", ())
-    if len(table) != 3 or len(stem) != 4:
+    stem = shapes.get("patch_embed.proj.weight", ())
+    side = _grid(model, shapes)
+    if len(stem) != 4 or not side:
         return None
+    size = side * stem[2]
+    return size if (size, size) != tuple(model.patch_embed.img_size) else None
+
+
+def _grid(model: Any, shapes: Shapes) -> int:
+    """Patches along a side, by the table of positions; 0 where there is none, or no square."""
+    table = shapes.get("pos_embed", ())
+    if len(table) != 3:
+        rows = next((shapes[key][0] - 3 for key in _BETWEEN if len(shapes.get(key, ())) == 2), 0)
+        return (math.isqrt(max(rows, 0)) + 1) // 2 if rows > 0 else 0  # (2 * side - 1)^2 and three of the class token's
     prefix = int("cls_token" in shapes) + int("dist_token" in shapes) + shapes.get("reg_token", (1, 0, 0))[1]
     rows = table[1] if getattr(model, "no_embed_class", False) else table[1] - prefix
     side = math.isqrt(max(rows, 0))
-    size = side * stem[2]
-    own = tuple(model.patch_embed.img_size)
-    return size if side and side * side == rows and (size, size) != own else None
+    return side if side * side == rows else 0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
 import logging
 import os
-import pickle
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,15 @@ from torch import Tensor, nn
 
 from ..core.errors import EnvironmentLackError, InputError, excerpt
 from ..core.files import atomic_path
-from ..core.inputs import InputKind, open_file
 from ..core.preprocess import Preprocess, check_constants, check_lengths
 from .arguments import args_that_fit, check_args, check_size, check_types
-from .foreign import looks_like_safetensors, refuse_foreign
+from .checkpoint import WIDTHS_KEY, Choice, Tensors, read_tensors, widths_in
+from .foreign import refuse_foreign
+from .layouts import Filter, Fit, filter_of, fit, fit_under
 from .shape import describe, image_size
 from .slim import refuse_slimming, slim
-from .widths import Widths, parse_widths
+from .widths import Widths
 
-WIDTHS_KEY = "vitrim.widths"  # in the metadata of a slimmed checkpoint
-_PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")
 _WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that are converted to float32
 
 
@@ -41,15 +38,19 @@ def create_model(
     checkpoint: str | os.PathLike[str] | None = None,
     pretrained: bool = False,
     random: int | None = None,
+    choice: Choice = Choice(),  # noqa: B008
+    note: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
     """Make a timm model with weights from exactly one source, in eval mode, float32, on the CPU.
 
     Args:
         name: timm model name, with or without a pretrained tag.
         args: further keyword arguments of the timm model, such as `img_size` or `global_pool`.
-        checkpoint: safetensors or PyTorch state dict; loaded without running code.
+        checkpoint: safetensors or PyTorch file, in a layout that timm's filters know; loaded without running code.
         pretrained: fetch timm's weights from the model hub.
         random: seed for random weights.
+        choice: which tensors of the checkpoint, where it holds several models'.
+        note: hears what was taken from the checkpoint, resampled and left out, where that is not all of it as it is.
 
     Raises:
         InputError: unknown name, bad arguments, unreadable or foreign checkpoint.
@@ -91,7 +92,7 @@ def create_model(
         check_types(model, given)
         _try(model, name, given)
     if checkpoint is not None:
-        model = _load_checkpoint(model, name, Path(checkpoint), given, make)
+        model = _load_checkpoint(model, name, Path(checkpoint), given, make, choice, note)
     return model.eval().requires_grad_(False)
 
 
@@ -142,140 +143,105 @@ def _hub_error(name: str, error: Exception) -> EnvironmentLackError:
     )
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Whether a checkpoint is to be read as safetensors: by its name, or because it is no pickle.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    with open_file(path, InputKind.CHECKPOINT) as stream:
-        magic = stream.read(16)
-    return path.suffix == ".safetensors" or looks_like_safetensors(magic) or not magic.startswith(_PICKLE_MAGICS)
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint without running any code from it.
-
-    Args:
-        path: a .safetensors file, or a PyTorch file that holds tensors only.
-
-    Raises:
-        InputError: truncated, of another kind, or a pickle that would run code.
-    """
-    refuse_foreign(path)
-    shown = excerpt(os.fspath(path), 300)
-    if _is_safetensors(path):
-        return _read_safetensors(path, shown)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{shown} is a pickle that holds more than tensors, and loading it could run code, so vitrim does not; "
-            "convert it where you trust it: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-        ) from error
-    except Exception as error:  # damaged archives end in errors of every type
-        raise InputError(f"{shown} is not a whole PyTorch checkpoint; it may be truncated: fetch it again") from error
-    return _unwrap(loaded, path)
-
-
-def _read_safetensors(path: Path, shown: str) -> dict[str, Tensor]:
-    import safetensors.torch
-
-    with _explained(shown):
-        return safetensors.torch.load_file(path)
-
-
-@contextlib.contextmanager
-def _explained(shown: str) -> Iterator[None]:
-    """What safetensors raises, as one line on the file."""
-    import safetensors
-
-    try:
-        yield
-    except safetensors.SafetensorError as error:
-        reason = excerpt(str(error), 120)
-        raise InputError(
-            f"{shown} is not a whole safetensors file ({reason}); it may be truncated: fetch it again"
-        ) from error
-    except (KeyError, AttributeError, ValueError, RuntimeError, OSError) as error:  # types that this PyTorch has not
-        reason = excerpt(f"{type(error).__name__}: {error}", 120)
-        raise InputError(f"{shown} holds what this PyTorch cannot read ({reason}); save it in float32") from error
-
-
-def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    """Find the state dict in what training scripts save around it."""
-    shown = excerpt(os.fspath(path), 300)
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, dict):
-        raise InputError(f"{shown} holds a {type(loaded).__name__}, not a state dict; save model.state_dict()")
-    tensors: dict[str, Tensor] = {}
-    for key, value in loaded.items():
-        name = str(key).removeprefix("module.")
-        if isinstance(value, Tensor):
-            if name in tensors:
-                raise InputError(f"{shown} holds {excerpt(name)} twice, with and without `module.`; save one of them")
-            tensors[name] = value
-    if not tensors:
-        held = f" (it holds {excerpt(', '.join(map(str, list(loaded)[:5])))})" if loaded else ""
-        raise InputError(f"{shown} holds no tensors{held}; save model.state_dict()")
-    return tensors
-
-
 def _load_checkpoint(
     model: nn.Module,
     name: str,
     path: Path,
     args: Mapping[str, Any],
     make: Callable[[Mapping[str, Any]], nn.Module],
+    choice: Choice,
+    note: Callable[[str], None],
 ) -> nn.Module:
     """Load a checkpoint strictly, slimming the model first if the checkpoint says so; a foreign one is refused."""
-    state, shown = read_state_dict(path), excerpt(os.fspath(path), 300)
-    for key, value in state.items():
+    tensors, shown = read_tensors(path, choice), excerpt(os.fspath(path), 300)
+    for key, value in tensors.held.items():
         _refuse_kind(shown, key, value)
     widths = widths_in(path)
     if widths is not None:
         model = slim(model, widths, str(path))
-    wanted = model.state_dict()
-    differences = _differences(
-        {key: tuple(value.shape) for key, value in wanted.items()},
-        {key: tuple(value.shape) for key, value in state.items()},
-    )
-    if differences:
-        fitting = args_that_fit(args, model, state, make) if widths is None else None
+    filters = filter_of(name) if widths is None else None
+    found = fit(tensors, model, filters, choice, shown)
+    fitting = None
+    if widths is None and (not found.whole or found.resampled):
+        fitting = args_that_fit(args, model, found.shapes, _as_it_is(found, tensors.held, make, filters))
+    if not found.whole:
         raise InputError(
-            f"{shown} is not a checkpoint of {name}: of its {len(state)} tensors there are {'; '.join(differences)}; "
-            + (f"it fits with {_advice(args, fitting)}" if fitting else _OTHERWISE)
+            f"{shown} is not a checkpoint of {name}: of its {len(tensors.held)} tensors there are "
+            f"{'; '.join(_differences(found))}; " + _remedy(model, args, found, fitting)
         )
-    for key, value in state.items():
+    wanted = model.state_dict()
+    for key, value in found.state.items():
         _refuse_values(shown, key, value, wanted[key])
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict(found.state, strict=True)
+    for text in _notes(tensors, found, None if fitting is None else _advice(args, fitting)):
+        note(f"{shown}: {text}")
     return model
+
+
+def _as_it_is(
+    found: Fit, held: Mapping[str, Tensor], make: Callable[[Mapping[str, Any]], nn.Module], filters: Filter | None
+) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a checkpoint fits the model of other arguments, nothing resampled."""
+
+    def fits(args: Mapping[str, Any]) -> bool:
+        with torch.device("meta"):
+            other = make(args)
+        again = fit_under(found.prefix, held, other, filters)
+        return again.whole and not again.resampled
+
+    return fits
 
 
 _OTHERWISE = "name the model that it was saved from, with its args"
 
 
-def _differences(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _remedy(model: nn.Module, args: Mapping[str, Any], found: Fit, fitting: Mapping[str, Any] | None) -> str:
+    if fitting is not None:
+        return f"it fits with {_advice(args, fitting)}"
+    named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    heads = (named,) if isinstance(named, str) else tuple(named)
+    parts = {key.rpartition(".")[0] for key in found.missing}
+    if parts and parts <= {*heads, "fc_norm"} and parts & set(heads):
+        return "it has no classifier, and vitrim makes none up: train one on it"
+    return _OTHERWISE
+
+
+def _differences(found: Fit) -> list[str]:
     """What does not fit, in words."""
-    missing = sorted(wanted.keys() - found.keys())
-    extra = sorted(found.keys() - wanted.keys())
-    differing = sorted(key for key in wanted.keys() & found.keys() if wanted[key] != found[key])
     parts = []
-    if differing:
-        key = differing[0]
-        parts.append(f"{len(differing)} of other shapes, such as {key} {found[key]} where {wanted[key]} is wanted")
-    if missing:
-        parts.append(f"{len(missing)} missing, such as {missing[0]}")
-    if extra:
-        parts.append(f"{len(extra)} unknown, such as {excerpt(extra[0])}")
-    return parts
+    if found.differing:
+        key, theirs, ours = found.differing[0]
+        parts.append(f"{len(found.differing)} of other shapes, such as {key} {theirs} where {ours} is wanted")
+    if found.missing:
+        parts.append(f"{len(found.missing)} missing, such as {found.missing[0]}")
+    if found.unknown:
+        parts.append(f"{len(found.unknown)} unknown, such as {excerpt(found.unknown[0])}")
+    return parts + ([f"timm's filter of its layouts stopped at them ({found.stopped})"] if found.stopped else [])
+
+
+def _notes(tensors: Tensors, found: Fit, advice: str | None) -> list[str]:
+    """What became of a checkpoint that was not taken whole and as it is."""
+    texts = []
+    place = ".".join(part for part in (tensors.place, found.prefix.rstrip(".")) if part)
+    if tensors.others or found.prefix:
+        beside = [*(excerpt(other or "its outermost level", 80) for other in tensors.others)]
+        told = f", not those at {', '.join(beside)} (model.state says which)" if beside else ""
+        texts.append(f"the tensors at {excerpt(place, 80)} are taken{told}")
+    if found.resampled:
+        changes = ", ".join(f"{key} {before} to {after}" for key, before, after in found.resampled[:2])
+        told = f"; {advice} takes them as they are" if advice else ""
+        texts.append(f"timm resampled {_some(changes, len(found.resampled) - 2)}{told}")
+    for names, why in ((found.unused, "no inference needs it"), (found.outside, "beside the model")):
+        if names:
+            shown = ", ".join(excerpt(name, 60) for name in names[:2])
+            texts.append(f"left out as {why}: {_some(shown, len(names) - 2)}")
+    if found.zeros:
+        texts.append(f"{', '.join(found.zeros)}: zeros, as the layout has none")
+    return texts
+
+
+def _some(text: str, more: int) -> str:
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def _advice(args: Mapping[str, Any], fitting: Mapping[str, Any]) -> str:
@@ -324,26 +290,6 @@ def save_slimmed(model: nn.Module, widths: Widths, path: str | os.PathLike[str])
     state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(state, temporary, metadata={WIDTHS_KEY: widths.model_dump_json()})
-
-
-def widths_in(path: Path) -> Widths | None:
-    """The widths that a slimmed checkpoint carries; None for any other checkpoint.
-
-    Raises:
-        InputError: it is no whole file, or carries something else under their name.
-    """
-    import safetensors
-
-    if not _is_safetensors(path):
-        return None
-    with _explained(excerpt(os.fspath(path), 300)), safetensors.safe_open(path, "pt") as opened:
-        text = (opened.metadata() or {}).get(WIDTHS_KEY)
-    if text is None:
-        return None
-    try:
-        return parse_widths(json.loads(text), str(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: its {WIDTHS_KEY} is not JSON; the checkpoint is damaged") from error
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -17,6 +17,7 @@ from ...exporter.core.errors import InputError
 from ...exporter.core.files import sha256
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import Budget
+from ...exporter.pruning.checkpoint import Choice
 from ...exporter.pruning.load import create_model, preprocessing
 from .recipe import ImagesSection, Recipe
 
@@ -57,8 +58,12 @@ class Given:
 NOTHING = Given()
 
 
-def open_model(recipe: Recipe, given: Given = NOTHING) -> Any:
+def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], None] = lambda text: None) -> Any:
     """The recipe's timm model with its weights, in eval mode.
+
+    Args:
+        recipe, given: what names it, or is it.
+        note: hears what was taken from its checkpoint, where that is not all of it as it is.
 
     Raises:
         InputError, UnsupportedError, EnvironmentLackError: see `vitrim.exporter.pruning.load.create_model`.
@@ -83,6 +88,8 @@ def open_model(recipe: Recipe, given: Given = NOTHING) -> Any:
         checkpoint=section.checkpoint,
         pretrained=section.pretrained,
         random=section.random,
+        choice=Choice(section.ema, section.state),
+        note=note,
     )
 
 

@@ -13,7 +13,7 @@ from .recipe import Recipe, file_keys
 
 
 def _read_slimmed(path: Path) -> None:
-    from ...exporter.pruning.load import widths_in
+    from ...exporter.pruning.checkpoint import widths_in
 
     if widths_in(path) is None:
         raise InputError(f"{path} carries no widths, so `vitrim slim` did not write it")

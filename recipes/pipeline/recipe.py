@@ -107,7 +107,7 @@ class ModelSection(Section):
     """Which model, and where its weights come from."""
 
     ways = ("checkpoint", "pretrained", "random", "given")
-    bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(ways, ("sha256",))
+    bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(ways, ("sha256", "ema", "state"))
 
     name: str = Field(min_length=1, description="timm model name.")
     args: dict[str, Any] = Field(
@@ -118,11 +118,20 @@ class ModelSection(Section):
             "additionalProperties": _numbers(*OTHER_ARGS),
         },
     )
-    checkpoint: str | None = file_key("Safetensors or PyTorch state dict.")
+    checkpoint: str | None = file_key("Safetensors or PyTorch file, in a layout that timm knows.")
     sha256: str | None = Field(
         default=None,
         pattern="^[0-9a-f]{64}$",
         description="Hash of the checkpoint, which another file must have; null: any is taken.",
+    )
+    ema: bool = Field(
+        default=True, description="Take the checkpoint's averaged weights (EMA) where it holds such; false: the others."
+    )
+    state: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Which tensors of the checkpoint, where it holds those of several models, such as teacher; null: "
+        "the only ones.",
     )
     pretrained: bool = Field(default=False, description="Fetch timm's weights from the model hub.")
     random: int | None = Field(
@@ -139,6 +148,13 @@ class ModelSection(Section):
         except InputError as error:
             raise ValueError(str(error).removeprefix("model.args.")) from error
         return args
+
+    @model_validator(mode="after")
+    def _of_a_checkpoint(self) -> ModelSection:
+        for key, given in (("ema", not self.ema), ("state", self.state is not None)):
+            if given and self.checkpoint is None:
+                raise ValueError(f"{key} says which weights of a checkpoint and goes with it; take it out")
+        return self
 
 
 class ImagesSection(Section):

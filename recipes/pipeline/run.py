@@ -221,7 +221,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     if recipe.slim is not None and recipe.slim.widths is not None:
         read_widths(recipe.slim.widths)
     listener.stage("model and images")
-    dense = open_model(recipe, given)
+    dense = open_model(recipe, given, listener.note)
     if recipe.prune is not None:
         describe(dense)  # tokens of some models that can be slimmed cannot be pruned
     preprocess, classes = preprocess_of(recipe, dense), int(dense.num_classes)

@@ -18,7 +18,8 @@ from ...calibration.units.scores import UnitScores, taylor
 from ...calibration.units.select import check_reachable, global_values, narrow, threshold_values
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
-from ...exporter.pruning.load import read_state_dict, save_slimmed
+from ...exporter.pruning.checkpoint import read_state_dict
+from ...exporter.pruning.load import save_slimmed
 from ...exporter.pruning.shape import model_name
 from ...exporter.pruning.slim import check_fit, parts_of, slim, unfused_heads, whole_widths
 from ...exporter.pruning.widths import Widths, read_widths, write_widths

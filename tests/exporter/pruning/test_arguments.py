@@ -96,8 +96,6 @@ def test_a_model_that_does_not_fit_in_memory_is_weighed_first() -> None:
 
 FITS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"num_classes": 10}, {"num_classes": 10}),
-    ({"img_size": 96}, {"img_size": 96}),
-    ({"img_size": 32, "patch_size": 8}, {"patch_size": 8, "img_size": 32}),
     ({"depth": 6}, {"depth": 6}),
     ({"depth": 2, "num_classes": 3}, {"num_classes": 3, "depth": 2}),
     ({"embed_dim": 96}, {"embed_dim": 96}),
@@ -126,6 +124,18 @@ def test_a_checkpoint_says_the_arguments_that_it_fits_with(
     assert found == {**SMALL, **said}
     assert ("num_heads is not told by weights" in str(caught.value)) == ("embed_dim" in theirs)
     create_model(NAME, args=found, checkpoint=path)
+
+
+def test_a_table_of_positions_that_is_resampled_says_its_arguments_too(tmp_path: Path) -> None:
+    path, said = tmp_path / "w.safetensors", list[str]()
+    for theirs in ({"img_size": 96}, {"img_size": 32, "patch_size": 8}):
+        save_file(small_vit(**theirs).state_dict(), path)
+        create_model(NAME, args=SMALL, checkpoint=path, note=said.append)
+        text = said[-1].partition("model.args: ")[2].partition("}")[0] + "}"
+        found = parse_yaml(f"args: {text}", "the advice")["args"]
+        assert found == {**SMALL, **theirs}
+        create_model(NAME, args=found, checkpoint=path, note=said.append)
+    assert len(said) == 2
 
 
 def test_a_checkpoint_of_another_family_gets_no_made_up_advice(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from safetensors.torch import save
 from torch import nn
 
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.pruning.checkpoint import read_state_dict
 from vitrim.exporter.pruning.foreign import refuse_foreign
-from vitrim.exporter.pruning.load import create_model, read_state_dict
+from vitrim.exporter.pruning.load import create_model
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 22\n"
 INDEX = json.dumps({"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})

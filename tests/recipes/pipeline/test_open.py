@@ -196,3 +196,21 @@ def test_the_first_images_come_in_whole_batches(vit: Any) -> None:
     np.testing.assert_array_equal(first_images(source, 2, 8), every[[0, 1, 2, 3, 4, 0, 1, 2]])  # too few: repeated
     with pytest.raises(InputError, match="^there are no images$"):
         first_images(ArrayImages(every[:0], None, source.preprocess, "none"), 1, 1)
+
+
+def test_which_tensors_of_a_checkpoint_are_meant_is_said_by_the_recipe_and_told(tmp_path: Path) -> None:
+    path, said = tmp_path / "w.pth", list[str]()
+    state = open_model(recipe_from(small_recipe())).state_dict()
+    averaged = {key: value + 1 for key, value in state.items()}
+    torch.save({"model": state, "model_ema": averaged, "teacher": {"net": dict(averaged)}}, path)
+    section = small_recipe()["model"] | {"random": None, "checkpoint": str(path)}
+    for given, place, bias in (
+        ({}, "model_ema", averaged),
+        ({"ema": False, "state": "model"}, "model", state),
+        ({"state": "teacher"}, "teacher.net", averaged),
+    ):
+        model = open_model(recipe_from(small_recipe() | {"model": section | given}), note=said.append)
+        assert torch.equal(model.head.bias, bias["head.bias"])
+        assert f"w.pth: the tensors at {place} are taken, not those at " in said.pop()
+    with pytest.raises(InputError, match=r"models \(model, teacher\.net\); say which, such as model\.state: model"):
+        open_model(recipe_from(small_recipe() | {"model": section | {"ema": False}}))

@@ -69,6 +69,13 @@ def test_random_weights_of_seed_0_are_a_way() -> None:
         ModelSection(name="a", pretrained=False)
 
 
+def test_what_is_meant_of_a_checkpoint_goes_with_one() -> None:
+    assert ModelSection(name="a", checkpoint="w.pth", ema=False).state is None
+    for given in ({"ema": False}, {"state": "teacher"}):
+        with pytest.raises(ValidationError, match="says which weights of a checkpoint and goes with it; take it out"):
+            ModelSection(name="a", random=0, **given)
+
+
 def test_a_list_that_removes_something_somewhere_is_taken() -> None:
     assert PruneSection(remove=[0, 3]).remove == [0, 3]
 
