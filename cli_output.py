@@ -98,7 +98,9 @@ def print_export(done: Exported, console: Console) -> None:
 
 def print_choice(choice: Choice, console: Console) -> None:
     """What was tried, and what was kept."""
-    threads = "1 thread" if choice.threads == 1 else f"{choice.threads} threads"
+    from .exporter.runtime.lines import counted
+
+    threads = counted(choice.threads, "thread")
     table = Table(title=f"Tried on {choice.cpu}, {threads}, batch {choice.batch}", title_justify="left")
     for column in ("target", "precision", "answers kept", "median ms", "speed", ""):
         table.add_column(column, justify="left" if column in ("target", "precision", "") else "right")

@@ -11,7 +11,6 @@ random weights, so only its speed is told. Written to benchmarks/results/cpu.md 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,18 @@ from typing import Any
 
 import click
 import numpy as np
-from measure import MODELS, Row, answers, budget_of, command, kept_file, kept_json, load_model, open_subject, plan_of
+from measure import (
+    MODELS,
+    Row,
+    all_answers,
+    budget_of,
+    command,
+    kept_file,
+    kept_json,
+    load_model,
+    open_subject,
+    plan_of,
+)
 
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.tokens.cost import graph_macs
@@ -69,7 +79,6 @@ class Given:
     data: Path
     cache: Path
     ratio: float
-    methods: tuple[str, ...]
     rounds: int
 
 
@@ -142,7 +151,7 @@ def _narrow(label: str, batch: int, case: Case, given: Given, folder: Path) -> N
 def answers_of(label: str, case: Case, given: Given) -> dict[str, Any]:
     """Agreement with the dense model and with float32, and tokens that changed, on photos of odd classes."""
     subject = open_subject(label, given.data, given.cache)
-    dense = answers_kept(label, given)
+    dense = all_answers({label: (subject, None)}, given.data, given.cache, 1)[label]
     proof = folder_of(label, 1, case, given) / "proof.onnx"
     wide = folder_of(label, 1, Case(case.method, case.target, "fp32"), given) / "proof.onnx"
     what = {"kind": "cpu answers", "label": label, "case": case.name, "folder": proof.parent.name}
@@ -160,16 +169,6 @@ def answers_of(label: str, case: Case, given: Given) -> dict[str, Any]:
         }
 
     return kept_json(kept_file(given.cache, ".json", **what), work)
-
-
-def answers_kept(label: str, given: Given) -> np.ndarray:
-    """PyTorch's dense logits on the photos of odd classes."""
-    subject = open_subject(label, given.data, given.cache)
-    path = kept_file(given.cache, ".npy", kind="answers", label=label, images=subject.images.stem, plan=None)
-    if not path.exists():
-        np.save(path, answers(label, given.data, subject.images, None))
-    logits: np.ndarray = np.load(path)
-    return logits
 
 
 def times_of(label: str, batch: int, threads: int, cases: list[Case], given: Given) -> dict[str, Any]:
@@ -233,7 +232,7 @@ def main(
     out: Path,
 ) -> None:
     """Measure and write the table."""
-    given = Given(data, cache, ratio, methods, rounds)
+    given = Given(data, cache, ratio, rounds)
     cases = [Case(method, *column) for method in (DENSE, *methods) for column in COLUMNS]
     lines = [f"`{command(data)}`", "", _HEAD]
     for label in models:
@@ -246,7 +245,7 @@ def main(
                     click.echo(lines[-1])
                 atomic_write(out, "\n".join(lines) + "\n")
     where = environment()
-    lines += ["", f"Machine: {where['cpu']}, {where['cores']} cores; {json.dumps(where['processor'])}."]
+    lines += ["", f"Machine: {where['cpu']}, {where['cores']} cores; {', '.join(where['instructions'] or [])}."]
     atomic_write(out, "\n".join(lines) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import InputError, did_you_mean
@@ -189,13 +189,21 @@ _TYPES_10_13 = _TYPES_10 | {"FLOAT4E2M1"}
 _TYPES_CUDA = _PLAIN | {"DOUBLE", "INT16", "UINT16", "UINT32", "UINT64", "STRING", "INT4", "UINT4"}
 _TYPES_CPU = _TYPES_CUDA | {"FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"}
 _TYPES_OPENVINO = _TYPES_CUDA | {"FLOAT8E4M3FN", "FLOAT8E5M2", "FLOAT8E8M0", "FLOAT4E2M1"}
-_FAULTS_OPENVINO = (
-    (
-        "TopK gives equal values in any order",
-        f"{_GITHUB}/openvinotoolkit/openvino/pull/32201",
-    ),
-)
 _NO_KERNEL = "onnxruntime has no CUDA kernel for it: it runs on the CPU, with copies there and back"
+_WITHOUT_BF16 = tuple(precision for precision in PRECISIONS if precision != "bf16")
+_OPENVINO = Target(
+    "openvino",
+    "openvino",
+    24,
+    PRECISIONS,
+    _TYPES_OPENVINO | {"BFLOAT16"},
+    lacks=LACKS_OPENVINO,
+    refuses=REFUSES_OPENVINO,
+    device="CPU",
+    inner_float32=frozenset({"bf16"}),
+    faults=(("TopK gives equal values in any order", f"{_GITHUB}/openvinotoolkit/openvino/pull/32201"),),
+    notes="OpenVINO on any CPU; bf16 is fast with AVX512-BF16 or AMX, fp16 with AVX512-FP16, AMX-FP16 or on Arm",
+)
 
 _ALL = (
     Target(
@@ -233,41 +241,23 @@ _ALL = (
         providers=("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
         notes="onnxruntime's TensorRT provider; what it does not take runs on CUDA; unverified on a GPU",
     ),
-    Target(
-        "openvino",
-        "openvino",
-        24,
-        PRECISIONS,
-        _TYPES_OPENVINO | {"BFLOAT16"},
-        lacks=LACKS_OPENVINO,
-        refuses=REFUSES_OPENVINO,
-        device="CPU",
-        inner_float32=frozenset({"bf16"}),
-        faults=_FAULTS_OPENVINO,
-        notes="OpenVINO on any CPU; bf16 is fast with AVX512-BF16 or AMX, fp16 with AVX512-FP16, AMX-FP16 or on Arm",
-    ),
-    Target(
-        "openvino-gpu",
-        "openvino",
-        24,
-        ("fp32", "fp16", "int8"),
-        _TYPES_OPENVINO,
-        lacks=LACKS_OPENVINO,
-        refuses=REFUSES_OPENVINO,
+    _OPENVINO,
+    replace(
+        _OPENVINO,
+        name="openvino-gpu",
+        precisions=_WITHOUT_BF16,
+        types=_TYPES_OPENVINO,
         device="GPU",
-        faults=_FAULTS_OPENVINO,
+        inner_float32=frozenset(),
         notes="OpenVINO on an Intel GPU; unverified on one",
     ),
-    Target(
-        "openvino-npu",
-        "openvino",
-        24,
-        ("fp32", "fp16", "int8"),
-        _TYPES_OPENVINO,
-        lacks=LACKS_OPENVINO,
-        refuses=REFUSES_OPENVINO,
+    replace(
+        _OPENVINO,
+        name="openvino-npu",
+        precisions=_WITHOUT_BF16,
+        types=_TYPES_OPENVINO,
         device="NPU",
-        faults=_FAULTS_OPENVINO,
+        inner_float32=frozenset(),
         notes="OpenVINO on an Intel NPU; unverified on one",
     ),
     Target(

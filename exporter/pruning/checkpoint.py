@@ -57,22 +57,23 @@ class Choice:
             found = [place for place in places if f"{place}.".startswith(f"{self.state}.")]
             if not found:
                 raise InputError(
-                    f"model.state: {shown} has no such tensors at {excerpt(self.state, 80)!r}; it has {_listed(places)}"
+                    f"model.state: {shown} has no such tensors at {excerpt(self.state, 80)!r}; it has {listed(places)}"
                 )
         else:
             averaged = [place for place in places if _EMA.search(place)]
             found = averaged if self.ema and averaged else [place for place in places if place not in averaged]
             if not found:
-                raise InputError(f"{shown} holds averaged weights alone ({_listed(places)}); take model.ema out")
+                raise InputError(f"{shown} holds averaged weights alone ({listed(places)}); take model.ema out")
         if len(found) > 1:
             example = excerpt(next(place for place in found if place), 80)
             raise InputError(
-                f"{shown} holds tensors of several models ({_listed(found)}); say which, such as model.state: {example}"
+                f"{shown} holds tensors of several models ({listed(found)}); say which, such as model.state: {example}"
             )
         return found[0]
 
 
-def _listed(places: Sequence[str]) -> str:
+def listed(places: Sequence[str]) -> str:
+    """Places in a file, for a person."""
     return ", ".join(excerpt(place, 80) or "its outermost level" for place in places)
 
 

@@ -75,6 +75,10 @@ class Fit:
         """Whether it also has nothing that the model has no place for."""
         return self.complete and not self.unknown
 
+    def place_in(self, tensors: Tensors) -> str:
+        """Where in the file those tensors are that were taken, such as `model.encoder`."""
+        return ".".join(part for part in (tensors.place, self.prefix.rstrip(".")) if part)
+
 
 class _Traced(Tensor):
     """A tensor that knows from which of a file's tensors it was made."""
@@ -138,7 +142,7 @@ def fit(tensors: Tensors, model: nn.Module, filters: Filter | None, choice: Choi
     places: dict[str, Fit] = {}
     for one in tried:
         if one.complete and not any(other.complete and _within(one.prefix, other.prefix) for other in tried):
-            places[".".join(part for part in (tensors.place, one.prefix.rstrip(".")) if part)] = one
+            places[one.place_in(tensors)] = one
     if not places:
         return min(tried, key=lambda one: len(one.missing) + len(one.differing))
     return places[choice.of(list(places), shown)]

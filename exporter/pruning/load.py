@@ -21,7 +21,7 @@ from ..core.errors import EnvironmentLackError, InputError, excerpt
 from ..core.files import atomic_path
 from ..core.preprocess import Preprocess, check_constants, check_lengths
 from .arguments import args_that_fit, check_args, check_size, check_types
-from .checkpoint import WIDTHS_KEY, Choice, Tensors, read_tensors, widths_in
+from .checkpoint import WIDTHS_KEY, Choice, Tensors, listed, read_tensors, widths_in
 from .foreign import refuse_foreign
 from .layouts import Filter, Fit, filter_of, fit, fit_under
 from .shape import describe, image_size
@@ -222,11 +222,9 @@ def _differences(found: Fit) -> list[str]:
 def _notes(tensors: Tensors, found: Fit, advice: str | None) -> list[str]:
     """What became of a checkpoint that was not taken whole and as it is."""
     texts = []
-    place = ".".join(part for part in (tensors.place, found.prefix.rstrip(".")) if part)
     if tensors.others or found.prefix:
-        beside = [*(excerpt(other or "its outermost level", 80) for other in tensors.others)]
-        told = f", not those at {', '.join(beside)} (model.state says which)" if beside else ""
-        texts.append(f"the tensors at {excerpt(place, 80)} are taken{told}")
+        told = f", not those at {listed(tensors.others)} (model.state says which)" if tensors.others else ""
+        texts.append(f"the tensors at {excerpt(found.place_in(tensors), 80)} are taken{told}")
     if found.resampled:
         changes = ", ".join(f"{key} {before} to {after}" for key, before, after in found.resampled[:2])
         told = f"; {advice} takes them as they are" if advice else ""

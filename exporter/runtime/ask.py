@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from ..core.errors import EnvironmentLackError, InputError
 from ..core.targets import TARGETS, Target
-from .openvino.runner import import_openvino
+from .openvino.runner import title
 from .tensorrt.family import family_of
 from .tensorrt.versions import import_tensorrt
 from .verdict import Answer
@@ -47,12 +47,11 @@ def askable(target: Target) -> Askable:
         EnvironmentLackError: it is not installed; says how to get it.
     """
     if target.runtime == "openvino" and target.device == "CPU":
-        title = f"OpenVINO {import_openvino().__version__.partition('-')[0]}"
-        return Askable(title, f"from {_PACKAGE}.openvino.answer import serve; serve()")
+        return Askable(title(), f"from {_PACKAGE}.openvino.answer import serve; serve()")
     family = family_of(target)
     if target.runtime == "tensorrt" and family.builds_anywhere:
-        title = family.versioned(import_tensorrt(family))
-        return Askable(title, f"from {_PACKAGE}.tensorrt.answer import serve; serve({family.name!r})")
+        whose = family.versioned(import_tensorrt(family))
+        return Askable(whose, f"from {_PACKAGE}.tensorrt.answer import serve; serve({family.name!r})")
     names = [each.name for each in TARGETS.values() if each.rtx is not None or each.device == "CPU"]
     raise InputError(f"{target.name} cannot be asked, only {' and '.join(names)}: their builders run on any machine")
 

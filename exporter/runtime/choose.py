@@ -8,8 +8,8 @@ import os
 from ..core.errors import EnvironmentLackError, InputError
 from ..core.targets import RUNTIMES, Precision, Target, get_target
 from .caches import graph_hash
-from .openvino.runner import OpenVinoRunner, import_openvino, missing
-from .providers import CPU, provider_options
+from .openvino.runner import OpenVinoRunner, absent, import_openvino
+from .providers import provider_options
 from .runners import OrtRunner, Runner
 
 # Devices that OpenVINO compiles for in no time: kept, DeiT-S loads at most 0.2 s sooner, and takes its size on disk.
@@ -53,7 +53,7 @@ def unable(target: Target, precision: Precision) -> str | None:
     if precision != "bf16":
         return None
     if target.runtime == "openvino":
-        return missing()
+        return absent(str(target.device))
     return "onnxruntime runs no bf16 graphs"
 
 
@@ -73,8 +73,10 @@ def not_here(
     """
     if target.runtime == "tensorrt":
         return f"the graph is for {target.name}, which onnxruntime is not"
-    alone = target.runtime == "onnxruntime" and (target.providers or (CPU,))[0] == CPU
-    return None if alone else runner_for(model, target, threads, precision)[1]
+    if target.runtime == "openvino":
+        why = absent(str(target.device))
+        return None if why is None else _only_onnxruntime(target, why)
+    return None if target.is_cpu else runner_for(model, target, threads, precision)[1]
 
 
 def runner_for(
@@ -103,15 +105,18 @@ def runner_for(
     if target.runtime == "tensorrt":
         why = f"the graph is for {target.name}, but only onnxruntime's CPU provider ran it; an engine proves the target"
         return OrtRunner(model, threads=threads), why
-    wanted = target.providers or (CPU,)
-    if target.runtime == "onnxruntime" and wanted[0] == CPU:
+    if target.runtime == "onnxruntime" and target.is_cpu:
         return OrtRunner(model, threads=threads), None
     try:
         if target.runtime == "openvino":
-            device = target.device or "CPU"
+            device = str(target.device)
             return OpenVinoRunner(model, device, threads, cached=cached and device not in _QUICK), None
         digest = hashlib.sha256(model).hexdigest() if isinstance(model, bytes) else graph_hash(model)
-        return OrtRunner(model, wanted, threads, options=provider_options(wanted, digest, precision)), None
+        options = provider_options(target.providers, digest, precision)
+        return OrtRunner(model, target.providers, threads, options=options), None
     except EnvironmentLackError as error:
-        why = f"the graph is for {target.name}, but only onnxruntime's CPU provider ran it: {error}"
-        return OrtRunner(model, threads=threads), why
+        return OrtRunner(model, threads=threads), _only_onnxruntime(target, str(error))
+
+
+def _only_onnxruntime(target: Target, why: str) -> str:
+    return f"the graph is for {target.name}, but only onnxruntime's CPU provider ran it: {why}"

@@ -42,18 +42,19 @@ def bench_notes(bench: Bench) -> list[str]:
 def _mode(name: str, where: Conditions) -> str:
     """A mode, and of throughput how many batches ran side by side."""
     several = where.throughput.requests if name == _THROUGHPUT else None
-    return name if several is None else f"{name} of {_count(several, 'request')} side by side"
+    return name if several is None else f"{name} of {counted(several, 'request')} side by side"
 
 
 def _loaded(found: Loaded) -> str:
     """How OpenVINO ran the graphs, such as `OpenVINO 2026.4.1: 1 thread, 1 stream, latency`."""
     counts = ((found.threads, "thread"), (found.streams, "stream"))
-    words = [_count(number, what) for number, what in counts if number is not None]
+    words = [counted(number, what) for number, what in counts if number is not None]
     version = (found.version or "").partition("-")[0]
     return f"OpenVINO {version}: {', '.join([*words, found.hint or 'no hint'])}"
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """A number of things, such as `2 threads`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

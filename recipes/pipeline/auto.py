@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity as Answers
 from ...exporter.core.cores import usable_cores
@@ -20,13 +22,14 @@ from ...exporter.core.memory import give_back_memory
 from ...exporter.core.targets import PRECISIONS, Precision, Target, group_of
 from ...exporter.runtime.bench.choice import Choice, Tried
 from ...exporter.runtime.bench.interleave import interleave
-from ...exporter.runtime.bench.stats import Ratio, paired_ratio, summarize
+from ...exporter.runtime.bench.stats import paired_ratio
 from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.commands.bench import random_images
 from ...exporter.runtime.machine.environment import cpu_name
 from ...exporter.runtime.openvino.runner import capabilities
 from .graphs import final_graphs
 from .pack import Pack
+from .trial import CLEARLY
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from .stage import Stage
 
 ROUNDS = 40
-NEARLY = 0.98  # of the fastest one's time, above which a candidate nearer to float32 is as good
 _FAST = {"bf16": "BF16", "fp16": "FP16"}  # what OpenVINO calls a processor that computes in it
 _EXCEPT = frozenset({"bench"})  # of the stages, what only the candidate that is kept needs
 
@@ -103,22 +105,20 @@ def decide(run: Run, stages: Sequence[type[Stage]]) -> tuple[Run, Choice]:
                     if stage.name not in _EXCEPT:
                         own.do(stage)
             except VitrimError as error:
-                if isinstance(error, EnvironmentLackError | ParityError) or passed:
-                    why = str(error)
-                else:
+                if not passed and not isinstance(error, EnvironmentLackError | ParityError):
                     raise
+                why = str(error)
             else:
                 passed[one] = own
         tried[one] = Tried(one.target.name, one.precision, refused=why)
     if not passed:
         raise ParityError(f"nothing that was tried holds: {next(iter(tried.values())).refused}")
     threads = run.recipe.bench.threads
-    for one, row in timed(passed, threads).items():
-        tried[one] = row
-    kept = fastest({one: tried[one] for one in passed})
-    rows = tuple(tried.values())
-    threads = threads or usable_cores()
-    choice = Choice(rows, kept.target.name, kept.precision, cpu_name(), threads, run.recipe.export.batch)
+    rows = timed(passed, threads)
+    tried |= rows
+    kept = fastest(rows)
+    where = cpu_name(), threads or usable_cores(), run.recipe.export.batch
+    choice = Choice(tuple(tried.values()), kept.target.name, kept.precision, *where)
     run.listener.note(f"kept {kept}")
     return passed[kept], choice
 
@@ -144,20 +144,19 @@ def timed(passed: dict[Candidate, Run], threads: int | None) -> dict[Candidate, 
         passed: by candidate, its run; the first one is what the others' speed is given against.
         threads: of the runtimes; None takes all cores.
     """
-    runs, calls = {}, {}
+    calls = {}
     for one, run in passed.items():
         graph = final_graphs(run.view(Pack)).final["pruned"]
         runner, _ = runner_for(graph, one.target, threads, one.precision)
-        runs[one] = runner
         calls[str(one)] = partial(runner, random_images(runner.shape, runner.dtype))
     samples = interleave(calls, ROUNDS, warmup=0.2)
-    runs.clear()
+    del runner
+    calls.clear()
     give_back_memory()
     first = next(iter(samples.values()))
     found = {}
     for one, run in passed.items():
-        ratio: Ratio = paired_ratio(first, samples[str(one)])
-        median = summarize(samples[str(one)]).median
+        ratio, median = paired_ratio(first, samples[str(one)]), float(np.median(samples[str(one)]))
         answers = Answers.read(run.folders["fidelity"] / layout.FIDELITY, "fidelity report")
         agreement = 1.0 if answers.precision is None else answers.precision.agreement
         found[one] = Tried(one.target.name, one.precision, agreement, median, ratio.median, ratio.interval)
@@ -168,5 +167,5 @@ def fastest(rows: dict[Candidate, Tried]) -> Candidate:
     """The fastest candidate; of those that are as fast, the one nearest to float32."""
     speeds = {one: row.speed for one, row in rows.items() if row.speed is not None}
     best = max(speeds.values())
-    equals = [one for one, speed in speeds.items() if speed >= NEARLY * best]
+    equals = [one for one, speed in speeds.items() if speed >= CLEARLY * best]
     return min(equals, key=lambda one: (PRECISIONS.index(one.precision), -speeds[one]))

@@ -348,19 +348,14 @@ def export(
     if open_choice:
         first = candidates(recipe)[0].recipe(recipe)
     target = get_target(first.export.target)
-    no_engine = target.no_engine
-    if no_engine is None:
-        no_engine = builder_for(target, by_polygraphy).missing() if mode != "skip" else "skipped by the recipe"
-    if mode == "require" and no_engine:
-        raise EnvironmentLackError(f"an engine is required, but {no_engine}")
-    if no_engine is None and target.runtime != "tensorrt":
-        no_engine = f"the target {target.name} is no TensorRT target"
+    no_engine = _no_engine(target, mode)
     run = open_run(first, cache_of(final, keeps=open_choice), listener, given)
     with run.cache.locked(listener.note):
         publish.sweep(final)
         choice = None
         if open_choice:
             run, choice = decide(run.of(recipe, target), STAGES)
+            no_engine = _no_engine(run.target, mode)
         do_all(run)
         done = _publish(run, final, no_engine, list(command or sys.argv), choice)
     works = done.widths is not None or (done.budget is not None and done.budget.stages)
@@ -372,6 +367,22 @@ def export(
         error.result = done
         raise error
     return done
+
+
+def _no_engine(target: Target, mode: str) -> str | None:
+    """Why no engine is built of a target's graphs here; None where one is.
+
+    Raises:
+        EnvironmentLackError: the mode requires one.
+    """
+    why = target.no_engine
+    if why is None:
+        why = builder_for(target, by_polygraphy).missing() if mode != "skip" else "skipped by the recipe"
+    if mode == "require" and why:
+        raise EnvironmentLackError(f"an engine is required, but {why}")
+    if why is None and target.runtime != "tensorrt":
+        return f"the target {target.name} is no TensorRT target"
+    return why
 
 
 def _publish(

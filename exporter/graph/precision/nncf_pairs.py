@@ -6,8 +6,7 @@
 
 NNCF is told to leave every node alone but the products with a weight: what decides, merges or multiplies two
 activations stays as it is. It keeps the names of all nodes. Its bias correction is off: on DeiT-Ti and ViT-Ti it
-changed
-the agreement by no more than chance (`docs/precision.md`).
+changed the agreement by no more than chance (`docs/precision.md`).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from ...core.errors import EnvironmentLackError, UnsupportedError, excerpt
 from ..passes.base import producer, through
 from ..shapes import with_shapes
 from ..surgery import copy_of, export_graph, import_graph, peek
-from .qdq import products_alone, weights_apart
+from .qdq import as_from, products_alone, weights_apart
 from .ranges import batches_of
 
 MISSING = "precision.tool: nncf is not installed: pip install 'vitrim[openvino]', or take precision.tool=onnxruntime"
@@ -76,7 +75,7 @@ def with_nncf(
             )
     except Exception as error:  # it raises what its parts raise
         raise UnsupportedError(f"NNCF fails on this graph: {excerpt(str(error), 200)}") from error
-    return with_shapes(products_alone(_like(model, quantized), products))
+    return with_shapes(products_alone(as_from(model, quantized), products))
 
 
 def nncf_restored(quantized: onnx.ModelProto, model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
@@ -102,14 +101,6 @@ def nncf_restored(quantized: onnx.ModelProto, model: onnx.ModelProto, nodes: Col
             node.inputs = [activation, gs.Constant(f"{node.name}_float32", values)]
     graph.cleanup()
     return export_graph(graph, quantized)
-
-
-def _like(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
-    """What NNCF made, with the metadata of the model that it came from and nothing of its own."""
-    del quantized.metadata_props[:]
-    quantized.metadata_props.extend(model.metadata_props)
-    quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
-    return quantized
 
 
 @contextlib.contextmanager

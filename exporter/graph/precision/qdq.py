@@ -130,19 +130,25 @@ def products_alone(quantized: onnx.ModelProto, nodes: Collection[str]) -> onnx.M
         if node.name in nodes or node.op in QDQ:
             continue
         for index, tensor in enumerate(node.inputs):
-            back = producer(tensor, "DequantizeLinear")
-            pair = producer(back.inputs[0], "QuantizeLinear") if back is not None else None
+            pair = _pair_before(tensor)
             if pair is not None:
-                node.inputs[index] = pair.inputs[0]
+                node.inputs[index] = pair[0].inputs[0]
     return export_graph(graph.cleanup().toposort(), quantized)
+
+
+def _pair_before(tensor: gs.Tensor) -> tuple[gs.Node, gs.Node] | None:
+    """The nodes that quantize and dequantize a value; None where it is not quantized on the way."""
+    back = producer(tensor, "DequantizeLinear")
+    pair = producer(back.inputs[0], "QuantizeLinear") if back is not None else None
+    return None if back is None or pair is None else (pair, back)
 
 
 def _pair_behind(graph: gs.Graph, node: gs.Node) -> None:
     """A pair before a node that moves values, behind it: a product then has one of its own."""
-    back = producer(node.inputs[0], "DequantizeLinear")
-    pair = producer(back.inputs[0], "QuantizeLinear") if back is not None else None
-    if back is None or pair is None:
+    found = _pair_before(node.inputs[0])
+    if found is None:
         return
+    pair, back = found
     out, build = node.outputs[0], Builder(graph, "pair")
     readers = [reader for reader in out.outputs if reader.op not in QDQ]  # the others have a pair already
     node.inputs[0] = pair.inputs[0]
@@ -219,11 +225,17 @@ def weights_apart(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelP
     return copied
 
 
-def _like(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
-    """What the quantizer made, with the metadata of the model that it came from and nothing of its own."""
+def as_from(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
+    """What a quantizer made, with the metadata of the model that it came from and nothing of its own."""
     del quantized.metadata_props[:]
     quantized.metadata_props.extend(model.metadata_props)
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
+    return quantized
+
+
+def _like(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
+    """What onnxruntime's quantizer made, as from the model that it came from."""
+    as_from(model, quantized)
     for node in quantized.graph.node:
         # Redundant beside a zero point, and onnxruntime 1.31 contradicts it when it turns signed into unsigned.
         for attribute in [a for a in node.attribute if a.name == "output_dtype" and len(node.input) > 2]:

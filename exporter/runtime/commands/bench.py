@@ -129,11 +129,11 @@ def _throughput(
     graph: Path, target: Target, threads: int | None
 ) -> tuple[dict[str, Distribution | Untimed], dict[str, Any]]:
     """The pruned graph with several batches side by side, in milliseconds a batch, and how it was loaded for that."""
-    device = target.device or "CPU"
-    runner = OpenVinoRunner(graph, device, threads, hint="throughput")
-    image, several = random_images(runner.shape, runner.dtype), 2 * runner.conditions["device"]["requests"]
+    runner = OpenVinoRunner(graph, str(target.device), threads, hint="throughput")
+    loaded = runner.conditions["device"]
+    image, several = random_images(runner.shape, runner.dtype), 2 * loaded["requests"]
     samples = interleave({"throughput": partial(runner.rate, image, several)}, _MODE_ROUNDS, 0.1)["throughput"]
-    return {"throughput": summarize(samples / several)}, runner.conditions["device"]
+    return {"throughput": summarize(samples / several)}, loaded
 
 
 def _with_after(before: dict[str, Any], watch: Watch, threads: int | None = None) -> dict[str, Any]:

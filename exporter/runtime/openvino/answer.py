@@ -14,7 +14,7 @@ from pathlib import Path
 from ...core.errors import excerpt
 from .. import verdict
 from ..verdict import Answer, Refusal
-from .runner import AS_WRITTEN, import_openvino, reason_of
+from .runner import AS_WRITTEN, import_openvino, reason_of, title
 
 _NO_RULE = re.compile(r"No conversion rule found for operations: (.*)")
 _FAILED = re.compile(r"^-- (\w+)-\d+ with a message:\n(.*?)(?=^-- |^Summary:|\Z)", re.DOTALL | re.MULTILINE)
@@ -33,21 +33,21 @@ def answer(model: bytes, place: str) -> Answer:
     Raises:
         EnvironmentLackError: OpenVINO is not there.
     """
-    began, openvino = time.perf_counter(), import_openvino()
-    core, title = openvino.Core(), f"OpenVINO {openvino.__version__.partition('-')[0]}"
+    began, core = time.perf_counter(), import_openvino().Core()
+    by = title()
     if place and Path(place).parent.is_dir():
         os.chdir(Path(place).parent)
     try:
         read = core.read_model(model)
     except RuntimeError as error:
-        return Answer(title, refused=tuple(of_reader(str(error))), seconds=_since(began))
+        return Answer(by, refused=tuple(of_reader(str(error))), seconds=_since(began))
     try:
         compiled = core.compile_model(read, "CPU", AS_WRITTEN)
     except RuntimeError as error:
         refusal = Refusal("builder", "graph", "", reason_of(error), said=excerpt(str(error), _LONGEST))
-        return Answer(title, parsed=True, refused=(refusal,), seconds=_since(began))
+        return Answer(by, parsed=True, refused=(refusal,), seconds=_since(began))
     layers = compiled.get_runtime_model().get_ordered_ops()
-    return Answer(title, parsed=True, built=True, kernels=len(layers), seconds=_since(began))
+    return Answer(by, parsed=True, built=True, kernels=len(layers), seconds=_since(began))
 
 
 def of_reader(said: str) -> list[Refusal]:

@@ -43,13 +43,13 @@ def import_openvino() -> Any:
     return openvino
 
 
-def missing() -> str | None:
-    """Why OpenVINO does not run here; None where it does."""
-    try:
-        import_openvino()
-    except EnvironmentLackError as error:
-        return str(error)
-    return None
+def title() -> str:
+    """OpenVINO with its version, for a person.
+
+    Raises:
+        EnvironmentLackError: it is not installed.
+    """
+    return f"OpenVINO {import_openvino().__version__.partition('-')[0]}"
 
 
 def devices(core: Any) -> list[str]:
@@ -80,6 +80,15 @@ def require_device(core: Any, device: str) -> None:
             f"OpenVINO {import_openvino().__version__} finds no {device} here (only {', '.join(found)}): "
             "install the device's driver, see `vitrim doctor`"
         )
+
+
+def absent(device: str) -> str | None:
+    """Why OpenVINO does not run on a device here; None where it does."""
+    try:
+        require_device(import_openvino().Core(), device)
+    except EnvironmentLackError as error:
+        return str(error)
+    return None
 
 
 def model_cache(core: Any, device: str, graph: str, root: Path | None = None) -> Path:
@@ -137,8 +146,9 @@ class OpenVinoRunner:
         if not isinstance(model, bytes):
             require_file(model, InputKind.GRAPH)
         config: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper(), **(AS_WRITTEN if device != "NPU" else {})}
-        if device == "CPU" and session_threads(threads):
-            config["INFERENCE_NUM_THREADS"] = session_threads(threads)
+        wanted = session_threads(threads) if device == "CPU" else 0
+        if wanted:
+            config["INFERENCE_NUM_THREADS"] = wanted
         if cached and not isinstance(model, bytes):
             config["CACHE_DIR"] = str(model_cache(core, device, graph_hash(model)))
         try:

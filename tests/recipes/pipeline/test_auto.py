@@ -116,6 +116,7 @@ def test_one_command_tries_what_there_is_and_publishes_the_fastest(
     assert (done.choice.target, done.recipe.export.target) == ("openvino", "openvino")
     assert done.bench is not None
     assert done.bench.runtime == "openvino-cpu"
+    assert done.engine == "none belongs to openvino: OpenVINO compiles the graph when it loads it"
     assert Choice.read(tmp_path / "out" / "choice.json", "choice") == done.choice
     written = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())
     assert written["export"]["target"] == "openvino"
