@@ -46,7 +46,7 @@ def environment(threads: int | None = None, root: Path = ROOT) -> dict[str, Any]
         "frequency_mhz": frequency(root),
         "temperature_c": temperature(root),
         "throttle_events": throttle_events(root),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "python": platform.python_version(),
         "onnxruntime": version("onnxruntime") or version("onnxruntime-gpu"),
         "openvino": version("openvino"),
@@ -86,6 +86,16 @@ def clocks(found: Mapping[str, Any]) -> tuple[str, list[str]]:
         highest = card["sm_clock_max_mhz"]
         commands.append(f"sudo nvidia-smi -lgc {highest},{highest}   (and after: sudo nvidia-smi -rgc)")
     return "floating" if floating else "unknown", commands
+
+
+def _platform() -> str:
+    """Like `platform.platform()`, which starts a process to learn what nobody asks for here.
+
+    Starting one disturbs a benchmark. On a virtual machine (Linux 6.18) it also ended the process that started it, by a
+    signal of the kernel's own, where OpenVINO had computed in bfloat16; why, nobody has found out.
+    """
+    parts = (platform.system(), platform.release(), platform.machine(), "with", "".join(platform.libc_ver()))
+    return "-".join(parts) if parts[-1] else "-".join(parts[:3])
 
 
 class Watch:

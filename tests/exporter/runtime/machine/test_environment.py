@@ -193,3 +193,18 @@ def test_environment_names_the_machine() -> None:
     assert found["cpu"]
     assert found["cores"] >= 1
     assert "tensorrt" in found
+
+
+def test_no_process_is_started_to_name_the_platform() -> None:
+    code = (
+        "import platform, subprocess\n"
+        "real, subprocess.Popen = subprocess.Popen, None\n"
+        "from vitrim.exporter.runtime.machine.environment import environment\n"
+        "named = environment()['platform']\n"
+        "subprocess.Popen = real\n"
+        "print(named == platform.platform() or not named.startswith('Linux'))"
+    )
+    if machine.shutil.which("nvidia-smi") or machine.shutil.which("nvpmodel"):
+        pytest.skip("its own tools are processes of their own")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "True", "")
