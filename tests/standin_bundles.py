@@ -29,7 +29,8 @@ def compiled(source: str, made: Path) -> Path:
 
 
 def compiled_cudart(folder: Path) -> Path:
-    """The stand-in for libcudart."""
+    """The stand-in for libcudart; one for the driver lies beside it."""
+    compiled("libcuda.c", folder / "libcuda.so.1")
     return compiled("cudart.c", folder / "libcudart.so.13")
 
 

@@ -51,6 +51,7 @@ class Family:
 
 TENSORRT = Family("tensorrt", "tensorrt", "TensorRT", (8, 5), "pip install 'vitrim[tensorrt]'", False)
 RTX = Family("rtx", "tensorrt_rtx", "TensorRT for RTX", (1, 2), "pip install 'vitrim[rtx]'", True, (11, 0))
+CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")  # that TensorRT for RTX 1.7 builds for
 _RTX_WHEELS = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Windows", "AMD64")}
 RTX_WHEELS = "NVIDIA has wheels for Linux on x86_64 and aarch64 and for Windows"
 FAMILIES: dict[str, Family] = {family.name: family for family in (TENSORRT, RTX)}
@@ -61,6 +62,14 @@ def has_rtx_wheel(system: str | None = None, machine: str | None = None) -> bool
     this machine's.
     """
     return (system or platform.system(), machine or platform.machine()) in _RTX_WHEELS
+
+
+def rtx_runs_on(capability: str) -> bool:
+    """Whether TensorRT for RTX runs on GPUs of a compute capability such as `8.6`: those that it builds for, and newer.
+
+    It refuses engines on an H100 (9.0); the list is the one that it gave there, and says for others what it says.
+    """
+    return capability in CAPABILITIES or tuple(map(int, capability.split("."))) > (12, 0)
 
 
 def family_of(target: Target) -> Family:

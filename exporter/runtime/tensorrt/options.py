@@ -9,7 +9,7 @@ from typing import Literal
 from ...core.bounds import require_within
 from ...core.errors import InputError, UnsupportedError, excerpt
 from ...core.targets import Precision
-from .family import RTX, TENSORRT, Family
+from .family import CAPABILITIES, RTX, TENSORRT, Family
 from .versions import dotted
 
 Compatibility = Literal["ampere_plus", "same_compute_capability"]
@@ -19,7 +19,6 @@ COMPATIBILITY_FROM: dict[Compatibility, tuple[int, int]] = {
     "ampere_plus": (8, 6),
     "same_compute_capability": (10, 9),
 }
-CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")  # of TensorRT for RTX 1.7
 WORKSPACE_MIB, DLA_CORES = (16, 1 << 20), (0, 15)  # what may be given
 _AMPERE = (8, 0)
 

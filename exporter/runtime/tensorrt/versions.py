@@ -15,7 +15,7 @@ from ...core.errors import EnvironmentLackError, InputError, UnsupportedError, e
 from ...core.targets import PRECISIONS, Precision
 from ..machine import gpu
 from ..machine.jetpack import tensorrt_remedy
-from .family import RTX, RTX_WHEELS, TENSORRT, Family, has_rtx_wheel
+from .family import CAPABILITIES, RTX, RTX_WHEELS, TENSORRT, Family, has_rtx_wheel, rtx_runs_on
 from .kernels import is_kernel
 
 STRONGLY_TYPED_FROM = (10, 12)  # NVIDIA recommends it fully from here on; weak typing is deprecated
@@ -142,12 +142,27 @@ def remedy_for(family: Family, reason: str = "") -> str:
 
 def builder_missing(family: Family = TENSORRT) -> str | None:
     """What keeps a TensorRT from building on this machine, in one line; None where nothing does."""
-    return _missing(family, needs_gpu=not family.builds_anywhere)
+    return _not_imported(family) or (None if family.builds_anywhere else _builder_fails(import_tensorrt(family)))
 
 
 def runtime_missing(family: Family = TENSORRT) -> str | None:
     """What keeps a TensorRT from running engines on this machine, in one line; None where nothing does."""
-    return _missing(family, needs_gpu=True)
+    missing = _not_imported(family)
+    if missing:
+        return missing
+    # The driver is asked, not a builder: making one takes TensorRT 8.6 twelve seconds, and running has no need of it.
+    device, title = gpu.cuda_device(), family.versioned(import_tensorrt(family))
+    if device is None and family.builds_anywhere:
+        return f"{title} builds engines here, but running one needs a GPU, and there is none"
+    if device is None:
+        return f"{title} finds no GPU: check nvidia-smi, or tegrastats on a Jetson"
+    capability = device.get("compute_capability")
+    if family is RTX and capability and not rtx_runs_on(capability):
+        return (
+            f"{title} builds engines here, but runs none on this GPU of compute capability {capability} (it knows "
+            f"{', '.join(CAPABILITIES)} and newer): build for TensorRT itself, see `vitrim targets`"
+        )
+    return None
 
 
 def state_of_rtx() -> str:
@@ -159,17 +174,11 @@ def state_of_rtx() -> str:
     return runtime_missing(RTX) or f"{RTX.versioned(trt)} builds engines here, and there is a GPU to run them"
 
 
-def _missing(family: Family, needs_gpu: bool) -> str | None:
+def _not_imported(family: Family) -> str | None:
     try:
-        trt = import_tensorrt(family)
+        import_tensorrt(family)
     except EnvironmentLackError as error:
         return str(error)
-    if not needs_gpu:
-        return None
-    if not family.builds_anywhere:
-        return _builder_fails(trt)
-    if gpu.cuda_device() is None:  # its builder starts without a GPU, so the driver is asked
-        return f"{family.versioned(trt)} builds engines here, but running one needs a GPU, and there is none"
     return None
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from polygraphy.util import save_file
 
+from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.tensorrt import cuda
 
 
@@ -396,6 +397,8 @@ def install(
     monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(importlib.import_module("polygraphy.backend.trt.config"), "trt", module)
     monkeypatch.setattr(cuda, "load", lambda: seen.cuda)
+    if name == "tensorrt":
+        monkeypatch.setattr(gpu, "cuda_device", dict)  # a GPU of which nothing is known
     monkeypatch.setattr("polygraphy.backend.trt.engine_bytes_from_network", build)
     return seen
 

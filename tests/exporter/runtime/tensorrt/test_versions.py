@@ -15,7 +15,7 @@ from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.machine.jetpack import tensorrt_remedy
 from vitrim.exporter.runtime.tensorrt import engine
 from vitrim.exporter.runtime.tensorrt import versions as trt
-from vitrim.exporter.runtime.tensorrt.family import RTX
+from vitrim.exporter.runtime.tensorrt.family import RTX, rtx_runs_on
 from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 
 
@@ -71,6 +71,32 @@ def test_tensorrt_for_rtx_is_strongly_typed_by_its_family_and_not_by_its_version
     assert trt.typing_for((8, 5), "fp16").fp16_flag  # a version below those is old for the other family
 
 
+def test_running_asks_the_driver_and_makes_no_builder(fake_trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_trt.install("8.6.0")
+    monkeypatch.setattr(sys.modules["tensorrt"], "Builder", None)
+    assert trt.runtime_missing() is None
+    assert str(trt.builder_missing()).startswith("TensorRT 8.6.0 finds no GPU ('NoneType'")
+    monkeypatch.setattr(gpu, "cuda_device", lambda: None)
+    assert trt.runtime_missing() == "TensorRT 8.6.0 finds no GPU: check nvidia-smi, or tegrastats on a Jetson"
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [
+        ("7.5", True),
+        ("8.7", False),
+        ("8.9", True),
+        ("9.0", False),
+        ("10.0", False),
+        ("11.0", False),
+        ("12.1", True),
+        ("12.2", True),
+    ],
+)
+def test_gpus_that_tensorrt_for_rtx_runs_on(capability: str, runs: bool) -> None:
+    assert rtx_runs_on(capability) is runs
+
+
 def test_tensorrt_for_rtx_builds_where_there_is_no_gpu_and_runs_where_there_is_one(
     fake_trt: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +108,11 @@ def test_tensorrt_for_rtx_builds_where_there_is_no_gpu_and_runs_where_there_is_o
     monkeypatch.setattr(gpu, "cuda_device", lambda: {"gpu": "RTX 4090"})
     assert trt.runtime_missing(RTX) is None
     assert trt.state_of_rtx().startswith("TensorRT for RTX 1.7.1.116 builds engines here, and there is a GPU")
+    monkeypatch.setattr(gpu, "cuda_device", lambda: {"gpu": "H100", "compute_capability": "9.0"})
+    assert str(trt.runtime_missing(RTX)).startswith(
+        "TensorRT for RTX 1.7.1.116 builds engines here, but runs none on this GPU of compute capability 9.0"
+    )
+    assert trt.builder_missing(RTX) is None
     fake_trt.install("1.1.0", name="tensorrt_rtx")
     assert "1.1.0 is too old: vitrim needs 1.2" in str(trt.builder_missing(RTX))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
