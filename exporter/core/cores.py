@@ -23,12 +23,15 @@ def usable_cores(root: Path = ROOT) -> int:
 
 
 def session_threads(asked: int | None = None, root: Path = ROOT) -> int:
-    """Threads of an onnxruntime session: what was asked for, or else 0, which leaves it to onnxruntime.
+    """Threads of a session: what was asked for, else what OMP_NUM_THREADS says, else 0, which leaves it to the runtime.
 
-    It would take every core of the machine. Where a container or an affinity gives this process fewer, that many
-    threads would only get in each other's way.
+    It would take every core of the machine. Where a container or an affinity gives this process fewer, or several
+    exports run at once with OMP_NUM_THREADS, that many threads would only get in each other's way.
     """
     if asked:
         return asked
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    if named.isdigit() and int(named):  # torch and numpy hold to it, onnxruntime does not
+        return int(named)
     cores = usable_cores(root)
     return cores if cores < (os.cpu_count() or 1) else 0

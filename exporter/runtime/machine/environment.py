@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ...core.cores import ROOT, usable_cores
+from ...core.cores import ROOT, session_threads, usable_cores
 from ...core.sysfs import read_number, read_text
 from .jetpack import jetpack_of, read_l4t
 from .processor import instructions
@@ -28,7 +28,7 @@ def environment(threads: int | None = None, root: Path = ROOT) -> dict[str, Any]
     """The machine as it is now; takes a fraction of a second, in which other work is looked at.
 
     Args:
-        threads: that the benchmark uses; None for all cores.
+        threads: that the benchmark uses; None for as many as `session_threads` says.
         root: of the file system, for tests.
     """
     with Watch(root) as watch:
@@ -38,7 +38,7 @@ def environment(threads: int | None = None, root: Path = ROOT) -> dict[str, Any]
         "cpu": cpu_name(root),
         "instructions": instructions(root),
         "cores": cores,
-        "threads": threads or cores,
+        "threads": session_threads(threads, root) or cores,
         "load_average": load_average(),
         "other_cores": watch.other_cores,
         "stolen_cores": watch.stolen_cores,
