@@ -26,6 +26,7 @@ from ..surgery import copy_of
 from ..weights import Weights
 
 Calibrator = Literal["minmax", "percentile", "entropy"]
+_REDUCTIONS = ("Max", "Min", "Sum")
 _CHUNK = 8  # images between two updates of a histogram
 
 
@@ -78,13 +79,11 @@ class _Watched:
         }
         written = [name for each in graph.node for name in each.output]
         self.names = [name for name in written if types.get(name) == TensorProto.FLOAT]
-        for name in self.names:
-            graph.node.append(node("Abs", [name], [f"{name}/abs"]))
-            graph.node.append(node("ReduceMax", [f"{name}/abs"], [f"{name}/largest"], keepdims=0))
-            # onnxruntime's ReduceMax passes over a NaN; x - x is one where x is NaN or infinite, and a sum keeps it.
-            graph.node.append(node("Sub", [name, name], [f"{name}/nothing"]))
-            graph.node.append(node("ReduceSum", [f"{name}/nothing"], [f"{name}/finite"], keepdims=0))
-            for end in ("largest", "finite"):
+        # Last first: onnxruntime runs what was added last first, and so can give back an activation before the next.
+        for name in reversed(self.names):
+            # The sum tells what the extremes pass over, NaN, and what is infinite.
+            for end in _REDUCTIONS:
+                graph.node.append(node(f"Reduce{end}", [name], [f"{name}/{end}"], keepdims=0))
                 graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/{end}", TensorProto.FLOAT, []))
         self.session = Session(watched, weights=weights)
 
@@ -96,9 +95,9 @@ class _Watched:
         """
         seen = self.session(batch)
         for name in self.names:
-            if not np.isfinite(seen[f"{name}/finite"]):
+            if not np.isfinite(seen[f"{name}/Sum"]):
                 raise InputError(f"the activation {name} holds NaN or Inf on the calibration images, in float32")
-        return {name: float(seen[f"{name}/largest"]) for name in self.names}
+        return {name: float(max(seen[f"{name}/Max"], -seen[f"{name}/Min"])) for name in self.names}
 
 
 class _Images:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -126,3 +128,36 @@ def test_the_last_batch_is_filled_up() -> None:
     images = np.arange(5, dtype=np.float32).reshape(5, 1)
     batches = batches_of([images[:3], images[3:]], (2, 1))
     assert [batch.ravel().tolist() for batch in batches] == [[0, 1], [2, 2], [3, 4]]
+
+
+CHAIN = """
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper
+from vitrim.exporter.graph.precision.ranges import extents_of
+from vitrim.exporter.graph.shapes import with_shapes
+
+
+def peak() -> int:  # not by `resource`: that one begins with what the parent has
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+
+shape = [1, 1 << 22]
+nodes = [helper.make_node("Neg", [f"x{at}" if at else "image"], [f"x{at + 1}"]) for at in range(40)]
+ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "x40")]
+model = helper.make_model(helper.make_graph(nodes, "chain", ends[:1], ends[1:]))
+before = peak()
+found = extents_of(with_shapes(model), [np.ones(shape, np.float32)])
+print(len(found), peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_activations_are_given_back_as_they_are_read() -> None:
+    done = subprocess.run([sys.executable, "-c", CHAIN], capture_output=True, text=True, check=True, timeout=120)
+    count, megabytes = map(int, done.stdout.split())
+    assert count == 40
+    assert megabytes < 40 * 16 / 3  # all of them at once are 40 times 16 MiB
