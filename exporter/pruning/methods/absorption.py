@@ -14,7 +14,9 @@ from .base import Evidence, Merge, Selection
 from .moves import LEAST, Moves, left_out, places_of
 from .ranking import best_tokens, count_ahead, relative_gap
 
-WIDE = 1e15  # times a difference of two significances, it is above every product of tokens
+# Times a difference of two significances, it is above every product of tokens. A power of two makes the products exact:
+# a compiler may multiply and subtract in one rounding, and a token's distance to itself must still be 0.
+WIDE = 2.0**50
 LEAST_WORTH = 1e-6  # of a significance: no sum of them is 0
 
 
