@@ -57,7 +57,7 @@ def costs(by_block: dict[str, list[float]]) -> Markup:
 
 
 def latencies(bench: Bench) -> Markup:
-    """Every graph's latencies: the range, the 80 % to the left, the middle half's width is told, and the median."""
+    """Every graph's latencies: from the fastest to a high percentile, with the interval of the median."""
     found = bench.distributions
     low = min(one.min for one in found.values())
     high = max(_end(one) for one in found.values())
@@ -80,7 +80,7 @@ def latencies(bench: Bench) -> Markup:
 
 
 def _class(name: str) -> str:
-    return {Kind.DENSE: "dense", Kind.PRUNED: "pruned", Kind.FLOOR: "floor"}.get(name, "other")  # type: ignore[call-overload,no-any-return]
+    return name if name in (Kind.DENSE, Kind.PRUNED, Kind.FLOOR) else "other"
 
 
 def _end(one: Distribution) -> float:

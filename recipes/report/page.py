@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from ... import __version__
@@ -17,7 +17,6 @@ from .patches import Fate, fates_of, grid_of, survival
 from .sources import BundleFacts, Sources
 
 TEMPLATES = Path(__file__).parent / "templates"
-SECTIONS = ("verdict", "patches", "places", "blocks", "latency", "parity", "precision", "kernels", "repeat")
 
 
 @dataclass(frozen=True)
@@ -116,22 +115,11 @@ def _with_photos(plain: Chapter, fates: list[Fate], grid: tuple[int, int], count
             alt = f"Photo {answer.image} after block {fate.block}: {photos.stage_words(groups)}."
             cells.append(Cell(photos.cell(name, colours, grid, groups, alt), f"block {fate.block}: {tokens} tokens"))
         shown.append(Shown(answer, tuple(cells)))
-    return Chapter(
-        plain.number,
-        plain.facts,
-        plain.answers,
-        tuple(definitions),
-        tuple(shown),
-        None,
-        plain.places,
-        plain.survival,
-    )
+    return replace(plain, definitions=tuple(definitions), shown=tuple(shown))
 
 
-def _nothing(fate: Fate, image: int) -> Any:
+def _nothing(fate: Fate, image: int) -> np.ndarray:
     """Groups of an image of which nothing was removed."""
-    import numpy as np
-
     return np.arange(fate.groups.shape[1]) + fate.prefix
 
 
@@ -146,7 +134,7 @@ def render(sources: Sources, chapters: list[Chapter], photos_wanted: int) -> str
     )
     environment.filters |= {"percent": percent, "visible": visible}
     style = Markup((TEMPLATES / "report.css").read_text("utf-8"))  # our own file: no text of a user is in it
-    page = environment.get_template("report.html").render(
+    return environment.get_template("report.html").render(
         sources=sources,
         chapters=chapters,
         photos_wanted=photos_wanted,
@@ -155,7 +143,6 @@ def render(sources: Sources, chapters: list[Chapter], photos_wanted: int) -> str
         style=style,
         version=__version__,
     )
-    return page
 
 
 def percent(value: float) -> str:

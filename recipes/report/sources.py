@@ -99,6 +99,7 @@ def read_bundle(folder: Path) -> BundleFacts:
     """
     manifest = bundle.verify(folder, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
     has = set(manifest.files).__contains__
+    precise = has(layout.PRECISION)
     return BundleFacts(
         folder=folder,
         manifest=manifest,
@@ -108,6 +109,8 @@ def read_bundle(folder: Path) -> BundleFacts:
         fidelity=Fidelity.read(folder / layout.FIDELITY, "fidelity report") if has(layout.FIDELITY) else None,
         budget=read_budget(folder / layout.BUDGET) if has(layout.BUDGET) else None,
         bench=read_bench(folder) if has(layout.BENCH) else None,
-        precision=PrecisionReport.read(folder / layout.PRECISION, "precision report") if has(layout.PRECISION) else None,
+        precision=PrecisionReport.read(folder / layout.PRECISION, "precision report")
+        if has(layout.PRECISION)
+        else None,
         engine=read_identity(folder / layout.ENGINE) if has(layout.ENGINE) else None,
     )

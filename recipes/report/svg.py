@@ -81,9 +81,10 @@ def axis(scale: Callable[[float], float], values: Sequence[float], top: float, b
     """Thin lines at round values with their numbers below, the last with the unit."""
     parts: list[Markup] = []
     for at, value in enumerate(values):
-        words = f"{value:g} {unit}" if at == len(values) - 1 and unit else f"{value:g}"
+        words = f"{value:g}".replace("e-0", "e-")
+        words = f"{words} {unit}" if at == len(values) - 1 and unit else words
         parts += [
             line(scale(value), top, scale(value), bottom, "grid"),
-            text(scale(value), bottom + 13, words, "small", "middle"),
+            text(scale(value), bottom + 13, words, "small", "start" if scale(value) < 16 else "middle"),
         ]
     return Markup("").join(parts)

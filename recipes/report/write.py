@@ -6,9 +6,10 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...exporter.core.errors import EnvironmentLackError, InputError
 from ...exporter.core.files import atomic_write
@@ -16,8 +17,13 @@ from ...exporter.core.inputs import InputKind, read_json, read_text
 from ...exporter.core.records import Record, finite
 from ...exporter.runtime.outputs import Output, check_output
 
+if TYPE_CHECKING:
+    from .page import Chapter
+    from .sources import Sources
+
 FORMAT = "vitrim-report/1"
 _MARK = f'<meta name="generator" content="{FORMAT}'
+_FRAME = "width:100%;height:40rem;border:1px solid #8888"
 MOST_PHOTOS = 256
 
 
@@ -76,13 +82,7 @@ def write_report(
     for words in filter(None, replaced.values()):
         if note:
             note(words)
-    need_report()
-    from .page import chapter, render
-    from .sources import read_sources
-
-    sources = read_sources(paths)
-    chapters = [chapter(number, facts, photos) for number, facts in enumerate(sources.bundles)]
-    text = render(sources, chapters, photos)
+    text, chapters, sources = _composed(paths, photos)
     plain = {
         "format": FORMAT,
         "bundles": [_plain(one) for one in chapters],
@@ -91,13 +91,36 @@ def write_report(
     }
     atomic_write(data, json.dumps(finite(plain), indent=1) + "\n")
     atomic_write(page, text)
-    notes = [f"{one.facts.name}: {words}" for one in chapters for words in (one.answers.lacking, one.no_patches) if words]
-    return Written(
-        str(page), str(data), len(text.encode()), sum(len(one.shown) for one in chapters), tuple(notes)
-    )
+    lacks = [(one.facts.name, words) for one in chapters for words in (one.answers.lacking, one.no_patches) if words]
+    shown = sum(len(one.shown) for one in chapters)
+    return Written(str(page), str(data), len(text.encode()), shown, tuple(f"{name}: {words}" for name, words in lacks))
 
 
-def _plain(found: Any) -> dict[str, Any]:
+def in_frame(folder: Path, photos: int) -> str | None:
+    """A bundle's report for a notebook, in a frame of its own whose style touches nothing else.
+
+    Returns:
+        HTML; None where jinja2 or pillow is missing, or the folder is no bundle any more: a notebook then shows the
+        object as text.
+    """
+    try:
+        text, _, _ = _composed([folder], photos)
+    except (EnvironmentLackError, InputError):
+        return None
+    return f'<iframe title="vitrim report" sandbox srcdoc="{escape(text)}" style="{_FRAME}"></iframe>'
+
+
+def _composed(paths: Sequence[str | os.PathLike[str]], photos: int) -> tuple[str, list[Chapter], Sources]:
+    need_report()
+    from .page import chapter, render
+    from .sources import read_sources
+
+    sources = read_sources(paths)
+    chapters = [chapter(number, facts, photos) for number, facts in enumerate(sources.bundles)]
+    return render(sources, chapters, photos), chapters, sources
+
+
+def _plain(found: Chapter) -> dict[str, Any]:
     """A chapter as plain data, without pictures."""
     facts = found.facts
     return {
