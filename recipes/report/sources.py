@@ -99,7 +99,6 @@ def read_bundle(folder: Path) -> BundleFacts:
     """
     manifest = bundle.verify(folder, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
     has = set(manifest.files).__contains__
-    precise = has(layout.PRECISION)
     return BundleFacts(
         folder=folder,
         manifest=manifest,
