@@ -95,6 +95,7 @@ def print_export(done: Exported, console: Console) -> None:
         console.print(f"Precision: {precision_words(done.precision, seen)}", soft_wrap=True)
     console.print(f"Engine: {engine_state(done.parity, done.engine)}", soft_wrap=True)
     console.print(f"Bundle: {done.folder}")
+    console.print(f"To look at it: vitrim report {done.folder} -o report.html", soft_wrap=True)
 
 
 def print_choice(choice: Choice, console: Console) -> None:

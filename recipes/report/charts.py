@@ -39,7 +39,8 @@ def blocks(budget: Budget) -> Markup:
 def costs(by_block: dict[str, list[float]]) -> Markup:
     """GMACs of every block: dense behind, pruned with what its stage costs in front."""
     dense, pruned, scoring = by_block["dense"], by_block["pruned"], by_block["scoring"]
-    most, height = max(dense), 17
+    # A stage in a last block works for tokens that the dense model's last block is not asked for.
+    most, height = max(*dense, *(rest + more for rest, more in zip(pruned, scoring, strict=True))), 17
     scale = svg.linear(0, most, 0, 220)
     parts: list[Markup] = []
     for block, (whole, rest, more) in enumerate(zip(dense, pruned, scoring, strict=True)):
