@@ -68,22 +68,25 @@ def fates_of(budget: Budget | None, golden: Mapping[str, np.ndarray]) -> list[Fa
             groups = np.tile(np.arange(prefix, first), (len(kept), 1))
         pairs = np.full((len(kept), 0), -1) if merged is None else merged
         rows = zip(groups, kept, pairs, strict=True)
-        groups = np.stack([_after(row, stays, set_of) for row, stays, set_of in rows])
+        groups = np.stack([_after(row, stays, set_of, first) for row, stays, set_of in rows])
         found.append(Fate(stage.block, prefix, groups))
     return found
 
 
-def _after(groups: np.ndarray, kept: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """The groups of one image after a stage."""
+def _after(groups: np.ndarray, kept: np.ndarray, pairs: np.ndarray, first: int) -> np.ndarray:
+    """The groups of one image after a stage; `first` is the first id past the whole sequence."""
     into = dict(divmod(int(pair), _ID) for pair in pairs if pair >= 0)
     stays = {int(token) for token in kept}
+    known = {*map(int, groups), *into.values()}
+    fused = [token for token in stays if token >= first and token not in known]  # of all that leaves
+    rest = fused[0] if len(fused) == 1 else DROPPED
 
     def end(token: int) -> int:
         seen: set[int] = set()
         while token in into and token not in seen:
             seen.add(token)
             token = into[token]
-        return token if token in stays else DROPPED
+        return token if token in stays else rest
 
     return np.array([DROPPED if group == DROPPED else end(int(group)) for group in groups])
 

@@ -3,10 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import report_bundles
+import torch
+from helpers import budget_for, small_vit
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vitrim.exporter.pruning.budget import Budget, parse_budget
+from vitrim.exporter.pruning.shape import describe
+from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.recipes.report.patches import DROPPED, fates_of, grid_of, survival
 
 
@@ -31,6 +35,25 @@ def test_a_merge_into_what_is_merged_itself_and_a_fused_token() -> None:
     one["kept_1"] = np.array([[0, 1, *range(7, 17), 17]])
     groups = fates_of(plan(), one)[0].groups[0]
     assert groups[:6].tolist() == [1, 1, 1, 17, 17, DROPPED]
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "drops"),
+    [("evit", {}, True), ("evit", {"fuse": True}, False), ("tome", {}, False), ("frugal", {}, False)],
+)
+def test_real_methods_leave_as_many_groups_as_tokens(method: str, parameters: dict[str, bool], drops: bool) -> None:
+    """Also where one token is fused from all that leaves."""
+    model = small_vit()
+    budget = budget_for(model, {1: 10, 2: 7}, method, parameters)
+    images = torch.rand(3, *describe(model).image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        trace = PrunedViT(model, budget).trace(images)
+    told = {f"kept_{block}": found.numpy() for block, found in trace.kept.items()}
+    told |= {f"merged_{block}": found.numpy() for block, found in trace.merged.items()}
+    for fate, tokens in zip(fates_of(budget, told), (9, 6), strict=True):
+        for row in fate.groups:
+            assert len({*row.tolist()} - {DROPPED, 0}) == tokens
+            assert (DROPPED in row) is drops
 
 
 def test_without_decisions_there_is_nothing_to_follow() -> None:
