@@ -15,6 +15,7 @@ from .patches import DROPPED, Fate
 from .sources import BundleFacts
 
 _QUALITY = 82  # of JPEG
+_EDGE = 0.0065  # width of outlines, as a share of a picture's
 
 
 def pixels_of(facts: BundleFacts) -> np.ndarray | None:
@@ -82,7 +83,7 @@ def cell(photo: str | None, colours: np.ndarray | None, grid: tuple[int, int], g
         fill = None if mean is None else "#" + "".join(f"{round(value):02x}" for value in mean)
         over.append(svg.element("path", d=_squares(members, grid[1]), class_="joined", fill=fill))
     edges = _edges(groups.reshape(grid), sizes)
-    over += [svg.element("path", d=edges, class_="edge")] if edges else []
+    over += [svg.element("path", d=edges, class_="edge", stroke_width=_EDGE * grid[1])] if edges else []
     return svg.picture(grid[0], alt, *under, *over, width=grid[1], class_="cell")
 
 

@@ -43,7 +43,9 @@ def test_a_cell_greys_what_is_dropped_and_joins_what_is_merged() -> None:
     assert '<use href="#photo-0-0">' in drawn
     assert '<path d="M0 3h1v1h-1zM1 3h1v1h-1zM2 3h1v1h-1zM3 3h1v1h-1z" class="gone">' in drawn
     assert '<path d="M0 0h1v1h-1zM1 0h1v1h-1z" class="joined" fill="#050505">' in drawn
-    assert '<path d="M0 1h1M2 0v1M1 1h1" class="edge">' in drawn  # around the two, and not between them
+    assert (
+        '<path d="M0 1h1M2 0v1M1 1h1" class="edge" stroke-width="0.03">' in drawn
+    )  # around the two, and not between them
     assert "<title>alt &amp; text</title>" in drawn
 
 
