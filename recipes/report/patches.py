@@ -29,19 +29,6 @@ class Fate:
     prefix: int
     groups: np.ndarray
 
-    @property
-    def alone(self) -> np.ndarray:
-        """[n, patches] bool: patches that are tokens of their own."""
-        same = self.groups[:, :, None] == self.groups[:, None, :]
-        found: np.ndarray = (same.sum(axis=2) == 1) & (self.groups != DROPPED)
-        return found
-
-    @property
-    def dropped(self) -> np.ndarray:
-        """[n, patches] bool."""
-        found: np.ndarray = self.groups == DROPPED
-        return found
-
 
 def fates_of(budget: Budget | None, golden: Mapping[str, np.ndarray]) -> list[Fate]:
     """Follow every patch through the stages that choose.
