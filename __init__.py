@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         new,
         prune,
         recipe,
+        report,
         slim,
         targets,
     )
@@ -67,6 +68,7 @@ __all__ = [
     "new",
     "prune",
     "recipe",
+    "report",
     "slim",
     "targets",
 ]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .recipes.pipeline.listener import Listener
     from .recipes.pipeline.recipe import Recipe
     from .recipes.pipeline.run import Exported
+    from .recipes.report.write import Written
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
 Settings = Mapping[str, Any] | Iterable[str | tuple[str, Any]]
@@ -316,6 +317,38 @@ def compare(results: Iterable[str | os.PathLike[str]]) -> Comparison:
     from .exporter.runtime.bench.compare import compare as run
 
     return run(list(results))
+
+
+def report(
+    sources: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    images: Literal["golden", "none"] = "golden",
+    count: int = 8,
+    force: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> Written:
+    """Write one offline HTML page about bundles and benchmarks, and the same as JSON beside it. Needs no torch.
+
+    Args:
+        sources: bundles, or files that `bench` wrote.
+        out: the page, a file that ends in .html and lies in no bundle; a report there is replaced.
+        images: `golden` shows photos that lie in the bundle, with what became of their patches; `none` shows no photo.
+        count: photos of each bundle, changed answers first.
+        force: replace any other plain file, too.
+        note: told what is replaced.
+
+    Raises:
+        InputError: a source is neither a bundle nor a benchmark, or damaged; the page cannot be put there.
+        EnvironmentLackError: jinja2 or pillow is not installed.
+    """
+    from .exporter.core.errors import InputError
+    from .recipes.report.write import write_report
+
+    if images not in ("golden", "none"):
+        raise InputError(f"images is {images!r}; it can be 'golden' or 'none'")
+    shown = 0 if images == "none" else count
+    return write_report(list(sources), out, photos=shown, force=force, note=note)
 
 
 def build(

@@ -14,7 +14,7 @@ import click
 from . import __version__
 from . import cli_output as screen
 from .cli_call import Call, as_it_is
-from .cli_errors import report
+from .cli_errors import report as tell
 from .cli_kernels import print_kernels
 from .cli_progress import open_listener
 from .cli_streams import open_streams
@@ -255,6 +255,25 @@ def compare(results: tuple[Path, ...]) -> Call:
     return Call("compare", (results,), {}, screen.print_comparison)
 
 
+@command("vitrim report out/ orin.json -o report.html")
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@out_option("The page to write; its data goes beside it, as .json.")
+@click.option(
+    "--images",
+    default="golden",
+    show_default=True,
+    type=click.Choice(["golden", "none"]),
+    help="Photos to show: the bundle's golden ones, or none where they are private.",
+)
+@click.option(
+    "--count", default=8, show_default=True, type=click.IntRange(1, 256), help="Photos of each bundle to show."
+)
+@force_option
+def report(sources: tuple[Path, ...], out: Path, **options: Any) -> Call:
+    """Write one offline page about SOURCES, bundles or benchmarks: patches, answers, times, proofs. Needs no torch."""
+    return Call("report", (sources, out), options, screen.print_report)
+
+
 @command("vitrim build out/   (on the Jetson or the machine with the GPU; for trt-rtx anywhere)")
 @bundle_argument
 @click.option(
@@ -371,7 +390,7 @@ def main() -> None:
     try:
         sys.exit(cli.main(prog_name="vitrim", standalone_mode=False, obj=printed) or 0)
     except (Exception, KeyboardInterrupt) as error:
-        sys.exit(report(error, as_json="--json" in sys.argv[1:] and not printed))
+        sys.exit(tell(error, as_json="--json" in sys.argv[1:] and not printed))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .exporter.runtime.doctor import Check
     from .exporter.runtime.parity import Parity
     from .recipes.pipeline.run import Exported
+    from .recipes.report.write import Written
 
 
 class _Plain(Console):
@@ -94,6 +95,7 @@ def print_export(done: Exported, console: Console) -> None:
         console.print(f"Precision: {precision_words(done.precision, seen)}", soft_wrap=True)
     console.print(f"Engine: {engine_state(done.parity, done.engine)}", soft_wrap=True)
     console.print(f"Bundle: {done.folder}")
+    console.print(f"To look at it: vitrim report {done.folder} -o report.html", soft_wrap=True)
 
 
 def print_choice(choice: Choice, console: Console) -> None:
@@ -415,3 +417,10 @@ def print_checks(checks: list[Check], console: Console) -> None:
     for check in checks:
         table.add_row(marks[check.state], check.name, check.found, check.cost, check.remedy)
     console.print(table)
+
+
+def print_report(written: Written, console: Console) -> None:
+    """Where a report is, how large, and what is not in it."""
+    shown = f"{written.photos} photo{'' if written.photos == 1 else 's'}"
+    lines = [f"Report: {written.page} ({written.bytes / 1000:.0f} kB, {shown}), data: {written.data}"]
+    print_lines([*lines, *(f"Note: {words}" for words in written.notes)], console)

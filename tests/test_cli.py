@@ -21,8 +21,8 @@ from vitrim.exporter.runtime.bench.report import Bench, report
 from vitrim.exporter.runtime.parity import Parity, Rung
 
 COMMANDS = [
-    "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "build", "recipes",
-    "methods", "models", "new", "clean", "doctor",
+    "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "report", "build",
+    "recipes", "methods", "models", "new", "clean", "doctor",
 ]  # fmt: skip
 
 
@@ -64,6 +64,8 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["compare", "empty", "file"], "has no manifest.json"),
         (["compare", "file", "file"], "is not valid JSON"),
         (["compare", "file"], "name at least two benchmarks"),
+        (["report", "empty", "-o", "r.html"], "has no manifest.json"),
+        (["report", "file", "-o", "r.txt"], "name a file that ends in .html"),
         (["build", "empty"], "has no manifest.json"),
         (["inspect", "file"], "is not a whole ONNX file"),
         (["inspect", "file", "--kernels"], "is no bundle, whose engine's kernels could be listed"),

@@ -21,6 +21,7 @@ from vitrim.exporter.runtime.bench.report import TimedBundle, Untimed, report
 from vitrim.exporter.runtime.bench.stats import summarize
 from vitrim.exporter.runtime.machine.energy import Energy, GraphEnergy
 from vitrim.exporter.runtime.parity import Errors, Limits, Parity, Rung
+from vitrim.recipes.report.write import Written
 
 
 def rows_of(page: str) -> list[list[str]]:
@@ -210,3 +211,11 @@ def test_what_a_builder_was_asked_is_a_line_for_each_thing_that_it_said() -> Non
     ]
     alone = asked | {"refused": [{"by": "process", "node": "graph", "op": "", "what": "it died"}], "differences": []}
     assert printed(cli_output.print_asked, alone).splitlines()[0] == "TensorRT for RTX 1.7, process: graph: it died"
+
+
+def test_a_report_is_named_with_what_is_not_in_it() -> None:
+    written = Written("r.html", "r.json", 123456, 1, ("out: no dense graph",))
+    assert printed(cli_output.print_report, written).splitlines() == [
+        "Report: r.html (123 kB, 1 photo), data: r.json",
+        "Note: out: no dense graph",
+    ]

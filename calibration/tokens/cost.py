@@ -115,6 +115,20 @@ def gmacs(shape: ViTShape, budget: Budget, dense: int | None = None) -> dict[str
     }
 
 
+def gmacs_by_block(shape: ViTShape, budget: Budget) -> dict[str, list[float]]:
+    """What every block of the dense and the pruned graph costs, and what its stage adds, in 1e9; see `gmacs`."""
+    blocks, method = range(shape.depth), get_method(budget.method)
+    parameters, scoring = parameters_of(budget), [0] * shape.depth
+    for row in budget.choosing:
+        scoring[row.block] = method.scoring_macs(stage_sizes(shape, row), parse_stage(method, row), parameters)
+    counts = {
+        "dense": [work_macs(shape, block, work_of(shape, None, block)) for block in blocks],
+        "pruned": [work_macs(shape, block, work_of(shape, budget, block)) for block in blocks],
+        "scoring": scoring,
+    }
+    return {name: [round(count / 1e9, 6) for count in found] for name, found in counts.items()}
+
+
 @dataclass(frozen=True)
 class LatencyModel:
     """Latency as a share of the dense graph's: `intercept + slope * MACs / dense MACs`.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...calibration.images.sources import ImageSource
 from ...calibration.tokens import budgets, solve
-from ...calibration.tokens.cost import LatencyModel, dense_plan, gmacs, graph_macs, model_macs
+from ...calibration.tokens.cost import LatencyModel, dense_plan, gmacs, gmacs_by_block, graph_macs, model_macs
 from ...calibration.tokens.presets import get_preset
 from ...calibration.tokens.rules import Rule, default_rule
 from ...calibration.tokens.scores import Decisions, gather, statistics
@@ -240,6 +240,7 @@ def make_plan(
         budget = calibrate_thresholds(model, budget, images, quantile, progress=listener.progress)
     check_budget(plan.method, budget)
     seen = {} if plan.scores is None else statistics(plan.scores)
+    seen["gmacs_by_block"] = gmacs_by_block(shape, budget)
     costs, origin = gmacs(shape, budget, dense_macs), provenance(model, source, prune=prune)
     return budget.model_copy(update={"gmacs": costs, "statistics": seen | budget.statistics, "provenance": origin})
 
@@ -249,7 +250,9 @@ def _from_file(path: str, shape: ViTShape, dense_macs: int) -> Budget:
     budget = read_budget(path)
     check_fits_model(budget, shape, path)
     check_budget(get_method(budget.method), budget)
-    return budget.model_copy(update={"gmacs": gmacs(shape, budget, dense_macs), "model": shape.name})
+    seen = budget.statistics | {"gmacs_by_block": gmacs_by_block(shape, budget)}
+    costs = gmacs(shape, budget, dense_macs)
+    return budget.model_copy(update={"gmacs": costs, "statistics": seen, "model": shape.name})
 
 
 class Calibrate(Stage):

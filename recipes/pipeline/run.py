@@ -99,6 +99,12 @@ class Exported:
         """The pruned graph behind onnxruntime on the CPU: call it with one batch of images."""
         return OrtRunner(self.folder / layout.MODEL)
 
+    def _repr_html_(self) -> str | None:
+        """The report of the bundle, for a notebook; see `recipes.report`."""
+        from ..report.write import in_frame
+
+        return in_frame(self.folder, photos=4)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {

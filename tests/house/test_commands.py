@@ -133,6 +133,7 @@ def test_what_reads_an_output_is_run_after_it() -> None:
         FIRST,
         ".venv/bin/vitrim check out/",
         ".venv/bin/vitrim bench out/",
+        ".venv/bin/vitrim report out/ -o report.html",
     ]
     together = next(chain for chain in chains("docs/guide.md") if outputs(chain[0]) == ["b4/"])
     assert [command.split()[1] for command in together] == ["export", "inspect", "lint", "check", "clean"]

@@ -15,7 +15,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitrim.calibration.tokens.budgets import from_preset, make_budget
-from vitrim.calibration.tokens.cost import LatencyModel, dense_plan, gmacs, graph_macs, model_macs, scoring_macs
+from vitrim.calibration.tokens.cost import (
+    LatencyModel,
+    dense_plan,
+    gmacs,
+    gmacs_by_block,
+    graph_macs,
+    model_macs,
+    scoring_macs,
+)
 from vitrim.calibration.tokens.presets import get_preset
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import create_model
@@ -53,6 +61,19 @@ NOTEBOOK = [
     ("tiny", "precursor-989999", True, 987_525_244),
     ("tiny", "precursor-887777", False, 848_572_032),
 ]
+
+
+@pytest.mark.parametrize("preset", ["tome-8", "evit-0.7", "precursor-987"])
+def test_blocks_add_up_to_the_graph(preset: str) -> None:
+    shape = deit("tiny")
+    budget = from_preset(shape, get_preset(preset))
+    found = gmacs_by_block(shape, budget)
+    outside = (shape.stem_macs + shape.head_macs) / 1e9
+    assert sum(found["dense"]) + outside == pytest.approx(graph_macs(shape) / 1e9, abs=1e-5)
+    assert sum(found["pruned"]) + outside == pytest.approx(graph_macs(shape, budget) / 1e9, abs=1e-5)
+    assert sum(found["scoring"]) == pytest.approx(scoring_macs(shape, budget) / 1e9, abs=1e-5)
+    stages = {row.block for row in budget.choosing}
+    assert {block for block, cost in enumerate(found["scoring"]) if cost} <= stages
 
 
 @pytest.mark.parametrize(("size", "preset", "page_rank", "printed"), NOTEBOOK)

@@ -77,6 +77,7 @@ def test_the_method_is_the_preset_s_or_the_recipe_s_or_the_best_measured(
     assert budget.stages
     check_budget(get_method(method), budget)
     assert budget.statistics.get("images") == (6 if get_method(method).has_scores else None)
+    assert [len(found) for found in budget.statistics["gmacs_by_block"].values()] == [6, 6, 6]
 
 
 def test_parameters_stand_over_a_preset_s(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""What a report is of: bundles, and benchmarks that other machines made. Torch-free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...exporter.core import layout
+from ...exporter.core.answers import Fidelity
+from ...exporter.core.errors import InputError
+from ...exporter.core.inputs import InputKind, is_folder, read_text
+from ...exporter.graph.precision.report import PrecisionReport
+from ...exporter.pruning.budget import Budget, read_budget
+from ...exporter.runtime import bundle
+from ...exporter.runtime.bench.compare import Comparison, compare, read_bench
+from ...exporter.runtime.bench.report import Bench
+from ...exporter.runtime.parity import Parity
+from ...exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """What lies in a bundle, read and verified.
+
+    Attributes:
+        folder, manifest: its own.
+        recipe: its text.
+        golden: see `bundle.load_golden`.
+        parity, fidelity: proof and answers.
+        budget, bench, precision, engine: None where the bundle has none.
+    """
+
+    folder: Path
+    manifest: bundle.Manifest
+    recipe: str
+    golden: dict[str, np.ndarray]
+    parity: Parity
+    fidelity: Fidelity | None
+    budget: Budget | None
+    bench: Bench | None
+    precision: PrecisionReport | None
+    engine: EngineIdentity | None
+
+    @property
+    def name(self) -> str:
+        """The folder's own, for titles."""
+        return self.folder.resolve().name
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that a report is made of.
+
+    Attributes:
+        bundles: in the order that they were named.
+        benches: every benchmark by its name, those of the bundles too.
+        comparison: of the benchmarks; None where there are fewer than two.
+    """
+
+    bundles: tuple[BundleFacts, ...]
+    benches: dict[str, Bench]
+    comparison: Comparison | None
+
+
+def read_sources(paths: Sequence[str | os.PathLike[str]]) -> Sources:
+    """Read what a report is of.
+
+    Args:
+        paths: bundles, and files that `vitrim bench -o` or `run_on_device.py bench -o` wrote.
+
+    Raises:
+        InputError: nothing is named, or something is neither, or damaged.
+    """
+    if not paths:
+        raise InputError("name a bundle, or a file of `vitrim bench BUNDLE -o FILE`, to report on")
+    bundles, timed = [], []
+    for path in paths:
+        if not is_folder(Path(path)):
+            timed.append(path)
+            continue
+        found = read_bundle(Path(path))
+        bundles.append(found)
+        timed += [] if found.bench is None else [path]
+    comparison = compare(timed) if len(timed) > 1 else None
+    names = [row.name for row in comparison.rows] if comparison else [Path(path).name for path in timed]
+    benches = {name: read_bench(path) for name, path in zip(names, timed, strict=True)}
+    return Sources(tuple(bundles), benches, comparison)
+
+
+def read_bundle(folder: Path) -> BundleFacts:
+    """A bundle's facts, every file of it verified.
+
+    Raises:
+        InputError: it is damaged, or no bundle.
+    """
+    manifest = bundle.verify(folder, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
+    has = set(manifest.files).__contains__
+    return BundleFacts(
+        folder=folder,
+        manifest=manifest,
+        recipe=read_text(folder / layout.RECIPE, InputKind.RECIPE) if has(layout.RECIPE) else "",
+        golden=bundle.load_golden(folder),
+        parity=Parity.read(folder / layout.PARITY, "parity report"),
+        fidelity=Fidelity.read(folder / layout.FIDELITY, "fidelity report") if has(layout.FIDELITY) else None,
+        budget=read_budget(folder / layout.BUDGET) if has(layout.BUDGET) else None,
+        bench=read_bench(folder) if has(layout.BENCH) else None,
+        precision=PrecisionReport.read(folder / layout.PRECISION, "precision report")
+        if has(layout.PRECISION)
+        else None,
+        engine=read_identity(folder / layout.ENGINE) if has(layout.ENGINE) else None,
+    )

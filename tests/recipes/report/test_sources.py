@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import report_bundles
+
+from vitrim.exporter.core.errors import InputError
+from vitrim.recipes.report.sources import read_sources
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_bundles_and_benchmarks_are_told_apart_and_compared(tmp_path: Path) -> None:
+    out = report_bundles.make(tmp_path / "out")
+    shutil.copyfile(out / "bench.json", tmp_path / "orin.json")
+    found = read_sources([out, tmp_path / "orin.json"])
+    assert [one.name for one in found.bundles] == ["out"]
+    assert list(found.benches) == ["out", "orin.json"]
+    assert found.comparison is not None
+    assert len(found.comparison.pairs) == 1
+    only = read_sources([tmp_path / "orin.json"])
+    assert (only.bundles, list(only.benches), only.comparison) == ((), ["orin.json"], None)
+
+
+def test_what_is_neither_or_damaged_is_refused(tmp_path: Path) -> None:
+    out = report_bundles.make(tmp_path / "out")
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"no": "benchmark"}))
+    for paths, words in (([], "name a bundle"), ([other], "is no benchmark"), ([tmp_path], "is not a bundle")):
+        with pytest.raises(InputError, match=words):
+            read_sources(paths)
+    (out / "budget.json").write_text("{}")
+    with pytest.raises(InputError, match=r"budget.json is not the file that was published"):
+        read_sources([out])
+
+
+@pytest.mark.slow
+def test_a_report_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
+    report_bundles.make(tmp_path / "out")
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('torch', 'timm', 'onnx', 'matplotlib'))\n"
+        "from vitrim import api; print(api.report(['out'], 'r.html').photos)"
+    )
+    paths = [str(Path(path).resolve()) for path in sys.path if path]
+    code = f"import sys; sys.path[:] = {paths!r}\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("6\n", "")
