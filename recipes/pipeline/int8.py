@@ -13,7 +13,9 @@ import numpy as np
 import onnx
 
 from ...exporter.core.targets import Target
+from ...exporter.graph.precision.convolutions import BETWEEN, PRODUCTS, quantized_products, with_whole_qdq
 from ...exporter.graph.precision.qdq import quantizable
+from ...exporter.graph.precision.ranges import quantization_ranges
 from .half import Job, Written, named_nodes
 from .int8_around import OPENVINO, ORT, TENSORRT, Runtime, Scanned
 from .int8_products import Floor, Maker, equalized, smoother
@@ -66,3 +68,27 @@ def _maker(job: Job, model: onnx.ModelProto, products: list[str], runtime: Runti
         return make()
     some = job.images[: job.section.images]
     return smoother(make(), make(smooth=True), lambda graph: runtime.logits(job, graph, some), reference[: len(some)])
+
+
+def make_convolutions(job: Job, model: onnx.ModelProto) -> Written:
+    """A float32 graph of convolutions with int8 ones, see `graph.precision.convolutions`.
+
+    Args:
+        job: see there.
+        model: with inferred shapes and all its weights in it.
+
+    Raises:
+        InputError: the recipe names a node that there is not, or an activation is NaN or infinite.
+    """
+    section, symmetric, named = job.section, runtime_of(job.target).scheme == "tensorrt", named_nodes(job.section, model)
+    products = [name for name in quantized_products(model) if name not in named]
+    ranges = quantization_ranges(
+        model,
+        job.measured,
+        section.calibrator,
+        percentile=section.percentile,
+        symmetric=symmetric,
+        operators=(*PRODUCTS, *BETWEEN),
+    )
+    made = with_whole_qdq(model, ranges, products, symmetric=symmetric)
+    return Written({"pruned": made}, {"products": len(products), "form": "static", "float32_nodes": {}})
