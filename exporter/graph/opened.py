@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx
 import onnx.helper
 import onnx.inliner
+import onnx.shape_inference
 import onnx.version_converter
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
@@ -22,11 +23,12 @@ from .files import read_bare
 from .passes.fold_constants import fold
 from .passes.lower_opset import declared
 from .passes.rewrite import OLDEST_OPSET
-from .shapes import with_shapes
+from .shapes import with_shapes, without_weights
 from .surgery import copy_of, export_graph, import_graph
 from .weights import Weights, is_external
 
 IMAGE, ANSWER = "image", "logits"  # what a bundle's graphs call their ends
+_ROUNDS = 16  # of folding, far more than nests of shapes are deep
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Opened:
 
     Attributes:
         original: as it lies there; its large weights may be beside it.
-        model: of static shapes, `image` in and `logits` out, shapes inferred, no constant folded.
-        folded: the same graph without what only computes shapes and other constants.
+        model: of a static image, `image` in and `logits` out, else as it came.
+        folded: the same graph without what only computes shapes and other constants; shapes inferred.
         weights: where the weights are that they have beside them.
         input, output: what the file calls the two ends.
         shape: of the image.
@@ -75,17 +77,15 @@ def open_model(path: str | os.PathLike[str], batch: int | None = None, output: s
     image = _image(model, path)
     shape = _static(image, batch, path)
     _fix(model, image, shape)
-    model = with_shapes(_raised(model, path))
-    graph = import_graph(model, weights)
+    graph = import_graph(_raised(model, path), weights)
     _name_nodes(graph)
-    plain = import_graph(with_shapes(export_graph(graph, model)), weights)
-    fold(graph)
-    folded = with_shapes(export_graph(graph, model))
+    plain = export_graph(graph, model)
+    folded = with_shapes(_folded(plain, weights))
     answer = _answer(folded, output, shape[0], path)
     ends = (image.name, answer.name)
-    made = [with_shapes(export_graph(_renamed(each, ends), model)) for each in (plain, import_graph(folded, weights))]
+    made = [export_graph(_renamed(import_graph(each, weights), ends), model) for each in (plain, folded)]
     size = int(answer.type.tensor_type.shape.dim[1].dim_value)
-    return Opened(original, made[0], made[1], weights, *ends, shape, size, opset)
+    return Opened(original, made[0], with_shapes(made[1]), weights, *ends, shape, size, opset)
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -149,6 +149,22 @@ def _raised(model: onnx.ModelProto, path: str | os.PathLike[str]) -> onnx.ModelP
         reason = excerpt(" ".join(str(error).split()), 200)
         words = f"{path} has opset {found}, and ONNX cannot raise it to {OLDEST_OPSET}"
         raise UnsupportedError(f"{words}: {reason}") from error
+
+
+def _folded(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
+    """Without nodes that compute shapes: every round knows more of them, and so may compute more."""
+    for _ in range(_ROUNDS):
+        known = without_weights(model)
+        inferred = onnx.shape_inference.infer_shapes(known, data_prop=False).graph
+        seen = onnx.ModelProto()
+        seen.CopyFrom(model)
+        del seen.graph.value_info[:]
+        seen.graph.value_info.extend(inferred.value_info)
+        graph = import_graph(seen, weights)
+        if not fold(graph):
+            break
+        model = export_graph(graph, model)
+    return model
 
 
 def _name_nodes(graph: gs.Graph) -> None:

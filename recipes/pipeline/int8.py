@@ -16,6 +16,7 @@ from ...exporter.core.targets import Target
 from ...exporter.graph.precision.convolutions import BETWEEN, PRODUCTS, quantized_products, with_whole_qdq
 from ...exporter.graph.precision.qdq import quantizable
 from ...exporter.graph.precision.ranges import quantization_ranges
+from ...exporter.graph.precision.sensitivity import Layout, scan
 from .half import Job, Written, named_nodes
 from .int8_around import OPENVINO, ORT, TENSORRT, Runtime, Scanned
 from .int8_products import Floor, Maker, equalized, smoother
@@ -70,17 +71,19 @@ def _maker(job: Job, model: onnx.ModelProto, products: list[str], runtime: Runti
     return smoother(make(), make(smooth=True), lambda graph: runtime.logits(job, graph, some), reference[: len(some)])
 
 
-def make_convolutions(job: Job, model: onnx.ModelProto) -> Written:
-    """A float32 graph of convolutions with int8 ones, see `graph.precision.convolutions`.
+def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written:
+    """A float32 graph of convolutions with int8 ones, see `graph.precision.convolutions`; some of them by the scan.
 
     Args:
         job: see there.
         model: with inferred shapes and all its weights in it.
+        limit: least share of images with the float32 graph's top class.
 
     Raises:
         InputError: the recipe names a node that there is not, or an activation is NaN or infinite.
     """
-    section, symmetric, named = job.section, runtime_of(job.target).scheme == "tensorrt", named_nodes(job.section, model)
+    section, runtime, named = job.section, runtime_of(job.target), named_nodes(job.section, model)
+    symmetric = runtime.scheme == "tensorrt"
     products = [name for name in quantized_products(model) if name not in named]
     ranges = quantization_ranges(
         model,
@@ -90,5 +93,24 @@ def make_convolutions(job: Job, model: onnx.ModelProto) -> Written:
         symmetric=symmetric,
         operators=(*PRODUCTS, *BETWEEN),
     )
-    made = with_whole_qdq(model, ranges, products, symmetric=symmetric)
-    return Written({"pruned": made}, {"products": len(products), "form": "static", "float32_nodes": {}})
+
+    def made(layout: Layout) -> onnx.ModelProto:
+        narrow = [name for name in products if name not in layout.floats]
+        return with_whole_qdq(model, ranges, narrow, symmetric=symmetric) if narrow else model
+
+    reference = runtime.logits(job, model, job.images)
+    found = scan(
+        products,
+        lambda layout, images: runtime.logits(job, made(layout), images),
+        job.images,
+        reference,
+        limit,
+        per_token=False,
+        progress=job.listener.progress,
+    )
+    if found.layout.floats:
+        job.listener.note(f"int8: {len(found.layout.floats)} of {len(products)} products stay in float32")
+    if not found.holds:
+        job.listener.note(f"with every product in float32 only {found.expected:.1%} of the top classes hold")
+    report = {"products": len(products), "form": "static", "float32_nodes": {"pruned": sorted(found.layout.floats)}}
+    return Written({"pruned": made(found.layout)}, {**report, "scan": found.to_dict(), "scan_images": len(job.images)})

@@ -157,7 +157,7 @@ def write_precision(
     images = _feeds(source, SCAN_IMAGES, models["pruned"], preprocess)
     job = Job(section, target, images, threads, listener, loaded["pruned"][1])
     if section.name == "int8" and is_convolutional(models["pruned"]):
-        made = make_convolutions(job, models["pruned"])
+        made = make_convolutions(job, models["pruned"], limits_of(section).agreement)
     elif section.name == "int8":
         made = make_int8(job, models, limits_of(section).agreement)
     else:
