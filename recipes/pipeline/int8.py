@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import onnx
 
+from ...exporter.core.errors import UnsupportedError
 from ...exporter.core.targets import Target
 from ...exporter.graph.precision.convolutions import BETWEEN, PRODUCTS, quantized_products, with_whole_qdq
 from ...exporter.graph.precision.qdq import quantizable
@@ -81,6 +82,7 @@ def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written
 
     Raises:
         InputError: the recipe names a node that there is not, or an activation is NaN or infinite.
+        UnsupportedError: no product holds the limit.
     """
     section, runtime, named = job.section, runtime_of(job.target), named_nodes(job.section, model)
     symmetric = runtime.scheme == "tensorrt"
@@ -108,9 +110,12 @@ def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written
         per_token=False,
         progress=job.listener.progress,
     )
+    if len(found.layout.floats) == len(products):
+        raise UnsupportedError(
+            f"precision.name is int8, but no product of this graph holds {limit:.0%} of the top classes in it; lower "
+            "precision.agreement, or take fp16"
+        )
     if found.layout.floats:
         job.listener.note(f"int8: {len(found.layout.floats)} of {len(products)} products stay in float32")
-    if not found.holds:
-        job.listener.note(f"with every product in float32 only {found.expected:.1%} of the top classes hold")
     report = {"products": len(products), "form": "static", "float32_nodes": {"pruned": sorted(found.layout.floats)}}
     return Written({"pruned": made(found.layout)}, {**report, "scan": found.to_dict(), "scan_images": len(job.images)})

@@ -67,6 +67,7 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
 
     Raises:
         InputError, UnsupportedError, EnvironmentLackError: see `vitrim.exporter.pruning.load.create_model`.
+        UnsupportedError, ParityError: an ONNX file is not the model, see `recover.recovered`.
     """
     section = recipe.model
     if section.given:
@@ -75,13 +76,13 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
                 "model.given: this recipe's model was in memory, handed over in Python; give model.checkpoint: FILE"
             )
         return given.model
-    if section.sha256 is not None and section.checkpoint is not None and os.path.isfile(section.checkpoint):
-        found = sha256(section.checkpoint)
-        if found != section.sha256:
-            raise InputError(
-                f"model.checkpoint: {section.checkpoint} is not the file that this recipe was made with (SHA-256 "
-                f"{found[:12]}..., not {section.sha256[:12]}...); fetch that one, or take model.sha256 out"
-            )
+    for key, path in (("checkpoint", section.checkpoint), ("onnx", section.onnx)):
+        if section.sha256 is not None and path is not None and os.path.isfile(path):
+            _check_file(key, path, section.sha256)
+    if section.onnx is not None:
+        from .recover import recovered
+
+        return recovered(section.onnx, section.name, section.args, note)
     return create_model(
         section.name,
         args=section.args,
@@ -91,6 +92,16 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
         choice=Choice(section.ema, section.state),
         note=note,
     )
+
+
+def _check_file(key: str, path: str, wanted: str) -> None:
+    """Refuse another file than a recipe was made with."""
+    found = sha256(path)
+    if found != wanted:
+        raise InputError(
+            f"model.{key}: {path} is not the file that this recipe was made with (SHA-256 {found[:12]}..., not "
+            f"{wanted[:12]}...); fetch that one, or take model.sha256 out"
+        )
 
 
 def preprocess_of(recipe: Recipe, model: Any) -> Preprocess:
