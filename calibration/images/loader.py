@@ -46,7 +46,9 @@ def read_batches(source: ImageSource, indices: Sequence[int] | np.ndarray, size:
     workers = workers_for(source, len(indices))
     order: Any = [int(index) for index in indices]
     if not workers:  # no PyTorch either, which an ONNX file alone does without
-        yield from (np.stack([source.read(index) for index in order[at : at + size]]) for at in range(0, len(order), size))
+        yield from (
+            np.stack([source.read(index) for index in order[at : at + size]]) for at in range(0, len(order), size)
+        )
         return
     from torch.utils.data import DataLoader
 

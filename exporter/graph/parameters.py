@@ -21,7 +21,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ..core.errors import UnsupportedError
-from .passes.base import constant, only_consumer, producer, through
+from .passes.base import constant, only_consumer, producer, scalar, through
 from .surgery import import_graph
 from .weights import Weights
 
@@ -41,6 +41,7 @@ class Part:
         weight: of the shape that PyTorch has.
         bias: [out], None where there is none.
         scale: [out], what its answer is multiplied by next; None where there is none.
+        epsilon: that a normalization adds to the variance; None where the graph does not tell, and for others.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Part:
     weight: np.ndarray
     bias: np.ndarray | None
     scale: np.ndarray | None = None
+    epsilon: float | None = None
 
 
 def parts_of(model: onnx.ModelProto, weights: Weights | None = None) -> list[Part]:
@@ -93,7 +95,9 @@ def _part(node: gs.Node) -> Part | None:
         return _product(node)
     if node.op == "LayerNormalization":
         weight, bias = constant(node.inputs[1]), constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        return None if weight is None else Part("norm", (node.name,), node.inputs[0].name, weight, bias)
+        epsilon = float(node.attrs.get("epsilon", 1e-5))
+        name = node.inputs[0].name
+        return None if weight is None else Part("norm", (node.name,), name, weight, bias, epsilon=epsilon)
     return _old_norm(node) if node.op == "Div" else None
 
 
@@ -133,7 +137,10 @@ def _old_norm(node: gs.Node) -> Part | None:
     weight, out = _vector(node.outputs[0], "Mul", size)
     bias, _ = _vector(out, "Add", size)
     weight = np.ones(size, np.float32) if weight is None else weight
-    return Part("norm", (node.name,), above.inputs[0].name, weight, bias)
+    added = producer(below.inputs[0], "Add")
+    numbers = [scalar(tensor) for tensor in added.inputs] if added is not None else []
+    epsilon = next((number for number in numbers if number is not None), None)
+    return Part("norm", (node.name,), above.inputs[0].name, weight, bias, epsilon=epsilon)
 
 
 def _attention(node: gs.Node, found: dict[int, Part]) -> list[gs.Node] | None:
@@ -155,11 +162,15 @@ def _attention(node: gs.Node, found: dict[int, Part]) -> list[gs.Node] | None:
 
 
 def _reader(tensor: gs.Tensor) -> gs.Node | None:
-    """The product that a softmax goes into."""
-    reader = only_consumer(tensor)
-    while reader is not None and reader.op in _PASSED:
-        reader = only_consumer(reader.outputs[0])
-    return reader if reader is not None and reader.op == "MatMul" else None
+    """The product that a softmax goes into; exporters may put a guard between that replaces what is no number."""
+    stack, products = [tensor], dict[int, gs.Node]()
+    while stack:
+        for reader in stack.pop().outputs:
+            if reader.op == "MatMul":
+                products[id(reader)] = reader
+            elif reader.op in (*_PASSED, "IsNaN", "Where"):
+                stack.append(reader.outputs[0])
+    return next(iter(products.values())) if len(products) == 1 else None
 
 
 def _makers(tensor: gs.Tensor, found: dict[int, Part]) -> list[gs.Node]:

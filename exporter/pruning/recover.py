@@ -36,6 +36,8 @@ class Part(Protocol):
     def bias(self) -> np.ndarray | None: ...
     @property
     def scale(self) -> np.ndarray | None: ...
+    @property
+    def epsilon(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,12 @@ def calls_of(model: Any, image: Tensor) -> list[Called]:
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         called.append(Called(names[module], module, given[0].detach()))
 
+    def note_product(module: Any, given: tuple[Tensor, ...]) -> None:
+        called.append(Called(f"{names[module]}.qkv", module.qkv, given[0].detach()))
+
     kinds = (*_LAYERS, LayerScale)
     hooks = [module.register_forward_pre_hook(note) for module in names if isinstance(module, kinds)]
+    hooks += [module.register_forward_pre_hook(note_product) for module in names if _biased_apart(module)]
     try:
         with torch.inference_mode():
             model(image)
@@ -70,6 +76,21 @@ def calls_of(model: Any, image: Tensor) -> list[Called]:
         for hook in hooks:
             hook.remove()
     return called
+
+
+def _biased_apart(module: Any) -> bool:
+    """Whether an attention has biases of its own for its product, which it then does not call as a module."""
+    return isinstance(getattr(module, "qkv", None), nn.Linear) and getattr(module, "q_bias", None) is not None
+
+
+def _scales(model: Any) -> dict[str, str]:
+    """By a product's name, that of the layer scale behind it, where a block holds that itself."""
+    found = {}
+    for name, _ in model.named_parameters():
+        block, _, own = name.rpartition(".")
+        if own in ("gamma_1", "gamma_2"):
+            found[f"{block}.{'attn.proj' if own == 'gamma_1' else 'mlp.fc2'}"] = name
+    return found
 
 
 def recover(model: Any, parts: Sequence[Part], tokens: np.ndarray, image_size: tuple[int, int, int]) -> None:
@@ -87,14 +108,16 @@ def recover(model: Any, parts: Sequence[Part], tokens: np.ndarray, image_size: t
     black = torch.zeros(1, *image_size)
     filled: set[str] = set()
     left = iter(parts)
-    calls = calls_of(model, black)
+    calls, scales = calls_of(model, black), _scales(model)
     for place, call in enumerate(calls):
         if isinstance(call.module, LayerScale):
             continue
         part = _next(left, call)
         behind = calls[place + 1] if place + 1 < len(calls) else None
-        gamma = behind if behind is not None and isinstance(behind.module, LayerScale) else None
-        filled |= _fill(call, part, gamma)
+        gamma = scales.get(call.name)
+        if behind is not None and isinstance(behind.module, LayerScale):
+            gamma = f"{behind.name}.gamma"
+        filled |= _fill(model, call, part, gamma)
     rest = next(left, None)
     if rest is not None:
         raise UnsupportedError(f"the file has more than the model: node {rest.nodes[0]} with {_shape(rest)}")
@@ -124,21 +147,29 @@ def _next(left: Iterator[Part], call: Called) -> Part:
     return part
 
 
-def _fill(call: Called, part: Part, gamma: Called | None) -> set[str]:
+def _fill(model: Any, call: Called, part: Part, gamma: str | None) -> set[str]:
     """Weights of a layer, and of the layer scale behind it; where only one of the two has a scale, it is folded."""
     module: Any = call.module
     weight, bias, filled = part.weight, part.bias, {f"{call.name}.weight"}
     if gamma is not None:
-        scale = np.ones(len(weight), np.float32) if part.scale is None else part.scale
-        _set(gamma.module.gamma, scale)
-        filled.add(f"{gamma.name}.gamma")
+        _set(model.get_parameter(gamma), np.ones(len(weight), np.float32) if part.scale is None else part.scale)
+        filled.add(gamma)
     elif part.scale is not None:
         weight = weight * part.scale[:, None]
         bias = None if bias is None else bias * part.scale
     _set(module.weight, weight)
+    if part.epsilon is not None:
+        module.eps = part.epsilon
+    holder = call.name.removesuffix(".qkv")
     if module.bias is not None:
         _set(module.bias, np.zeros(len(weight), np.float32) if bias is None else bias)
         filled.add(f"{call.name}.bias")
+    elif holder != call.name and _biased_apart(model.get_submodule(holder)):
+        # Keys have none: what it adds to all scores of a query, the softmax takes away.
+        thirds = np.split(np.zeros(len(weight), np.float32) if bias is None else bias, 3)
+        for name, values in (("q_bias", thirds[0]), ("v_bias", thirds[2])):
+            _set(model.get_parameter(f"{holder}.{name}"), values)
+            filled.add(f"{holder}.{name}")
     elif bias is not None and np.any(bias):
         raise UnsupportedError(f"{call.name} has no bias, but node {part.nodes[0]} of the file has one")
     return filled
@@ -156,7 +187,9 @@ def _fill_tokens(model: Any, tokens: np.ndarray, black: Tensor) -> set[str]:
     for value in own.values():
         _set(value, np.zeros(value.shape, np.float32))
     found = _first_norm(calls_of(model, black)).given[0].numpy()
-    if found.ndim != 2 or found.shape != tokens.shape:
+    if found.ndim != 2:
+        raise UnsupportedError("the tokens of this model are no row but a grid; its weights cannot be recovered")
+    if found.shape != tokens.shape:
         raise UnsupportedError(
             f"the model has {list(found.shape)} tokens before its first normalization, and the file {list(tokens.shape)}"
         )

@@ -177,7 +177,9 @@ class Work:
         if parity.passed:
             self.listener.stage("bench")
             bench = self.timed(graphs, precision)
-        count = min(len(self.images.first), -(-self.wishes.parity.golden // self.opened.shape[0]) * self.opened.shape[0])
+        count = min(
+            len(self.images.first), -(-self.wishes.parity.golden // self.opened.shape[0]) * self.opened.shape[0]
+        )
         golden = {"image": self.images.first[:count], ANSWER: expected[ANSWER][:count]}
         return Parts(graphs, golden, passes, left_out, parity, precision, bench, self.images.named)
 

@@ -46,7 +46,11 @@ def portable(recipe: Recipe) -> dict[str, Any]:
             continue
         path = holder[key]
         holder[key] = _CARRIED.get((section, key)) or portable_path(path, recipe.folder)
-        if (section, key) in (("model", "checkpoint"), ("model", "onnx")) and not holder["sha256"] and os.path.isfile(path):
+        if (
+            (section, key) in (("model", "checkpoint"), ("model", "onnx"))
+            and not holder["sha256"]
+            and os.path.isfile(path)
+        ):
             holder["sha256"] = sha256(path)
     return data
 

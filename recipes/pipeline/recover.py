@@ -60,11 +60,10 @@ def recovered(
 
 def _made(opened: Opened, name: str, args: dict[str, Any]) -> Any:
     """The model with the file's classes, size and channels."""
+    args = {"num_classes": opened.size, **args}
     model = create_model(name, args=args, random=SEED)
     channels, height, width = opened.shape[1:]
     wanted: dict[str, Any] = {}
-    if "num_classes" not in args and model.num_classes != opened.size:
-        wanted["num_classes"] = opened.size
     if "in_chans" not in args and image_size(model)[0] != channels:
         wanted["in_chans"] = channels
     if "img_size" not in args and tuple(image_size(model)[1:]) != (height, width):
