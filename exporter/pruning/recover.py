@@ -57,7 +57,7 @@ class Called:
 
 def calls_of(model: Any, image: Tensor) -> list[Called]:
     """The layers with weights, in the order in which a model runs them on an image."""
-    names = {module: name for name, module in model.named_modules()}
+    names: dict[Any, str] = {module: name for name, module in model.named_modules()}
     called: list[Called] = []
 
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -182,8 +182,8 @@ def _set(parameter: Any, values: np.ndarray) -> None:
 
 def _fill_tokens(model: Any, tokens: np.ndarray, black: Tensor) -> set[str]:
     """Prefix tokens and positions, so that the first normalization reads what the graph's does."""
-    own = {name: getattr(model, name, None) for name in (*_PREFIX, "pos_embed")}
-    own = {name: value for name, value in own.items() if isinstance(value, nn.Parameter)}
+    named = {name: getattr(model, name, None) for name in (*_PREFIX, "pos_embed")}
+    own = {name: value for name, value in named.items() if isinstance(value, nn.Parameter)}
     for value in own.values():
         _set(value, np.zeros(value.shape, np.float32))
     found = _first_norm(calls_of(model, black)).given[0].numpy()
@@ -191,7 +191,8 @@ def _fill_tokens(model: Any, tokens: np.ndarray, black: Tensor) -> set[str]:
         raise UnsupportedError("the tokens of this model are no row but a grid; its weights cannot be recovered")
     if found.shape != tokens.shape:
         raise UnsupportedError(
-            f"the model has {list(found.shape)} tokens before its first normalization, and the file {list(tokens.shape)}"
+            f"the model has {list(found.shape)} tokens before its first normalization, and the file "
+            f"{list(tokens.shape)}"
         )
     rest = tokens - found
     prefixes = [name for name in _PREFIX if name in own]

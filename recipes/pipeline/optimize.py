@@ -21,6 +21,7 @@ from ...calibration.images.sources import ArrayImages, ImageSource, choose, read
 from ...exporter.core import layout
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
 from ...exporter.core.layout import Kind
+from ...exporter.core.targets import Precision
 from ...exporter.graph.lint.check import operator_table, require_fit
 from ...exporter.graph.opened import ANSWER, IMAGE, Opened, open_model
 from ...exporter.graph.passes.base import PassReport
@@ -119,8 +120,14 @@ def open_source(wishes: Wishes, opened: Opened, listener: Listener) -> Images:
         seed = 0 if section is None else section.seed
         noise = np.random.default_rng(seed).standard_normal((count, *opened.shape[1:]), dtype=np.float32)
         return Images(ArrayImages(noise, None, preprocess, f"noise(seed={seed})"), noise, False)
-    told = {"every": section.every, "offset": section.offset, "note": listener.note}
-    source = open_images(section.path, preprocess, count=section.count, **told)
+    source = open_images(
+        section.path,
+        preprocess,
+        count=section.count,
+        every=section.every,
+        offset=section.offset,
+        note=listener.note,
+    )
     if isinstance(source, PhotoFiles) or (isinstance(source, ArrayImages) and source.pixels.dtype == np.uint8):
         _require_photos(opened)
         if wishes.preprocess.mean is None:
@@ -237,11 +244,8 @@ class Work:
 
     def narrowed(self, float32: Path) -> tuple[Path, Path, PrecisionReport]:
         """The graph in the precision asked for, and what stands for it where a CPU proves it."""
-        folder, wishes, preprocess = (
-            self.folder / "precision",
-            self.wishes,
-            self.wishes.preprocess_for(self.opened.shape),
-        )
+        folder, wishes = self.folder / "precision", self.wishes
+        preprocess = wishes.preprocess_for(self.opened.shape)
         folder.mkdir()
         if not self.images.named:
             self.listener.note(f"{wishes.precision.name}: ranges are measured on random images; give your own")
@@ -280,7 +284,7 @@ class Work:
         away = target.runtime == "tensorrt" or not_here(graphs[Kind.DENSE], target, section.threads) is not None
         if away and not section.here:
             return None
-        name = "fp32" if precision is None else precision.name
+        name: Precision = "fp32" if precision is None else precision.name
         kept = {Kind.PRUNED: name}
         if unable(target, name):
             kept, graphs = {}, {Kind.DENSE: graphs[Kind.DENSE], Kind.PRUNED: graphs[Kind.FP32]}

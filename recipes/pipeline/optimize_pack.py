@@ -194,7 +194,8 @@ def page(done: Optimized, wishes: Wishes, opened: Opened, named: bool) -> str:
     left = "".join(f"\n- {line}" for line in done.left_out)
     images = f"{done.parity.rungs[0].images} {'images' if named else 'random images'}"
     worst = done.parity.smallest_atol
-    error = "no tolerance would pass" if worst is None else f"at an atol of {worst:.2g}"
+    proof = f"on {images}, {'no tolerance would pass' if worst is None else f'at an atol of {worst:.2g}'}"
+    answer = [opened.shape[0], opened.size]
     precise = "" if done.precision is None else f"\n- precision: {precision_line(done.precision)}"
     build = "" if wishes.target.no_engine else "    python3 out/run_on_device.py build\n"
     return f"""# {done.source["name"]}, optimised by vitrim for {wishes.target.name}
@@ -202,10 +203,9 @@ def page(done: Optimized, wishes: Wishes, opened: Opened, named: bool) -> str:
 `model.onnx` is the optimised graph, `dense.onnx` the file as it came, with a fixed batch. Reports call them `pruned`
 and `dense`, as those of pruned models do; nothing was pruned here.
 
-- input `image` {list(opened.shape)} float32, the file's `{done.input}`; output `logits` {[opened.shape[0], opened.size]},
-  the file's `{done.output}`
+- input `image` {list(opened.shape)} float32, the file's `{done.input}`; output `logits` {answer}, the file's `{done.output}`
 - passes: {passes}{left}
-- parity with the file itself by onnxruntime: {"passed" if done.parity.passed else "FAILED"} on {images}, {error}{precise}
+- parity with the file itself by onnxruntime: {"passed" if done.parity.passed else "FAILED"} {proof}{precise}
 - speed: {done.verdict}
 - engine: {engine_state(done.parity, done.engine)}
 

@@ -109,6 +109,6 @@ def _hold(model: Any, opened: Opened, parts: list[Part], where: str) -> str:
         model, torch.from_numpy(pieces[0]), lambda: _values(opened, [part.reads for part in norms], pieces[0])
     )
     raise ParityError(
-        f"{where}: the weights fit, but {ANSWER} differ by {error:.3g}, more than {limit:.1g}; first before {layer} (node "
-        f"{norms[first].nodes[0]}), by {by:.2g} of what it reads"
+        f"{where}: the weights fit, but {ANSWER} differ by {error:.3g}, more than {limit:.1g}; first before {layer} "
+        f"(node {norms[first].nodes[0]}), by {by:.2g} of what it reads"
     )
