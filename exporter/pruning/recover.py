@@ -67,8 +67,9 @@ def calls_of(model: Any, image: Tensor) -> list[Called]:
         called.append(Called(f"{names[module]}.qkv", module.qkv, given[0].detach()))
 
     kinds = (*_LAYERS, LayerScale)
-    hooks = [module.register_forward_pre_hook(note) for module in names if isinstance(module, kinds)]
-    hooks += [module.register_forward_pre_hook(note_product) for module in names if _biased_apart(module)]
+    modules: list[nn.Module] = list(names)
+    hooks = [module.register_forward_pre_hook(note) for module in modules if isinstance(module, kinds)]
+    hooks += [module.register_forward_pre_hook(note_product) for module in modules if _biased_apart(module)]
     try:
         with torch.inference_mode():
             model(image)

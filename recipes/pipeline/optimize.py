@@ -236,9 +236,9 @@ class Work:
         for text in left_out:
             self.listener.note(text)
         threads = self.wishes.bench.threads
-        form = choose_form(graphs, threads)[0]["pruned"]["form"] if len(graphs) > 1 else next(iter(reports), None)
-        if form is None:
+        if not graphs:
             raise InputError("export.attention is fused, but no attention of this graph fits onnxruntime's; take auto")
+        form: str = choose_form(graphs, threads)[0]["pruned"]["form"] if len(graphs) > 1 else next(iter(reports))
         dense = self.folder / "passes" / Kind.DENSE.filename
         return dense, graphs["pruned", form], {f"pruned.{form}": reports[form]}, tuple(left_out)
 

@@ -203,7 +203,8 @@ def page(done: Optimized, wishes: Wishes, opened: Opened, named: bool) -> str:
 `model.onnx` is the optimised graph, `dense.onnx` the file as it came, with a fixed batch. Reports call them `pruned`
 and `dense`, as those of pruned models do; nothing was pruned here.
 
-- input `image` {list(opened.shape)} float32, the file's `{done.input}`; output `logits` {answer}, the file's `{done.output}`
+- input `image` {list(opened.shape)} float32, the file's `{done.input}`
+- output `logits` {answer}, the file's `{done.output}`
 - passes: {passes}{left}
 - parity with the file itself by onnxruntime: {"passed" if done.parity.passed else "FAILED"} {proof}{precise}
 - speed: {done.verdict}
