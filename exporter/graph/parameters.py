@@ -148,11 +148,10 @@ def _attention(node: gs.Node, found: dict[int, Part]) -> list[gs.Node] | None:
     if node.op in ("Attention", "MultiHeadAttention") and len(node.inputs) > 2:
         ends = list(node.inputs[:3])
     elif node.op == "Softmax":
-        scores = producer(through(node.inputs[0], *_SCALED), "MatMul")
-        weighed = _reader(node.outputs[0])
-        if scores is None or weighed is None:
+        scores, values = _scores(through(node.inputs[0], *_SCALED, "Reshape")), _values(node.outputs[0])
+        if scores is None or values is None:
             return None
-        ends = [*scores.inputs[:2], weighed.inputs[1]]
+        ends = [*scores.inputs[:2], values]
     else:
         return None
     made = [_makers(end, found) for end in ends]
@@ -161,16 +160,24 @@ def _attention(node: gs.Node, found: dict[int, Part]) -> list[gs.Node] | None:
     return list({id(each[0]): each[0] for each in made}.values())
 
 
-def _reader(tensor: gs.Tensor) -> gs.Node | None:
-    """The product that a softmax goes into; exporters may put a guard between that replaces what is no number."""
-    stack, products = [tensor], dict[int, gs.Node]()
+def _scores(tensor: gs.Tensor) -> gs.Node | None:
+    """The product of queries and keys; of one query it may be written as a sum."""
+    summed = producer(tensor, "ReduceSum")
+    return producer(tensor, "MatMul") if summed is None else producer(summed.inputs[0], "Mul")
+
+
+def _values(tensor: gs.Tensor) -> gs.Tensor | None:
+    """What a softmax weighs; exporters may put a guard between that replaces what is no number."""
+    stack, found = [tensor], dict[str, gs.Tensor]()
     while stack:
-        for reader in stack.pop().outputs:
-            if reader.op == "MatMul":
-                products[id(reader)] = reader
-            elif reader.op in (*_PASSED, "IsNaN", "Where"):
+        given = stack.pop()
+        for reader in given.outputs:
+            others = [each for each in reader.inputs if each is not given and not isinstance(each, gs.Constant)]
+            if reader.op in ("MatMul", "Mul") and others:
+                found[others[0].name] = others[0]
+            elif reader.op in (*_PASSED, "IsNaN", "Where", "Transpose"):
                 stack.append(reader.outputs[0])
-    return next(iter(products.values())) if len(products) == 1 else None
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _makers(tensor: gs.Tensor, found: dict[int, Part]) -> list[gs.Node]:
