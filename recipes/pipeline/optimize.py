@@ -233,6 +233,7 @@ class Work:
                     "operators_before": operator_table(self.opened.model),
                     "operators_after": operator_table(model),
                 }
+        left_out = list(dict.fromkeys(left_out))  # both forms may say the same
         for text in left_out:
             self.listener.note(text)
         threads = self.wishes.bench.threads

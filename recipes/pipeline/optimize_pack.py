@@ -165,7 +165,7 @@ def pack_optimized(
         precision=precision,
         engine=no_engine or "built",
         bench=LATER if parts.bench is None else None,
-        extra={"source": {**came, **ends}},
+        source={**came, **ends},
     )
     return done
 

@@ -47,6 +47,7 @@ def test_a_file_of_pytorch_s_older_exporter_is_the_model(exported: tuple[Path, A
     assert "weights recovered; largest difference of y " in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5"])
 def test_vitrim_s_own_dense_graph_is_the_model(tmp_path: Path, target: str) -> None:
     model = small_vit("deit3_small_patch16_224", depth=2)
