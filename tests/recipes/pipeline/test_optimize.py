@@ -82,8 +82,8 @@ def test_int8_of_convolutions_is_kept_where_it_holds(tmp_path: Path) -> None:
     assert (done.precision.name, done.precision.products) == ("int8", 3)
     assert api.check(tmp_path / "out").passed
     assert operator_table(onnx.load(tmp_path / "out" / "model.onnx"))["QuantizeLinear"] >= 3
+    wild = {**given, "precision": {**precision, "agreement": 1.0, "calibrator": "percentile", "percentile": 51.0}}
     with pytest.raises(UnsupportedError, match="no product of this graph holds 100% of the top classes"):
-        wild = {**given, "precision": {**precision, "agreement": 1.0, "calibrator": "percentile", "percentile": 51.0}}
         api.optimize(cnn(tmp_path / "m.onnx"), tmp_path / "wild", **wild)
 
 
@@ -144,7 +144,8 @@ def test_it_needs_no_pytorch(tmp_path: Path) -> None:
         "import sys\n"
         "for name in ('torch', 'timm', 'onnxscript', 'onnx_ir', 'polygraphy', 'matplotlib'): sys.modules[name] = None\n"
         "from vitrim import api\n"
-        f"api.optimize({str(cnn(tmp_path / 'm.onnx'))!r}, {str(tmp_path / 'out')!r}, images={str(tmp_path / 'i.npz')!r},"
+        f"api.optimize({str(cnn(tmp_path / 'm.onnx'))!r}, {str(tmp_path / 'out')!r},"
+        f" images={str(tmp_path / 'i.npz')!r},"
         " precision={'name': 'int8', 'agreement': 0.5, 'cosine': 0.9, 'keep_slower': True}, runs=5, warmup=0.0,"
         " allow_slower=True)"
     )

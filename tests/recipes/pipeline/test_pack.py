@@ -13,8 +13,7 @@ from helpers import small_recipe
 
 from vitrim import api
 from vitrim.exporter.core import layout, sources
-from vitrim.exporter.core.errors import InputError, ParityError
-from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.core.errors import ParityError
 from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.weights import is_external
 from vitrim.exporter.pruning.budget import read_budget
