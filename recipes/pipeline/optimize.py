@@ -236,12 +236,21 @@ class Work:
         left_out = list(dict.fromkeys(left_out))  # both forms may say the same
         for text in left_out:
             self.listener.note(text)
-        threads = self.wishes.bench.threads
+        chosen = self.faster_form(graphs)
+        dense = self.folder / "passes" / Kind.DENSE.filename
+        return dense, graphs["pruned", chosen], {f"pruned.{chosen}": reports[chosen]}, tuple(left_out)
+
+    def faster_form(self, graphs: dict[tuple[str, str], Path]) -> str:
+        """The attention form that runs faster here, of those that this graph has.
+
+        Raises:
+            InputError: it has not the one that was asked for.
+        """
         if not graphs:
             raise InputError("export.attention is fused, but no attention of this graph fits onnxruntime's; take auto")
-        form: str = choose_form(graphs, threads)[0]["pruned"]["form"] if len(graphs) > 1 else next(iter(reports))
-        dense = self.folder / "passes" / Kind.DENSE.filename
-        return dense, graphs["pruned", form], {f"pruned.{form}": reports[form]}, tuple(left_out)
+        if len(graphs) == 1:
+            return next(iter(graphs))[1]
+        return str(choose_form(graphs, self.wishes.bench.threads)[0]["pruned"]["form"])
 
     def narrowed(self, float32: Path) -> tuple[Path, Path, PrecisionReport]:
         """The graph in the precision asked for, and what stands for it where a CPU proves it."""
