@@ -123,20 +123,7 @@ def pack_optimized(
     """
     came = {"name": source.name, "sha256": sha256(source)}
     ends = {"input": opened.input, "output": opened.output}
-    for kind, path in parts.graphs.items():
-        model, weights = read_bare(path)
-        facts = {"source": came, **ends, "kind": str(kind), "target": wishes.target.name, "versions": versions()}
-        for key, value in facts.items():
-            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-            model.metadata_props.add(key=f"vitrim.{key}", value=text)
-        save(model, staging / kind.filename, weights)
-    np.savez(staging / layout.GOLDEN, **parts.golden)  # type: ignore[arg-type]
-    (staging / layout.PASSES).write_text(json.dumps(parts.passes, indent=1))
-    parts.parity.write(staging / layout.PARITY)
-    if parts.bench is not None:
-        parts.bench.write(staging / layout.BENCH)
-    if parts.precision is not None:
-        parts.precision.write(staging / layout.PRECISION)
+    _write(parts, {"source": came, **ends, "target": wishes.target.name, "versions": versions()}, staging)
     precision, parity = in_manifest(parts.precision), parts.parity
     if no_engine is None:
         build_into(staging, wishes.target, wishes.engine, precision)
@@ -168,6 +155,22 @@ def pack_optimized(
         source={**came, **ends},
     )
     return done
+
+
+def _write(parts: Parts, facts: dict[str, Any], staging: Path) -> None:
+    """The graphs, with what a reader of a file alone should know, and every report."""
+    for kind, path in parts.graphs.items():
+        model, weights = read_bare(path)
+        for key, value in {**facts, "kind": str(kind)}.items():
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            model.metadata_props.add(key=f"vitrim.{key}", value=text)
+        save(model, staging / kind.filename, weights)
+    np.savez(staging / layout.GOLDEN, **parts.golden)  # type: ignore[arg-type]
+    (staging / layout.PASSES).write_text(json.dumps(parts.passes, indent=1))
+    reports = {layout.PARITY: parts.parity, layout.BENCH: parts.bench, layout.PRECISION: parts.precision}
+    for name, report in reports.items():
+        if report is not None:
+            report.write(staging / name)
 
 
 def _input(opened: Opened) -> dict[str, Any]:
