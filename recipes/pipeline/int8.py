@@ -14,7 +14,7 @@ import onnx
 
 from ...exporter.core.errors import UnsupportedError
 from ...exporter.core.targets import Target
-from ...exporter.graph.precision.convolutions import BETWEEN, PRODUCTS, quantized_products, with_whole_qdq
+from ...exporter.graph.precision.convolutions import BETWEEN, PRODUCTS, products_of, with_whole_qdq
 from ...exporter.graph.precision.qdq import quantizable
 from ...exporter.graph.precision.ranges import quantization_ranges
 from ...exporter.graph.precision.sensitivity import Layout, scan
@@ -86,7 +86,8 @@ def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written
     """
     section, runtime, named = job.section, runtime_of(job.target), named_nodes(job.section, model)
     symmetric = runtime.scheme == "tensorrt"
-    products = [name for name in quantized_products(model) if name not in named]
+    every = products_of(model)
+    products = [name for name in every[1:-1] if name not in named]
     ranges = quantization_ranges(
         model,
         job.measured,
@@ -117,5 +118,6 @@ def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written
         )
     if found.layout.floats:
         job.listener.note(f"int8: {len(found.layout.floats)} of {len(products)} products stay in float32")
-    report = {"products": len(products), "form": "static", "float32_nodes": {"pruned": sorted(found.layout.floats)}}
+    floats = [name for name in every if name not in products or name in found.layout.floats]
+    report = {"products": len(products), "form": "static", "float32_nodes": {"pruned": floats}}
     return Written({"pruned": made(found.layout)}, {**report, "scan": found.to_dict(), "scan_images": len(job.images)})

@@ -29,11 +29,10 @@ def is_convolutional(model: onnx.ModelProto) -> bool:
     return kinds.count("Conv") > len(kinds) / 2 and kinds.count("Conv") > 2
 
 
-def quantized_products(model: onnx.ModelProto) -> list[str]:
-    """Names of the products that are to be int8, in the order of the graph: all but the first and the last one."""
+def products_of(model: onnx.ModelProto) -> list[str]:
+    """Names of the products with a weight, in the order of the graph; all but the first and the last may be int8."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    found = [node.name for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] in weights]
-    return found[1:-1]
+    return [node.name for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] in weights]
 
 
 def with_whole_qdq(model: onnx.ModelProto, ranges: Any, products: list[str], *, symmetric: bool) -> onnx.ModelProto:

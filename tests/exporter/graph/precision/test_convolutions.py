@@ -14,7 +14,7 @@ from vitrim.exporter.graph.precision.convolutions import (
     BETWEEN,
     PRODUCTS,
     is_convolutional,
-    quantized_products,
+    products_of,
     with_whole_qdq,
 )
 from vitrim.exporter.graph.precision.ranges import quantization_ranges
@@ -25,8 +25,8 @@ from vitrim.exporter.graph.session import Session
 def test_convolutions_between_the_first_and_the_classifier_are_int8(tmp_path: Path, symmetric: bool) -> None:
     model = open_model(cnn(tmp_path / "m.onnx"), 2).folded
     assert is_convolutional(model)
-    products = quantized_products(model)
-    assert len(products) == 3
+    assert len(products_of(model)) == 5
+    products = products_of(model)[1:-1]
     images = np.random.default_rng(0).standard_normal((16, 3, 16, 16), dtype=np.float32)
     ranges = quantization_ranges(model, [images], "minmax", symmetric=symmetric, operators=(*PRODUCTS, *BETWEEN))
     made = with_whole_qdq(model, ranges, products, symmetric=symmetric)
