@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
+import onnx.helper
 
 from ...core.errors import ParityError, UnsupportedError
 from ...core.targets import Precision, Target
@@ -101,6 +102,12 @@ def _held(each: Pass, line: Line, model: onnx.ModelProto) -> tuple[float | None,
 
 def _first_change(before: onnx.ModelProto, after: onnx.ModelProto) -> str:
     """The first node that one graph has and the other one has not, or not with these inputs."""
-    kept = {node.SerializeToString() for node in after.graph.node}
-    changed = next((node for node in before.graph.node if node.SerializeToString() not in kept), None)
+    kept = {_says(node) for node in after.graph.node}
+    changed = next((node for node in before.graph.node if _says(node) not in kept), None)
     return "the graph's weights" if changed is None else f"node {changed.name or changed.output[0]} ({changed.op_type})"
+
+
+def _says(node: onnx.NodeProto) -> str:
+    """A node in words that do not depend on the order in which it was written."""
+    attributes = sorted((each.name, repr(onnx.helper.get_attribute_value(each))) for each in node.attribute)
+    return repr((node.op_type, list(node.input), list(node.output), attributes))
