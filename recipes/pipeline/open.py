@@ -59,7 +59,7 @@ NOTHING = Given()
 
 
 def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], None] = lambda text: None) -> Any:
-    """The recipe's timm model with its weights, in eval mode.
+    """The recipe's timm model with its weights, in eval mode; one in an ONNX file is opened by `recover`.
 
     Args:
         recipe, given: what names it, or is it.
@@ -67,7 +67,6 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
 
     Raises:
         InputError, UnsupportedError, EnvironmentLackError: see `vitrim.exporter.pruning.load.create_model`.
-        UnsupportedError, ParityError: an ONNX file is not the model, see `recover.recovered`.
     """
     section = recipe.model
     if section.given:
@@ -76,13 +75,7 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
                 "model.given: this recipe's model was in memory, handed over in Python; give model.checkpoint: FILE"
             )
         return given.model
-    for key, path in (("checkpoint", section.checkpoint), ("onnx", section.onnx)):
-        if section.sha256 is not None and path is not None and os.path.isfile(path):
-            _check_file(key, path, section.sha256)
-    if section.onnx is not None:
-        from .recover import recovered
-
-        return recovered(section.onnx, section.name, section.args, note)
+    refuse_another_file("checkpoint", section.checkpoint, section.sha256)
     return create_model(
         section.name,
         args=section.args,
@@ -94,8 +87,19 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
     )
 
 
-def _check_file(key: str, path: str, wanted: str) -> None:
-    """Refuse another file than a recipe was made with."""
+def refuse_another_file(key: str, path: str | None, wanted: str | None) -> None:
+    """Refuse another file of weights than a recipe was made with.
+
+    Args:
+        key: of `model`, for the message.
+        path: that it names; None, or one that is not there, is not looked at.
+        wanted: SHA-256; None: any is taken.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if path is None or wanted is None or not os.path.isfile(path):
+        return
     found = sha256(path)
     if found != wanted:
         raise InputError(

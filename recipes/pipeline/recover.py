@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ...exporter.core.errors import ParityError, UnsupportedError
-from ...exporter.graph.opened import ANSWER, IMAGE, Opened, open_model
+from ...exporter.graph.opened import ANSWER, IMAGE, Opened
+from ...exporter.graph.opened import open_model as open_file
 from ...exporter.graph.parameters import Part, parts_of
 from ...exporter.graph.session import Session
 from ...exporter.graph.verify import with_outputs
@@ -18,9 +19,25 @@ from ...exporter.pruning.load import create_model, image_size
 from ...exporter.pruning.recover import first_difference
 from ...exporter.pruning.recover import recover as fill
 from ...exporter.pruning.torch_runner import evaluating
+from .open import NOTHING, Given, refuse_another_file
+from .open import open_model as open_other
+from .recipe import Recipe
 
 ATOL = 1e-4  # of a logit, in proportion where they are larger than 1
 IMAGES, SEED = 4, 0
+
+
+def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], None] = lambda text: None) -> Any:
+    """The recipe's model, recovered where an ONNX file holds its weights; see `open.open_model`.
+
+    Raises:
+        InputError, UnsupportedError, ParityError, EnvironmentLackError: see there, and `recovered`.
+    """
+    section = recipe.model
+    if section.onnx is None:
+        return open_other(recipe, given, note)
+    refuse_another_file("onnx", section.onnx, section.sha256)
+    return recovered(section.onnx, section.name, section.args, note)
 
 
 def recovered(
@@ -42,7 +59,7 @@ def recovered(
         UnsupportedError: the file is not that model; the first tensor that does not fit is named.
         ParityError: the weights fit, but the answers differ; the first layer that does is named.
     """
-    opened = open_model(path)
+    opened = open_file(path)
     if opened.shape[1] not in (1, 3, 4):
         raise UnsupportedError(f"{path}: the input is {list(opened.shape)}; timm's models have the channels first")
     model = _made(opened, name, dict(args or {}))

@@ -37,13 +37,14 @@ from .fidelity import Fidelity
 from .forms import Forms
 from .golden import check_ends, ends_of
 from .listener import Listener, Silence
-from .open import NOTHING, Given, Sources, open_model, open_sources, preprocess_of
+from .open import NOTHING, Given, Sources, open_sources, preprocess_of
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
 from .pack import pack
 from .parity import Parity
 from .precision import Precision, check_precision
 from .provenance import versions
 from .recipe import Recipe
+from .recover import open_model
 from .reference import Reference
 from .rewrite import Rewrite
 from .slim import Slim, load_slim

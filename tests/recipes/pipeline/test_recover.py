@@ -18,8 +18,7 @@ from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.vit import deployable
 from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.open import open_model
-from vitrim.recipes.pipeline.recover import recovered
+from vitrim.recipes.pipeline.recover import open_model, recovered
 
 ARGS = {**SMALL, "depth": 2}
 NAME = "vit_tiny_patch16_224"
