@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .exporter.runtime.doctor import Check
     from .exporter.runtime.parity import Parity
     from .recipes.pipeline.listener import Listener
+    from .recipes.pipeline.optimize_pack import Optimized
     from .recipes.pipeline.recipe import Recipe
     from .recipes.pipeline.run import Exported
     from .recipes.report.write import Written
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
 Settings = Mapping[str, Any] | Iterable[str | tuple[str, Any]]
 Progress = Callable[[int, int], None]
+_GRAPHS = ("onnx", "onnx_graphsurgeon")  # what works with graphs
 
 
 def recipe(source: RecipeLike, settings: Settings = ()) -> Recipe:
@@ -159,6 +161,61 @@ def export(
     from .recipes.pipeline.in_memory import export_model
 
     return export_model(source, out, keywords, engine_mode=engine, listener=listener, command=command)
+
+
+def optimize(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    recipe: str | os.PathLike[str] | None = None,
+    output: str | None = None,
+    settings: Settings = (),
+    listener: Listener | None = None,
+    command: list[str] | None = None,
+    **keywords: Any,
+) -> Optimized | Exported:
+    """Take an ONNX file alone to a bundle: rewritten, proven against the file itself, timed, published in one step.
+
+    The file may be of any model of one float32 image with a row of numbers for an answer. PyTorch is not needed, unless
+    the file's model is named: then its weights are found in the graph, the model is proven to answer as the file does,
+    and it is pruned and exported like any other.
+
+    Args:
+        source: the file.
+        out: folder of the bundle.
+        model: timm's name of the model in the file, which is to be pruned.
+        recipe: that says how; its model is replaced by the file's.
+        output: name of the answer, where the file has several outputs.
+        settings: values by key, such as `{"bench.runs": 100}`, or `"bench.runs=100"`; they win.
+        listener: hears progress.
+        command: for the manifest.
+        keywords: as of `export` (`target="jetpack-6"`, `precision="int8"`, `images="photos/"`, `batch=8`); how photos
+            become inputs, `preprocess={"mean": [...], "std": [...]}`; and with a model, those of `prune`
+            (`flops_ratio=0.65`).
+
+    Returns:
+        an `Exported` where a model or a recipe is named, else an `Optimized`.
+
+    Raises:
+        ParityError: the graph does not answer as the file does, or the recovered model does not.
+        NotFasterError: the graph is not faster than the file where its target runs, unless `allow_slower` is given.
+        UnsupportedError: the target does not take the graph, or the file is not the model; node or tensor are named.
+        VitrimError: bad input or a lack of this machine.
+    """
+    if model is None and recipe is None:
+        need_packages(*_GRAPHS)
+        from .recipes.pipeline.optimize import optimize as run
+
+        return run(
+            source, out, output=output, settings=_pairs(settings), listener=listener, command=command, **keywords
+        )
+    need_export()
+    from .recipes.pipeline.optimize_as import recipe_for
+    from .recipes.pipeline.run import export as run_export
+
+    chosen = recipe_for(source, model, recipe, _pairs(settings), keywords)
+    return run_export(chosen, out, listener=listener, command=command)
 
 
 def calibrate(
@@ -500,12 +557,21 @@ def need_export() -> None:
     Raises:
         EnvironmentLackError: torch, timm or onnx is not installed.
     """
+    need_packages("torch", "timm", "onnxscript", *_GRAPHS, extra="export")
+
+
+def need_packages(*names: str, extra: str = "optimize") -> None:
+    """Say how to get packages that are missing.
+
+    Raises:
+        EnvironmentLackError: one is not installed.
+    """
     from importlib.util import find_spec
 
     from .exporter.core.errors import EnvironmentLackError
 
-    missing = [name for name in ("torch", "timm", "onnx", "onnxscript", "onnx_graphsurgeon") if find_spec(name) is None]
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise EnvironmentLackError(
-            f"{', '.join(missing)} not installed, which making a graph needs: pip install 'vitrim[export]'"
+            f"{', '.join(missing)} not installed, which making a graph needs: pip install 'vitrim[{extra}]'"
         )

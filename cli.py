@@ -16,9 +16,10 @@ from . import cli_output as screen
 from .cli_call import Call, as_it_is
 from .cli_errors import report as tell
 from .cli_kernels import print_kernels
+from .cli_optimized import print_optimized
 from .cli_progress import open_listener
 from .cli_streams import open_streams
-from .exporter.core.bounds import ATOL, CLASSES, THREADS
+from .exporter.core.bounds import ATOL, BATCH, CLASSES, THREADS
 from .exporter.core.errors import NotFasterError, ParityError
 from .exporter.core.targets import RUNTIMES
 from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .exporter.runtime.bench.report import Bench
     from .exporter.runtime.parity import Parity
 
+ENGINE_MODES = ["auto", "require", "skip"]
 EPILOG = "Exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here."
 
 
@@ -122,12 +124,41 @@ def out_option(text: str) -> Callable[[Callable[..., Call]], Callable[..., Call]
 @settings_option
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "require", "skip"]),
+    type=click.Choice(ENGINE_MODES),
     help="TensorRT engine: where possible, always, never.",
 )
 def export(recipe: str, out: Path, **options: Any) -> Call:
     """Take RECIPE (a file, or the name of one that ships) all the way to a bundle."""
     return Call("export", (recipe, out), options, screen.print_export, hidden={"command": sys.argv})
+
+
+@command("vitrim optimize model.onnx -o out/ --target jetpack-6 --precision fp16")
+@click.argument("path", type=click.Path(path_type=Path))
+@out_option("Folder of the bundle.")
+@click.option("--target", help="Where it will run, see `vitrim targets`.  [default: ort-cpu]")
+@click.option("--precision", help="fp32, fp16, bf16 or int8; int8 needs images.  [default: fp32]")
+@click.option("--batch", type=click.IntRange(*BATCH), help="For an open batch dimension.  [default: 1]")
+@click.option("--images", type=click.Path(path_type=Path), help="Photos, or an .npz of inputs.  [default: random ones]")
+@click.option("--output", help="Name of the answer, where the file has several outputs.")
+@click.option("--engine", type=click.Choice(ENGINE_MODES), help="TensorRT engine: where possible, always, never.")
+@click.option("--allow-slower", is_flag=True, help="Do not fail when the graph is not faster than the file.")
+@click.option("--as", "model", help="timm's name of the model in the file: recover its weights, and prune it.")
+@click.option("--method", help="With --as: pruning method; the best measured one by default.")
+@click.option("--flops-ratio", type=click.FloatRange(0, 1, min_open=True), help="With --as: share of GMACs to keep.")
+@click.option("--recipe", help="A recipe that says how to prune and export the file's model.")
+@settings_option
+def optimize(path: Path, out: Path, allow_slower: bool, **options: Any) -> Call:
+    """Take an ONNX file PATH alone to a bundle: rewritten for a target, proven against the file, timed. Needs no torch.
+
+    With --as or --recipe, the model's weights are found in the graph, proven, pruned and exported, which needs torch.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    given |= {"allow_slower": True} if allow_slower else {}
+
+    def draw(done: Any, console: Console) -> None:
+        (screen.print_export if {"model", "recipe"} & set(given) else print_optimized)(done, console)
+
+    return Call("optimize", (path, out), given, draw, hidden={"command": sys.argv})
 
 
 @command("vitrim calibrate my.yaml -o budget.json --set prune.mass=0.9")

@@ -43,17 +43,22 @@ def read_batches(source: ImageSource, indices: Sequence[int] | np.ndarray, size:
     Raises:
         InputError: an image cannot be read.
     """
-    from torch.utils.data import DataLoader
-
     workers = workers_for(source, len(indices))
     order: Any = [int(index) for index in indices]
+    if not workers:  # no PyTorch either, which an ONNX file alone does without
+        yield from (
+            np.stack([source.read(index) for index in order[at : at + size]]) for at in range(0, len(order), size)
+        )
+        return
+    from torch.utils.data import DataLoader
+
     loader: Any = DataLoader(
         _Items(source),  # type: ignore[arg-type]
         batch_size=size,
         sampler=order,
         num_workers=workers,
         collate_fn=list,
-        multiprocessing_context="fork" if workers else None,
+        multiprocessing_context="fork",
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*")  # workers only decode

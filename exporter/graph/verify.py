@@ -50,7 +50,7 @@ class Line:
         self._outputs = run_once(first, feeds, weights) if feeds else None
 
     def hold(self, name: str, model: onnx.ModelProto) -> tuple[float | None, int]:
-        """Hold the next graph against the last one; it is the last one then.
+        """Hold the next graph against the last one; where it holds, it is the last one then.
 
         Args:
             name: of the pass between them.
@@ -64,22 +64,22 @@ class Line:
             ParityError: the outputs differ; the pass, the output and the error are named.
             UnsupportedError: onnxruntime refuses the graph; the pass is named.
         """
-        former, self.last = self.last, model
         if not self.feeds or self._outputs is None:
+            self.last = model
             return None, 0
         try:
             outputs = run_once(model, self.feeds, self.weights)
         except UnsupportedError as error:
             raise UnsupportedError(f"after the pass '{name}': {error}") from error
         try:
-            return hold_against(name, self._outputs, outputs), 0
+            found = hold_against(name, self._outputs, outputs), 0
         except ParityError:
-            replayed = hold_with_decisions(name, former, model, self.feeds, self.weights)
+            replayed = hold_with_decisions(name, self.last, model, self.feeds, self.weights)
             if replayed is None:
                 raise
-            return replayed
-        finally:
-            self._outputs = outputs
+            found = replayed
+        self.last, self._outputs = model, outputs
+        return found
 
 
 def run_once(model: onnx.ModelProto, feeds: Arrays, weights: Weights | None = None) -> dict[str, np.ndarray]:

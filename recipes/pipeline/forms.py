@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...exporter.core.layout import TRACED
 from ...exporter.core.targets import get_target
 from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.stats import FEWEST, Ratio, paired_ratio
 from ...exporter.runtime.commands.bench import random_images
 from ...exporter.runtime.runners import OrtRunner
 from .graphs import forms_for
-from .kinds import KINDS
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Forms(Stage):
         """Time what there is a choice of."""
         section, rewritten = view.recipe.export, view.folder("passes")
         forms = forms_for(get_target(section.target), section.attention)
-        kinds = [kind for kind in KINDS if (rewritten / f"{kind}.{forms[0]}.onnx").exists()]
+        kinds = [str(kind) for kind in TRACED if (rewritten / f"{kind}.{forms[0]}.onnx").exists()]
         chosen: dict[str, Any] = {kind: {"form": forms[0]} for kind in kinds}
         rounds: dict[str, np.ndarray] = {}
         if len(forms) > 1:

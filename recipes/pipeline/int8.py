@@ -12,8 +12,12 @@ from functools import partial
 import numpy as np
 import onnx
 
+from ...exporter.core.errors import UnsupportedError
 from ...exporter.core.targets import Target
+from ...exporter.graph.precision.convolutions import BETWEEN, PRODUCTS, products_of, with_whole_qdq
 from ...exporter.graph.precision.qdq import quantizable
+from ...exporter.graph.precision.ranges import quantization_ranges
+from ...exporter.graph.precision.sensitivity import Layout, scan
 from .half import Job, Written, named_nodes
 from .int8_around import OPENVINO, ORT, TENSORRT, Runtime, Scanned
 from .int8_products import Floor, Maker, equalized, smoother
@@ -66,3 +70,54 @@ def _maker(job: Job, model: onnx.ModelProto, products: list[str], runtime: Runti
         return make()
     some = job.images[: job.section.images]
     return smoother(make(), make(smooth=True), lambda graph: runtime.logits(job, graph, some), reference[: len(some)])
+
+
+def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written:
+    """A float32 graph of convolutions with int8 ones, see `graph.precision.convolutions`; some of them by the scan.
+
+    Args:
+        job: see there.
+        model: with inferred shapes and all its weights in it.
+        limit: least share of images with the float32 graph's top class.
+
+    Raises:
+        InputError: the recipe names a node that there is not, or an activation is NaN or infinite.
+        UnsupportedError: no product holds the limit.
+    """
+    section, runtime, named = job.section, runtime_of(job.target), named_nodes(job.section, model)
+    symmetric = runtime.scheme == "tensorrt"
+    every = products_of(model)
+    products = [name for name in every[1:-1] if name not in named]
+    ranges = quantization_ranges(
+        model,
+        job.measured,
+        section.calibrator,
+        percentile=section.percentile,
+        symmetric=symmetric,
+        operators=(*PRODUCTS, *BETWEEN),
+    )
+
+    def made(layout: Layout) -> onnx.ModelProto:
+        narrow = [name for name in products if name not in layout.floats]
+        return with_whole_qdq(model, ranges, narrow, symmetric=symmetric) if narrow else model
+
+    reference = runtime.logits(job, model, job.images)
+    found = scan(
+        products,
+        lambda layout, images: runtime.logits(job, made(layout), images),
+        job.images,
+        reference,
+        limit,
+        per_token=False,
+        progress=job.listener.progress,
+    )
+    if len(found.layout.floats) == len(products):
+        raise UnsupportedError(
+            f"precision.name is int8, but no product of this graph holds {limit:.0%} of the top classes in it; lower "
+            "precision.agreement, or take fp16"
+        )
+    if found.layout.floats:
+        job.listener.note(f"int8: {len(found.layout.floats)} of {len(products)} products stay in float32")
+    floats = [name for name in every if name not in products or name in found.layout.floats]
+    report = {"products": len(products), "form": "static", "float32_nodes": {"pruned": floats}}
+    return Written({"pruned": made(found.layout)}, {**report, "scan": found.to_dict(), "scan_images": len(job.images)})

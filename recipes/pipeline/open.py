@@ -59,7 +59,7 @@ NOTHING = Given()
 
 
 def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], None] = lambda text: None) -> Any:
-    """The recipe's timm model with its weights, in eval mode.
+    """The recipe's timm model with its weights, in eval mode; one in an ONNX file is opened by `recover`.
 
     Args:
         recipe, given: what names it, or is it.
@@ -75,13 +75,7 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
                 "model.given: this recipe's model was in memory, handed over in Python; give model.checkpoint: FILE"
             )
         return given.model
-    if section.sha256 is not None and section.checkpoint is not None and os.path.isfile(section.checkpoint):
-        found = sha256(section.checkpoint)
-        if found != section.sha256:
-            raise InputError(
-                f"model.checkpoint: {section.checkpoint} is not the file that this recipe was made with (SHA-256 "
-                f"{found[:12]}..., not {section.sha256[:12]}...); fetch that one, or take model.sha256 out"
-            )
+    refuse_another_file("checkpoint", section.checkpoint, section.sha256)
     return create_model(
         section.name,
         args=section.args,
@@ -91,6 +85,27 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
         choice=Choice(section.ema, section.state),
         note=note,
     )
+
+
+def refuse_another_file(key: str, path: str | None, wanted: str | None) -> None:
+    """Refuse another file of weights than a recipe was made with.
+
+    Args:
+        key: of `model`, for the message.
+        path: that it names; None, or one that is not there, is not looked at.
+        wanted: SHA-256; None: any is taken.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if path is None or wanted is None or not os.path.isfile(path):
+        return
+    found = sha256(path)
+    if found != wanted:
+        raise InputError(
+            f"model.{key}: {path} is not the file that this recipe was made with (SHA-256 {found[:12]}..., not "
+            f"{wanted[:12]}...); fetch that one, or take model.sha256 out"
+        )
 
 
 def preprocess_of(recipe: Recipe, model: Any) -> Preprocess:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity
-from ...exporter.core.errors import InputError, ParityError
 from ...exporter.core.layout import WIDER, Kind
-from ...exporter.core.targets import Target
 from ...exporter.graph.files import read_bare, save, save_beside
 from ...exporter.graph.precision.float_nodes import float_nodes
 from ...exporter.graph.precision.report import PrecisionReport
@@ -28,14 +26,10 @@ from ...exporter.pruning.widths import read_widths, write_widths
 from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.choice import Choice
 from ...exporter.runtime.bench.report import LATER, Bench
-from ...exporter.runtime.commands.check import check_folder
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.standalone import pack as standalone
-from ...exporter.runtime.tensorrt.engine import build_engine
 from ...exporter.runtime.tensorrt.identity import EngineIdentity
-from ...exporter.runtime.tensorrt.options import EngineOptions
-from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
-from ...exporter.runtime.tensorrt.rtx_build import builder_for
+from .engine import build_into
 from .golden import input_facts
 from .graphs import Graphs, final_graphs
 from .kinds import budget_of_kind, plan_of
@@ -43,7 +37,6 @@ from .portable import dump_recipe, portable, portable_command
 from .precision import in_manifest
 from .provenance import versions
 from .readme import bundle_readme
-from .recipe import EngineSection
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -61,16 +54,6 @@ class Pack(Stage):
 
     name = "bundle"
     needs = ("slim", "calibrate", "passes", "forms", "precision", "parity", "fidelity", "bench")
-
-
-def check_engine(section: EngineSection, target: Target) -> None:
-    """Refuse compute capabilities of a target whose engines are for the GPU that they are built on.
-
-    Raises:
-        InputError: naming the key.
-    """
-    if section.capabilities and target.rtx is None:
-        raise InputError(f"engine.capabilities: those are for the target trt-rtx, and the target is {target.name}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +114,7 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
     precision, engine = in_manifest(graphs.precision), None
     if no_engine is None:
         run.listener.stage("engine")
-        engine = _build(run, staging, precision)
+        engine = build_into(staging, run.target, recipe.engine, precision)
     found = Reports(
         Parity.read(staging / layout.PARITY, "parity report"),
         Fidelity.read(staging / layout.FIDELITY, "fidelity report"),
@@ -186,24 +169,3 @@ def _write_float_nodes(graphs: Graphs, staging: Path) -> None:
     kind = Kind.FP32 if "fp32" in graphs.final else Kind.PRUNED
     marked = {"graph": kind.filename, "nodes": float_nodes(import_graph(with_shapes(model), weights))}
     (staging / layout.FLOAT_NODES).write_text(json.dumps(marked, indent=2) + "\n")
-
-
-def _build(run: Run, staging: Path, precision: dict[str, Any]) -> EngineIdentity:
-    """The engine, held against the golden outputs like the graph before it."""
-    identity = build_engine(
-        staging / layout.MODEL,
-        staging / layout.ENGINE,
-        EngineOptions(
-            workspace_mib=run.recipe.engine.workspace_mib, capabilities=tuple(run.recipe.engine.capabilities)
-        ),
-        precision=precision["name"],
-        pinned=precision["float32_nodes"],
-        pins_may_miss=True,
-        serialize=builder_for(run.target, by_polygraphy),
-    )
-    held = check_folder(staging, Parity.read(staging / layout.PARITY, "parity report"))
-    parity = replace(held, engine=identity.brief())
-    parity.write(staging / layout.PARITY)
-    if not parity.passed:
-        raise ParityError(parity.failure)
-    return identity

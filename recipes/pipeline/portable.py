@@ -36,7 +36,7 @@ def portable_path(path: str, folder: Path) -> str:
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as plain data for another machine: portable paths, and the hash of the checkpoint beside its name."""
+    """A recipe as plain data for another machine: portable paths, and the hash of what holds its weights."""
     data = recipe.model_dump(mode="json")
     if recipe.prune is not None and recipe.prune.given:
         data["prune"] |= {"given": False, "budget": _CARRIED["prune", "budget"]}
@@ -46,7 +46,8 @@ def portable(recipe: Recipe) -> dict[str, Any]:
             continue
         path = holder[key]
         holder[key] = _CARRIED.get((section, key)) or portable_path(path, recipe.folder)
-        if (section, key) == ("model", "checkpoint") and not holder["sha256"] and os.path.isfile(path):
+        is_weights = section == "model" and key in ("checkpoint", "onnx")
+        if is_weights and not holder["sha256"] and os.path.isfile(path):
             holder["sha256"] = sha256(path)
     return data
 

@@ -17,6 +17,7 @@ from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.decisions import without_decisions
 from ...exporter.graph.files import SINGLE_FILE_LIMIT, read_bare, read_whole
 from ...exporter.graph.lint.check import require_fit
+from ...exporter.graph.precision.convolutions import is_convolutional
 from ...exporter.graph.precision.emulate import emulated
 from ...exporter.graph.precision.half import Half
 from ...exporter.graph.precision.report import PrecisionReport
@@ -27,7 +28,7 @@ from ...exporter.runtime.bench.report import LATER
 from ...exporter.runtime.choose import not_here
 from .graphs import EMULATED, float32_graphs
 from .half import Job, Written, make_half, tell_misfits
-from .int8 import make_int8
+from .int8 import make_convolutions, make_int8
 from .int8_around import half_for
 from .listener import Listener
 from .recipe import PrecisionSection
@@ -155,7 +156,9 @@ def write_precision(
     models = {kind: with_shapes(model) for kind, (model, _) in loaded.items()}
     images = _feeds(source, SCAN_IMAGES, models["pruned"], preprocess)
     job = Job(section, target, images, threads, listener, loaded["pruned"][1])
-    if section.name == "int8":
+    if section.name == "int8" and is_convolutional(models["pruned"]):
+        made = make_convolutions(job, models["pruned"], limits_of(section).agreement)
+    elif section.name == "int8":
         made = make_int8(job, models, limits_of(section).agreement)
     else:
         made = make_half(job, models, half)

@@ -7,7 +7,6 @@ from typing import Any
 
 from ... import __version__
 from ...calibration.images.sources import ImageSource
-from ...exporter.pruning.load import fingerprint
 from .recipe import Section
 
 
@@ -30,6 +29,8 @@ def provenance(model: Any, source: ImageSource | None, **section: Section) -> di
         source: the calibration images; None: it needed none.
         section: the recipe's section that decided, by its name.
     """
+    from ...exporter.pruning.load import fingerprint  # PyTorch, which only a plan needs
+
     return {
         "model_sha256": fingerprint(model),
         **({} if source is None else {"images_sha256": source.fingerprint(), "images": len(source)}),

@@ -106,7 +106,7 @@ def _numbers(least: int, most: int) -> dict[str, Any]:
 class ModelSection(Section):
     """Which model, and where its weights come from."""
 
-    ways = ("checkpoint", "pretrained", "random", "given")
+    ways = ("checkpoint", "onnx", "pretrained", "random", "given")
     bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(ways, ("sha256", "ema", "state"))
 
     name: str = Field(min_length=1, description="timm model name.")
@@ -119,10 +119,11 @@ class ModelSection(Section):
         },
     )
     checkpoint: str | None = file_key("Safetensors or PyTorch file, in a layout that timm knows.")
+    onnx: str | None = file_key("ONNX file that the model was exported to; its weights are found in the graph.")
     sha256: str | None = Field(
         default=None,
         pattern="^[0-9a-f]{64}$",
-        description="Hash of the checkpoint, which another file must have; null: any is taken.",
+        description="Hash of the checkpoint or ONNX file, which another file must have; null: any is taken.",
     )
     ema: bool = Field(
         default=True, description="Take the checkpoint's averaged weights (EMA) where it holds such; false: the others."

@@ -12,7 +12,7 @@ from typing import Any
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity as Answers
 from ...exporter.core.answers import doubt_labels
-from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError
+from ...exporter.core.errors import InputError, NotFasterError
 from ...exporter.core.files import sha256
 from ...exporter.core.memory import give_back_memory, only_new_garbage
 from ...exporter.core.preprocess import Preprocess
@@ -28,23 +28,23 @@ from ...exporter.runtime.bench.report import Bench as Benchmark
 from ...exporter.runtime.outputs import refuse_over_inputs
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.runners import OrtRunner
-from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
-from ...exporter.runtime.tensorrt.rtx_build import builder_for
 from .auto import candidates, decide, is_open
 from .bench import Bench
 from .cache import StageCache, cache_of
 from .calibrate import Calibrate, check_prune
+from .engine import check_engine, engine_missing
 from .fidelity import Fidelity
 from .forms import Forms
 from .golden import check_ends, ends_of
 from .listener import Listener, Silence
-from .open import NOTHING, Given, Sources, open_model, open_sources, preprocess_of
+from .open import NOTHING, Given, Sources, open_sources, preprocess_of
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
-from .pack import check_engine, pack
+from .pack import pack
 from .parity import Parity
 from .precision import Precision, check_precision
 from .provenance import versions
 from .recipe import Recipe
+from .recover import open_model
 from .reference import Reference
 from .rewrite import Rewrite
 from .slim import Slim, load_slim
@@ -354,14 +354,14 @@ def export(
     if open_choice:
         first = candidates(recipe)[0].recipe(recipe)
     target = get_target(first.export.target)
-    no_engine = _no_engine(target, mode)
+    no_engine = engine_missing(target, mode)
     run = open_run(first, cache_of(final, keeps=open_choice), listener, given)
     with run.cache.locked(listener.note):
         publish.sweep(final)
         choice = None
         if open_choice:
             run, choice = decide(run.of(recipe, target), STAGES)
-            no_engine = _no_engine(run.target, mode)
+            no_engine = engine_missing(run.target, mode)
         do_all(run)
         done = _publish(run, final, no_engine, list(command or sys.argv), choice)
     works = done.widths is not None or (done.budget is not None and done.budget.stages)
@@ -373,22 +373,6 @@ def export(
         error.result = done
         raise error
     return done
-
-
-def _no_engine(target: Target, mode: str) -> str | None:
-    """Why no engine is built of a target's graphs here; None where one is.
-
-    Raises:
-        EnvironmentLackError: the mode requires one.
-    """
-    why = target.no_engine
-    if why is None:
-        why = builder_for(target, by_polygraphy).missing() if mode != "skip" else "skipped by the recipe"
-    if mode == "require" and why:
-        raise EnvironmentLackError(f"an engine is required, but {why}")
-    if why is None and target.runtime != "tensorrt":
-        return f"the target {target.name} is no TensorRT target"
-    return why
 
 
 def _publish(

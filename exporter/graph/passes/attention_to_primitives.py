@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from ...core.targets import Target
 from .base import Builder, Context, PatternPass, numpy_dtype, onnx_type, static_shape
 from .fused_attention import AFTER_SOFTMAX
 
@@ -160,10 +161,15 @@ def _masked(build: Builder, scores: gs.Tensor, found: Match) -> gs.Tensor:
     return build.node("Add", [scores, mask], matrix, dtype)
 
 
+def _takes(target: Target) -> bool:
+    """Whether a target has Attention for float32, which a graph is in when passes see it."""
+    return "Attention" not in target.lacks | dict(target.refuses).get("FLOAT", frozenset())
+
+
 PLAIN_ATTENTION = PatternPass(
     "Attention to primitives",
     frozenset({"Attention"}),
     match,
     apply,
-    lambda context: "Attention" in context.target.lacks or context.target.opset < 23,
+    lambda context: context.target.opset < 23 or not _takes(context.target),
 )

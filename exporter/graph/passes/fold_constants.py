@@ -8,7 +8,8 @@
 1. nodes whose inputs are all constant; a result above 16 MB stays computed, so that no file swells;
 2. nodes and weights that no output needs;
 3. weights of equal type, shape and bytes;
-4. an output that became a constant gets an Identity: an ONNX output needs a producer.
+4. an output that became a constant gets an Identity: an ONNX output needs a producer;
+5. `Shape` of a static value, `start` and `end` too, which onnx-graphsurgeon passes over.
 
 Of the weights beside the graph only those are read that 1 computes with, or that are of the type and shape of one in
 the graph: equal ones beside it are in one place, as their store wrote them.
@@ -28,7 +29,7 @@ import onnx_graphsurgeon as gs
 import onnxruntime
 
 from ..surgery import AsideValues, aside, export_graph, import_graph, peek
-from .base import Context, Names, Pass, PassReport
+from .base import Context, Names, Pass, PassReport, static_shape
 
 LARGEST = 16 * 2**20
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")  # never folded
@@ -36,7 +37,7 @@ _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")  # 
 
 @dataclass(frozen=True)
 class Fold(Pass):
-    """Cases 1 to 4, under the name of its place in the line."""
+    """Cases 1 to 5, under the name of its place in the line."""
 
     name: str
 
@@ -54,6 +55,7 @@ def fold(graph: gs.Graph) -> int:
         nodes removed and weights shared; 0 means that the graph is as it was.
     """
     before = _nodes(graph)
+    known_shapes(graph)
     onnxruntime.set_default_logger_severity(3)  # folding runs small graphs, whose warnings would reach the user
     try:
         with _taken_in(graph):
@@ -64,6 +66,21 @@ def fold(graph: gs.Graph) -> int:
     shared = share_weights(graph)
     graph.cleanup().toposort()
     return (before - _nodes(graph)).total() + shared
+
+
+def known_shapes(graph: gs.Graph) -> None:
+    """Case 5."""
+    names = Names(graph, "constant")
+    for node in [node for node in graph.nodes if node.op == "Shape"]:
+        shape = static_shape(node.inputs[0])
+        if shape is None or node.outputs[0] in graph.outputs:
+            continue
+        part = shape[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
+        held = gs.Constant(names("shape"), np.array(part, dtype=np.int64))
+        out = node.outputs[0]
+        for reader in list(out.outputs):
+            reader.inputs = [held if tensor is out else tensor for tensor in reader.inputs]
+        node.outputs.clear()
 
 
 def _nodes(graph: gs.Graph) -> Counter[tuple[str, ...]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
+import onnx.helper
 
-from ...core.errors import UnsupportedError
+from ...core.errors import ParityError, UnsupportedError
 from ...core.targets import Precision, Target
 from ..shapes import with_shapes
 from ..surgery import copy_of
@@ -29,6 +30,7 @@ def rewrite(
     fused_attention: bool = False,
     precision: Precision = "fp32",
     weights: Weights | None = None,
+    left_out: Callable[[str], None] | None = None,
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
     """Apply every pass that the target wants.
 
@@ -40,6 +42,8 @@ def rewrite(
         precision: that the graph will be written in afterwards.
         weights: where the weights are that the model has beside it. They stay there, of the new model too; weights
             that a pass makes are in it.
+        left_out: given, a pass whose result does not hold is left out, and this hears why in one line that names the
+            first node that it changed; else that is an error.
 
     Returns:
         the new model with inferred shapes, and a report a pass.
@@ -57,13 +61,13 @@ def rewrite(
     line = Line(with_shapes(copy_of(model)), feeds, weights)
     context, reports = Context(target, precision, fused_attention, weights=weights), list[PassReport]()
     for each in table.PASSES:
-        report = step(each, line, context)
+        report = step(each, line, context, left_out)
         reports.append(report)
         context = context.after(report)
     return line.last, reports
 
 
-def step(each: Pass, line: Line, context: Context) -> PassReport:
+def step(each: Pass, line: Line, context: Context, left_out: Callable[[str], None] | None = None) -> PassReport:
     """One pass on the last graph of a line, held against it.
 
     Raises:
@@ -75,11 +79,35 @@ def step(each: Pass, line: Line, context: Context) -> PassReport:
     report.nodes = (len(before.graph.node), len(model.graph.node))
     if report.count:
         try:
-            model = with_shapes(model)
-        except UnsupportedError as error:
-            raise UnsupportedError(f"after the pass '{each.name}': {error}") from error
-        report.max_abs, report.near_ties = line.hold(each.name, model)
+            report.max_abs, report.near_ties = _held(each, line, model)
+        except (ParityError, UnsupportedError) as error:
+            if left_out is None:
+                raise
+            left_out(f"left out, as it does not hold here, first at {_first_change(before, model)}: {error}")
+            report = PassReport(each.name, nodes=(len(before.graph.node),) * 2)
     else:
         line.last = model
     report.seconds = time.perf_counter() - began
     return report
+
+
+def _held(each: Pass, line: Line, model: onnx.ModelProto) -> tuple[float | None, int]:
+    """What `Line.hold` says of a pass's result."""
+    try:
+        model = with_shapes(model)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"after the pass '{each.name}': {error}") from error
+    return line.hold(each.name, model)
+
+
+def _first_change(before: onnx.ModelProto, after: onnx.ModelProto) -> str:
+    """The first node that one graph has and the other one has not, or not with these inputs."""
+    kept = {_says(node) for node in after.graph.node}
+    changed = next((node for node in before.graph.node if _says(node) not in kept), None)
+    return "the graph's weights" if changed is None else f"node {changed.name or changed.output[0]} ({changed.op_type})"
+
+
+def _says(node: onnx.NodeProto) -> str:
+    """A node in words that do not depend on the order in which it was written."""
+    attributes = sorted((each.name, repr(onnx.helper.get_attribute_value(each))) for each in node.attribute)
+    return repr((node.op_type, list(node.input), list(node.output), attributes))

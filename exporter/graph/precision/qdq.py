@@ -94,7 +94,7 @@ def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme
         "QuantizeBias": False,
         "OpTypesToExcludeOutputQuantization": ["MatMul"],
     }
-    with _silent():
+    with silent():
         quantizer = QDQQuantizer(
             weights_apart(model, nodes),
             per_channel=True,
@@ -109,7 +109,7 @@ def with_qdq(model: onnx.ModelProto, ranges: Any, nodes: Collection[str], scheme
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
-    return with_shapes(products_alone(_like(model, quantizer.model.model), nodes))
+    return with_shapes(products_alone(like(model, quantizer.model.model), nodes))
 
 
 def products_alone(quantized: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
@@ -193,7 +193,7 @@ def with_dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelPr
         return copy_of(model)
     bare = copy_of(model)
     del bare.graph.value_info[:]  # the quantizer infers shapes itself, and refuses those that are there
-    with _silent(), tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
+    with silent(), tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
         file = Path(folder) / "int8.onnx"
         quantize_dynamic(
             bare,
@@ -205,7 +205,7 @@ def with_dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelPr
             extra_options={"MatMulConstBOnly": True},
         )
         quantized = onnx.load(file)
-    return with_shapes(_like(model, quantized))
+    return with_shapes(like(model, quantized))
 
 
 def weights_apart(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
@@ -233,7 +233,7 @@ def as_from(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelPro
     return quantized
 
 
-def _like(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
+def like(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
     """What onnxruntime's quantizer made, as from the model that it came from."""
     as_from(model, quantized)
     for node in quantized.graph.node:
@@ -244,7 +244,7 @@ def _like(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """The quantizer logs advice about preprocessing that has long been done."""
     logger = logging.getLogger()
     level = logger.level

@@ -118,8 +118,9 @@ def quantization_ranges(
     *,
     percentile: float = 99.999,
     symmetric: bool = False,
+    operators: Sequence[str] = ("MatMul", "Gemm"),
 ) -> Any:
-    """onnxruntime's `TensorsData`: lowest and highest value of what every MatMul reads and writes.
+    """onnxruntime's `TensorsData`: lowest and highest value of what nodes of some operators read and write.
 
     Args:
         model: float32, of one input.
@@ -127,6 +128,7 @@ def quantization_ranges(
         calibrator: smallest and largest value; the range of a share of the values; the range of least divergence.
         percentile: share of the values in percent, for `percentile`.
         symmetric: the same range on both sides of zero.
+        operators: those.
 
     Raises:
         InputError: an activation is NaN or infinite, which the calibrators pass over; it is named.
@@ -157,7 +159,7 @@ def quantization_ranges(
         onnx.save(model, file)
         made = create_calibrator(
             file,
-            ["MatMul", "Gemm"],
+            list(operators),
             str(Path(folder) / "augmented.onnx"),
             calibrate_method=method,
             extra_options=options,

@@ -167,7 +167,7 @@ def test_overrides_must_be_settings(setting: str) -> None:
 
 # By section, a value of every way.
 WAYS: dict[str, dict[str, Any]] = {
-    "model": {"checkpoint": "w.pth", "pretrained": True, "random": 0, "given": True},
+    "model": {"checkpoint": "w.pth", "onnx": "dense.onnx", "pretrained": True, "random": 0, "given": True},
     "images": {"path": "photos", "generator": "shapes", "given": True},
     "evaluate": {"path": "photos", "generator": "noise", "given": True},
     "prune": {

@@ -13,8 +13,7 @@ from helpers import small_recipe
 
 from vitrim import api
 from vitrim.exporter.core import layout, sources
-from vitrim.exporter.core.errors import InputError, ParityError
-from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.core.errors import ParityError
 from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.weights import is_external
 from vitrim.exporter.pruning.budget import read_budget
@@ -25,8 +24,7 @@ from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
 from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from vitrim.exporter.runtime.tensorrt.rtx_build import by_rtx
-from vitrim.recipes.pipeline import pack
-from vitrim.recipes.pipeline.recipe import EngineSection
+from vitrim.recipes.pipeline import engine, pack
 
 
 def test_a_bundle_holds_everything_and_verifies(made: tuple[Path, Any]) -> None:
@@ -133,13 +131,13 @@ def test_an_engine_that_is_built_is_proven_and_one_that_fails_is_told(
 ) -> None:
     built: list[Any] = []
 
-    def build_engine(graph: Path, engine: Path, options: EngineOptions, **more: Any) -> EngineIdentity:
+    def build_engine(graph: Path, made: Path, options: EngineOptions, **more: Any) -> EngineIdentity:
         built.append((graph.name, options.workspace_mib, more))
-        engine.write_bytes(b"engine")
+        made.write_bytes(b"engine")
         return EngineIdentity("a", "b", tensorrt="10.3.0", gpu="Orin")
 
-    monkeypatch.setattr(pack, "build_engine", build_engine)
-    monkeypatch.setattr(pack, "check_folder", lambda folder, parity: parity)
+    monkeypatch.setattr(engine, "build_engine", build_engine)
+    monkeypatch.setattr(engine, "check_folder", lambda folder, parity: parity)
     (tmp_path / "good").mkdir()
     found = pack.pack(walked, tmp_path / "good", None, ["vitrim", "export"])
     how = {"precision": "fp32", "pinned": [], "pins_may_miss": True, "serialize": by_polygraphy}
@@ -149,24 +147,12 @@ def test_an_engine_that_is_built_is_proven_and_one_that_fails_is_told(
     assert "- engine: model.engine, made by TensorRT 10.3.0 for Orin\n" in (tmp_path / "good" / "README.md").read_text()
     assert json.loads((tmp_path / "good" / layout.MANIFEST).read_text())["engine"] == "built"
 
-    monkeypatch.setattr(pack, "check_folder", failing)
+    monkeypatch.setattr(engine, "check_folder", failing)
     (tmp_path / "bad").mkdir()
     with pytest.raises(ParityError, match="^parity failed at 'engine', first at logits: off by 3; the smallest atol"):
         pack.pack(walked, tmp_path / "bad", None, ["vitrim", "export"])
     assert not json.loads((tmp_path / "bad" / "parity.json").read_text())["passed"]
     assert not (tmp_path / "bad" / layout.MANIFEST).exists()
-
-
-def test_compute_capabilities_are_refused_early_where_engines_are_for_the_gpu_here(tmp_path: Path) -> None:
-    section = EngineSection(capabilities=["8.6"])
-    pack.check_engine(section, get_target("trt-rtx"))
-    pack.check_engine(EngineSection(), get_target("jetpack-6"))
-    for target in ("jetpack-6", "ort-cpu"):
-        with pytest.raises(InputError, match=r"engine\.capabilities: those are for the target trt-rtx, and .* is .*"):
-            pack.check_engine(section, get_target(target))
-    recipe = small_recipe(engine={"capabilities": [8.6]})
-    with pytest.raises(InputError, match=r"engine\.capabilities: those are for the target trt-rtx"):
-        api.export(recipe, tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -117,6 +117,7 @@ def test_every_key_that_names_a_file_is_known() -> None:
         ("images", "classes"),
         ("images", "path"),
         ("model", "checkpoint"),
+        ("model", "onnx"),
         ("prune", "budget"),
         ("slim", "widths"),
     ]

@@ -65,6 +65,24 @@ def test_a_pass_that_changes_the_result_is_caught_by_name(
         rewrite(traced, get_target("ort-cpu"), image())
 
 
+def test_a_pass_that_does_not_hold_can_be_left_out(
+    traced: onnx.ModelProto, image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(graph: Any, match: Any, context: Any) -> None:
+        match.attrs["epsilon"] = 10.0
+
+    broken = PatternPass("broken norm", frozenset({"LayerNormalization"}), lambda node, context: node, spoil)
+    wanted, _ = rewrite(traced, get_target("ort-cpu"), image())
+    monkeypatch.setattr(table, "PASSES", (broken, *table.PASSES))
+    said: list[str] = []
+    found, reports = rewrite(traced, get_target("ort-cpu"), image(), left_out=said.append)
+    (line,) = said
+    assert line.startswith("left out, as it does not hold here, first at node ")
+    assert "(LayerNormalization): pass 'broken norm' changed the output" in line
+    assert (reports[0].name, reports[0].count) == ("broken norm", 0)
+    assert operator_table(found) == operator_table(wanted)
+
+
 def test_a_pass_that_breaks_the_graph_is_named(
     traced: onnx.ModelProto, image: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
