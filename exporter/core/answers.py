@@ -25,6 +25,7 @@ else:
     Compare = Any
 _Z95 = 1.959963984540054  # standard deviations on each side of a normal interval of 95 %
 _FEWEST, _POOR = 64, 0.05  # images, and a share that no model in use falls below
+_DIGITS = 12  # of a cosine: images that are there twice tie, whatever order their products are summed in
 _ROWS = 1024  # compared at once: in float64, four times over
 
 
@@ -78,7 +79,7 @@ def similarities(features: np.ndarray, start: int = 0, stop: int | None = None) 
     """
     wide = features.astype(np.float64)
     wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-300)
-    found = wide[start:stop] @ wide.T
+    found = np.round(wide[start:stop] @ wide.T, _DIGITS)
     rows = np.arange(len(found))
     found[rows, rows + start] = -2.0
     return found
