@@ -390,11 +390,7 @@ def print_families(families: list[Family], console: Console) -> None:
     """Families of models, those that vitrim takes first."""
     table = Table("family", "models", "tokens prunable", "slimmable", "why not the others")
     for family in sorted(families, key=lambda one: (-len(one.prunable), -len(one.slimmable), one.name)):
-        models = (
-            f"{family.models} ({len(family.headless)} without a head: features; slimming needs a head)"
-            if family.headless
-            else ""
-        )
+        models = f"{family.models} ({len(family.headless)} without a head)" if family.headless else ""
         # What a model's kind refuses, it refuses for both; only what differs is said of slimming by itself.
         known = {reason.partition(",")[0] for reason in family.refused}
         other = {reason: n for reason, n in family.unslimmable.items() if reason.partition(",")[0] not in known}

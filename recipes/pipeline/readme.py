@@ -47,9 +47,9 @@ def bundle_readme(
     accuracy = ""
     if fidelity.accuracy_dense is not None:
         accuracy = f", top-1 {fidelity.accuracy_pruned:.1%} (dense {fidelity.accuracy_dense:.1%})"
-    answer, kind = "`logits`", ""
+    answer, kind = "`logits`", "agreement"
     if fidelity.cosine is not None:
-        answer, kind = "`features` (pooled; the model has no classifier)", " (the same nearest image by cosine)"
+        answer, kind = "`features` (pooled; the model has no classifier)", "agreement of nearest images"
         accuracy = f", mean cosine {fidelity.cosine:.4f}"
     seen = " (the calibration images themselves)" if fidelity.on_calibration_images else ""
     low, high = fidelity.agreement_interval
@@ -76,8 +76,8 @@ def bundle_readme(
 
 - input `image` {input_words(input_facts(recipe.export, preprocess))};
   outputs {answer}{ranked}{told}{proof}
-- agreement with the dense model{kind} on {fidelity.images} images{seen}: {fidelity.agreement:.1%}
-  (95 % interval {low:.1%} to {high:.1%}){accuracy}
+- {kind} with the dense model on {fidelity.images} images{seen}: {fidelity.agreement:.1%} (95 % interval {low:.1%}
+  to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}
 - {speed}
 {engine}
@@ -143,7 +143,8 @@ def _worst(parity: Parity) -> str:
         return "which no tolerance would pass"
     if not any(rung.in_proportion for rung in parity.rungs):
         return f"largest error {worst:.2g} where decisions agree"
-    return f"at an atol of {worst:.2g} in proportion to the spread of the answers, where decisions agree"
+    output = parity.rungs[0].output
+    return f"at an atol of {worst:.2g} in proportion to the {output}' spread, where decisions agree"
 
 
 def precision_words(report: PrecisionReport, fidelity: Fidelity) -> str:
