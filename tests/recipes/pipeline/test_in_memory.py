@@ -199,7 +199,7 @@ def test_a_model_without_a_classifier_is_pruned_and_judged_by_its_features() -> 
 def test_features_travel_from_the_model_to_the_device(tmp_path: Path) -> None:
     size: dict[str, Any] = {"img_size": 56, "depth": 3, "embed_dim": 48, "num_heads": 4}
     model = timm.create_model("vit_small_patch14_dinov2", num_classes=0, **size).eval()
-    out, images = tmp_path / "out", {"generator": "noise", "count": 16}
+    out, images = tmp_path / "out", {"generator": "noise", "count": 8}
     plan = {"prune": {"method": "tome", "target": {"flops_ratio": 0.75}, "stages": 1}}
     done = vitrim.export(model, out, images=images, **plan, **SMALL)
     assert done.parity.passed
