@@ -82,7 +82,8 @@ def prune(
             `keep_rates={3: 0.7}`, `preset="evit-0.7"`, `blocks=[3, 6, 9]`, ...
 
     Returns:
-        an nn.Module from images [batch, channels, height, width] to logits [batch, classes]; its `budget` is the plan.
+        an nn.Module from images [batch, channels, height, width] to logits [batch, classes], or without a classifier
+        to pooled features [batch, width]; its `budget` is the plan.
 
     Raises:
         UnsupportedError: the model is of a kind whose tokens cannot be pruned.

@@ -76,7 +76,10 @@ def print_export(done: Exported, console: Console) -> None:
         assert seen.accuracy_pruned_interval is not None
         accuracies = (_percent(seen.accuracy_dense), _percent(seen.accuracy_pruned))
         table.add_row("top-1", *accuracies, _range(seen.accuracy_pruned_interval))
-    table.add_row("agrees with dense", "", _percent(seen.agreement), _range(seen.agreement_interval))
+    if seen.cosine is not None:
+        table.add_row("cosine with dense", "", f"{seen.cosine:.5f}", "")
+    agrees = "agrees with dense" if seen.task.by_image else "same nearest image"
+    table.add_row(agrees, "", _percent(seen.agreement), _range(seen.agreement_interval))
     console.print(table)
     if seen.on_calibration_images:
         console.print("These are the calibration images themselves: give more images, or an evaluate section.")
@@ -147,13 +150,15 @@ def print_widths(widths: Widths, console: Console) -> None:
 
 def print_parity(parity: Parity, console: Console) -> None:
     """The ladder, a line per rung; and the engine, where one was built."""
+    from .exporter.core.answers import LOGITS
     from .exporter.runtime.lines import parity_notes
 
     held = f"atol {parity.atol:g}"
     if parity.close:
         held = f"cosine {parity.close.cosine:g}, agreement {parity.close.agreement:.0%}"
     table = Table(title=f"Parity: {'passed' if parity.passed else 'FAILED'} ({held})", title_justify="left")
-    for column in ("rung", "images", "same tokens", "largest error", "top-1", ""):
+    same = next((rung.task.short for rung in parity.rungs), LOGITS.short)
+    for column in ("rung", "images", "same tokens", "largest error", same, ""):
         table.add_column(column, justify="left" if column in ("rung", "") else "right")
     for rung in parity.rungs:
         table.add_row(
@@ -387,7 +392,7 @@ def print_families(families: list[Family], console: Console) -> None:
     """Families of models, those that vitrim takes first."""
     table = Table("family", "models", "tokens prunable", "slimmable", "why not the others")
     for family in sorted(families, key=lambda one: (-len(one.prunable), -len(one.slimmable), one.name)):
-        models = f"{family.models} ({len(family.headless)} without a head, give yours)" if family.headless else ""
+        models = f"{family.models} ({len(family.headless)} without a head)" if family.headless else ""
         # What a model's kind refuses, it refuses for both; only what differs is said of slimming by itself.
         known = {reason.partition(",")[0] for reason in family.refused}
         other = {reason: n for reason, n in family.unslimmable.items() if reason.partition(",")[0] not in known}

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...exporter.core.answers import divergence
 from ...exporter.pruning.budget import Budget
+from ...exporter.pruning.shape import task_of_model
 from ...exporter.pruning.vit import PrunedViT, State
 
 MEMORY = 1 << 30  # bytes that the kept tokens may take
@@ -27,7 +27,7 @@ class Verdict:
     """What was found of a plan.
 
     Attributes:
-        values: [images] divergence from the dense outputs, in the judge's order of the images.
+        values: [images] divergence from the dense outputs (of features, 1 - cosine), in the judge's order of images.
         states: what blocks got, by block and piece, from the first one on that was run anew.
     """
 
@@ -59,6 +59,7 @@ class Judge:
         count = -(-len(images) // batch)
         pieces = [images[index::count] for index in range(count)]
         self._model, self._dense = model, [model(piece).numpy() for piece in pieces]
+        self._task = task_of_model(model)
         pruned = PrunedViT(model, start)
         first = [pruned.start(piece) for piece in pieces]
         size = sum(state.x.nbytes for state in first)
@@ -83,7 +84,7 @@ class Judge:
                 if block in states:
                     states[block].append(state)
                 state, _ = pruned.step(block, state)
-            values = np.append(values, divergence(dense, pruned.finish(state).numpy()))
+            values = np.append(values, self._task.distance(dense, pruned.finish(state).numpy()))
             if self._is_worse(values):
                 return None
         return Verdict(values, states)

@@ -1,10 +1,17 @@
-"""What is done to answers: agreement with the dense model, divergence, accuracy where labels are, ranked classes."""
+"""What is done to answers: agreement with the dense model, divergence, accuracy where labels are, ranked classes.
+
+A model answers with logits, or without a classifier with features. A `Task` says how either is compared::
+
+    logits    an image's answer: its class                    distance: Kullback-Leibler, in nats
+    features  an image's answer: its nearest other image      distance: 1 - cosine
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +20,12 @@ from .records import Record, optional
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
     Interval = tuple[float, float]
+    Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
+else:
+    Compare = Any
 _Z95 = 1.959963984540054  # standard deviations on each side of a normal interval of 95 %
 _FEWEST, _POOR = 64, 0.05  # images, and a share that no model in use falls below
+_DIGITS = 12  # of a cosine: images that are there twice tie, whatever order their products are summed in
 _ROWS = 1024  # compared at once: in float64, four times over
 
 
@@ -48,13 +59,100 @@ def same_top(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return agree
 
 
+def cosine(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Cosine of the rows of two [n, width] arrays: 0 where the candidate's is zero, NaN where the reference's is."""
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    ours, theirs = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    found = (a * b).sum(axis=1) / np.maximum(ours * theirs, 1e-300)
+    return np.where(ours > 0, found, np.nan)
+
+
+def similarities(features: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Cosine of every image's features to every other's, float64.
+
+    Args:
+        features: [n, width].
+        start, stop: the rows wanted; all by default.
+
+    Returns:
+        [rows, n]; an image is less alike to itself than any two images are.
+    """
+    wide = features.astype(np.float64)
+    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-300)
+    found = np.round(wide[start:stop] @ wide.T, _DIGITS)
+    rows = np.arange(len(found))
+    found[rows, rows + start] = -2.0
+    return found
+
+
+def same_neighbour(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Whether an image's nearest other image by cosine is the reference's; ties as in `same_top`.
+
+    Args:
+        reference, candidate: [n, width] features of the same images, all of them: neighbours are looked for in there.
+
+    Returns:
+        [n] bool.
+    """
+    parts = [
+        same_top(similarities(reference, start, start + _ROWS), similarities(candidate, start, start + _ROWS))
+        for start in range(0, len(reference), _ROWS)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
+
+
+def feature_distance(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
+    """1 - cosine [n] of [n, width] features; where the dense model's are zero there is no direction to keep: 0."""
+    values: np.ndarray = 1.0 - np.nan_to_num(cosine(dense, pruned), nan=1.0)
+    return np.maximum(values, 0.0)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model answers with, and how two models' answers are compared.
+
+    Attributes:
+        output: its name among a graph's outputs, [n, classes or width] float.
+        same: (reference, candidate) -> [n] bool, whether images have the same answer.
+        distance: (dense, pruned) -> [n], how far apart images' answers are.
+        apart: what `distance` is, for a person.
+        answer: what an image's answer is called, for a person.
+        short: what a column of the share of same answers is headed.
+        by_image: whether an image's answer is its own; else it takes all images together.
+    """
+
+    output: str
+    same: Compare
+    distance: Compare
+    apart: str
+    answer: str
+    short: str
+    by_image: bool
+
+    def expected(self, reference: np.ndarray, candidate: np.ndarray) -> float:
+        """`expected_agreement` of whatever an image's answer is the largest of: its logits, or its similarities."""
+        if self.by_image:
+            return expected_agreement(reference, candidate)
+        return expected_agreement(similarities(reference), similarities(candidate))
+
+
+LOGITS = Task("logits", same_top, divergence, "divergence in nats", "top class", "top-1", True)
+FEATURES = Task("features", same_neighbour, feature_distance, "1 - cosine", "nearest image", "neighbour", False)
+TASKS: dict[str, Task] = {task.output: task for task in (LOGITS, FEATURES)}  # by output
+
+
+def task_of(outputs: Collection[str]) -> Task:
+    """The task of a graph, by the names of its outputs; where none is an answer, that of a classifier."""
+    return next((task for name, task in TASKS.items() if name in outputs), LOGITS)
+
+
 @dataclass(frozen=True)
 class PrecisionChange(Record):
     """What another precision changed of the pruned graph, against itself in float32.
 
     Attributes:
-        agreement: share of images with the same top class.
-        kl: mean divergence from float32, in nats.
+        agreement: share of images with the same top class; of features, the same nearest other image.
+        kl: mean divergence from float32, in nats; of features, mean of 1 - cosine.
         tokens_changed: by output, mean share of the tokens that are others.
         accuracy_float32: accuracy of the float32 graph, where there are labels.
     """
@@ -81,16 +179,17 @@ class Fidelity(Record):
 
     Attributes:
         images: how many.
-        agreement: share of images with the dense model's top class.
-        kl: mean divergence from the dense model, in nats.
+        agreement: share of images with the dense model's top class; of features, its nearest other image.
+        kl: mean divergence from the dense model, in nats; of features, mean of 1 - cosine.
         accuracy_dense, accuracy_pruned: shares that are right; None without labels.
         lost, won: images that turned wrong, and right; None without labels.
         kl_interval: of the mean; None for one image, and in files of vitrim 0.1.0.
         precision: what a precision other than float32 changed.
         on_calibration_images: whether the plan was decided on these very images.
+        output: what answers are, see `Task`.
     """
 
-    DERIVED = ("agreement_interval", "accuracy_dense_interval", "accuracy_pruned_interval")
+    DERIVED = ("cosine", "agreement_interval", "accuracy_dense_interval", "accuracy_pruned_interval")
 
     images: int
     agreement: float
@@ -102,11 +201,24 @@ class Fidelity(Record):
     kl_interval: tuple[float, float] | None = optional()
     precision: PrecisionChange | None = optional()
     on_calibration_images: bool = False
+    output: str = optional("logits")
 
     def __post_init__(self) -> None:
         if self.images < 1:
             raise ValueError(f"is of {self.images} images, but answers are of one at least")
         _require_shares(self.agreement, self.accuracy_dense, self.accuracy_pruned)
+        if self.output not in TASKS:
+            raise ValueError(f"is of {self.output[:40]!r}, but answers are {' or '.join(TASKS)}")
+
+    @property
+    def task(self) -> Task:
+        """How answers were compared."""
+        return TASKS[self.output]
+
+    @property
+    def cosine(self) -> float | None:
+        """Mean cosine with the dense model's features; None of logits."""
+        return 1 - self.kl if self.output == FEATURES.output else None
 
     @property
     def agreement_interval(self) -> Interval:
@@ -125,9 +237,17 @@ class Fidelity(Record):
 
 
 class FidelityTally:
-    """A paired comparison, counted a batch at a time: its memory does not grow with the images."""
+    """A paired comparison, counted a batch at a time.
 
-    def __init__(self) -> None:
+    Memory does not grow with the images, but where an answer takes all of them together: then their features are kept.
+
+    Args:
+        task: what the answers are.
+    """
+
+    def __init__(self, task: Task = LOGITS) -> None:
+        self._task = task
+        self._kept: list[tuple[np.ndarray, np.ndarray]] = []
         self._images = self._agreeing = self._labelled = 0
         self._right_dense = self._right_pruned = self._lost = self._won = 0
         self._kl_mean = self._kl_squares = 0.0  # the mean, and the sum of squared differences from it
@@ -136,31 +256,36 @@ class FidelityTally:
         """Count a batch.
 
         Args:
-            dense: [n, classes] logits of the dense model.
-            pruned: [n, classes] logits of the pruned one.
-            labels: [n] class indices; of every batch, or of none.
+            dense: [n, classes] logits of the dense model, or [n, width] features.
+            pruned: the same of the pruned one.
+            labels: [n] class indices; of every batch, or of none. Features have no classes, so they are not read.
 
         Raises:
             InputError: the shapes differ, or only some batches have labels.
         """
-        count = len(dense)
+        count, labels = len(dense), labels if self._task.by_image else None
         if dense.shape != pruned.shape or (labels is not None and len(labels) != count):
             others = "" if labels is None else f" and {len(labels)} labels"
-            raise InputError(f"logits {list(dense.shape)} cannot be held against {list(pruned.shape)}{others}")
+            raise InputError(
+                f"{self._task.output} {list(dense.shape)} cannot be held against {list(pruned.shape)}{others}"
+            )
         if count == 0:
             return
         if self._images and bool(self._labelled) is not (labels is not None):
             raise InputError("some images have labels and others have none; give labels of all or of none")
-        ours, theirs = dense.argmax(1), pruned.argmax(1)
-        self._agreeing += int(same_top(dense, pruned).sum())
+        if self._task.by_image:
+            self._agreeing += int(self._task.same(dense, pruned).sum())
+        else:
+            self._kept.append((dense, pruned))
         if labels is not None:
+            ours, theirs = dense.argmax(1), pruned.argmax(1)
             right, still = ours == labels, theirs == labels
             self._labelled += count
             self._right_dense += int(right.sum())
             self._right_pruned += int(still.sum())
             self._lost += int((right & ~still).sum())
             self._won += int((~right & still).sum())
-        self._add_kl(divergence(dense, pruned))
+        self._add_kl(self._task.distance(dense, pruned))
         self._images += count
 
     def _add_kl(self, values: np.ndarray) -> None:
@@ -180,7 +305,12 @@ class FidelityTally:
         images = self._images
         if not images:
             raise InputError("there are no images to compare")
-        found = Fidelity(images, self._agreeing / images, self._kl_mean, kl_interval=self._kl_interval())
+        agreeing = self._agreeing
+        if self._kept:
+            dense, pruned = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
+            agreeing = int(self._task.same(dense, pruned).sum())
+        interval, output = self._kl_interval(), self._task.output
+        found = Fidelity(images, agreeing / images, self._kl_mean, kl_interval=interval, output=output)
         if not self._labelled:
             return found
         return replace(
@@ -225,18 +355,19 @@ def doubt_labels(found: Fidelity, classes: int) -> str | None:
     )
 
 
-def fidelity(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None) -> Fidelity:
-    """Paired comparison of logits that are all there; `FidelityTally` takes them as they come.
+def fidelity(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None, task: Task = LOGITS) -> Fidelity:
+    """Paired comparison of answers that are all there; `FidelityTally` takes them as they come.
 
     Args:
         dense: [n, classes] logits of the dense model.
         pruned: [n, classes] logits of the pruned one.
         labels: [n] class indices, or None.
+        task: what the answers are.
 
     Raises:
         InputError: the shapes differ, or there are no images.
     """
-    tally = FidelityTally()
+    tally = FidelityTally(task)
     for start in range(0, len(dense), _ROWS):
         part = slice(start, start + _ROWS)
         tally.add(dense[part], pruned[part], None if labels is None else labels[part])

@@ -30,7 +30,7 @@ class Trace:
     """One forward pass in plain sight.
 
     Attributes:
-        logits: [batch, classes].
+        logits: [batch, classes]; of a model without a classifier its features [batch, width].
         kept: by block, [batch, tokens after it] int64 ids of the tokens that stay: their places in the whole sequence.
             They ascend unless the method orders tokens itself. A token that others were merged into keeps its id; one
             that was fused from others gets the next id past the whole sequence.

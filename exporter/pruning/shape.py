@@ -11,10 +11,11 @@ from timm.models import vision_transformer as timm_vit
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
+from ..core.answers import FEATURES, LOGITS, Task
 from ..core.errors import UnsupportedError
 from .budget import Budget, check_legal
 
-NO_CLASSIFIER = "it has no classifier (num_classes is 0); give args: {num_classes: N} with a trained head"
+NO_CLASSIFIER = "it has no classifier (num_classes is 0), and slimming judges by that; give args: {num_classes: N}"
 SUPPORTED = "timm's ViT family (ViT, AugReg, DeiT, DeiT-III, MAE, DINOv2, CLIP), EVA, DINOv3, RoPE ViTs and BEiT"
 _BLOCKS: dict[type, tuple[type, tuple[type, ...]]] = {
     timm_vit.VisionTransformer: (timm_vit.Block, (Attention,)),
@@ -41,6 +42,7 @@ class ViTShape:
         attention_width: by block, heads * head_dim, which the two attention products cost.
         stem_macs: of the patch embedding, for the whole image.
         head_macs: of the classifier.
+        output: what the model answers with, see `output_of`.
     """
 
     name: str
@@ -61,6 +63,7 @@ class ViTShape:
     attention_width: tuple[int, ...]
     stem_macs: int
     head_macs: int
+    output: str = LOGITS.output
 
 
 def check_fits_model(budget: Budget, shape: ViTShape, where: str = "budget") -> None:
@@ -120,6 +123,16 @@ def model_name(model: nn.Module) -> str:
     return str((getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__)
 
 
+def task_of_model(model: Any) -> Task:
+    """What a timm model answers with: features, pooled, where it has no classifier."""
+    return LOGITS if getattr(model, "num_classes", 0) else FEATURES
+
+
+def output_of(model: Any) -> str:
+    """The name of a timm model's answer among a graph's outputs."""
+    return task_of_model(model).output
+
+
 def describe(model: nn.Module) -> ViTShape:
     """Read a model's dimensions, or say why vitrim does not take it.
 
@@ -141,10 +154,10 @@ def describe(model: nn.Module) -> ViTShape:
             raise refuse(f"blocks.{index} is a {found.__name__}, not timm's pre-norm {wanted.__name__}")
         if type(block.attn) not in attentions:
             raise refuse(f"blocks.{index}.attn is a {type(block.attn).__name__}, not timm's plain Attention")
-    if vit.num_classes == 0:
-        raise refuse(NO_CLASSIFIER)
     if not vit.global_pool:
-        raise refuse("it has no pooling (global_pool is empty), so it returns tokens instead of logits")
+        raise refuse(
+            "it has no pooling (global_pool is empty), so it returns only tokens; give args: {global_pool: avg}"
+        )
     if type(vit.patch_embed) is not PatchEmbed:
         raise refuse(f"its stem is a {type(vit.patch_embed).__name__}, not timm's PatchEmbed")
     grid = vit.patch_embed.grid_size
@@ -171,6 +184,7 @@ def describe(model: nn.Module) -> ViTShape:
         attention_width=tuple(_attention_width(block.attn) for block in vit.blocks),
         stem_macs=grid[0] * grid[1] * conv.weight.numel(),
         head_macs=sum(head.weight.numel() for head in heads),
+        output=output_of(vit),
     )
 
 

@@ -29,7 +29,8 @@ class Family:
         models: how many models it has.
         prunable: names of those whose tokens vitrim can prune.
         slimmable: names of those whose heads and neurons it can take out.
-        headless: those of either that come without a classifier and need a trained one (`num_classes`).
+        headless: those of either that come without a classifier. Pruned, they give features; slimming needs a trained
+            classifier (`num_classes`).
         refused: reasons why tokens of the others cannot be pruned, and how many each.
         unslimmable: reasons why the others cannot be slimmed, and how many each.
         example: a model that is refused for both; None where there is none.

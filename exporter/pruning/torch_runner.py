@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .decisions import Replay
+from .shape import output_of
 from .vit import Deployable
 
 
@@ -45,13 +46,13 @@ class TorchRunner:
             decisions: `kept_<block>` and `merged_<block>` to follow instead of deciding.
 
         Returns:
-            logits, kept_<block> and merged_<block> (int32), and gap_<block>.
+            logits (features without a classifier), kept_<block> and merged_<block> (int32), and gap_<block>.
         """
         replay = None if decisions is None else replay_of(decisions)
         with evaluating(self.pruned):
             trace = self.pruned.trace(torch.from_numpy(np.ascontiguousarray(image)), replay)
         assert trace.logits is not None
-        result = {"logits": trace.logits.numpy()}
+        result = {output_of(self.pruned.model): trace.logits.numpy()}
         for kind in ("kept", "merged"):
             found = getattr(trace, kind).items()
             result |= {f"{kind}_{block}": ids.to(torch.int32).numpy() for block, ids in found}

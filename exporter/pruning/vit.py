@@ -40,7 +40,7 @@ from .methods.options import check_budget, parameters_of, parse_stage
 from .methods.ranking import ascending, order_of
 from .reduce import MASKED, PACKED, first_of_each, merged_pairs, reduce
 from .rows import position_in, rows_of
-from .shape import check_fits_model, describe, image_size, model_name, read_tokens
+from .shape import check_fits_model, describe, image_size, model_name, output_of, read_tokens
 from .work import Form, form_of, rows_read
 
 Observer = Callable[[int, Evidence], None]
@@ -77,8 +77,9 @@ class PrunedViT(nn.Module):
         model: a supported timm model in eval mode; used as it is, not copied. Dropout that it may have for training is
             left out of the blocks that are stages.
         budget: a plan that fits it.
-        outputs: what `forward` returns, in this order: `logits`, then per stage `kept` ids and, where tokens merge,
-            `merged` pairs (int32 both), `gap`s, and per block `tokens`.
+        outputs: what `forward` returns, in this order: `logits` (without a classifier these are named `features`, and
+            are those), then per stage `kept` ids and, where tokens merge, `merged` pairs (int32 both), `gap`s, and per
+            block `tokens`.
         compares: see `Evidence.compares`; one projection then makes the queries of all tokens with keys and values, and
             what nobody reads is left out after the attention, which takes a GPU fewer kernels.
 
@@ -119,7 +120,7 @@ class PrunedViT(nn.Module):
         names: list[str] = []
         for output in self.outputs:
             if output == "logits":
-                names.append("logits")
+                names.append(self.shape.output)
             elif output == "tokens":
                 names += [f"tokens_{block}" for block in range(self.shape.depth)]
             elif output == "merged":
@@ -133,9 +134,12 @@ class PrunedViT(nn.Module):
         trace = self.trace(image, tokens="tokens" in self.outputs)
         results: list[Tensor] = []
         for name in self.output_names():
+            if name == self.shape.output:
+                assert trace.logits is not None
+                results.append(trace.logits)
+                continue
             kind, _, block = name.partition("_")
-            value = getattr(trace, kind)
-            result = value if kind == "logits" else value[int(block)]
+            result = getattr(trace, kind)[int(block)]
             results.append(result.to(torch.int32) if kind in ("kept", "merged") else result)
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -156,7 +160,7 @@ class PrunedViT(nn.Module):
     def trace(
         self, image: Tensor, replay: Replay | None = None, tokens: bool = False, observe: Observer | None = None
     ) -> Trace:
-        """Run the model and return every decision beside the logits.
+        """Run the model and return every decision beside the answer.
 
         Args:
             image: [batch, channels, height, width].
@@ -193,7 +197,7 @@ class PrunedViT(nn.Module):
         return self._stage(block, form, state, replay, observe)
 
     def finish(self, state: State) -> Tensor:
-        """Logits [batch, classes] of what the last block gives."""
+        """Logits [batch, classes], or features [batch, width], of what the last block gives."""
         logits: Tensor = self.model.forward_head(self._weighted(self.model.norm(state.x), state.sizes))
         return logits
 
@@ -375,13 +379,14 @@ class WholeModel(nn.Module):
         self.compares = compares
         self.name, self.image_size = model_name(model), image_size(model)
         self.read_tokens = read_tokens(model)
+        self.output = output_of(model)
 
     def output_names(self) -> list[str]:
         """Names of what `forward` returns."""
-        return ["logits"]
+        return [self.output]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits [batch, classes] of [batch, channels, height, width] images."""
+        """Logits [batch, classes], or features [batch, width], of [batch, channels, height, width] images."""
         if not self.read_tokens:
             return self.model(image)
         x, places, last = embed(self.model, image), places_of(self.model), len(self.model.blocks) - 1
@@ -396,7 +401,7 @@ class WholeModel(nn.Module):
         return features
 
     def trace(self, image: Tensor, replay: Replay | None = None, tokens: bool = False) -> Trace:
-        """The logits; there are no decisions to return or to follow."""
+        """The answer; there are no decisions to return or to follow."""
         return Trace(self(image))
 
 

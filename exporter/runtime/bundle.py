@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..core import layout
+from ..core.answers import task_of
 from ..core.arrays import read_arrays
 from ..core.errors import InputError, excerpt
 from ..core.files import atomic_write, explain_os_error, explain_read_error, sha256
@@ -241,8 +242,8 @@ def _raise(error: OSError) -> None:
 
 
 def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Golden inputs and outputs: `image` as the graph takes it, `logits`, `kept_<block>`, `merged_<block>`,
-    `gap_<block>`, and `probabilities` and `classes` where the graph gives them.
+    """Golden inputs and outputs: `image` as the graph takes it, `logits` or `features`, `kept_<block>`,
+    `merged_<block>`, `gap_<block>`, and `probabilities` and `classes` where the graph gives them.
 
     Raises:
         InputError: the file is missing or damaged, lacks the image or the logits, or an array has another form.
@@ -252,7 +253,7 @@ def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         golden = read_arrays(path)
     except InputError as error:
         raise InputError(f"{path} is missing or damaged; copy the bundle again ({error})") from error
-    missing = [name for name in ("image", "logits") if name not in golden]
+    missing = [name for name in ("image", task_of(golden).output) if name not in golden]
     if missing:
         raise InputError(f"{path} is damaged: it has no {missing[0]}; export the bundle anew")
     images = len(golden["image"]) if golden["image"].ndim else 0
@@ -269,6 +270,7 @@ def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 _FORMS = (
     (r"image", "fu", range(2, 5), "images [n, ...]"),
     (r"logits|probabilities", "f", (2,), "numbers [n, classes]"),
+    (r"features", "f", (2,), "numbers [n, width]"),
     (r"classes", "iu", (2,), "whole numbers [n, classes]"),
     (r"(kept|merged)_[0-9]{1,4}", "iu", (2,), "whole numbers [n, tokens]"),
     (r"gap_[0-9]{1,4}", "f", (1,), "numbers [n]"),

@@ -68,7 +68,7 @@ def _spread(found: Distribution, mode: str = "") -> str:
 def parity_lines(parity: Parity) -> list[str]:
     """A line per rung, then `parity_notes`."""
     rungs = [
-        f"{rung.name}: {'ok' if rung.passed else 'FAILED'}, {rung.images} images, top-1 {rung.top1:.1%}, "
+        f"{rung.name}: {'ok' if rung.passed else 'FAILED'}, {rung.images} images, {rung.task.short} {rung.top1:.1%}, "
         f"error {rung.describe_error()}"
         for rung in parity.rungs
     ]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..core.answers import TASKS, Task
 from ..core.bounds import ATOL, TIE, require_within
 from ..core.errors import InputError
 from ..core.records import Record, optional
@@ -62,7 +63,7 @@ class Limits(Record):
 
     Attributes:
         cosine: least mean cosine of an image's logits.
-        agreement: least share of images with the same top class.
+        agreement: least share of images with the same top class, or of features the same nearest image.
     """
 
     cosine: float
@@ -85,11 +86,12 @@ class Rung(Record):
         replayed: numeric error of the others, the candidate's decisions replayed on the reference.
         end: error over all images as they are.
         unproven: images that decide otherwise and were not replayed: their numbers are held against nothing.
-        top1: share of images with the same top class; where two tie, the candidate has none.
+        top1: share of images with the same answer, see `answers.Task`; where two tie, the candidate has none.
         ranked: largest error of a candidate's `probabilities` where its numbers can be held; None where it gives none.
         passed: within the tolerance, and decisions differ only at near-ties.
         first_offender: output that fails first, such as `kept_6` or `logits`.
         smallest_atol: the tolerance that the numbers need, decisions apart; None where none would do.
+        output: what was held, see `answers.Task`.
         unit: what an atol of 1 allows: 1, but for logits that spread by little or much, see `spread`.
         smallest_tie: what a near-tie would have to be for all differing decisions to pass; None where none would do.
         reason: why it failed, in words.
@@ -112,6 +114,16 @@ class Rung(Record):
     reason: str = ""
     strict: bool = True
     unit: float = optional(1.0)
+    output: str = optional("logits")
+
+    def __post_init__(self) -> None:
+        if self.output not in TASKS:
+            raise ValueError(f"holds {self.output[:40]!r}, but answers are {' or '.join(TASKS)}")
+
+    @property
+    def task(self) -> Task:
+        """How answers were compared."""
+        return TASKS[self.output]
 
     @property
     def same_images(self) -> float | None:

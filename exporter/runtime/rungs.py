@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.answers import ranking_error, same_top
+from ..core.answers import LOGITS, Task, cosine, ranking_error, task_of
 from ..core.layout import is_decision
 from .parity import Errors, Rung, StageAgreement
 from .spread import LARGEST, Spread, root_mean_square, spread_of
@@ -27,16 +27,11 @@ RANKING = ("probabilities", "classes")
 NEARER = 0.9  # of the spread: in another precision, the least that sets a graph apart from the best constant
 
 
-def cosine(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Cosine of the rows of two [n, classes] arrays: 0 where the candidate's is zero, NaN where the reference's is."""
-    a, b = reference.astype(np.float64), candidate.astype(np.float64)
-    ours, theirs = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    found = (a * b).sum(axis=1) / np.maximum(ours * theirs, 1e-300)
-    return np.where(ours > 0, found, np.nan)
-
-
 def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
-    """Numeric error of [n, classes] logits; None for no images. Images without any reference have no cosine."""
+    """Numeric error of [n, classes] logits or [n, width] features; None for no images.
+
+    Images without any reference have no cosine.
+    """
     if len(reference) == 0:
         return None
     difference = np.abs(reference.astype(np.float64) - candidate)
@@ -69,7 +64,7 @@ def compare_decisions(
     Returns:
         per stage agreement; [n] bool, whether an image agrees everywhere.
     """
-    count = len(reference["logits"])
+    count = len(reference[task_of(reference).output])
     agreeing = np.ones(count, dtype=bool)
     table: list[StageAgreement] = []
     for name in stages:
@@ -107,9 +102,10 @@ def compare(
 
     Args:
         name: of the rung.
-        reference: `logits` [n, classes], `kept_<block>` [n, tokens], `merged_<block>` [n, merged] where tokens
-            merge, and `gap_<block>` [n]; `probabilities` and `classes`, if there, must be given by the candidate too.
-        candidate: `logits`, `kept_<block>` and `merged_<block>`; perhaps `probabilities` and `classes`.
+        reference: `logits` [n, classes] or `features` [n, width], `kept_<block>` [n, tokens], `merged_<block>` [n,
+            merged] where tokens merge, and `gap_<block>` [n]; `probabilities` and `classes`, if there, must be given by
+            the candidate too.
+        candidate: `logits` or `features`, `kept_<block>` and `merged_<block>`; perhaps `probabilities` and `classes`.
         atol: largest error of a logit or a probability, decisions being equal or replayed; for logits whose spread is
             not ordinary it is a share of that, see `spread`.
         tie: a decision may differ where the reference's relative gap at the cut is below this.
@@ -129,17 +125,19 @@ def compare(
             return _failed(rung, stage.output, f"{reason} (a near-tie is below {tie:g})")
     if not rung.has_held_numbers:
         reason = f"all {rung.images} images keep other tokens, so no numbers can be held against each other"
-        return _hopeless(rung, "logits", reason)
+        return _hopeless(rung, rung.output, reason)
     if rung.smallest_atol is None:
-        worst, spread = rung.largest_error, spread_of(reference["logits"]).least
-        reason = f"largest error {worst:.3g} is above half of {spread:.3g}, by which the reference's logits spread"
-        return _hopeless(rung, "logits", f"{reason}: a constant could be as near, so no tolerance passes it")
+        worst, spread = rung.largest_error, spread_of(reference[rung.output]).least
+        reason = (
+            f"largest error {worst:.3g} is above half of {spread:.3g}, by which the reference's {rung.output} spread"
+        )
+        return _hopeless(rung, rung.output, f"{reason}: a constant could be as near, so no tolerance passes it")
     if rung.ranked is not None and not rung.ranked <= atol:
         return _failed(rung, "classes", f"a class or its probability is {rung.ranked:.3g} off, more than {atol:g}")
     if not rung.smallest_atol <= atol:
-        share = f", which is {atol:g} for logits that spread as these do" if rung.in_proportion else ""
+        share = f", which is {atol:g} for {rung.output} that spread as these do" if rung.in_proportion else ""
         reason = f"largest error {rung.smallest_atol * rung.unit:.3g} is above {atol * rung.unit:.3g}{share}"
-        return _failed(rung, "logits", reason)
+        return _failed(rung, rung.output, reason)
     return rung
 
 
@@ -159,8 +157,8 @@ def close(
         cosine: least mean cosine of an image's logits, decisions being equal or replayed. Where no image's are, as
             without a replay may be, all images' logits must have it as they are, which is harder. Whatever it is, the
             logits must be nearer to the reference's than the best constant.
-        agreement: least share of images with the same top class, decisions being what they are. What so few images
-            cannot tell is allowed: two standard errors of such a share, and one image; at 1 nothing is.
+        agreement: least share of images with the same answer, see `Task`, decisions being what they are. What so few
+            images cannot tell is allowed: two standard errors of such a share, and one image; at 1 nothing is.
     """
     found = _measured(name, reference, candidate, replay)
     rung = replace(found.rung, strict=False)
@@ -170,15 +168,15 @@ def close(
     assert mean is not None
     if not mean >= cosine:
         whose = "their mean cosine" if rung.has_held_numbers else "no image decides alike, and the mean cosine"
-        return _failed(rung, "logits", f"{whose} is {mean:.5f}, below {cosine:g}")
-    distance, spread = root_mean_square(found.others - found.logits), spread_of(reference["logits"]).least
+        return _failed(rung, rung.output, f"{whose} is {mean:.5f}, below {cosine:g}")
+    distance, spread = root_mean_square(found.others - found.logits), spread_of(reference[rung.output]).least
     if not distance <= NEARER * spread:
-        reason = f"the logits are {distance:.3g} off in the mean, where the reference's spread by {spread:.3g}"
-        return _failed(rung, "logits", f"{reason}: a constant could be as near")
+        reason = f"the {rung.output} are {distance:.3g} off in the mean, where the reference's spread by {spread:.3g}"
+        return _failed(rung, rung.output, f"{reason}: a constant could be as near")
     noise = max(2 * math.sqrt(agreement * (1 - agreement) / rung.images), 1 / rung.images) if agreement < 1 else 0.0
     if not rung.top1 >= agreement - noise - 1e-9:
-        reason = f"the top class agrees on {rung.top1:.1%} of {rung.images} images, below {agreement:.1%}"
-        return _failed(rung, "logits", f"{reason} by more than so few can tell" if noise else reason)
+        reason = f"the {rung.task.answer} agrees on {rung.top1:.1%} of {rung.images} images, below {agreement:.1%}"
+        return _failed(rung, rung.output, f"{reason} by more than so few can tell" if noise else reason)
     return rung
 
 
@@ -200,18 +198,20 @@ class _Measured:
 def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay | None) -> _Measured:
     stages = stage_names(reference)
     ranking = [name for name in RANKING if name in reference]
-    rung, nothing = Rung(name, len(reference["logits"])), np.empty((0, 0))
-    wrong = _unlike(reference, candidate, ["logits", *ranking, *stages])
+    task = task_of(reference)
+    answer = task.output
+    rung, nothing = Rung(name, len(reference.get(answer, ())), output=answer), np.empty((0, 0))
+    wrong = _unlike(reference, candidate, [answer, *ranking, *stages], answer)
     if wrong:
         return _Measured(_hopeless(rung, *wrong), nothing, nothing)
-    logits, others = reference["logits"], candidate["logits"]
+    logits, others = reference[answer], candidate[answer]
     spread = spread_of(logits)
     table, agreeing = compare_decisions(reference, candidate, stages)
     differing = np.flatnonzero(~agreeing)
     rung = replace(
         rung,
         stages=tuple(table),
-        top1=float(same_top(logits, others).mean()),
+        top1=float(task.same(logits, others).mean()),
         end=errors(logits, others),
         equal=errors(logits[agreeing], others[agreeing]),
         unproven=len(differing),
@@ -221,8 +221,8 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
     if len(differing) and replay is not None:
         replayed = replay(differing, {stage: candidate[stage][differing] for stage in stages})
         if not np.isfinite(replayed).all():
-            words = "the reference's logits hold NaN or Inf under the candidate's decisions"
-            return _Measured(_hopeless(rung, "logits", words), nothing, nothing)
+            words = f"the reference's {answer} hold NaN or Inf under the candidate's decisions"
+            return _Measured(_hopeless(rung, answer, words), nothing, nothing)
         rung = replace(rung, replayed=errors(replayed, others[differing]), unproven=0)
         held, proven = logits.copy(), np.ones_like(agreeing)
         held[differing] = replayed
@@ -243,13 +243,14 @@ def _smallest_atol(rung: Rung, spread: Spread) -> float | None:
     return max(rung.largest_error / rung.unit, rung.ranked or 0.0)
 
 
-def _unlike(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> tuple[str, str] | None:
+def _unlike(reference: Outputs, candidate: Outputs, names: Sequence[str], answer: str) -> tuple[str, str] | None:
     """What keeps two runners from being compared at all: (output, reason); None where nothing does."""
-    logits = reference["logits"]
+    logits = reference[answer]
     if len(logits) == 0:
-        return "logits", "unproven: there are no images to compare"
+        return answer, "unproven: there are no images to compare"
     if logits.ndim != 2 or not logits.shape[1]:
-        return "logits", f"unproven: the reference's logits are {list(logits.shape)}, and must be [images, classes]"
+        across = "classes" if answer == LOGITS.output else "width"
+        return answer, f"unproven: the reference's {answer} are {list(logits.shape)}, and must be [images, {across}]"
     unheld = [name for name in stage_names(candidate) if name not in reference]
     if unheld:
         return unheld[0], f"unproven: the reference has no {unheld[0]} to hold it against"
@@ -257,11 +258,11 @@ def _unlike(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> tup
     if reason:
         return reason
     if not np.isfinite(logits).all():
-        return "logits", "unproven: the reference's logits hold NaN or Inf"
-    if not np.isfinite(candidate["logits"]).all():
-        return "logits", "the candidate's logits hold NaN or Inf"
+        return answer, f"unproven: the reference's {answer} hold NaN or Inf"
+    if not np.isfinite(candidate[answer]).all():
+        return answer, f"the candidate's {answer} hold NaN or Inf"
     flat = spread_of(logits).unproven
-    return ("logits", flat) if flat else None
+    return (answer, flat) if flat else None
 
 
 def _unlike_shape(reference: Outputs, candidate: Outputs, name: str) -> tuple[str, str] | None:
@@ -270,7 +271,7 @@ def _unlike_shape(reference: Outputs, candidate: Outputs, name: str) -> tuple[st
     ours, theirs = reference[name], candidate[name]
     if ours.shape != theirs.shape:
         return name, f"{name} has the shape {list(theirs.shape)} instead of {list(ours.shape)}"
-    if theirs.dtype.kind not in ("iu" if name not in ("logits", "probabilities") else "f"):
+    if theirs.dtype.kind not in ("iu" if is_decision(name) or name == "classes" else "f"):
         return name, f"{name} is {theirs.dtype}, which it cannot be"
     return None
 
@@ -285,16 +286,17 @@ def _hopeless(rung: Rung, offender: str, reason: str) -> Rung:
     return replace(_failed(rung, offender, reason), smallest_atol=None, smallest_tie=None)
 
 
-def exact(name: str, reference: np.ndarray, candidate: np.ndarray) -> Rung:
+def exact(name: str, reference: np.ndarray, candidate: np.ndarray, task: Task = LOGITS) -> Rung:
     """The rung that must agree to the bit: the dense model against a budget that removes nothing."""
-    rung = Rung(name, len(reference))
-    wrong = _unlike({"logits": reference}, {"logits": candidate}, ["logits"])
+    answer = task.output
+    rung = Rung(name, len(reference), output=answer)
+    wrong = _unlike({answer: reference}, {answer: candidate}, [answer], answer)
     if wrong:
         return _hopeless(rung, *wrong)
     seen = errors(reference, candidate)
-    rung = replace(rung, equal=seen, end=seen, top1=float(same_top(reference, candidate).mean()))
+    rung = replace(rung, equal=seen, end=seen, top1=float(task.same(reference, candidate).mean()))
     if not np.array_equal(reference, candidate):
         worst = float(np.abs(reference.astype(np.float64) - candidate).max())
         reason = f"not bit-identical (largest error {worst:.3g}), as it must be at any tolerance"
-        return _hopeless(rung, "logits", reason)
+        return _hopeless(rung, answer, reason)
     return replace(rung, smallest_atol=0.0, smallest_tie=0.0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core import layout
+from ..core.answers import TASKS, task_of
 from .parity import Parity, Rung
 from .rungs import RANKING, close, compare, exact
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
 
 
 def only_answers(outputs: Outputs) -> dict[str, np.ndarray]:
-    """Of a graph's outputs the logits, and perhaps classes and their probabilities."""
-    return {name: values for name, values in outputs.items() if name in ("logits", *RANKING)}
+    """Of a graph's outputs the logits or features, and perhaps classes and their probabilities."""
+    return {name: values for name, values in outputs.items() if name in (*TASKS, *RANKING)}
 
 
 def as_proven(runner: str, reference: Outputs, proof: Outputs, shipped: Outputs, held_to: Parity) -> Rung:
@@ -35,7 +36,8 @@ def as_proven(runner: str, reference: Outputs, proof: Outputs, shipped: Outputs,
     """
     name, answers = f"{runner}: {layout.MODEL} = {layout.PROOF}", only_answers(proof)
     if all(output in shipped and np.array_equal(values, shipped[output]) for output, values in answers.items()):
-        rung = exact(name, proof["logits"], shipped["logits"])
+        task = task_of(proof)
+        rung = exact(name, proof[task.output], shipped[task.output], task)
         return replace(rung, ranked=0.0) if "classes" in answers else rung
     gaps = {output: values for output, values in reference.items() if output.startswith("gap_")}
     return hold_answers(name, {**answers, **gaps}, shipped, held_to)
@@ -50,14 +52,14 @@ def hold_answers(name: str, reference: Outputs, candidate: Outputs, held_to: Par
 
     Args:
         name: of the rung.
-        reference: `logits`, perhaps `probabilities` and `classes`, and `gap_<block>` of the stages.
-        candidate: `logits`, perhaps `probabilities` and `classes`.
+        reference: `logits` or `features`, perhaps `probabilities` and `classes`, and `gap_<block>` of the stages.
+        candidate: `logits` or `features`, perhaps `probabilities` and `classes`.
         held_to: its limits judge.
     """
     ours, theirs = only_answers(reference), only_answers(candidate)
     if held_to.close:
         return close(name, ours, theirs, cosine=held_to.close.cosine, agreement=held_to.close.agreement)
-    clear = np.ones(len(ours["logits"]), dtype=bool)
+    clear = np.ones(len(ours[task_of(ours).output]), dtype=bool)
     for output, gaps in reference.items():
         if output.startswith("gap_"):
             clear &= ~(gaps < held_to.tie)

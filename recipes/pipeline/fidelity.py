@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ...calibration.images.sources import ImageSource, batches
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity as Answers
-from ...exporter.core.answers import FidelityTally, PrecisionChange
+from ...exporter.core.answers import FidelityTally, PrecisionChange, task_of
+from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target
 from ...exporter.runtime.choose import runner_for
@@ -74,25 +75,29 @@ def measure_fidelity(
     """
     paths = [path for path in (dense, pruned, float32) if path is not None]
     runners = [runner_for(path, target, threads)[0] for path in paths]
-    against_dense, against_float32 = FidelityTally(), FidelityTally()
+    tallies: list[FidelityTally] = []
     kept: list[tuple[int, list[StageAgreement]]] = []
     done = 0
     for images in batches(source, max(8, runners[0].batch)):
         outputs = [run_all(on_images(runner, preprocess), images, runner.batch) for runner in runners]
-        logits = [seen["logits"] for seen in outputs]
+        task = task_of(outputs[0])
+        tallies = tallies or [FidelityTally(task), FidelityTally(task)]
+        logits = [seen[task.output] for seen in outputs]
         labels = None if source.labels is None else source.labels[done : done + len(images)]
-        against_dense.add(logits[0], logits[1], labels)
+        tallies[0].add(logits[0], logits[1], labels)
         if float32 is not None:
-            against_float32.add(logits[2], logits[1], labels)
+            tallies[1].add(logits[2], logits[1], labels)
             kept.append((len(images), compare_decisions(outputs[2], outputs[1], stage_names(outputs[2]))[0]))
         done += len(images)
         progress(done, len(source))
-    result = against_dense.result()
+    if not tallies:
+        raise InputError("there are no images to compare")
+    result = tallies[0].result()
     if float32 is None:
         return result
     changed = {
         stage.output: 1 - sum(count * stages[index].same_tokens for count, stages in kept) / done
         for index, stage in enumerate(kept[0][1])
     }
-    own = against_float32.result()
+    own = tallies[1].result()
     return replace(result, precision=PrecisionChange(own.agreement, own.kl, changed, own.accuracy_dense))

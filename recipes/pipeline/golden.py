@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess, channel_constants, to_pixels
 from ...exporter.graph.io import Ends, check_top_k
 from ...exporter.runtime.runners import Outputs, Runner
@@ -15,7 +16,7 @@ from .recipe import ExportSection
 
 
 def ends_of(section: ExportSection, preprocess: Preprocess) -> Ends:
-    """What a recipe's graph takes and gives beside its logits."""
+    """What a recipe's graph takes and gives beside its answer."""
     return Ends(preprocess, section.input == "uint8", section.top_k)
 
 
@@ -28,6 +29,8 @@ def check_ends(ends: Ends, classes: int) -> None:
     if ends.pixels:
         channel_constants(ends.preprocess)
     if ends.top_k is not None:
+        if not classes:
+            raise InputError("export.top_k ranks classes, but the model has no classifier; take it out")
         check_top_k(ends.top_k, classes)
 
 

@@ -21,7 +21,7 @@ from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import first_problem
 from ...exporter.pruning.load import preprocessing
-from ...exporter.pruning.shape import model_name
+from ...exporter.pruning.shape import model_name, task_of_model
 from ...exporter.pruning.torch_runner import evaluating
 from ...exporter.pruning.vit import PrunedViT
 from .calibrate import check_prune, make_plan
@@ -73,7 +73,7 @@ def evaluate(
         raise InputError("evaluate: give reference=, the dense model that answers are compared with")
     require_within("batch", batch, *BATCH)
     preprocess, heard = preprocessing(dense), listener or Silence()
-    tally, done = FidelityTally(), 0
+    tally, done = FidelityTally(task_of_model(dense)), 0
     total = len(images) if hasattr(images, "__len__") and not isinstance(images, str) else 0
     with torch.inference_mode(), evaluating(dense), evaluating(pruned):
         for pixels, labels in _pieces(images, preprocess, classes_of(dense), batch, heard.note):
@@ -155,7 +155,7 @@ def open_given(
         return source
     if _is_plain(images):
         return open_section(_section(images, count), preprocess, classes, note=note)
-    return from_loader(images, preprocess, count, classes=classes, note=note)
+    return from_loader(images, preprocess, count, classes=classes or None, note=note)
 
 
 def _section(images: Images, count: int | None) -> ImagesSection:
@@ -170,7 +170,7 @@ def _section(images: Images, count: int | None) -> ImagesSection:
 
 
 def classes_of(model: Any) -> int:
-    """Classes of a timm model."""
+    """Classes of a timm model; 0 without a classifier, which labels cannot be held against."""
     return int(model.num_classes)
 
 
@@ -194,7 +194,7 @@ def _pieces(
     if not _is_plain(images) and not hasattr(images, "fingerprint"):
         looks = Looks(preprocess)
         for batch in walk(images):
-            pixels, labels, odd = split_batch(batch, preprocess, classes)
+            pixels, labels, odd = split_batch(batch, preprocess, classes or None)
             looks.add(pixels, odd)
             yield pixels, labels
         for text in looks.notes():
@@ -207,7 +207,7 @@ def _pieces(
 
 
 def _answers(model: nn.Module, pixels: np.ndarray) -> np.ndarray:
-    """Logits [n, classes] float32, computed where the model is."""
+    """Logits [n, classes] or features [n, width] float32, computed where the model is."""
     first = next(model.parameters(), torch.zeros(()))
     logits: torch.Tensor = model(torch.from_numpy(pixels).to(first.device, first.dtype))
     return logits.float().cpu().numpy()

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import onnx
 
+from ...exporter.core.answers import Task, task_of
 from ...exporter.core.errors import UnsupportedError
 from ...exporter.core.targets import Target
 from ...exporter.graph.precision.convolutions import BETWEEN, PRODUCTS, products_of, with_whole_qdq
@@ -49,10 +50,11 @@ def make_int8(job: Job, models: dict[str, onnx.ModelProto], limit: float) -> Wri
     own = job.section.equalize and job.section.tool != "nncf"  # which evens out by itself
     even, count = equalized(pruned, job.measured) if own else (pruned, 0)
     products, named = quantizable(even), named_nodes(job.section, pruned)
+    task = task_of({output.name for output in pruned.graph.output})
     reference = runtime.logits(job, pruned, job.images)
-    make = _maker(job, even, [name for name in products if name not in named], runtime, reference)
+    make = _maker(job, even, [name for name in products if name not in named], runtime, reference, task)
     floor = Floor.of(make, models["floor"], products) if "floor" in models else None
-    scanned = Scanned(job, make, reference, limit, named, floor)
+    scanned = Scanned(job, make, reference, limit, named, floor, task)
     made = runtime.finish(scanned, models)
     found = made.report.pop("found")
     floats, tokens = len(found.layout.floats), len(found.layout.token)
@@ -63,13 +65,17 @@ def make_int8(job: Job, models: dict[str, onnx.ModelProto], limit: float) -> Wri
     return Written(made.graphs, {**report, **made.report}, made.as_half)
 
 
-def _maker(job: Job, model: onnx.ModelProto, products: list[str], runtime: Runtime, reference: np.ndarray) -> Maker:
+def _maker(
+    job: Job, model: onnx.ModelProto, products: list[str], runtime: Runtime, reference: np.ndarray, task: Task
+) -> Maker:
     """The pairs of the pruned graph; of NNCF's with and without SmoothQuant the nearer ones."""
     make = partial(Maker, job, model, products, runtime.scheme, runtime.write, job.measured)
     if job.section.tool != "nncf" or not job.section.equalize:
         return make()
     some = job.images[: job.section.images]
-    return smoother(make(), make(smooth=True), lambda graph: runtime.logits(job, graph, some), reference[: len(some)])
+    return smoother(
+        make(), make(smooth=True), lambda graph: runtime.logits(job, graph, some), reference[: len(some)], task
+    )
 
 
 def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written:

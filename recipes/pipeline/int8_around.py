@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...exporter.core.answers import expected_agreement
+from ...exporter.core.answers import Task, task_of
 from ...exporter.core.targets import Target
 from ...exporter.graph.precision.around import Around, fp16_around, half_around
 from ...exporter.graph.precision.emulate import emulated
@@ -27,7 +27,7 @@ from ...exporter.graph.precision.sensitivity import Found, Layout, scan
 from ...exporter.graph.precision.token_scales import with_token_scales
 from ...exporter.graph.shapes import with_shapes
 from ...exporter.runtime.choose import not_here, runner_for, unable
-from ...exporter.runtime.runners import OrtRunner, run_all
+from ...exporter.runtime.runners import OrtRunner, Outputs, run_all
 from .half import Job, Written, add_to, empty_report, make_half
 from .int8_products import Floor, Maker, Write, costs_of
 from .trial import fastest
@@ -46,6 +46,7 @@ class Scanned:
         limit: least share of images with its top class.
         named: nodes that the recipe keeps in float32.
         floor: the floor's products.
+        task: what the graphs answer with.
     """
 
     job: Job
@@ -54,6 +55,7 @@ class Scanned:
     limit: float
     named: Collection[str]
     floor: Floor | None
+    task: Task
 
     def scan(self, run: Run, *, per_token: bool, rough: Run | None = None) -> Found:
         """The cheapest forms of the products that keep the answers of a graph that `run` runs."""
@@ -66,10 +68,13 @@ class Scanned:
             per_token=per_token,
             costs=costs_of(self.make.model, self.make.products),
             rough=rough,
+            task=self.task,
             progress=self.job.listener.progress,
         )
         if not found.holds:
-            self.job.listener.note(f"with every product in float32 only {found.expected:.1%} of the top classes hold")
+            self.job.listener.note(
+                f"with every product in float32 only {found.expected:.1%} of the images keep the {self.task.answer}"
+            )
         return found
 
 
@@ -90,14 +95,18 @@ class Runtime:
     finish: Callable[[Scanned, dict[str, onnx.ModelProto]], Written]
 
 
+def _answer(outputs: Outputs) -> np.ndarray:
+    return outputs[task_of(outputs).output]
+
+
 def _by_ort(job: Job, model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     runner = OrtRunner(model.SerializeToString(), threads=job.threads)
-    return run_all(runner, images, runner.batch)["logits"]
+    return _answer(run_all(runner, images, runner.batch))
 
 
 def _by_target(job: Job, model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     runner = runner_for(model.SerializeToString(), job.target, job.threads)[0]
-    return run_all(runner, images, runner.batch)["logits"]
+    return _answer(run_all(runner, images, runner.batch))
 
 
 def _onnxruntime(scanned: Scanned, models: dict[str, onnx.ModelProto]) -> Written:
@@ -108,7 +117,7 @@ def _onnxruntime(scanned: Scanned, models: dict[str, onnx.ModelProto]) -> Writte
     if make.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1:
         # In a batch, an image's answer would depend on the others.
         dynamic = _dynamic(make, found.layout)
-        if expected_agreement(scanned.reference, _by_ort(job, dynamic, job.images)) >= scanned.limit:
+        if scanned.task.expected(scanned.reference, _by_ort(job, dynamic, job.images)) >= scanned.limit:
             candidates["dynamic"] = dynamic
     choice = len(candidates) > 1 and not_here(make.model.SerializeToString(), job.target, job.threads) is None
     form, timed = fastest(candidates, job.target, job.threads) if choice else ("static", {})
@@ -184,7 +193,7 @@ def _half_of(scanned: Scanned) -> tuple[Half | None, dict[str, float]]:
     if form != half:
         return None, timed
     without = _run_around(scanned, half)(Layout(floats=frozenset(make.products)), job.images)
-    return (half if expected_agreement(scanned.reference, without) >= scanned.limit else None), timed
+    return (half if scanned.task.expected(scanned.reference, without) >= scanned.limit else None), timed
 
 
 def _run_around(scanned: Scanned, half: Half) -> Run:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from ...exporter.core.answers import fidelity
+from ...exporter.core.answers import LOGITS, Task, fidelity
 from ...exporter.core.errors import UnsupportedError
 from ...exporter.graph.precision.equalize import channel_maxima, equalize, normalized_products
 from ...exporter.graph.precision.nncf_pairs import nncf_restored, with_nncf
@@ -102,9 +102,9 @@ class Maker:
         return extents_of(self.model, self.measured)
 
 
-def smoother(plain: Maker, smooth: Maker, logits: Logits, reference: np.ndarray) -> Maker:
+def smoother(plain: Maker, smooth: Maker, logits: Logits, reference: np.ndarray, task: Task = LOGITS) -> Maker:
     """Of NNCF's pairs without and with SmoothQuant, those whose outputs diverge less from the float32 graph's."""
-    kls = [fidelity(reference, logits(make(Layout())), None).kl for make in (plain, smooth)]
+    kls = [fidelity(reference, logits(make(Layout())), None, task).kl for make in (plain, smooth)]
     return smooth if kls[1] < kls[0] else plain
 
 

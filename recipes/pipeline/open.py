@@ -136,7 +136,7 @@ def open_section(
         return open_images(
             section.path,
             preprocess,
-            classes=classes,
+            classes=classes or None,
             count=section.count,
             every=section.every,
             offset=section.offset,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ...exporter.core import layout
+from ...exporter.core.answers import task_of
 from ...exporter.core.errors import ParityError
 from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.passes.rewrite import rewrite
@@ -97,10 +98,10 @@ def climb(view: View, images: np.ndarray, expected: Outputs) -> Ladder:
     ):
         outputs, cpu_only = run(path)
         rung = compare(name, expected, outputs, atol=section.atol, tie=section.tie, replay=replay)
-        if budget is not None and not rung.passed and rung.first_offender == "logits":
+        if budget is not None and not rung.passed and rung.first_offender == rung.output:
             batch = images[: recipe.export.batch]
             offender = first_offending_layer(view.model, budget, batch, section.atol, target)
-            rung = replace(rung, first_offender=offender or "logits")
+            rung = replace(rung, first_offender=offender or rung.output)
         rungs.append(rung)
     held = None
     if graphs.held["proof"] != graphs.float32["proof"]:
@@ -116,33 +117,34 @@ def climb(view: View, images: np.ndarray, expected: Outputs) -> Ladder:
 
 def eager_rungs(eager: Outputs, expected: Outputs, section: ParitySection) -> list[Rung]:
     """What is compared inside PyTorch, see `reference.Reference`."""
-    rungs = []
+    rungs, task = [], task_of(expected)
     if "masked" in eager:
-        masked, narrow = {"logits": eager["masked"]}, {"logits": eager["narrow"]}
+        masked, narrow = {task.output: eager["masked"]}, {task.output: eager["narrow"]}
         rungs.append(compare("torch: narrower = masked", masked, narrow, atol=SLIMMED_ATOL, tie=0.0))
     if "nothing_removed" in eager:
-        rungs.append(exact("identity: nothing removed = timm", eager["dense"], eager["nothing_removed"]))
+        rungs.append(exact("identity: nothing removed = timm", eager["dense"], eager["nothing_removed"], task))
     if "read" in eager:
-        dense, read = {"logits": eager["dense"]}, {"logits": eager["read"]}
+        dense, read = {task.output: eager["dense"]}, {task.output: eager["read"]}
         within = READ_ATOL * max(1.0, float(np.abs(eager["dense"]).max()))
         rungs.append(compare("identity: last block for read tokens", dense, read, atol=within, tie=0.0))
     if "dropped" in eager:
         ours = {name: value[: len(eager["dropped"])] for name, value in expected.items()}
         decided = {name: ours[name] for name in stage_names(ours)}
-        dropped = {"logits": eager["dropped"], **decided}
+        dropped = {task.output: eager["dropped"], **decided}
         rungs.append(compare("torch: static = tokens dropped", ours, dropped, atol=section.atol, tie=section.tie))
     return rungs
 
 
 def lazy_replay(view: View, budget: Budget | None, images: np.ndarray) -> Replay:
-    """PyTorch's logits under another runner's decisions; the model is only opened if there are any."""
+    """PyTorch's answers under another runner's decisions; the model is only opened if there are any."""
 
     def replay(chosen: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
         runner = TorchRunner(deployable(view.model, budget), 1)
         rows = []
         for row, index in enumerate(chosen):
             wanted = {name: ids[row : row + 1] for name, ids in kept.items()}
-            rows.append(runner(images[index : index + 1], wanted)["logits"])
+            outputs = runner(images[index : index + 1], wanted)
+            rows.append(outputs[task_of(outputs).output])
         return np.concatenate(rows)
 
     return replay

@@ -47,6 +47,10 @@ def bundle_readme(
     accuracy = ""
     if fidelity.accuracy_dense is not None:
         accuracy = f", top-1 {fidelity.accuracy_pruned:.1%} (dense {fidelity.accuracy_dense:.1%})"
+    answer, kind = "`logits`", "agreement"
+    if fidelity.cosine is not None:
+        answer, kind = "`features` (pooled; the model has no classifier)", "agreement of nearest images"
+        accuracy = f", mean cosine {fidelity.cosine:.4f}"
     seen = " (the calibration images themselves)" if fidelity.on_calibration_images else ""
     low, high = fidelity.agreement_interval
     merging = any(stage.output.startswith("merged_") for rung in parity.rungs for stage in rung.stages)
@@ -71,8 +75,8 @@ def bundle_readme(
 {" ".join(plans)}
 
 - input `image` {input_words(input_facts(recipe.export, preprocess))};
-  outputs `logits`{ranked}{told}{proof}
-- agreement with the dense model on {fidelity.images} images{seen}: {fidelity.agreement:.1%} (95 % interval {low:.1%}
+  outputs {answer}{ranked}{told}{proof}
+- {kind} with the dense model on {fidelity.images} images{seen}: {fidelity.agreement:.1%} (95 % interval {low:.1%}
   to {high:.1%}){accuracy}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}
 - {speed}
@@ -139,7 +143,8 @@ def _worst(parity: Parity) -> str:
         return "which no tolerance would pass"
     if not any(rung.in_proportion for rung in parity.rungs):
         return f"largest error {worst:.2g} where decisions agree"
-    return f"at an atol of {worst:.2g} in proportion to the logits' spread, where decisions agree"
+    output = parity.rungs[0].output
+    return f"at an atol of {worst:.2g} in proportion to the {output}' spread, where decisions agree"
 
 
 def precision_words(report: PrecisionReport, fidelity: Fidelity) -> str:
@@ -150,7 +155,7 @@ def precision_words(report: PrecisionReport, fidelity: Fidelity) -> str:
     assert seen is not None
     worst = max(seen.tokens_changed.values(), default=0.0)
     tokens = f", at most {worst:.1%} of a stage's tokens changed" if seen.tokens_changed else ""
-    words = f"{report.name}: the top class of float32 on {seen.agreement:.1%} of the images{tokens}"
+    words = f"{report.name}: the {fidelity.task.answer} of float32 on {seen.agreement:.1%} of the images{tokens}"
     speed = report.speedup_over_fp32
     timed = report.reason if speed is None else f"{speed:.2f} times as fast as float32 here"
     return f"{words}; {timed}"

@@ -485,14 +485,15 @@ class PrecisionSection(Section):
         default=None,
         ge=0,
         le=1,
-        description="Least share of images with the float32 graph's top class; int8 gives layers back to float32 "
-        "until it holds. null: 0.98 for int8, 0.99 for fp16, 0.95 for bf16.",
+        description="Least share of images with the float32 graph's top class (of features, its nearest other image); "
+        "int8 gives layers back to float32 until it holds. null: 0.98 for int8, 0.99 for fp16, 0.95 for bf16.",
     )
     cosine: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Least mean cosine of logits with PyTorch's. null: 0.9995 for fp16, 0.99 for bf16 and int8.",
+        description="Least mean cosine of logits, or of features, with PyTorch's. null: 0.9995 for fp16, 0.99 for bf16 "
+        "and int8.",
     )
     keep_slower: bool = Field(
         default=False, description="Keep the precision even where the graph is timed here and is not faster in it."

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.answers import Fidelity, expected_agreement, fidelity
+from ...core.answers import LOGITS, Fidelity, Task, fidelity
 
 Run = Callable[["Layout", np.ndarray], np.ndarray]
 
@@ -96,6 +96,7 @@ def scan(
     costs: Mapping[str, Costs] | None = None,
     rough: Run | None = None,
     few: int = 32,
+    task: Task = LOGITS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
     """Find the cheapest forms that keep the answers.
@@ -105,13 +106,14 @@ def scan(
 
     Args:
         products: names of all that may be quantized.
-        run: (layout, images) -> logits [n, classes].
+        run: (layout, images) -> logits [n, classes], or features [n, width].
         images: [n, ...] as the graph takes them.
         reference: [n, classes] logits of the float32 graph on them.
-        wanted: least share of images with the same top class.
+        wanted: least share of images with the same answer, see `Task.answer`.
         per_token: whether the runtime has the form with a scale per token.
         costs: what the finer forms of every product cost; None: alike, and a scale per token half of float32.
         rough: like `run`, for single products, which are only ranked; None: the same.
+        task: what the answers are.
         few: images that single products are judged on.
         progress: called with (layouts tried, a guess at how many there will be).
     """
@@ -126,7 +128,7 @@ def scan(
     def judge(layout: Layout) -> bool:
         if layout not in seen:
             logits = run(layout, images)
-            seen[layout] = expected_agreement(reference, logits), fidelity(reference, logits, None)
+            seen[layout] = task.expected(reference, logits), fidelity(reference, logits, None, task)
             state.tried += 1
             told()
         return seen[layout][0] >= wanted
@@ -136,7 +138,7 @@ def scan(
         for name in products:
             rest = every - {name}
             layout = Layout(frozenset({name}), rest) if form == "token" else Layout(floats=rest)
-            kls[name] = fidelity(reference[:few], (rough or run)(layout, images[:few]), None).kl
+            kls[name] = fidelity(reference[:few], (rough or run)(layout, images[:few]), None, task).kl
             state.tried += 1
             told()
         state.alone[form] = kls

@@ -14,14 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitrim.exporter.core.answers import (
+    FEATURES,
+    LOGITS,
     Fidelity,
     FidelityTally,
     doubt_labels,
     expected_agreement,
     fidelity,
     log_softmax,
+    same_neighbour,
     same_top,
     share_interval,
+    similarities,
+    task_of,
 )
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.records import finite
@@ -212,3 +217,74 @@ def test_shares_and_images_that_cannot_be_are_refused(change: dict[str, Any], tm
     path = json_file(tmp_path / "f.json", json.loads((OLD / "fidelity.json").read_text()) | change)
     with pytest.raises(InputError, match=r"is of 0 images|holds the share (1\.5|-1); shares lie from 0 to 1"):
         Fidelity.read(path, "fidelity report")
+
+
+def nearest_by_loop(features: np.ndarray) -> list[int]:
+    found = []
+    for i, a in enumerate(features):
+        others = [(a @ b / np.linalg.norm(a) / np.linalg.norm(b), -j) for j, b in enumerate(features) if j != i]
+        found.append(-max(others)[1])
+    return found
+
+
+@given(st.integers(0, 10_000), st.integers(3, 12), st.sampled_from([0.0, 0.5, 2.0]))
+def test_neighbours_agree_where_a_loop_finds_the_same_ones(seed: int, count: int, noise: float) -> None:
+    draw = np.random.default_rng(seed)
+    dense = draw.standard_normal((count, 6))
+    pruned = dense + noise * draw.standard_normal((count, 6))
+    expected = [a == b for a, b in zip(nearest_by_loop(dense), nearest_by_loop(pruned), strict=True)]
+    assert same_neighbour(dense, pruned).tolist() == expected
+    assert same_neighbour(dense, 3 * dense).all()  # a cosine knows no lengths
+
+
+def test_neighbours_of_many_images_are_looked_for_among_all_of_them() -> None:
+    dense = np.random.default_rng(1).standard_normal((1030, 4))  # more than are compared at once
+    pruned = dense.copy()
+    pruned[1029] = dense[0] + 0.01
+    same, whole = same_neighbour(dense, pruned), similarities(dense).argmax(1)
+    moved = similarities(pruned).argmax(1)
+    assert same.tolist() == (whole == moved).tolist()
+    assert not same[1029]
+
+
+def test_an_image_that_is_there_twice_may_be_found_as_either() -> None:
+    draw = np.random.default_rng(2)
+    once = draw.standard_normal((600, 48)).astype(np.float32)
+    dense = np.concatenate([once, once])
+    assert same_neighbour(dense, dense.copy()).all()
+    shuffled = dense[:, draw.permutation(48)]  # the same cosines, summed in another order
+    assert same_neighbour(dense, shuffled).mean() > 0.999
+
+
+def test_a_constant_has_no_neighbours() -> None:
+    dense = np.random.default_rng(0).standard_normal((5, 4))
+    assert not same_neighbour(dense, np.ones((5, 4))).any()
+    assert not same_neighbour(dense, np.zeros((5, 4))).any()
+
+
+def test_features_are_judged_over_all_batches_together() -> None:
+    draw = np.random.default_rng(3)
+    dense = draw.standard_normal((20, 8)).astype(np.float32)
+    pruned = dense + 0.8 * draw.standard_normal((20, 8)).astype(np.float32)
+    tally = FidelityTally(FEATURES)
+    for start in range(0, 20, 7):
+        labels = np.zeros(len(dense[start : start + 7]), int)
+        tally.add(dense[start : start + 7], pruned[start : start + 7], labels)
+    found = tally.result()
+    norms = np.linalg.norm(dense, axis=1) * np.linalg.norm(pruned, axis=1)
+    assert found.cosine == pytest.approx(float(((dense * pruned).sum(1) / norms).mean()), abs=1e-6)
+    assert found.agreement == same_neighbour(dense, pruned).mean()
+    assert 0 < found.agreement < 1
+    assert (found.accuracy_dense, found.output, found.task.short) == (None, "features", "neighbour")
+    assert Fidelity.from_json(json.loads(json.dumps(found.to_json())), "here") == found
+
+
+def test_a_graph_tells_its_task_by_its_outputs() -> None:
+    assert task_of({"features": 1, "kept_3": 2}) is FEATURES
+    assert task_of(["logits"]) is task_of([]) is LOGITS
+
+
+def test_what_is_expected_of_features_is_one_for_themselves() -> None:
+    dense = np.random.default_rng(0).standard_normal((12, 5))
+    assert FEATURES.expected(dense, 2 * dense) == 1.0
+    assert FEATURES.expected(dense, np.random.default_rng(1).standard_normal((12, 5))) < 0.9

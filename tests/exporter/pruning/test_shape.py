@@ -115,12 +115,16 @@ def test_unsupported_models_are_named_with_what_is_supported(name: str, reason: 
         describe(meta(name))
 
 
+@pytest.mark.parametrize(("classes", "output"), [(0, "features"), (7, "logits")])
+def test_a_model_without_a_classifier_answers_with_features(classes: int, output: str) -> None:
+    shape = describe(meta("vit_tiny_patch16_224", depth=2, num_classes=classes))
+    assert (shape.output, shape.classes, shape.head_macs) == (output, classes, 192 * classes)
+
+
 def test_unsupported_parts_are_named() -> None:
     for block_fn in (ParallelScalingBlock, ResPostBlock):
         with pytest.raises(UnsupportedError, match=rf"blocks\.0 is a {block_fn.__name__}"):
             describe(meta("vit_tiny_patch16_224", block_fn=block_fn, depth=2))
-    with pytest.raises(UnsupportedError, match="num_classes is 0"):
-        describe(meta("vit_tiny_patch16_224", num_classes=0, depth=2))
     with pytest.raises(UnsupportedError, match="AttentionRope|DiffAttention|is a"):
         describe(meta("vit_tiny_patch16_224", attn_layer="diff", depth=2))
 
@@ -138,12 +142,7 @@ def test_unsupported_parts_are_named() -> None:
         (
             "vit_tiny_patch16_224",
             {"depth": 1, "global_pool": "", "class_token": True},
-            "it has no pooling (global_pool is empty), so it returns tokens instead of logits",
-        ),
-        (
-            "vit_tiny_patch16_224",
-            {"depth": 1, "num_classes": 0},
-            "it has no classifier (num_classes is 0); give args: {num_classes: N} with a trained head",
+            "it has no pooling (global_pool is empty), so it returns only tokens; give args: {global_pool: avg}",
         ),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from vitrim.exporter.core.answers import FEATURES
 from vitrim.exporter.runtime.parity import Parity, Rung
 from vitrim.exporter.runtime.rungs import close, compare, cosine, errors, exact
 
@@ -455,3 +456,29 @@ def test_a_tie_at_the_top_is_no_answer() -> None:
     reference = {"logits": np.array([[3.0, 1, 0], [2, 2, 0], [0, 1, 5]], np.float32)}
     candidate = {"logits": np.array([[3.0, 3, 0], [2, 1.999, 0], [0, 1, 5]], np.float32)}
     assert compare("ties", reference, candidate, atol=1e-4, tie=0).top1 == pytest.approx(2 / 3)
+
+
+def features_of(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"features" if name == "logits" else name: values for name, values in found.items()}
+
+
+def test_features_are_held_as_logits_are_and_say_what_they_are() -> None:
+    reference, candidate = features_of(outputs()), features_of(outputs())
+    assert compare("same", reference, reference, atol=1e-6, tie=0).output == "features"
+    candidate["features"] = candidate["features"] + np.float32(1e-3)
+    rung = compare("off", reference, candidate, atol=1e-4, tie=0)
+    assert (rung.passed, rung.first_offender) == (False, "features")
+    missing = compare("none", reference, outputs(), atol=1e-4, tie=0)
+    assert missing.reason == "the candidate has no output features"
+    assert not exact("bits", reference["features"], candidate["features"], FEATURES).passed
+
+
+def test_features_in_another_precision_must_keep_their_neighbours() -> None:
+    draw = np.random.default_rng(0)
+    reference = {"features": draw.standard_normal((40, 8)).astype(np.float32)}
+    near = {"features": reference["features"] + 1e-3 * draw.standard_normal((40, 8)).astype(np.float32)}
+    far = {"features": reference["features"] + 0.5 * draw.standard_normal((40, 8)).astype(np.float32)}
+    assert close("near", reference, near, cosine=0.999, agreement=0.98).passed
+    rung = close("far", reference, far, cosine=0.5, agreement=0.98)
+    assert rung.reason.startswith("the nearest image agrees on")
+    assert rung.top1 < 0.9

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from helpers import small_vit
 from PIL import Image
@@ -174,6 +177,40 @@ def test_a_pruned_model_becomes_a_bundle_that_says_its_recipe(tmp_path: Path) ->
     assert "budget: budget.json" in dump_recipe(bundle.recipe)
     with pytest.raises(InputError, match="this recipe's model was in memory, handed over in Python"):
         api.export(tmp_path / "out" / "recipe.yaml", tmp_path / "again")
+
+
+def test_a_model_without_a_classifier_is_pruned_and_judged_by_its_features() -> None:
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=48, num_heads=4, num_classes=0
+    ).eval()
+    pruned = vitrim.prune(model, "tome", remove=3, blocks=[0], final=False)
+    images = torch.randn(24, 3, 64, 64)
+    assert pruned(images[:2]).shape == (2, 48)
+    assert pruned.forward_features(images[:2]).shape == (2, pruned.budget.tokens[-1], 48)
+    found = vitrim.evaluate(pruned, DataLoader(TensorDataset(images, torch.arange(24)), batch_size=8))
+    ours, theirs = (torch.nn.functional.normalize(each(images)) for each in (model, pruned))
+    assert found.cosine == pytest.approx(float((ours * theirs).sum(1).mean().detach()), abs=1e-5)
+    near = [(each @ each.T - 2 * torch.eye(24)).argmax(1) for each in (ours, theirs)]
+    assert found.agreement == pytest.approx(float((near[0] == near[1]).float().mean()))
+    assert found.accuracy_dense is None
+
+
+@pytest.mark.slow
+def test_features_travel_from_the_model_to_the_device(tmp_path: Path) -> None:
+    size: dict[str, Any] = {"img_size": 56, "depth": 3, "embed_dim": 48, "num_heads": 4}
+    model = timm.create_model("vit_small_patch14_dinov2", num_classes=0, **size).eval()
+    out, images = tmp_path / "out", {"generator": "noise", "count": 8}
+    plan = {"prune": {"method": "tome", "target": {"flops_ratio": 0.75}, "stages": 1}}
+    done = vitrim.export(model, out, images=images, **plan, **SMALL)
+    assert done.parity.passed
+    assert {rung.output for rung in done.parity.rungs} == {"features"}
+    assert done.fidelity.cosine is not None
+    with np.load(out / "golden.npz") as golden:
+        assert golden["features"].shape == (2, 48)
+    ran = subprocess.run([sys.executable, out / "run_on_device.py", "check"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "neighbour 100.0%" in ran.stdout
+    assert "`features` (pooled; the model has no classifier)" in (out / "README.md").read_text()
 
 
 @pytest.mark.slow
