@@ -99,6 +99,14 @@ class Target:
         return 8 if self.runtime == "tensorrt" or "TensorrtExecutionProvider" in self.providers else 1
 
     @property
+    def compares(self) -> bool:
+        """Whether stages had better compare tokens pair by pair than sort them: newer compilers need fewer kernels so.
+
+        Not TensorRT 8.6: on an H100 such stages came out wrong or were not built, and one that sorts came out right.
+        """
+        return self.rtx is not None or (self.tensorrt or (0, 0)) >= (10, 13)
+
+    @property
     def is_cpu(self) -> bool:
         """Whether it is this machine's processor that its graphs are for."""
         return self.device == "CPU" or self.providers[:1] == ("CPUExecutionProvider",)

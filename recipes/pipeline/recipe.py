@@ -445,8 +445,8 @@ class ExportSection(Section):
 
     @property
     def compares(self) -> bool:
-        """Whether stages compare tokens pair by pair instead of sorting them: TensorRT needs fewer kernels for it."""
-        return group_of(self.target)[0].runtime == "tensorrt"
+        """See `Target.compares`."""
+        return group_of(self.target)[0].compares
 
     @property
     def token_multiple(self) -> int:

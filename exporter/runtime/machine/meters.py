@@ -2,7 +2,7 @@
 
 A Jetson's INA3221 (hwmon files, mV and mA; older kernels: iio files, mW), an NVIDIA card by NVML (its energy counter
 where it has one, else power samples), a processor's RAPL counters. Verified on file trees and stand-ins with known
-energies; unverified on a Jetson and on a card.
+energies; NVML's counter was read on an H100; unverified on a Jetson.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 Precision is the graph's; how each version takes it stands in `versions.typing_for`, and what the engine then computes
 in is read from it (`inspector`) before it is saved. An engine of a float32 graph computes in float32: TF32 is off.
 
-Verified without a GPU: the branches by version, against a stand-in for TensorRT; the import, the API names and the
-refusal for want of a GPU, with the real 8.6.0; builds, with the real TensorRT for RTX. Unverified: a build on a GPU;
-the tests marked `gpu` do one.
+Verified: builds with TensorRT 8.6 on an H100 and, without a GPU, with TensorRT for RTX; the branches by version,
+against a stand-in for TensorRT. Unverified: builds with 10 and 11, and on a Jetson; the tests marked `gpu` do one.
 """
 
 from __future__ import annotations

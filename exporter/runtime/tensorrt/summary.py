@@ -67,7 +67,7 @@ class LayerSummary(Record):
         dla: layers on a DLA.
         attention: how many are fused.
         wrong: layers in another precision than asked for, at most 10.
-        wrong_share: of the multiplications.
+        wrong_share: of the multiplications, those in parts that cannot be seen into counted as right.
         passed: whether no more are wrong than may be.
         verdict: in words.
         products: matrix products and convolutions of the graph; None where the network did not tell.
@@ -227,9 +227,11 @@ def summarize(layers: Sequence[Layer], wanted: Wanted) -> LayerSummary:
     """What an engine computes in, for its identity and for a person."""
     computing = [layer for layer in layers if layer.computes and layer.precision]
     wrong = wrong_layers(layers, wanted)
-    share = len(wrong) / len(computing) if computing else 0.0
     opaque, on_dla = sum(layer.opaque for layer in layers), sum(layer.on_dla for layer in layers)
     products = wanted.wiring.products
+    # Where one compiled part holds all blocks, the patch embedding alone would else be all that there is.
+    whole = max(len(computing), len(products) if opaque else 0)
+    share = len(wrong) / whole if whole else 0.0
     judged = {node for layer in computing for node in layer.nodes}
     summed = () if opaque or on_dla else tuple(sorted(products - judged))
     return LayerSummary(
@@ -254,12 +256,12 @@ def unreadable(reason: str) -> LayerSummary:
 
 def _verdict(wanted: Wanted, computing: int, wrong: Sequence[str], opaque: int, on_dla: int, summed: int = 0) -> str:
     """One line: which layers run otherwise, or what cannot be seen."""
+    unseen = f"; {opaque} compiled parts cannot be seen into" if opaque else ""
     if wrong:
         names = ", ".join(wrong[:3]) + (" and others" if len(wrong) > 3 else "")
-        return f"{len(wrong)} of {computing} matrix layers do not run in {wanted.precision} ({names})"
+        return f"{len(wrong)} of {computing} matrix layers do not run in {wanted.precision} ({names}){unseen}"
     if not computing:
         return f"no matrix layer can be seen ({opaque} compiled parts, {on_dla} on a DLA): not checked"
-    unseen = f"; {opaque} compiled parts cannot be seen into" if opaque else ""
     if summed:
         many = len(wanted.wiring.products)
         unseen += f"; {summed} of {many} products are in none of them (single rows are multiplied and summed)"

@@ -165,3 +165,12 @@ def test_openvino_has_no_engines_and_the_processor_is_known() -> None:
     }
     assert {name for name, target in TARGETS.items() if target.is_cpu} == {"ort-cpu", "openvino"}
     assert {target.runtime for target in TARGETS.values()} == set(RUNTIMES)
+
+
+def test_stages_compare_where_the_compiler_is_new() -> None:
+    assert [name for name, target in TARGETS.items() if target.compares] == [
+        "trt-10.13",
+        "trt-10.16",
+        "trt-11",
+        "trt-rtx",
+    ]

@@ -92,6 +92,16 @@ def test_a_weakly_typed_builder_may_choose_for_a_few_layers() -> None:
     assert not summarize(many, Wanted("fp16", strong=False)).passed
 
 
+def test_the_patch_embedding_is_not_all_that_there_is_where_one_part_holds_the_blocks() -> None:
+    layers = read_layers(text([widened(GEMM_9), FOREIGN]))
+    many = Wiring(products=frozenset(f"product {number}" for number in range(74)))
+    found = summarize(layers, Wanted("fp16", strong=False, wiring=many))
+    assert (found.passed, found.wrong_share, len(found.wrong)) == (True, round(1 / 74, 4), 1)
+    assert found.verdict.endswith("; 1 compiled parts cannot be seen into")
+    assert not summarize(layers, Wanted("fp16", strong=True, wiring=many)).passed
+    assert not summarize(layers, Wanted("fp16", strong=False)).passed
+
+
 def test_int8_is_asked_only_where_values_are_dequantized() -> None:
     layers = read_layers(text([CONV_INT8, QKV, widened(GEMM_9)]))
     wanted = Wanted("int8", quantized=frozenset({"resnetv15_conv0_fwd"}))
