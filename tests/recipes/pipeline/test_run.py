@@ -151,7 +151,7 @@ EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fideli
         ({"parity": {"atol": 2e-4}}, ["parity"]),
         # With the same tokens: TensorRT would get another plan, of multiples.
         (
-            {"export": {"target": "trt-10.3"}, "prune": {"multiple": 1}},
+            {"export": {"target": "trt-11"}, "prune": {"multiple": 1}},
             ["calibrate", "trace", "passes", "forms", "parity", "fidelity"],
         ),
         ({"precision": {"name": "fp16", "keep_slower": True}}, ["passes", "forms", "precision", *EVERY[5:]]),
