@@ -39,6 +39,8 @@ _FILES = {
 TRACED = (Kind.DENSE, Kind.PRUNED, Kind.FLOOR)  # made from PyTorch; without a token plan there is no floor
 WIDER = (Kind.FP16, Kind.FP32)  # the pruned graph in wider precisions, timed beside it
 
+PACKED = 65536  # a merge in `merged_<block>` is `PACKED * source id + target id`
+
 MANIFEST = "manifest.json"
 MODEL = Kind.PRUNED.filename
 PROOF = Kind.PROOF.filename

@@ -11,7 +11,7 @@ import numpy as np
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SMALLEST_STD = 1 / 256  # just below the 1/255 of models that take pixels as they are
 
@@ -30,6 +30,14 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a manifest."""
         return asdict(self)
+
+    @staticmethod
+    def from_dict(plain: Mapping[str, Any]) -> Preprocess:
+        """Of plain data, whose lists become tuples."""
+        fitting: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+        }
+        return Preprocess(**fitting)
 
 
 def check_constants(mean: Sequence[float], std: Sequence[float], where: str = "model.preprocess") -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import onnx.helper
 import onnx.inliner
@@ -23,6 +25,7 @@ from .files import read_bare
 from .passes.fold_constants import fold
 from .passes.lower_opset import declared
 from .passes.rewrite import OLDEST_OPSET
+from .session import Session
 from .shapes import with_shapes, without_weights
 from .surgery import copy_of, export_graph, import_graph
 from .weights import Weights, is_external
@@ -86,6 +89,12 @@ def open_model(path: str | os.PathLike[str], batch: int | None = None, output: s
     made = [export_graph(_renamed(import_graph(each, weights), ends), model) for each in (plain, folded)]
     size = int(answer.type.tensor_type.shape.dim[1].dim_value)
     return Opened(original, made[0], with_shapes(made[1]), weights, *ends, shape, size, opset)
+
+
+def file_runner(opened: Opened) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The file as it lies there: from a batch of images to its answer, by the name that a bundle calls it."""
+    session = Session(opened.original, weights=opened.weights)
+    return lambda images: {ANSWER: session({opened.input: images})[opened.output]}
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -156,8 +165,7 @@ def _folded(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
     for _ in range(_ROUNDS):
         known = without_weights(model)
         inferred = onnx.shape_inference.infer_shapes(known, data_prop=False).graph
-        seen = onnx.ModelProto()
-        seen.CopyFrom(model)
+        seen = copy_of(model)
         del seen.graph.value_info[:]
         seen.graph.value_info.extend(inferred.value_info)
         graph = import_graph(seen, weights)

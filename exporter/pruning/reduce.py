@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..core.layout import PACKED
 from .methods.base import Merge, Selection
 from .rows import rows_of
 
-PACKED = 65536
 MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it
 
 

@@ -15,12 +15,12 @@ from timm.models.eva import Eva
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.layout import PACKED
 from .block import embed, follow, look, places_of
 from .budget import Budget
 from .methods import get_method
 from .methods.base import Evidence
 from .methods.options import parameters_of, parse_stage
-from .reduce import PACKED
 from .work import rows_read
 
 

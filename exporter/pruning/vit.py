@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UnsupportedError
+from ..core.layout import PACKED
 from .block import (
     Places,
     Seen,
@@ -38,7 +39,7 @@ from .methods import get_method
 from .methods.base import Evidence, Merge, Selection
 from .methods.options import check_budget, parameters_of, parse_stage
 from .methods.ranking import ascending, order_of
-from .reduce import MASKED, PACKED, first_of_each, merged_pairs, reduce
+from .reduce import MASKED, first_of_each, merged_pairs, reduce
 from .rows import position_in, rows_of
 from .shape import check_fits_model, describe, image_size, model_name, output_of, read_tokens
 from .work import Form, form_of, rows_read

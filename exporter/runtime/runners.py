@@ -160,6 +160,11 @@ class OrtRunner:
         return dict(zip(self.outputs, values, strict=True))
 
 
+def whole_batches(count: int, batch: int) -> int:
+    """The least number of images that is not below `count` and fills its batches."""
+    return -(-count // batch) * batch
+
+
 def run_all(
     runner: Callable[..., Outputs],
     images: np.ndarray,

@@ -19,6 +19,7 @@ from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.checkpoint import Choice
 from ...exporter.pruning.load import create_model, preprocessing
+from ...exporter.runtime.runners import whole_batches
 from .recipe import ImagesSection, Recipe
 
 LARGEST_EVALUATION = 256
@@ -219,7 +220,7 @@ def first_images(source: ImageSource, count: int, batch: int) -> np.ndarray:
     """
     if len(source) == 0:
         raise InputError("there are no images")
-    wanted = -(-max(count, 1) // batch) * batch
+    wanted = whole_batches(max(count, 1), batch)
     chosen = choose(len(source), count=min(wanted, len(source)))
     pixels = read_some(source, chosen)
     return np.resize(pixels, (wanted, *pixels.shape[1:])) if len(pixels) < wanted else pixels

@@ -23,12 +23,11 @@ from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterE
 from ...exporter.core.layout import Kind
 from ...exporter.core.targets import Precision
 from ...exporter.graph.lint.check import operator_table, require_fit
-from ...exporter.graph.opened import ANSWER, IMAGE, Opened, open_model
+from ...exporter.graph.opened import ANSWER, IMAGE, Opened, file_runner, open_model
 from ...exporter.graph.passes.base import PassReport
 from ...exporter.graph.passes.fused_attention import FUSED_ATTENTION
 from ...exporter.graph.passes.rewrite import rewrite
 from ...exporter.graph.precision.report import PrecisionReport
-from ...exporter.graph.session import Session
 from ...exporter.graph.store import WeightStore
 from ...exporter.runtime import bundle, publish
 from ...exporter.runtime.bench.report import Bench
@@ -38,7 +37,7 @@ from ...exporter.runtime.commands.bench import Graph, bench_graphs
 from ...exporter.runtime.outputs import refuse_over_inputs
 from ...exporter.runtime.parity import Limits, Parity, Rung
 from ...exporter.runtime.rungs import close, compare
-from ...exporter.runtime.runners import Outputs, run_all
+from ...exporter.runtime.runners import Outputs, run_all, whole_batches
 from .engine import engine_missing
 from .forms import choose as choose_form
 from .graphs import EMULATED, forms_for
@@ -113,8 +112,7 @@ def open_source(wishes: Wishes, opened: Opened, listener: Listener) -> Images:
         EnvironmentLackError: photos, without what turns them into inputs.
     """
     section, batch = wishes.images, opened.shape[0]
-    count = max(wishes.parity.images, wishes.parity.golden)
-    count = -(-count // batch) * batch
+    count = whole_batches(max(wishes.parity.images, wishes.parity.golden), batch)
     preprocess = wishes.preprocess_for(opened.shape)
     if section is None or section.path is None:
         seed = 0 if section is None else section.seed
@@ -133,7 +131,7 @@ def open_source(wishes: Wishes, opened: Opened, listener: Listener) -> Images:
         if wishes.preprocess.mean is None:
             listener.note("photos are normalized with ImageNet's mean and deviation; the file cannot say its own")
     found = read_some(source, choose(len(source), count=min(count, len(source))))
-    return Images(source, np.resize(found, (-(-len(found) // batch) * batch, *found.shape[1:])), True)
+    return Images(source, np.resize(found, (whole_batches(len(found), batch), *found.shape[1:])), True)
 
 
 def _require_photos(opened: Opened) -> None:
@@ -184,19 +182,13 @@ class Work:
         if parity.passed:
             self.listener.stage("bench")
             bench = self.timed(graphs, precision)
-        count = min(
-            len(self.images.first), -(-self.wishes.parity.golden // self.opened.shape[0]) * self.opened.shape[0]
-        )
+        count = min(len(self.images.first), whole_batches(self.wishes.parity.golden, self.opened.shape[0]))
         golden = {"image": self.images.first[:count], ANSWER: expected[ANSWER][:count]}
         return Parts(graphs, golden, passes, left_out, parity, precision, bench, self.images.named)
 
     def reference(self) -> np.ndarray:
         """The file's own answers, [n, numbers]."""
-        session, batch = Session(self.opened.original, weights=self.opened.weights), self.opened.shape[0]
-
-        def run(image: np.ndarray) -> dict[str, np.ndarray]:
-            return {ANSWER: session({self.opened.input: image})[self.opened.output]}
-
+        run, batch = file_runner(self.opened), self.opened.shape[0]
         return run_all(run, self.images.first, batch, self.listener.progress)[ANSWER]
 
     def rewritten(self, image: np.ndarray) -> tuple[Path, Path, dict[str, Any], tuple[str, ...]]:

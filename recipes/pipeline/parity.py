@@ -22,7 +22,7 @@ from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.parity import Limits, Rung
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.rungs import Replay, close, compare, exact, stage_names
-from ...exporter.runtime.runners import OrtRunner, Outputs, run_all
+from ...exporter.runtime.runners import OrtRunner, Outputs, run_all, whole_batches
 from ...exporter.runtime.shipped import as_proven
 from .golden import ends_of, golden_of, on_images
 from .graphs import final_graphs
@@ -53,8 +53,7 @@ class Parity(Stage):
         images = np.load(reference / "images.npy")
         expected = load_arrays(reference / "outputs.npz")
         climb(view, images, expected).write(folder / layout.PARITY)
-        batch = recipe.export.batch
-        count = -(-max(recipe.parity.golden, 1) // batch) * batch
+        count = whole_batches(max(recipe.parity.golden, 1), recipe.export.batch)
         first = {name: value[:count] for name, value in expected.items()}
         ends = ends_of(recipe.export, view.preprocess)
         golden: dict[str, Any] = golden_of(images[:count], first, ends)

@@ -54,7 +54,8 @@ def bundle_readme(
     seen = " (the calibration images themselves)" if fidelity.on_calibration_images else ""
     low, high = fidelity.agreement_interval
     merging = any(stage.output.startswith("merged_") for rung in parity.rungs for stage in rung.stages)
-    merged = ", and what merged into what, `merged_<block>` (65536 * source id + target id, or -1)" if merging else ""
+    pairs = f", and what merged into what, `merged_<block>` ({layout.PACKED} * source id + target id, or -1)"
+    merged = pairs if merging else ""
     kept = f"the surviving token ids `kept_<block>`{merged}"
     told = proof = ""
     if budget is not None and budget.stages:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...exporter.core.errors import ParityError, UnsupportedError
-from ...exporter.graph.opened import ANSWER, IMAGE, Opened
+from ...exporter.graph.opened import ANSWER, IMAGE, Opened, file_runner
 from ...exporter.graph.opened import open_model as open_file
 from ...exporter.graph.parameters import Part, parts_of
 from ...exporter.graph.session import Session
@@ -19,6 +19,7 @@ from ...exporter.pruning.load import create_model, image_size
 from ...exporter.pruning.recover import first_difference
 from ...exporter.pruning.recover import recover as fill
 from ...exporter.pruning.torch_runner import evaluating
+from ...exporter.runtime.runners import run_all, whole_batches
 from .open import NOTHING, Given, refuse_another_file
 from .open import open_model as open_other
 from .recipe import Recipe
@@ -110,11 +111,9 @@ def _hold(model: Any, opened: Opened, parts: list[Part], where: str) -> str:
         the largest difference, in words.
     """
     batch = opened.shape[0]
-    images = np.random.default_rng(SEED).standard_normal((-(-IMAGES // batch) * batch, *opened.shape[1:]))
+    images = np.random.default_rng(SEED).standard_normal((whole_batches(IMAGES, batch), *opened.shape[1:]))
     images = images.astype(np.float32)
-    session = Session(opened.original, weights=opened.weights)
-    pieces = [images[at : at + batch] for at in range(0, len(images), batch)]
-    theirs = np.concatenate([session({opened.input: piece})[opened.output] for piece in pieces])
+    theirs = run_all(file_runner(opened), images, batch)[ANSWER]
     with torch.inference_mode():
         ours = model(torch.from_numpy(images)).numpy()
     error = float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else float("inf")
@@ -122,8 +121,9 @@ def _hold(model: Any, opened: Opened, parts: list[Part], where: str) -> str:
     if error <= limit:
         return f"largest difference of {opened.output} {error:.2g} on {len(images)} random images"
     norms = [part for part in parts if part.kind == "norm"]
+    some = images[:batch]
     first, layer, by = first_difference(
-        model, torch.from_numpy(pieces[0]), lambda: _values(opened, [part.reads for part in norms], pieces[0])
+        model, torch.from_numpy(some), lambda: _values(opened, [part.reads for part in norms], some)
     )
     raise ParityError(
         f"{where}: the weights fit, but {ANSWER} differ by {error:.3g}, more than {limit:.1g}; first before {layer} "

@@ -64,8 +64,7 @@ class Wishes(Section):
         check_lengths(given.get("mean"), given.get("std"), channels, "preprocess")
         own = {"mean": _IMAGENET.mean, "std": _IMAGENET.std} if channels == 3 else {}
         own = own or {"mean": (0.5,) * channels, "std": (0.5,) * channels}
-        chosen = {**_IMAGENET.to_dict(), **own, **given, "input_size": (channels, height, width)}
-        return Preprocess(**{**chosen, "mean": tuple(chosen["mean"]), "std": tuple(chosen["std"])})
+        return Preprocess.from_dict({**_IMAGENET.to_dict(), **own, **given, "input_size": (channels, height, width)})
 
 
 def wishes_from(keywords: Mapping[str, Any], settings: Sequence[Any] = ()) -> Wishes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,14 +68,12 @@ def answers_of(facts: BundleFacts) -> Answers:
     theirs, tops = np.exp(log_softmax(dense)), dense.argmax(axis=1)
     agree, far = same_top(dense, pruned), divergence(dense, pruned)
     found = [
-        Answer(
-            one.image,
-            one.pruned,
-            one.pruned_probability,
-            int(tops[at]),
-            float(theirs[at, tops[at]]),
-            not bool(agree[at]),
-            max(float(far[at]), 0.0),
+        replace(
+            one,
+            dense=int(tops[at]),
+            dense_probability=float(theirs[at, tops[at]]),
+            changed=not bool(agree[at]),
+            kl=max(float(far[at]), 0.0),
         )
         for at, one in enumerate(plain)
     ]

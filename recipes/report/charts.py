@@ -152,14 +152,10 @@ def speedups(rows: Sequence[Row]) -> Markup:
         y = 30.0 + at * height
         left, right = row.speedup_interval
         parts += [
-            svg.text(8, y - 11, _cut(row.name), "small"),
+            svg.text(8, y - 11, svg.cut(row.name, 52), "small"),
             svg.line(scale(left), y, scale(right), y, "whisker pruned"),
             svg.dot(scale(row.speedup), y, "pruned" if row.claimed else "hollow", f"{row.speedup:.2f}"),
             svg.text(scale(right) + 7, y + 4, f"{row.speedup:.2f}", "small"),
         ]
     alt = "Speed-up over the dense graph: " + "; ".join(f"{row.name} {row.speedup:.2f}" for row in rows)
     return svg.picture(bottom + 20, alt, *parts)
-
-
-def _cut(words: str, most: int = 52) -> str:
-    return words if len(words) <= most else words[: most - 1] + "…"

@@ -75,8 +75,9 @@ def chapter(number: int, facts: BundleFacts, photos_wanted: int) -> Chapter:
         photos_wanted: how many photos to show; 0 puts none into the page.
     """
     answers, fates = answers_of(facts), fates_of(facts.budget, facts.golden)
-    grid = None if not fates else _grid(facts, fates[0])
-    if not fates or grid is None:
+    pixels = photos.pixels_of(facts) if fates else None
+    grid = None if pixels is None else _grid(pixels, fates[0])
+    if pixels is None or grid is None:
         why = "This plan chooses no patches." if not fates else "The patches are no grid of squares."
         return Chapter(number, facts, answers, (), (), why, (), ())
     shares = [(fate.block, survival(fate)) for fate in fates]
@@ -86,20 +87,15 @@ def chapter(number: int, facts: BundleFacts, photos_wanted: int) -> Chapter:
     )
     plain = tuple((block, tuple(round(float(value), 4) for value in share)) for block, share in shares)
     found = Chapter(number, facts, answers, (), (), None, places, plain)
-    return _with_photos(found, fates, grid, photos_wanted) if photos_wanted else found
+    return _with_photos(found, pixels, fates, grid, photos_wanted) if photos_wanted else found
 
 
-def _grid(facts: BundleFacts, fate: Fate) -> tuple[int, int] | None:
-    pixels = photos.pixels_of(facts)
-    if pixels is None:
-        return None
+def _grid(pixels: np.ndarray, fate: Fate) -> tuple[int, int] | None:
     found = grid_of(fate.groups.shape[1], *pixels.shape[1:3])
     return found if found and pixels.shape[1] % found[0] == 0 and pixels.shape[2] % found[1] == 0 else None
 
 
-def _with_photos(plain: Chapter, fates: list[Fate], grid: tuple[int, int], count: int) -> Chapter:
-    pixels = photos.pixels_of(plain.facts)
-    assert pixels is not None
+def _with_photos(plain: Chapter, pixels: np.ndarray, fates: list[Fate], grid: tuple[int, int], count: int) -> Chapter:
     picked = chosen(plain.answers, count) or [Answer(at, -1, 0.0) for at in range(min(count, len(pixels)))]
     definitions, shown = [], []
     for answer in picked:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...exporter.core.layout import PACKED
 from ...exporter.pruning.budget import Budget
 
 DROPPED = -1  # in place of a group's number
-_ID = 65536  # a merge is `_ID * source id + target id`
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def fates_of(budget: Budget | None, golden: Mapping[str, np.ndarray]) -> list[Fa
 
 def _after(groups: np.ndarray, kept: np.ndarray, pairs: np.ndarray, first: int) -> np.ndarray:
     """The groups of one image after a stage; `first` is the first id past the whole sequence."""
-    into = dict(divmod(int(pair), _ID) for pair in pairs if pair >= 0)
+    into = dict(divmod(int(pair), PACKED) for pair in pairs if pair >= 0)
     stays = {int(token) for token in kept}
     known = {*map(int, groups), *into.values()}
     fused = [token for token in stays if token >= first and token not in known]  # of all that leaves

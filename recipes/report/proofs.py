@@ -53,7 +53,7 @@ def ladder(parity: Parity) -> Markup:
     for at, one in enumerate(steps):
         y = 30.0 + at * height
         kind = "passed" if one.rung.passed else "failed"
-        parts.append(svg.text(10, y - 11, _cut(one.rung.name), "small"))
+        parts.append(svg.text(10, y - 11, svg.cut(one.rung.name, 50), "small"))
         if one.limit is not None:
             parts.append(svg.line(scale(one.limit), y - 7, scale(one.limit), y + 7, "limit"))
         if one.value is not None:
@@ -72,10 +72,6 @@ def words(step: Step) -> str:
     if step.value == 0:
         return "0"
     return f"{step.value:.1e}" if step.rung.strict else f"1−cos {step.value:.0e}"
-
-
-def _cut(name: str, most: int = 50) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ def text(x: float, y: float, words: object, class_: str | None = None, anchor: s
     return element("text", words, x=float(x), y=float(y), class_=class_, text_anchor=anchor)
 
 
+def cut(words: str, most: int) -> str:
+    """Words that fit beside a chart."""
+    return words if len(words) <= most else words[: most - 1] + "…"
+
+
 def bar(x: float, y: float, width: float, height: float, class_: str, title: str | None = None) -> Markup:
     """A rectangle with a title that shows when it is pointed at."""
     inside = [] if title is None else [element("title", title)]

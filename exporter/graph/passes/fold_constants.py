@@ -70,16 +70,12 @@ def fold(graph: gs.Graph) -> int:
 
 def known_shapes(graph: gs.Graph) -> None:
     """Case 5."""
-    names = Names(graph, "constant")
     for node in [node for node in graph.nodes if node.op == "Shape"]:
         shape = static_shape(node.inputs[0])
         if shape is None or node.outputs[0] in graph.outputs:
             continue
         part = shape[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
-        held = gs.Constant(names("shape"), np.array(part, dtype=np.int64))
-        out = node.outputs[0]
-        for reader in list(out.outputs):
-            reader.inputs = [held if tensor is out else tensor for tensor in reader.inputs]
+        node.outputs[0].to_constant(np.array(part, dtype=np.int64))
         node.outputs.clear()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from ..shapes import with_shapes
-from ..weights import all_graphs
+from ..surgery import copy_of
 from .qdq import like, silent
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
@@ -24,15 +24,18 @@ BETWEEN = ("Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool",
 
 def is_convolutional(model: onnx.ModelProto) -> bool:
     """Whether most of a graph's products with a weight are convolutions."""
-    weights = {tensor.name for graph in all_graphs(model.graph) for tensor in graph.initializer}
-    kinds = [node.op_type for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] in weights]
+    kinds = [node.op_type for node in _weighted(model)]
     return kinds.count("Conv") > len(kinds) / 2 and kinds.count("Conv") > 2
 
 
 def products_of(model: onnx.ModelProto) -> list[str]:
     """Names of the products with a weight, in the order of the graph; all but the first and the last may be int8."""
+    return [node.name for node in _weighted(model)]
+
+
+def _weighted(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     weights = {tensor.name for tensor in model.graph.initializer}
-    return [node.name for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] in weights]
+    return [node for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] in weights]
 
 
 def with_whole_qdq(model: onnx.ModelProto, ranges: Any, products: list[str], *, symmetric: bool) -> onnx.ModelProto:
@@ -48,11 +51,9 @@ def with_whole_qdq(model: onnx.ModelProto, ranges: Any, products: list[str], *, 
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     between = [node.name for node in model.graph.node if node.op_type in BETWEEN]
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
     with silent():
         quantizer = QDQQuantizer(
-            bare,
+            copy_of(model),
             per_channel=True,
             reduce_range=False,
             weight_qType=QuantType.QInt8,

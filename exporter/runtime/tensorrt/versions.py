@@ -142,16 +142,17 @@ def remedy_for(family: Family, reason: str = "") -> str:
 
 def builder_missing(family: Family = TENSORRT) -> str | None:
     """What keeps a TensorRT from building on this machine, in one line; None where nothing does."""
-    return _not_imported(family) or (None if family.builds_anywhere else _builder_fails(import_tensorrt(family)))
+    trt, missing = _imported(family)
+    return missing or (None if family.builds_anywhere else _builder_fails(trt))
 
 
 def runtime_missing(family: Family = TENSORRT) -> str | None:
     """What keeps a TensorRT from running engines on this machine, in one line; None where nothing does."""
-    missing = _not_imported(family)
+    trt, missing = _imported(family)
     if missing:
         return missing
     # The driver is asked, not a builder: making one takes TensorRT 8.6 twelve seconds, and running has no need of it.
-    device, title = gpu.cuda_device(), family.versioned(import_tensorrt(family))
+    device, title = gpu.cuda_device(), family.versioned(trt)
     if device is None and family.builds_anywhere:
         return f"{title} builds engines here, but running one needs a GPU, and there is none"
     if device is None:
@@ -167,19 +168,18 @@ def runtime_missing(family: Family = TENSORRT) -> str | None:
 
 def state_of_rtx() -> str:
     """What TensorRT for RTX can do on this machine, in one line; begins with its name where it can be imported."""
-    try:
-        trt = import_tensorrt(RTX)
-    except EnvironmentLackError as error:
-        return f"not usable: {error}"
+    trt, missing = _imported(RTX)
+    if missing:
+        return f"not usable: {missing}"
     return runtime_missing(RTX) or f"{RTX.versioned(trt)} builds engines here, and there is a GPU to run them"
 
 
-def _not_imported(family: Family) -> str | None:
+def _imported(family: Family) -> tuple[Any, str | None]:
+    """The module of a TensorRT, or why there is none."""
     try:
-        import_tensorrt(family)
+        return import_tensorrt(family), None
     except EnvironmentLackError as error:
-        return str(error)
-    return None
+        return None, str(error)
 
 
 @functools.lru_cache(maxsize=4)

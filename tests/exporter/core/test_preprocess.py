@@ -172,3 +172,8 @@ def test_a_manifest_can_hold_it() -> None:
         "crop_pct": 1.0,
         "crop_mode": "center",
     }
+
+
+def test_preprocessing_comes_back_from_json() -> None:
+    own = Preprocess((3, 8, 8), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "bicubic", 0.9, "center")
+    assert Preprocess.from_dict(json.loads(json.dumps(own.to_dict()))) == own

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from helpers import budget_for, small_vit
 
+from vitrim.exporter.core.layout import PACKED
 from vitrim.exporter.pruning.decisions import Decision, Replay, Trace
-from vitrim.exporter.pruning.reduce import PACKED
 from vitrim.exporter.pruning.reference import drop_tokens
 from vitrim.exporter.pruning.vit import PrunedViT
 

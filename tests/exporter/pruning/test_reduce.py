@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from vitrim.exporter.core.layout import PACKED
 from vitrim.exporter.pruning.methods.base import Merge, Selection
-from vitrim.exporter.pruning.reduce import PACKED, first_of_each, merged_pairs, pack, reduce
+from vitrim.exporter.pruning.reduce import first_of_each, merged_pairs, pack, reduce
 
 X = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [4.0, 3.0], [8.0, 6.0]]])
 KEPT = torch.tensor([[0, 2]])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from helpers import budget_for, small_vit
 
+from vitrim.exporter.core.layout import PACKED
 from vitrim.exporter.pruning.block import embed
 from vitrim.exporter.pruning.decisions import Replay
-from vitrim.exporter.pruning.reduce import PACKED
 from vitrim.exporter.pruning.reference import _attention, drop_tokens
 from vitrim.exporter.pruning.vit import PrunedViT
 

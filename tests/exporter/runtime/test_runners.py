@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from small_graphs import doubler
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
-from vitrim.exporter.runtime.runners import OrtRunner, run_all
+from vitrim.exporter.runtime.runners import OrtRunner, run_all, whole_batches
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -93,3 +95,10 @@ def test_a_graph_that_fails_while_running_is_one_line() -> None:
     with pytest.raises(InputError, match="fails to run the graph: .*out of data bounds") as caught:
         OrtRunner(model.SerializeToString())(np.zeros((2, 3), np.float32))
     assert "\n" not in str(caught.value)
+
+
+@given(st.integers(0, 1000), st.integers(1, 100))
+def test_whole_batches_are_the_fewest_that_hold_all(count: int, batch: int) -> None:
+    found = whole_batches(count, batch)
+    assert found % batch == 0
+    assert count <= found < count + batch

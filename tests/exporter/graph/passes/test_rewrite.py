@@ -53,12 +53,13 @@ def test_every_target_gets_a_clean_graph_that_computes_the_same(
         assert len(rewritten.graph.node) < len(traced.graph.node)
 
 
+def spoil(graph: Any, match: Any, context: Any) -> None:
+    match.attrs["epsilon"] = 10.0
+
+
 def test_a_pass_that_changes_the_result_is_caught_by_name(
     traced: onnx.ModelProto, image: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(graph: Any, match: Any, context: Any) -> None:
-        match.attrs["epsilon"] = 10.0
-
     broken = PatternPass("broken on purpose", frozenset({"LayerNormalization"}), lambda node, context: node, spoil)
     monkeypatch.setattr(table, "PASSES", (*table.PASSES[:4], broken))
     with pytest.raises(ParityError, match="pass 'broken on purpose' changed the output logits by"):
@@ -68,9 +69,6 @@ def test_a_pass_that_changes_the_result_is_caught_by_name(
 def test_a_pass_that_does_not_hold_can_be_left_out(
     traced: onnx.ModelProto, image: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(graph: Any, match: Any, context: Any) -> None:
-        match.attrs["epsilon"] = 10.0
-
     broken = PatternPass("broken norm", frozenset({"LayerNormalization"}), lambda node, context: node, spoil)
     wanted, _ = rewrite(traced, get_target("ort-cpu"), image())
     monkeypatch.setattr(table, "PASSES", (broken, *table.PASSES))
@@ -86,10 +84,10 @@ def test_a_pass_that_does_not_hold_can_be_left_out(
 def test_a_pass_that_breaks_the_graph_is_named(
     traced: onnx.ModelProto, image: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(graph: Any, match: Any, context: Any) -> None:
+    def unknown(graph: Any, match: Any, context: Any) -> None:
         match.op, match.attrs = "Det", {}  # onnxruntime has no determinant of this many dimensions
 
-    broken = PatternPass("broken on purpose", frozenset({"Conv"}), lambda node, context: node, spoil)
+    broken = PatternPass("broken on purpose", frozenset({"Conv"}), lambda node, context: node, unknown)
     monkeypatch.setattr(table, "PASSES", (broken,))
     with pytest.raises(UnsupportedError, match=r"pass 'broken on purpose': "):
         rewrite(traced, get_target("ort-cpu"), image())
