@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SMALLEST_STD = 1 / 256  # just below the 1/255 of models that take pixels as they are
 
@@ -30,6 +30,19 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a manifest."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Preprocess:
+        """What `to_dict` wrote, also where JSON has made lists of its rows.
+
+        Raises:
+            InputError: a key is missing or unknown.
+        """
+        try:
+            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
+        except TypeError as error:
+            wanted = ", ".join(one.name for one in fields(cls))
+            raise InputError(f"preprocess has the keys {excerpt(', '.join(plain))}, but must have {wanted}") from error
 
 
 def check_constants(mean: Sequence[float], std: Sequence[float], where: str = "model.preprocess") -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from ..core.cores import session_threads
 from ..core.errors import EnvironmentLackError, InputError, excerpt
 from ..core.inputs import InputKind, require_file
+from ..core.preprocess import Preprocess, to_pixels
 from .providers import named
 
 if TYPE_CHECKING:
@@ -158,6 +159,13 @@ class OrtRunner:
             reason = excerpt(str(error), 200)
             raise InputError(f"{self.name} fails to run the graph: {reason}") from error
         return dict(zip(self.outputs, values, strict=True))
+
+
+def on_images(runner: Runner, preprocess: Preprocess) -> Callable[[np.ndarray], Outputs]:
+    """A runner that takes preprocessed images [batch, channels, height, width] float32, whatever its graph takes."""
+    if runner.dtype != np.uint8:
+        return runner
+    return lambda image: runner(to_pixels(image, preprocess))
 
 
 def run_all(

@@ -26,15 +26,10 @@ def pixels_of(facts: BundleFacts) -> np.ndarray | None:
     if images.dtype != np.uint8:
         if found is None:
             return None
-        images = to_pixels(images.astype(np.float32), _preprocess(found))
+        images = to_pixels(images.astype(np.float32), Preprocess.from_dict(found))
     if images.shape[3] == 1:
         images = np.repeat(images, 3, axis=3)
     return images if images.shape[3] == 3 else None
-
-
-def _preprocess(plain: dict[str, object]) -> Preprocess:
-    fitting = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-    return Preprocess(**fitting)  # type: ignore[arg-type]
 
 
 def data_uri(pixels: np.ndarray) -> str:
