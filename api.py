@@ -410,7 +410,7 @@ def evaluate_bundle(
 
     listed = None if classes is None else os.fspath(classes)
     wanted = Wanted(Path(bundle), Path(images), count, listed, workers, threads, shard)
-    heard = {"progress": progress, "note": note}
+    heard: dict[str, Any] = {"progress": progress, "note": note}
     return evaluate(wanted, out, force=force, **{name: one for name, one in heard.items() if one is not None})
 
 

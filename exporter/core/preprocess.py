@@ -39,7 +39,10 @@ class Preprocess:
             InputError: a key is missing or unknown.
         """
         try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
+            found: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+            }
+            return cls(**found)
         except TypeError as error:
             wanted = ", ".join(one.name for one in fields(cls))
             raise InputError(f"preprocess has the keys {excerpt(', '.join(plain))}, but must have {wanted}") from error

@@ -3,7 +3,7 @@
     {"format": "vitrim-evaluation-journal/1", "bundle": SHA-256, "images": SHA-256, ...}
     {"start": 100, "answers": [[dense, pruned, 1 where they agree else 0, divergence], ...]}
 
-A process that is killed leaves whole lines, and at most one that is torn, which is cut off when the file is opened again.
+A process that is killed leaves whole lines, and at most one torn line at the end, which is cut off on opening it again.
 A shard that stands there twice counts once.
 """
 

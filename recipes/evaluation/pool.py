@@ -29,9 +29,7 @@ class Pool(Protocol):
     @property
     def workers(self) -> int: ...
 
-    def map(
-        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Result]]:
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         """Work on every item once, or again where a worker died over it.
 
         Args:
@@ -53,9 +51,7 @@ class InProcess:
 
     workers: int = 1
 
-    def map(
-        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Result]]:
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         """See `Pool`; in order."""
         work = make() if items else None
         for item in items:
@@ -72,9 +68,7 @@ class Processes:
 
     workers: int
 
-    def map(
-        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Result]]:
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         """See `Pool`; where a worker is killed, all are started anew, with what was not done."""
         left, tries = dict(enumerate(items)), _TRIES
         while left:

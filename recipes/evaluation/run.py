@@ -200,4 +200,3 @@ def _task(wanted: Wanted, manifest: bundle.Manifest, note: Note) -> Task:
         wanted.images, preprocess, classes=classes, count=wanted.count, class_file=wanted.classes, note=note
     )
     return Task(root, source, preprocess, classes, target.name, manifest.precision.name, wanted.threads_each)
-

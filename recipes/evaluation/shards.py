@@ -36,8 +36,8 @@ class Shard:
 def cut(images: int, size: int, batch: int, done: Container[int] = ()) -> list[Shard]:
     """Shards of images that are not all done.
 
-    They begin at multiples of the graphs' batch: an image then has the same neighbours in its batch whatever the size of
-    the shards, and so the same answers to the last bit.
+    They begin at multiples of the graphs' batch: an image then has the same neighbours in its batch whatever the size
+    of the shards, and so the same answers to the last bit.
 
     Args:
         images: how many there are.

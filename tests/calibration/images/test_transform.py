@@ -35,7 +35,9 @@ def test_it_is_timms_to_the_bit(
 ) -> None:
     channels = 1 if gray else 3
     wanted = (channels, size[0], size[0] if square else size[1])
-    preprocess = Preprocess(wanted, (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels], way, share, crop)
+    preprocess = Preprocess(
+        wanted, (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels], way, share, crop
+    )
     source = photo(*of)
     theirs: Any = create_transform(**preprocess.to_dict(), is_training=False)
     expected = np.asarray(theirs(source.convert("L") if gray else source))
