@@ -387,8 +387,7 @@ def evaluate_bundle(
 
     Args:
         bundle: the folder.
-        images: a folder of photos, a folder of class folders, an .npz, a .tar or a folder of those, or .parquet as
-            Hugging Face has it.
+        images: a folder of photos, a folder of class folders, or an .npz.
         count: how many images, spread evenly; None takes all.
         classes: a file that says which class folder is which class; see `images.classes` of a recipe.
         workers: processes. More than one need `if __name__ == "__main__":` in a script.
@@ -402,10 +401,16 @@ def evaluate_bundle(
 
     Raises:
         InputError: the bundle or an image cannot be used, or the journal is of others.
-        EnvironmentLackError: nothing runs the graphs here, workers die, or a place cannot be written.
+        EnvironmentLackError: pillow is not installed, nothing runs the graphs here, workers die, or a place cannot be
+            written.
     """
+    from importlib.util import find_spec
     from pathlib import Path
 
+    from .exporter.core.errors import EnvironmentLackError
+
+    if find_spec("PIL") is None:
+        raise EnvironmentLackError("pillow is not installed, which reading photos needs: pip install pillow")
     from .recipes.evaluation.run import Wanted, evaluate
 
     listed = None if classes is None else os.fspath(classes)

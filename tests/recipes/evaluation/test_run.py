@@ -152,6 +152,12 @@ def test_a_damaged_photo_is_named_and_what_was_done_before_is_kept(made: tuple[P
     assert (first["start"], len(first["answers"])) == (0, 2)
 
 
+def test_without_pillow_it_says_how_to_get_it(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EnvironmentLackError, match="^pillow is not installed, .*: pip install pillow$"):
+        api.evaluate_bundle(*made)
+
+
 def test_it_needs_no_torch(made: tuple[Path, Path]) -> None:
     code = "import sys; from vitrim import api; print(api.evaluate_bundle(sys.argv[1], sys.argv[2]).answers.images,"
     code += "[name for name in ('torch', 'timm', 'torchvision', 'onnx') if name in sys.modules])"
