@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .exporter.runtime.bench.report import Bench
     from .exporter.runtime.doctor import Check
     from .exporter.runtime.parity import Parity
+    from .recipes.evaluation.result import Evaluation
     from .recipes.pipeline.listener import Listener
     from .recipes.pipeline.optimize_pack import Optimized
     from .recipes.pipeline.recipe import Recipe
@@ -364,6 +365,58 @@ def bench(
         check_output(out, kind, force=force)  # the benchmark has taken its time
         result.write(out)
     return result
+
+
+def evaluate_bundle(
+    bundle: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    *,
+    count: int | None = None,
+    classes: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    threads: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    shard: int = 100,
+    progress: Progress | None = None,
+    force: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Hold a bundle's pruned graph against its dense one, and both against labels where the images have any.
+
+    Needs no torch. Every figure is the same to the last bit for any number of workers and any size of shards.
+
+    Args:
+        bundle: the folder.
+        images: a folder of photos, a folder of class folders, or an .npz.
+        count: how many images, spread evenly; None takes all.
+        classes: a file that says which class folder is which class; see `images.classes` of a recipe.
+        workers: processes. More than one need `if __name__ == "__main__":` in a script.
+        threads: of the CPU, for each worker; None shares the cores out.
+        out: a JSON file outside the bundle to write the result to; an evaluation there is replaced. Beside it,
+            `<out>.journal` keeps every shard that is done, so that the same call goes on after any end.
+        shard: images that are kept as one.
+        progress: called with (images done, images).
+        force: replace any other plain file, too.
+        note: told what a person should know.
+
+    Raises:
+        InputError: the bundle or an image cannot be used, or the journal is of others.
+        EnvironmentLackError: pillow is not installed, nothing runs the graphs here, workers die, or a place cannot be
+            written.
+    """
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    from .exporter.core.errors import EnvironmentLackError
+
+    if find_spec("PIL") is None:
+        raise EnvironmentLackError("pillow is not installed, which reading photos needs: pip install pillow")
+    from .recipes.evaluation.run import Wanted, evaluate
+
+    listed = None if classes is None else os.fspath(classes)
+    wanted = Wanted(Path(bundle), Path(images), count, listed, workers, threads, shard)
+    heard: dict[str, Any] = {"progress": progress, "note": note}
+    return evaluate(wanted, out, force=force, **{name: one for name, one in heard.items() if one is not None})
 
 
 def compare(results: Iterable[str | os.PathLike[str]]) -> Comparison:

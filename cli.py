@@ -15,11 +15,12 @@ from . import __version__
 from . import cli_output as screen
 from .cli_call import Call, as_it_is
 from .cli_errors import report as tell
+from .cli_evaluated import print_evaluation
 from .cli_kernels import print_kernels
 from .cli_optimized import print_optimized
 from .cli_progress import open_listener
 from .cli_streams import open_streams
-from .exporter.core.bounds import ATOL, BATCH, CLASSES, THREADS
+from .exporter.core.bounds import ATOL, BATCH, CLASSES, THREADS, WORKERS
 from .exporter.core.errors import NotFasterError, ParityError
 from .exporter.core.targets import RUNTIMES
 from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
@@ -277,6 +278,27 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
             raise NotFasterError(f"the pruned graph is {result.verdict}; allow it with --allow-slower")
 
     return Call("bench", (bundle,), options, screen.print_bench, judge=judge)
+
+
+@command("vitrim evaluate out/ --images imagenet/val --workers 4 -o evaluation.json")
+@bundle_argument
+@click.option(
+    "--images",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Photos, class folders of photos, or an .npz.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="Images, spread evenly; all by default.")
+@click.option("--classes", type=click.Path(path_type=Path), help="File that says which folder is which class.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(*WORKERS), help="Processes.")
+@click.option("--threads", type=click.IntRange(*THREADS), help="Threads of each; the cores are shared out by default.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON; a run that ended goes on."
+)
+@force_option
+def evaluate(bundle: Path, images: Path, **options: Any) -> Call:
+    """Hold BUNDLE's pruned graph against its dense one on images, and both against labels. Needs no torch."""
+    return Call("evaluate_bundle", (bundle, images), options, print_evaluation)
 
 
 @command("vitrim compare orin.json xavier.json out/")

@@ -52,11 +52,13 @@ def print_lines(lines: list[str], console: Console) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share for a person."""
     return f"{100 * value:.1f} %"
 
 
-def _range(interval: tuple[float, float]) -> str:
+def percent_range(interval: tuple[float, float]) -> str:
+    """An interval of a share for a person."""
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
 
 
@@ -74,12 +76,12 @@ def print_export(done: Exported, console: Console) -> None:
         table.add_column(column, justify="left" if not column else "right")
     if seen.accuracy_dense is not None and seen.accuracy_pruned is not None:
         assert seen.accuracy_pruned_interval is not None
-        accuracies = (_percent(seen.accuracy_dense), _percent(seen.accuracy_pruned))
-        table.add_row("top-1", *accuracies, _range(seen.accuracy_pruned_interval))
+        accuracies = (percent(seen.accuracy_dense), percent(seen.accuracy_pruned))
+        table.add_row("top-1", *accuracies, percent_range(seen.accuracy_pruned_interval))
     if seen.cosine is not None:
         table.add_row("cosine with dense", "", f"{seen.cosine:.5f}", "")
     agrees = "agrees with dense" if seen.task.by_image else "same nearest image"
-    table.add_row(agrees, "", _percent(seen.agreement), _range(seen.agreement_interval))
+    table.add_row(agrees, "", percent(seen.agreement), percent_range(seen.agreement_interval))
     console.print(table)
     if seen.on_calibration_images:
         console.print("These are the calibration images themselves: give more images, or an evaluate section.")
@@ -114,7 +116,7 @@ def print_choice(choice: Choice, console: Console) -> None:
             table.add_row(row.target, row.precision, "-", "-", "-", row.refused)
             continue
         kept = (row.target, row.precision) == (choice.target, choice.precision)
-        cells = (_percent(row.agreement), f"{row.median:.2f}", f"{row.speed:.2f}", "kept" if kept else "")
+        cells = (percent(row.agreement), f"{row.median:.2f}", f"{row.speed:.2f}", "kept" if kept else "")
         table.add_row(row.target, row.precision, *cells)
     console.print(table)
 
@@ -164,9 +166,9 @@ def print_parity(parity: Parity, console: Console) -> None:
         table.add_row(
             rung.name,
             str(rung.images),
-            "-" if rung.same_images is None else _percent(rung.same_images),
+            "-" if rung.same_images is None else percent(rung.same_images),
             rung.describe_error(),
-            _percent(rung.top1),
+            percent(rung.top1),
             "ok" if rung.passed else f"FAILED at {rung.first_offender}",
         )
     console.print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ _SPLIT = re.compile(
     r"(train|training|val|valid|validation|test|testing|dev|eval|evaluation)([-_ ]?(set|data|split|images|[0-9]+))?",
     re.IGNORECASE,
 )
+_THOUSAND = 1000  # classes of imagenet-1k
 _STRAY = 0.1  # share of pictures beside class folders up to which they are strays
 
 
@@ -123,19 +125,34 @@ def _by_number(names: Sequence[str], classes: int) -> Placing:
 
 
 def _by_wnid(names: Sequence[str], classes: int) -> Placing | None:
-    """None where timm has no ImageNet of so many classes."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
-
-    subset = infer_imagenet_subset({"num_classes": classes})
-    if subset is None:
+    """None where timm is not here, or has no ImageNet of so many classes."""
+    subset, listed = _synsets(classes)
+    if listed is None:
         return None
-    known = {name: index for index, name in enumerate(ImageNetInfo(subset).label_names())}
+    known = {name: index for index, name in enumerate(listed)}
     found = {name: name[:9] for name in names}  # without a class's words, as in n02085620-Chihuahua
     foreign = [name for name, wnid in found.items() if wnid not in known]
     if foreign:
         return Placing(f"{len(foreign)} of {len(names)} WNIDs are not in {subset}, such as {shown(foreign[0])}")
     said = f"{len(names)} folders named by WNID, class = place in timm's list of {subset}"
     return Placing(said, {name: known[wnid] for name, wnid in found.items()}, "WNID")
+
+
+def _synsets(classes: int) -> tuple[str, list[str] | None]:
+    """timm's name of the ImageNet of so many classes, and its WNIDs in order.
+
+    The usual thousand are read from the file in its folder: importing timm imports PyTorch.
+    """
+    found = find_spec("timm")
+    if found is None or found.origin is None:
+        return "", None
+    plain = Path(found.origin).parent / "data" / "_info" / "imagenet_synsets.txt"
+    if classes == _THOUSAND and plain.is_file():
+        return "imagenet-1k", plain.read_text("utf-8").split()
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset({"num_classes": classes})
+    return str(subset), None if subset is None else ImageNetInfo(subset).label_names()
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

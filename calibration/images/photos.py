@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -16,8 +16,9 @@ from PIL import Image, UnidentifiedImageError
 from ...exporter.core.errors import InputError, VitrimError
 from ...exporter.core.files import sha256
 from ...exporter.core.inputs import InputKind, open_file
-from ...exporter.core.preprocess import Preprocess, channel_constants
+from ...exporter.core.preprocess import Preprocess
 from .sources import start_hash
+from .transform import make_transform
 
 _NARROWEST = 100  # sides beyond this ratio are no photo, and grow out of memory when the short one is scaled up
 _SIXTEEN_BITS = ("PNG", "PPM")  # formats whose pixels in mode I count to 65535
@@ -45,25 +46,34 @@ def open_photo(path: Path) -> Image.Image:
     if not os.path.exists(path):
         raise InputError(f"there is no image {path}")
     with open_file(path, InputKind.PICTURE) as stream:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                warnings.filterwarnings("ignore", message=".*(Transparency|[Cc]orrupt EXIF|Truncated File Read).*")
-                with Image.open(stream) as image:
-                    refuse_strip(image.size, str(path))
-                    image.load()
-                    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-                    photo = _to_rgb(image, path)
-                    return photo if turn is None else photo.transpose(turn)
-        except VitrimError:
-            raise
-        except UnidentifiedImageError as error:
-            raise InputError(f"{path} is not an image that Pillow can read; remove it or convert it") from error
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-            raise InputError(f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first") from error
-        except Exception as error:  # decoders raise types of their own for damaged files
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
-            raise InputError(f"{path} cannot be decoded ({reason}); it may be truncated: fetch it again") from error
+        return decode_photo(stream, path)
+
+
+def decode_photo(stream: BinaryIO, path: str | os.PathLike[str]) -> Image.Image:
+    """`open_photo` of an open file; `path` is its name, for messages.
+
+    Raises:
+        InputError: see `open_photo`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", message=".*(Transparency|[Cc]orrupt EXIF|Truncated File Read).*")
+            with Image.open(stream) as image:
+                refuse_strip(image.size, str(path))
+                image.load()
+                turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+                photo = _to_rgb(image, path)
+                return photo if turn is None else photo.transpose(turn)
+    except VitrimError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is not an image that Pillow can read; remove it or convert it") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        raise InputError(f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first") from error
+    except Exception as error:  # decoders raise types of their own for damaged files
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{path} cannot be decoded ({reason}); it may be truncated: fetch it again") from error
 
 
 def refuse_strip(size: tuple[int, int], what: str) -> None:
@@ -76,7 +86,7 @@ def refuse_strip(size: tuple[int, int], what: str) -> None:
         raise InputError(f"{what} has {size[0]} x {size[1]} pixels, which is too narrow for a photo; crop it")
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_to_gray(image, path).convert("RGB")
     if image.mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
@@ -87,7 +97,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _deep_to_gray(image: Image.Image, path: Path) -> Image.Image:
+def _deep_to_gray(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
     """Pixels of more than 8 bits, scaled by what their kind counts to and never by their own maximum."""
     values = np.asarray(image).astype(np.float64)
     tags = getattr(image, "tag_v2", {})
@@ -106,7 +116,7 @@ def _deep_to_gray(image: Image.Image, path: Path) -> Image.Image:
     return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
 
 
-def _white_of(values: np.ndarray, path: Path) -> float:
+def _white_of(values: np.ndarray, path: str | os.PathLike[str]) -> float:
     """What floats count to: 1 or 255.
 
     Raises:
@@ -121,22 +131,6 @@ def _white_of(values: np.ndarray, path: Path) -> float:
     raise InputError(
         f"{path} has floats as pixels, {found}; only 0 to 1 and 0 to 255 are clear: save it with 8 or 16 bits"
     )
-
-
-def make_transform(preprocess: Preprocess) -> Any:
-    """timm's evaluation transform: PIL image in RGB -> tensor [channels, height, width] float32.
-
-    Raises:
-        InputError: the model takes neither colour nor gray, or its means and deviations do not fit its channels.
-    """
-    from timm.data import create_transform
-
-    channels = preprocess.input_size[0]
-    if channels not in (1, 3):
-        raise InputError(f"the model takes {channels} channels, and photos have 3; give preprocessed images in an .npz")
-    channel_constants(preprocess)
-    transform = create_transform(**preprocess.to_dict(), is_training=False)
-    return (lambda photo: transform(photo.convert("L"))) if channels == 1 else transform
 
 
 @dataclass

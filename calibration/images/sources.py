@@ -103,7 +103,8 @@ class ArrayImages:
             return np.asarray(self.pixels[index], dtype=np.float32)
         from PIL import Image
 
-        from .photos import make_transform, refuse_strip
+        from .photos import refuse_strip
+        from .transform import make_transform
 
         if self._transform is None:
             refuse_strip((self.pixels.shape[2], self.pixels.shape[1]), self.origin)

@@ -9,7 +9,7 @@ A model answers with logits, or without a classifier with features. A `Task` say
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -335,6 +335,40 @@ def share_interval(share: float, count: int) -> Interval:
     middle = share + square / 2
     spread = _Z95 * math.sqrt(share * (1 - share) / count + square / count / 4)
     return max((middle - spread) / (1 + square), 0.0), min((middle + spread) / (1 + square), 1.0)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, Interval | None]:
+    """Mean of at least one value, and its normal 95 % interval, None for one.
+
+    Sums are exact before they are rounded once, so the order of the values does not matter to the last bit.
+    """
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, None
+    spread = _Z95 * math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
+    return mean, (mean - spread, mean + spread)
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """McNemar's exact two-sided p: how likely images that turned are divided this unevenly if pruning costs nothing.
+
+    Args:
+        lost: images that only the dense model has right.
+        won: images that only the pruned one has right.
+    """
+    turned, ways, tail = lost + won, 1, 0
+    for wins in range(min(lost, won) + 1):
+        tail += ways
+        ways = ways * (turned - wins) // (wins + 1)
+    return min(1.0, 2 * tail / 2**turned)
+
+
+def change_interval(lost: int, won: int, count: int) -> Interval:
+    """Normal 95 % interval of pruned less dense accuracy on the same images."""
+    change = (won - lost) / count
+    spread = _Z95 * math.sqrt(max((lost + won) / count - change**2, 0.0) / count)
+    return change - spread, change + spread
 
 
 def doubt_labels(found: Fidelity, classes: int) -> str | None:

@@ -11,6 +11,7 @@ from .errors import InputError, excerpt
 BATCH = (1, 4096)
 CLASSES = (1, 1_000_000)
 THREADS = (1, 1024)  # of the CPU
+WORKERS = (1, 256)  # processes
 ATOL, TIE = (0.0, 1e6), (0.0, 1.0)  # of parity
 # Of a timm model's arguments; a list of numbers is held to them entry by entry.
 MODEL_ARGS = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,13 +31,21 @@ class Preprocess:
         """Plain data for a manifest."""
         return asdict(self)
 
-    @staticmethod
-    def from_dict(plain: Mapping[str, Any]) -> Preprocess:
-        """Of plain data, whose lists become tuples."""
-        fitting: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
-        }
-        return Preprocess(**fitting)
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Preprocess:
+        """What `to_dict` wrote, also where JSON has made lists of its rows.
+
+        Raises:
+            InputError: a key is missing or unknown.
+        """
+        try:
+            found: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+            }
+            return cls(**found)
+        except TypeError as error:
+            wanted = ", ".join(one.name for one in fields(cls))
+            raise InputError(f"preprocess has the keys {excerpt(', '.join(plain))}, but must have {wanted}") from error
 
 
 def check_constants(mean: Sequence[float], std: Sequence[float], where: str = "model.preprocess") -> None:

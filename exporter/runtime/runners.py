@@ -14,6 +14,7 @@ import numpy as np
 from ..core.cores import session_threads
 from ..core.errors import EnvironmentLackError, InputError, excerpt
 from ..core.inputs import InputKind, require_file
+from ..core.preprocess import Preprocess, to_pixels
 from .providers import named
 
 if TYPE_CHECKING:
@@ -163,6 +164,13 @@ class OrtRunner:
 def whole_batches(count: int, batch: int) -> int:
     """The least number of images that is not below `count` and fills its batches."""
     return -(-count // batch) * batch
+
+
+def on_images(runner: Runner, preprocess: Preprocess) -> Callable[[np.ndarray], Outputs]:
+    """A runner that takes preprocessed images [batch, channels, height, width] float32, whatever its graph takes."""
+    if runner.dtype != np.uint8:
+        return runner
+    return lambda image: runner(to_pixels(image, preprocess))
 
 
 def run_all(

@@ -17,8 +17,7 @@ from ...exporter.core.targets import Target, get_target
 from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.parity import StageAgreement
 from ...exporter.runtime.rungs import compare_decisions, stage_names
-from ...exporter.runtime.runners import run_all
-from .golden import on_images
+from ...exporter.runtime.runners import on_images, run_all
 from .graphs import final_graphs
 from .stage import Stage
 

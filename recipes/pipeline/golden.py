@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess, channel_constants, to_pixels
 from ...exporter.graph.io import Ends, check_top_k
-from ...exporter.runtime.runners import Outputs, Runner
 from .recipe import ExportSection
 
 
@@ -32,13 +31,6 @@ def check_ends(ends: Ends, classes: int) -> None:
         if not classes:
             raise InputError("export.top_k ranks classes, but the model has no classifier; take it out")
         check_top_k(ends.top_k, classes)
-
-
-def on_images(runner: Runner, preprocess: Preprocess) -> Callable[[np.ndarray], Outputs]:
-    """A runner that takes preprocessed images [batch, channels, height, width] float32, whatever its graph takes."""
-    if runner.dtype != np.uint8:
-        return runner
-    return lambda image: runner(to_pixels(image, preprocess))
 
 
 def golden_of(images: np.ndarray, reference: Mapping[str, np.ndarray], ends: Ends) -> dict[str, np.ndarray]:

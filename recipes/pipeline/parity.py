@@ -22,9 +22,9 @@ from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.parity import Limits, Rung
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.rungs import Replay, close, compare, exact, stage_names
-from ...exporter.runtime.runners import OrtRunner, Outputs, run_all, whole_batches
+from ...exporter.runtime.runners import OrtRunner, Outputs, on_images, run_all, whole_batches
 from ...exporter.runtime.shipped import as_proven
-from .golden import ends_of, golden_of, on_images
+from .golden import ends_of, golden_of
 from .graphs import final_graphs
 from .kinds import plan_of
 from .precision import limits_of

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -247,3 +249,14 @@ def test_any_class_file_is_read_or_refused_in_one_line(
     assert bool(said) is not bool(found)
     assert not said or said.isprintable()
     assert set(found.values()) <= {0, 1, 2}
+
+
+def test_the_thousand_are_read_without_timm_and_are_timms() -> None:
+    from timm.data import ImageNetInfo
+
+    names = ImageNetInfo("imagenet-1k").label_names()
+    assert place(names[::-1], 1000).indices == {name: index for index, name in enumerate(names)}
+    code = "import sys; from vitrim.calibration.images.labels import place;"
+    code += "print(place(['n01440764', 'n15075141'], 1000).indices, 'torch' in sys.modules, 'timm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'n01440764': 0, 'n15075141': 999} False False"

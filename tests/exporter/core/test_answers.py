@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from vitrim.exporter.core.answers import (
     LOGITS,
     Fidelity,
     FidelityTally,
+    change_interval,
     doubt_labels,
     expected_agreement,
     fidelity,
     log_softmax,
+    mcnemar,
+    mean_interval,
     same_neighbour,
     same_top,
     share_interval,
@@ -288,3 +292,30 @@ def test_what_is_expected_of_features_is_one_for_themselves() -> None:
     dense = np.random.default_rng(0).standard_normal((12, 5))
     assert FEATURES.expected(dense, 2 * dense) == 1.0
     assert FEATURES.expected(dense, np.random.default_rng(1).standard_normal((12, 5))) < 0.9
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 0), (5, 1), (1, 5), (7, 7), (20, 9), (0, 60)])
+def test_mcnemar_is_the_sign_test_of_the_images_that_turned(lost: int, won: int) -> None:
+    turned = lost + won
+    chances = [math.comb(turned, wins) / 2**turned for wins in range(turned + 1)]
+    expected = sum(chance for chance in chances if chance <= chances[won] * (1 + 1e-12))
+    assert mcnemar(lost, won) == pytest.approx(expected, rel=1e-12)
+    assert mcnemar(3000, 2800) == pytest.approx(0.0089, abs=2e-4)  # normal: z = 199 / sqrt(5800)
+
+
+@given(st.lists(st.floats(0, 20), min_size=2, max_size=40), st.randoms())
+def test_a_mean_does_not_depend_on_the_order_to_the_last_bit(values: list[float], chance: Any) -> None:
+    other = chance.sample(values, len(values))
+    assert mean_interval(values) == mean_interval(other)
+    mean, interval = mean_interval(values)
+    assert interval is not None
+    assert mean == pytest.approx(np.mean(values), abs=1e-12)
+    half = 1.959963984540054 * np.std(values, ddof=1) / len(values) ** 0.5
+    assert interval == pytest.approx((mean - half, mean + half), abs=1e-9)
+
+
+def test_the_change_of_accuracy_has_a_paired_interval() -> None:
+    turns = np.repeat([-1.0, 1.0, 0.0], [9, 4, 87])
+    half = 1.959963984540054 * turns.std() / 10
+    assert change_interval(9, 4, 100) == pytest.approx((-0.05 - half, -0.05 + half))
+    assert change_interval(0, 0, 10) == (0.0, 0.0)

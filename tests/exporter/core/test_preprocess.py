@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from timm.data import create_transform
 
-from vitrim.calibration.images.photos import make_transform
 from vitrim.calibration.images.sources import ArrayImages, EightBit
+from vitrim.calibration.images.transform import make_transform
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.preprocess import Preprocess, channel_constants, from_pixels, to_pixels
 
@@ -31,7 +32,8 @@ def draw_pixels(preprocess: Preprocess, batch: int, seed: int = 0) -> np.ndarray
 def test_pixels_and_back_is_the_transform_to_the_bit() -> None:
     preprocess = preprocess_for()
     pixels = draw_pixels(preprocess, 4)
-    wanted = np.stack([np.asarray(make_transform(preprocess)(Image.fromarray(picture))) for picture in pixels])
+    timms: Any = create_transform(**preprocess.to_dict(), is_training=False)
+    wanted = np.stack([np.asarray(timms(Image.fromarray(picture))) for picture in pixels])
     images = from_pixels(pixels, preprocess)
     assert (images == wanted).all()
     assert (to_pixels(images, preprocess) == pixels).all()

@@ -1,0 +1,123 @@
+"""Where work is done: in this process, or in several. What comes back does not depend on it, only its order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from typing import Any, Protocol, TypeVar
+
+from ...exporter.core.errors import EnvironmentLackError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_TRIES = 3  # times in a row that workers may die without any item done
+
+
+class Pool(Protocol):
+    """A place to work.
+
+    Attributes:
+        workers: items that are worked on side by side.
+    """
+
+    @property
+    def workers(self) -> int: ...
+
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """Work on every item once, or again where a worker died over it.
+
+        Args:
+            make: called once in every worker that has work; what it returns is called with items.
+            items: to be worked on.
+
+        Yields:
+            an item and its result, in the order in which they are done.
+
+        Raises:
+            VitrimError: what `make` or the work raised.
+            EnvironmentLackError: workers die again and again.
+        """
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """No worker but this process."""
+
+    workers: int = 1
+
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """See `Pool`; in order."""
+        work = make() if items else None
+        for item in items:
+            assert work is not None
+            yield item, work(item)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes of their own, started anew (`spawn`), so nothing that runs here is copied into them.
+
+    `make`, items and results are pickled. A script that uses them from Python needs `if __name__ == "__main__":`.
+    """
+
+    workers: int
+
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """See `Pool`; where a worker is killed, all are started anew, with what was not done."""
+        left, tries = dict(enumerate(items)), _TRIES
+        while left:
+            executor = ProcessPoolExecutor(self.workers, get_context("spawn"), _start, (make,))
+            try:
+                waiting: dict[Future[Any], int] = {executor.submit(_work_on, one): at for at, one in left.items()}
+                for future in as_completed(waiting):
+                    result = future.result()
+                    tries = _TRIES
+                    yield left.pop(waiting[future]), result
+            except BrokenProcessPool as error:
+                tries -= 1
+                if not tries:
+                    raise EnvironmentLackError(
+                        f"workers died {_TRIES} times in a row: with too little memory, use fewer workers; in a script "
+                        'of your own, call it under `if __name__ == "__main__":`'
+                    ) from error
+            finally:
+                executor.shutdown(wait=False, cancel_futures=True)
+
+
+_make: Callable[[], Callable[[Any], Any]] | None = None
+_work: Callable[[Any], Any] | None = None
+
+
+def _start(make: Callable[[], Callable[[Any], Any]]) -> None:
+    """In a worker: Ctrl-C is the parent's to handle, and a worker whose parent was killed has nobody to work for."""
+    global _make, _work
+    _make, _work = make, None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work_on(item: Any) -> Any:
+    """An item's result; the work is made here and not at the start, so that its errors reach the caller as they are."""
+    global _work
+    if _work is None:
+        assert _make is not None
+        _work = _make()
+    return _work(item)
+
+
+def open_pool(workers: int) -> Pool:
+    """This process for one worker, else as many of their own."""
+    return InProcess() if workers == 1 else Processes(workers)
