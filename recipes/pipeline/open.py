@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +13,10 @@ from ...calibration.images.listing import open_images
 from ...calibration.images.photos import PhotoFiles
 from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, choose, read_some
 from ...exporter.core.errors import InputError
-from ...exporter.core.files import sha256
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.checkpoint import Choice
+from ...exporter.pruning.hub import digest, is_hub_name
 from ...exporter.pruning.load import create_model, preprocessing
 from .recipe import ImagesSection, Recipe
 
@@ -75,18 +74,19 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
                 "model.given: this recipe's model was in memory, handed over in Python; give model.checkpoint: FILE"
             )
         return given.model
-    if section.sha256 is not None and section.checkpoint is not None and os.path.isfile(section.checkpoint):
-        found = sha256(section.checkpoint)
-        if found != section.sha256:
+    if section.sha256 is not None and section.checkpoint is not None:
+        found = digest(section.checkpoint)
+        if found is not None and found != section.sha256:
             raise InputError(
                 f"model.checkpoint: {section.checkpoint} is not the file that this recipe was made with (SHA-256 "
                 f"{found[:12]}..., not {section.sha256[:12]}...); fetch that one, or take model.sha256 out"
             )
+    on_hub = section.pretrained and section.name is not None and is_hub_name(section.name)
     return create_model(
-        section.name,
+        None if on_hub else section.name,
         args=section.args,
-        checkpoint=section.checkpoint,
-        pretrained=section.pretrained,
+        checkpoint=section.name if on_hub else section.checkpoint,
+        pretrained=section.pretrained and not on_hub,
         random=section.random,
         choice=Choice(section.ema, section.state),
         note=note,
