@@ -288,18 +288,19 @@ def _swin(config: Config, classified: bool, names: Mapping[str, Any]) -> Describ
     epsilon = config.number("layer_norm_eps", 1e-5)
     if epsilon != 1e-5:  # the norms of its stem and between its stages have that whatever it is
         raise InputError(f"{config.shown}: layer_norm_eps is {epsilon}, and timm has no such Swin; it has 1e-05")
+    depths, width = config.wholes("depths"), config.whole("embed_dim")
     args = {
         "img_size": config.size("image_size", 224),
         "patch_size": config.whole("patch_size", 4),
         "in_chans": config.whole("num_channels", 3),
-        "embed_dim": config.whole("embed_dim"),
-        "depths": config.wholes("depths"),
+        "embed_dim": width,
+        "depths": depths,
         "num_heads": config.wholes("num_heads"),
         "window_size": config.whole("window_size", 7),
         "mlp_ratio": config.number("mlp_ratio", 4.0),
         "qkv_bias": config.flag("qkv_bias", True),
     }
-    size = {128: "base", 192: "large"}.get(args["embed_dim"], "small" if args["depths"][2:3] == [18] else "tiny")
+    size = {128: "base", 192: "large"}.get(width, "small" if depths[2:3] == [18] else "tiny")
     return Described(f"swin_{size}_patch4_window7_224", args, epsilon, Style())
 
 

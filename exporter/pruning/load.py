@@ -189,7 +189,7 @@ def _take_over(model: nn.Module, opened: Opened) -> None:
             module.eps = opened.epsilon
     if opened.images:
         own: Any = getattr(model, "pretrained_cfg", None) or {}
-        model.pretrained_cfg = {**own, **opened.images}
+        model.pretrained_cfg = {**own, **opened.images}  # type: ignore[assignment]
     model._vitrim_described = opened.described  # type: ignore[assignment]
 
 

@@ -115,7 +115,7 @@ class ModelSection(Section):
     name: str | None = Field(
         default=None,
         min_length=1,
-        description="timm model name; null: what lies beside the checkpoint says it. With pretrained also hf-hub:OWNER/NAME.",
+        description="timm model name; null: what lies beside the checkpoint says it.",
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
