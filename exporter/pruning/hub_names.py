@@ -242,13 +242,14 @@ def _zeros(made: dict[str, Tensor]) -> tuple[str, ...]:
     return ("head.bias",)
 
 
-def regrid(table: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
+def regrid(table: Tensor, prefix: int, grid: tuple[int, int], antialias: bool) -> Tensor:
     """A table of positions for another grid, resampled as DINOv2 of `transformers` does when it runs.
 
     Args:
         table: [1, prefix + side * side, width].
         prefix: tokens before the patches.
         grid: rows and columns wanted.
+        antialias: as DINOv2 with registers does, and the one without does not.
 
     Returns:
         [1, prefix + rows * columns, width]; the table itself where the grid is its own, or it is no square.
@@ -257,6 +258,6 @@ def regrid(table: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
     if (side, side) == grid or side * side != table.shape[1] - prefix:
         return table
     patches = table[:, prefix:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    made = functional.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=False)
+    made = functional.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=False, antialias=antialias)
     tokens = made.permute(0, 2, 3, 1).reshape(1, grid[0] * grid[1], -1).to(table.dtype)
     return torch.cat((table[:, :prefix], tokens), dim=1)

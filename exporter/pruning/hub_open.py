@@ -172,8 +172,9 @@ def _regrid(held: dict[str, Tensor], args: Mapping[str, Any], shown: str, note: 
     if table is None:
         return
     sizes, patches = (_pair(args[key]) for key in ("img_size", "patch_size"))
-    prefix = 0 if "reg_token" in held else 1
-    held["pos_embed"] = regrid(table, prefix, (sizes[0] // patches[0], sizes[1] // patches[1]))
+    registers = "reg_token" in held
+    grid = sizes[0] // patches[0], sizes[1] // patches[1]
+    held["pos_embed"] = regrid(table, 0 if registers else 1, grid, registers)
     if held["pos_embed"] is not table:
         note(f"{shown}: positions are resampled as `transformers` does, for images of {sizes[0]} x {sizes[1]}")
 

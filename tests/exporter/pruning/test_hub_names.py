@@ -79,6 +79,6 @@ def test_positions_are_resampled_as_the_library_does() -> None:
     model = drawn(BACKBONES["DINOv2"])
     table = model.state_dict()["embeddings.position_embeddings"]
     theirs = model.embeddings.interpolate_pos_encoding(torch.zeros(1, 25, 32), 48, 32).detach()
-    assert torch.equal(regrid(table, 1, (6, 4)), theirs)
-    assert regrid(table, 1, (4, 4)) is table
-    assert regrid(table[:, :-1], 1, (3, 3)).shape == table[:, :-1].shape  # no square
+    assert torch.equal(regrid(table, 1, (6, 4), False), theirs)
+    assert regrid(table, 1, (4, 4), False) is table
+    assert regrid(table[:, :-1], 1, (3, 3), False).shape == table[:, :-1].shape  # no square

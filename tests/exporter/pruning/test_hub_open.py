@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from helpers import random_widths
 from safetensors.torch import load_file, save_file
 from transformers_models import BACKBONES, CLASSIFIERS, MODELS, UNFIT, drawn, outputs, saved, transformers
 
@@ -16,8 +17,7 @@ from vitrim.exporter.core.errors import InputError, UnsupportedError
 from vitrim.exporter.pruning.checkpoint import Choice
 from vitrim.exporter.pruning.hub_open import open_checkpoint
 from vitrim.exporter.pruning.load import _load_checkpoint, create_model, preprocessing, save_slimmed
-from vitrim.exporter.pruning.slim import parts_of, slim
-from vitrim.exporter.pruning.widths import BlockWidths, Widths
+from vitrim.exporter.pruning.slim import slim
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 CLOSE = 1e-5  # of the largest output
@@ -196,8 +196,7 @@ def test_a_slimmed_checkpoint_carries_what_the_folder_said(tmp_path: Path) -> No
     settings = {"size": {"height": 32, "width": 32}, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     model: Any = create_model(None, checkpoint=folder)
-    rows = tuple(BlockWidths(heads=[0, 1], neurons=list(range(24))) for _ in parts_of(model).blocks)
-    widths = Widths(model="clip", blocks=rows)
+    widths = random_widths(model)
     slimmed = slim(model, widths, "w")
     save_slimmed(slimmed, widths, tmp_path / "slim.safetensors")
     again: Any = create_model(None, checkpoint=tmp_path / "slim.safetensors")
