@@ -76,10 +76,14 @@ BACKBONES: dict[str, Callable[[], Any]] = {
     "CLIP, image tower": _made("CLIPVisionModel", "CLIPVisionConfig", **SMALL),
     "SigLIP, image tower": _made("SiglipVisionModel", "SiglipVisionConfig", **SMALL),
 }
-MODELS = {f"{name}, classified": make for name, make in CLASSIFIERS.items()} | {
-    f"{name}, features": make for name, make in BACKBONES.items()
-}
+MODELS = CLASSIFIERS | {f"{name}, features": make for name, make in BACKBONES.items()}
 UNFIT = _made("Dinov2ForImageClassification", "Dinov2Config", **SMALL, **CLASSES)
+
+
+def large(name: str, **settings: Any) -> Any:
+    """A classifier of a kind (ViT, DeiT) that has more blocks or tokens."""
+    config = getattr(transformers, f"{name}Config")(**{**SMALL, **CLASSES, **settings})
+    return getattr(transformers, f"{name}ForImageClassification")(config)
 
 
 def drawn(make: Callable[[], Any]) -> Any:

@@ -28,6 +28,7 @@ from .slim import refuse_slimming, slim
 from .widths import Widths
 
 _WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that are converted to float32
+_DESCRIBED = "_vitrim_described"  # of a model: what its slimmed checkpoint has to carry
 
 
 def create_model(
@@ -190,7 +191,7 @@ def _take_over(model: nn.Module, opened: Opened) -> None:
     if opened.images:
         own: Any = getattr(model, "pretrained_cfg", None) or {}
         model.pretrained_cfg = {**own, **opened.images}  # type: ignore[assignment]
-    model._vitrim_described = opened.described  # type: ignore[assignment]
+    setattr(model, _DESCRIBED, opened.described)
 
 
 def _as_it_is(
@@ -302,7 +303,7 @@ def save_slimmed(model: nn.Module, widths: Widths, path: str | os.PathLike[str])
 
     state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     metadata = {WIDTHS_KEY: widths.model_dump_json()}
-    described = getattr(model, "_vitrim_described", None)
+    described = getattr(model, _DESCRIBED, None)
     if described is not None:
         metadata[DESCRIBED_KEY] = json.dumps(described)
     with atomic_path(path) as temporary:
@@ -310,12 +311,23 @@ def save_slimmed(model: nn.Module, widths: Widths, path: str | os.PathLike[str])
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hex SHA-256 over names, shapes, dtypes and bytes of a model's state; the same for the same weights."""
+    """Hex SHA-256 over names, shapes, dtypes and bytes of a model's state, and what a config.json said of it."""
     digest = hashlib.sha256()
+    described = getattr(model, _DESCRIBED, None)
+    if described is not None:
+        digest.update(json.dumps(described, sort_keys=True).encode())
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key}:{tuple(value.shape)}:{value.dtype};".encode())
         digest.update(value.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return digest.hexdigest()
+
+
+def labels_of(model: nn.Module) -> list[str] | None:
+    """Names of a model's classes in their order, as its files said them; None where they did not."""
+    own: Any = getattr(model, "pretrained_cfg", None) or {}
+    found = own.get("label_names")
+    whole = isinstance(found, (list, tuple)) and len(found) == getattr(model, "num_classes", 0)
+    return [str(name) for name in found] if whole else None
 
 
 def preprocessing(model: nn.Module, overrides: Mapping[str, Any] | None = None) -> Preprocess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from transformers_models import BACKBONES, CLASSIFIERS, MODELS, UNFIT, drawn, ou
 from vitrim.exporter.core.errors import InputError, UnsupportedError
 from vitrim.exporter.pruning.checkpoint import Choice
 from vitrim.exporter.pruning.hub_open import open_checkpoint
-from vitrim.exporter.pruning.load import _load_checkpoint, create_model, preprocessing, save_slimmed
+from vitrim.exporter.pruning.load import (
+    _load_checkpoint,
+    create_model,
+    fingerprint,
+    labels_of,
+    preprocessing,
+    save_slimmed,
+)
 from vitrim.exporter.pruning.slim import slim
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -202,4 +210,24 @@ def test_a_slimmed_checkpoint_carries_what_the_folder_said(tmp_path: Path) -> No
     again: Any = create_model(None, checkpoint=tmp_path / "slim.safetensors")
     assert torch.equal(said_by(again), said_by(slimmed))
     assert preprocessing(again) == preprocessing(model)
-    assert again.pretrained_cfg["label_names"] == ["cat", "dog", "emu"]
+    assert labels_of(again) == ["cat", "dog", "emu"]
+
+
+def test_a_config_is_a_part_of_the_fingerprint(tmp_path: Path) -> None:
+    """Same weights with another activation are another model, and no cache may take one for the other."""
+    folder = saved(drawn(CLASSIFIERS["ViT"]), tmp_path)
+    before = fingerprint(opened(folder))
+    assert before == fingerprint(opened(folder))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu_new"}))
+    assert before != fingerprint(opened(folder))
+
+
+def test_the_page_has_a_row_for_every_model_with_its_name_in_timm(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text().partition("## Hugging Face")[2]
+    rows = dict(re.findall(r"^\| (.+?) \| equal \| `(.+?)` \|$", page, re.MULTILINE))
+    found = {}
+    for name, make in MODELS.items():
+        place = saved(make(), tmp_path / str(len(found)))
+        found[name] = open_checkpoint(place, None, {}, Choice(), lambda text: None).name
+    assert rows == found
