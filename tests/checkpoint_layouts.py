@@ -372,13 +372,13 @@ REFUSED: dict[str, Layout] = {
         mae_pretrained,
         "vit_base_patch16_224",
         {"global_pool": "avg"},
-        said="has no classifier, and vitrim makes none up",
+        said=r"has no classifier, and vitrim makes none up: model\.args: \{num_classes: 0\} takes its features",
     ),
     "DINOv2, backbone (Facebook)": Layout(
         lambda state: {**without_head(state), "mask_token": torch.zeros(1, 48)},
         "vit_small_patch14_dinov2",
         {"img_size": 28},
-        said=r"2 missing, such as head\.bias; it has no classifier, and vitrim makes none up",
+        said=r"2 missing, such as head\.bias; it has no classifier, .*num_classes: 0",
     ),
     "DINO, student and teacher": Layout(
         dino, said=r"tensors of several models \(student, teacher\); say which, such as model\.state: student"

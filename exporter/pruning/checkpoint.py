@@ -23,7 +23,8 @@ from .foreign import looks_like_safetensors, refuse_foreign
 from .standins import harmless
 from .widths import Widths, parse_widths
 
-WIDTHS_KEY = "vitrim.widths"  # in the metadata of a slimmed checkpoint
+# In the metadata of a slimmed checkpoint: its widths, and what a config.json said of its model.
+WIDTHS_KEY, DESCRIBED_KEY = "vitrim.widths", "vitrim.described"
 _PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")
 _DEEPEST = 4  # dictionaries within dictionaries
 _EMA = re.compile(r"(^|[._])ema([._]|$)")
@@ -218,15 +219,38 @@ def widths_in(path: Path) -> Widths | None:
     Raises:
         InputError: it is no whole file, or carries something else under their name.
     """
+    found = _carried(path, WIDTHS_KEY)
+    return None if found is None else parse_widths(found, str(path))
+
+
+def described_in(path: Path) -> dict[str, Any] | None:
+    """What a slimmed checkpoint carries of its model, `name`, `args`, `epsilon` and `images`; None of others.
+
+    Raises:
+        InputError: it is no whole file, or carries something else under their name.
+    """
+    found = _carried(path, DESCRIBED_KEY)
+    kinds = {"name": str, "args": dict, "epsilon": (float, type(None)), "images": dict}
+    if found is None or (
+        isinstance(found, dict)
+        and found.keys() == kinds.keys()
+        and all(isinstance(found[key], kind) for key, kind in kinds.items())  # type: ignore[arg-type]
+    ):
+        return found
+    raise InputError(f"{path}: its {DESCRIBED_KEY} names no model; the checkpoint is damaged")
+
+
+def _carried(path: Path, key: str) -> Any:
+    """What the metadata of a safetensors file hold under a key; None where there is nothing."""
     import safetensors
 
     if not is_safetensors(path):
         return None
     with _explained(excerpt(os.fspath(path), 300)), safetensors.safe_open(path, "pt") as opened:
-        text = (opened.metadata() or {}).get(WIDTHS_KEY)
+        text = (opened.metadata() or {}).get(key)
     if text is None:
         return None
     try:
-        return parse_widths(json.loads(text), str(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: its {WIDTHS_KEY} is not JSON; the checkpoint is damaged") from error
+        raise InputError(f"{path}: its {key} is not JSON; the checkpoint is damaged") from error

@@ -117,7 +117,7 @@ def _json(path: Path) -> tuple[str, str]:
         parts = sorted({str(part) for part in data["weight_map"].values()})
         return (
             f"the index of a checkpoint in {len(parts)} files, such as {excerpt(parts[0]) if parts else 'none'}",
-            "vitrim takes one file: load them together and save model.state_dict() with safetensors",
+            "give it under its own name, which ends in .index.json, with those files beside it",
         )
     return "a JSON file", "name the checkpoint"
 

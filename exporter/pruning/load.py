@@ -9,7 +9,6 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -21,18 +20,19 @@ from ..core.errors import EnvironmentLackError, InputError, excerpt
 from ..core.files import atomic_path
 from ..core.preprocess import Preprocess, check_constants, check_lengths
 from .arguments import args_that_fit, check_args, check_size, check_types
-from .checkpoint import WIDTHS_KEY, Choice, Tensors, listed, read_tensors, widths_in
-from .foreign import refuse_foreign
+from .checkpoint import DESCRIBED_KEY, WIDTHS_KEY, Choice, Tensors, listed, widths_in
+from .hub_open import Opened, open_checkpoint
 from .layouts import Filter, Fit, filter_of, fit, fit_under
 from .shape import describe, image_size
 from .slim import refuse_slimming, slim
 from .widths import Widths
 
 _WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that are converted to float32
+_DESCRIBED = "_vitrim_described"  # of a model: what its slimmed checkpoint has to carry
 
 
 def create_model(
-    name: str,
+    name: str | None,
     *,
     args: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -44,9 +44,10 @@ def create_model(
     """Make a timm model with weights from exactly one source, in eval mode, float32, on the CPU.
 
     Args:
-        name: timm model name, with or without a pretrained tag.
+        name: timm model name, with or without a pretrained tag; None: what lies beside the checkpoint says it.
         args: further keyword arguments of the timm model, such as `img_size` or `global_pool`.
-        checkpoint: safetensors or PyTorch file, in a layout that timm's filters know; loaded without running code.
+        checkpoint: safetensors or PyTorch file, in a layout that timm's filters know; a folder of timm or
+            `transformers`; or a name on the hub, `hf-hub:OWNER/NAME@REVISION`; loaded without running code.
         pretrained: fetch timm's weights from the model hub.
         random: seed for random weights.
         choice: which tensors of the checkpoint, where it holds several models'.
@@ -59,20 +60,24 @@ def create_model(
     """
     if sum((checkpoint is not None, pretrained, random is not None)) != 1:
         raise InputError("model: give exactly one of checkpoint, pretrained: true and random: SEED")
-    arch = name.split(".")[0]
-    if not timm.is_model(arch):
-        close = difflib.get_close_matches(arch[:80], timm.list_models(), 3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "; see timm.list_models()"
-        raise InputError(f"model.name: timm has no model {excerpt(name)!r}{hint}")
-    if checkpoint is not None:
-        _require_checkpoint(Path(checkpoint))
+    if name is not None:
+        _require_name(name)
     given = dict(args or {})
     check_args(given)
+    opened = None
+    if checkpoint is not None:
+        opened = open_checkpoint(checkpoint, name, given, choice, note)
+        name, given = opened.name, opened.args
+        check_args(given)
+    if name is None:
+        raise InputError("model.name is missing; give the name of a timm model")
     if random is not None and not 0 <= random < 1 << 63:
         raise InputError(f"model.random is {excerpt(random, 40)}; a seed lies from 0 to 2^63 - 1")
 
+    timm_name = name
+
     def make(arguments: Mapping[str, Any] = given) -> nn.Module:
-        model: nn.Module = timm.create_model(name, **arguments)
+        model: nn.Module = timm.create_model(timm_name, **arguments)
         return model
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -91,16 +96,17 @@ def create_model(
     if given:
         check_types(model, given)
         _try(model, name, given)
-    if checkpoint is not None:
-        model = _load_checkpoint(model, name, Path(checkpoint), given, make, choice, note)
+    if opened is not None:
+        model = _load_checkpoint(model, opened, make, choice, note)
     return model.eval().requires_grad_(False)
 
 
-def _require_checkpoint(path: Path) -> None:
-    """Refuse what is no checkpoint before a model is made for it."""
-    if not os.path.lexists(path):
-        raise InputError(f"model.checkpoint: there is no file {excerpt(os.fspath(path), 300)}")
-    refuse_foreign(path)
+def _require_name(name: str) -> None:
+    arch = name.split(".")[0]
+    if not timm.is_model(arch):
+        close = difflib.get_close_matches(arch[:80], timm.list_models(), 3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; see timm.list_models()"
+        raise InputError(f"model.name: timm has no model {excerpt(name)!r}{hint}")
 
 
 def _args_error(name: str, args: Mapping[str, Any], error: Exception) -> InputError:
@@ -145,20 +151,18 @@ def _hub_error(name: str, error: Exception) -> EnvironmentLackError:
 
 def _load_checkpoint(
     model: nn.Module,
-    name: str,
-    path: Path,
-    args: Mapping[str, Any],
+    opened: Opened,
     make: Callable[[Mapping[str, Any]], nn.Module],
     choice: Choice,
     note: Callable[[str], None],
 ) -> nn.Module:
     """Load a checkpoint strictly, slimming the model first if the checkpoint says so; a foreign one is refused."""
-    tensors, shown = read_tensors(path, choice), excerpt(os.fspath(path), 300)
+    tensors, shown, name, args = opened.tensors, opened.shown, opened.name, opened.args
     for key, value in tensors.held.items():
         _refuse_kind(shown, key, value)
-    widths = widths_in(path)
+    widths = None if opened.file is None else widths_in(opened.file)
     if widths is not None:
-        model = slim(model, widths, str(path))
+        model = slim(model, widths, str(opened.file))
     filters = filter_of(name) if widths is None else None
     found = fit(tensors, model, filters, choice, shown)
     fitting = None
@@ -173,9 +177,21 @@ def _load_checkpoint(
     for key, value in found.state.items():
         _refuse_values(shown, key, value, wanted[key])
     model.load_state_dict(found.state, strict=True)
+    _take_over(model, opened)
     for text in _notes(tensors, found, None if fitting is None else _advice(args, fitting)):
         note(f"{shown}: {text}")
     return model
+
+
+def _take_over(model: nn.Module, opened: Opened) -> None:
+    """Give a model what no weights say: the epsilon of its norms, and how its photos are made."""
+    for module in model.modules():
+        if opened.epsilon is not None and isinstance(module, nn.LayerNorm):
+            module.eps = opened.epsilon
+    if opened.images:
+        own: Any = getattr(model, "pretrained_cfg", None) or {}
+        model.pretrained_cfg = {**own, **opened.images}  # type: ignore[assignment]
+    setattr(model, _DESCRIBED, opened.described)
 
 
 def _as_it_is(
@@ -202,7 +218,7 @@ def _remedy(model: nn.Module, args: Mapping[str, Any], found: Fit, fitting: Mapp
     heads = (named,) if isinstance(named, str) else tuple(named)
     parts = {key.rpartition(".")[0] for key in found.missing}
     if parts and parts <= {*heads, "fc_norm"} and parts & set(heads):
-        return "it has no classifier, and vitrim makes none up: train one on it"
+        return "it has no classifier, and vitrim makes none up: model.args: {num_classes: 0} takes its features"
     return _OTHERWISE
 
 
@@ -286,17 +302,32 @@ def save_slimmed(model: nn.Module, widths: Widths, path: str | os.PathLike[str])
     import safetensors.torch
 
     state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+    metadata = {WIDTHS_KEY: widths.model_dump_json()}
+    described = getattr(model, _DESCRIBED, None)
+    if described is not None:
+        metadata[DESCRIBED_KEY] = json.dumps(described)
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata={WIDTHS_KEY: widths.model_dump_json()})
+        safetensors.torch.save_file(state, temporary, metadata=metadata)
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hex SHA-256 over names, shapes, dtypes and bytes of a model's state; the same for the same weights."""
+    """Hex SHA-256 over names, shapes, dtypes and bytes of a model's state, and what a config.json said of it."""
     digest = hashlib.sha256()
+    described = getattr(model, _DESCRIBED, None)
+    if described is not None:
+        digest.update(json.dumps(described, sort_keys=True).encode())
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key}:{tuple(value.shape)}:{value.dtype};".encode())
         digest.update(value.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return digest.hexdigest()
+
+
+def labels_of(model: nn.Module) -> list[str] | None:
+    """Names of a model's classes in their order, as its files said them; None where they did not."""
+    own: Any = getattr(model, "pretrained_cfg", None) or {}
+    found = own.get("label_names")
+    whole = isinstance(found, (list, tuple)) and len(found) == getattr(model, "num_classes", 0)
+    return [str(name) for name in found] if whole else None
 
 
 def preprocessing(model: nn.Module, overrides: Mapping[str, Any] | None = None) -> Preprocess:

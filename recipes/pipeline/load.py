@@ -15,6 +15,7 @@ from ... import __version__
 from ...exporter.core.errors import InputError, did_you_mean, excerpt
 from ...exporter.core.inputs import InputKind, is_file, is_torn, read_text, require_file
 from ...exporter.pruning.budget import first_problem, ordered_problems
+from ...exporter.pruning.hub import is_hub_name
 from .recipe import Recipe, Section, file_keys, sections
 
 HERE = Path(__file__).parent.parent  # where the recipes lie
@@ -305,7 +306,7 @@ def resolve_path(text: str | None, folder: Path) -> str | None:
     Raises:
         InputError: no such file comes with vitrim.
     """
-    if text is None or os.path.isabs(text):
+    if text is None or os.path.isabs(text) or is_hub_name(text):
         return text
     if text.startswith(SHIPPED):
         file = HERE / text[len(SHIPPED) :]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +13,10 @@ from ...calibration.images.listing import open_images
 from ...calibration.images.photos import PhotoFiles
 from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, choose, read_some
 from ...exporter.core.errors import InputError
-from ...exporter.core.files import sha256
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.checkpoint import Choice
+from ...exporter.pruning.hub import digest, is_hub_name
 from ...exporter.pruning.load import create_model, preprocessing
 from ...exporter.runtime.runners import whole_batches
 from .recipe import ImagesSection, Recipe
@@ -77,11 +76,12 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
             )
         return given.model
     refuse_another_file("checkpoint", section.checkpoint, section.sha256)
+    on_hub = section.pretrained and section.name is not None and is_hub_name(section.name)
     return create_model(
-        section.name,
+        None if on_hub else section.name,
         args=section.args,
-        checkpoint=section.checkpoint,
-        pretrained=section.pretrained,
+        checkpoint=section.name if on_hub else section.checkpoint,
+        pretrained=section.pretrained and not on_hub,
         random=section.random,
         choice=Choice(section.ema, section.state),
         note=note,
@@ -99,10 +99,8 @@ def refuse_another_file(key: str, path: str | None, wanted: str | None) -> None:
     Raises:
         InputError: it is another one.
     """
-    if path is None or wanted is None or not os.path.isfile(path):
-        return
-    found = sha256(path)
-    if found != wanted:
+    found = digest(path) if path is not None and wanted is not None else None
+    if wanted is not None and found is not None and found != wanted:
         raise InputError(
             f"model.{key}: {path} is not the file that this recipe was made with (SHA-256 {found[:12]}..., not "
             f"{wanted[:12]}...); fetch that one, or take model.sha256 out"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import read_budget
+from ...exporter.pruning.hub import is_hub_name
 from ...exporter.pruning.widths import read_widths
 from ...exporter.runtime.outputs import Output, check_output
 from .listener import Listener
@@ -31,7 +32,7 @@ def inputs_of(recipe: Recipe) -> dict[str, Path]:
     for path, key in file_keys():
         section = getattr(recipe, path)
         value = None if section is None else getattr(section, key)
-        if value is not None:
+        if value is not None and not is_hub_name(value):
             found[f"the recipe's {path}.{key}"] = Path(value)
     return found
 

@@ -22,6 +22,7 @@ from ...exporter.graph.shapes import with_shapes
 from ...exporter.graph.surgery import import_graph
 from ...exporter.graph.weights import Place
 from ...exporter.pruning.budget import Budget, write_budget
+from ...exporter.pruning.load import labels_of
 from ...exporter.pruning.widths import read_widths, write_widths
 from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.choice import Choice
@@ -111,6 +112,9 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
         write_widths(widths, staging / layout.WIDTHS)
     if choice is not None:
         choice.write(staging / layout.CHOICE)
+    labels = labels_of(run.dense())
+    if labels is not None:
+        (staging / layout.LABELS).write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     precision, engine = in_manifest(graphs.precision), None
     if no_engine is None:
         run.listener.stage("engine")

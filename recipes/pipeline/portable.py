@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ...exporter.core import layout
-from ...exporter.core.files import sha256
+from ...exporter.pruning.hub import digest, is_hub_name
 from .load import HERE, SHIPPED
 from .recipe import Recipe, file_keys
 
@@ -29,6 +29,8 @@ def portable_path(path: str, folder: Path) -> str:
         `shipped:NAME` of what comes with vitrim, the path from the folder of what lies in it, else the bare name: a
         file of that name then has to lie beside the recipe.
     """
+    if is_hub_name(path):
+        return path
     whole, own = Path(os.path.abspath(folder / path)), Path(os.path.abspath(folder))
     if whole.is_relative_to(HERE) and whole.is_file():
         return SHIPPED + whole.relative_to(HERE).as_posix()
@@ -46,9 +48,8 @@ def portable(recipe: Recipe) -> dict[str, Any]:
             continue
         path = holder[key]
         holder[key] = _CARRIED.get((section, key)) or portable_path(path, recipe.folder)
-        is_weights = section == "model" and key in ("checkpoint", "onnx")
-        if is_weights and not holder["sha256"] and os.path.isfile(path):
-            holder["sha256"] = sha256(path)
+        if section == "model" and key in ("checkpoint", "onnx") and not holder["sha256"]:
+            holder["sha256"] = digest(path)
     return data
 
 

@@ -108,8 +108,15 @@ class ModelSection(Section):
 
     ways = ("checkpoint", "onnx", "pretrained", "random", "given")
     bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(ways, ("sha256", "ema", "state"))
+    rules = (
+        {"anyOf": [{"properties": {key: {"type": "string"}}, "required": [key]} for key in ("name", "checkpoint")]},
+    )
 
-    name: str = Field(min_length=1, description="timm model name.")
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="timm model name; null: what lies beside the checkpoint says it.",
+    )
     args: dict[str, Any] = Field(
         default_factory=dict,
         description="Further arguments of the timm model.",
@@ -118,7 +125,9 @@ class ModelSection(Section):
             "additionalProperties": _numbers(*OTHER_ARGS),
         },
     )
-    checkpoint: str | None = file_key("Safetensors or PyTorch file, in a layout that timm knows.")
+    checkpoint: str | None = file_key(
+        "Safetensors or PyTorch file, folder of timm or transformers, or hf-hub:OWNER/NAME@REVISION."
+    )
     onnx: str | None = file_key("ONNX file that the model was exported to; its weights are found in the graph.")
     sha256: str | None = Field(
         default=None,
@@ -149,6 +158,12 @@ class ModelSection(Section):
         except InputError as error:
             raise ValueError(str(error).removeprefix("model.args.")) from error
         return args
+
+    @model_validator(mode="after")
+    def _named(self) -> ModelSection:
+        if self.name is None and self.checkpoint is None:
+            raise ValueError("name is missing; give the name of a timm model")
+        return self
 
     @model_validator(mode="after")
     def _of_a_checkpoint(self) -> ModelSection:

@@ -37,6 +37,7 @@ def open_model(recipe: Recipe, given: Given = NOTHING, note: Callable[[str], Non
     section = recipe.model
     if section.onnx is None:
         return open_other(recipe, given, note)
+    assert section.name is not None  # only a checkpoint may come without one
     refuse_another_file("onnx", section.onnx, section.sha256)
     return recovered(section.onnx, section.name, section.args, note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import tempfile
@@ -16,7 +17,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.checkpoint import Choice, read_state_dict, read_tensors, widths_in
+from vitrim.exporter.pruning.checkpoint import (
+    DESCRIBED_KEY,
+    Choice,
+    described_in,
+    read_state_dict,
+    read_tensors,
+    widths_in,
+)
 
 HERE = {"a.weight": torch.zeros(2), "a.bias": torch.zeros(2), "b.weight": torch.zeros(2)}
 THERE = {"a.weight": torch.ones(2), "a.bias": torch.ones(2), "b.weight": torch.ones(2)}
@@ -134,3 +142,19 @@ def test_any_bytes_end_in_one_line(data: bytes, head: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "w.pth").write_bytes(head.encode("latin-1") + data)
         ends_in_a_line(lambda: read_state_dict(Path(folder) / "w.pth"))
+
+
+@pytest.mark.parametrize("text", ["{", "5", "{}", '{"name": 1, "args": {}, "epsilon": null, "images": {}}'])
+def test_what_names_no_model_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={DESCRIBED_KEY: text})
+    with pytest.raises(InputError, match=r"its vitrim\.described (is not JSON|names no model); the checkpoint"):
+        described_in(path)
+
+
+def test_a_checkpoint_carries_its_model_or_none(tmp_path: Path) -> None:
+    path, wanted = tmp_path / "w.safetensors", {"name": "a", "args": {}, "epsilon": 1e-12, "images": {}}
+    save_file({"a": torch.zeros(1)}, path)
+    assert described_in(path) is None
+    save_file({"a": torch.zeros(1)}, path, metadata={DESCRIBED_KEY: json.dumps(wanted)})
+    assert described_in(path) == wanted

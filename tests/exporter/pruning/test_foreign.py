@@ -94,7 +94,7 @@ FILES: list[tuple[str, Callable[[], bytes], str]] = [
     ("w.tar", tarred, "is a tar archive; unpack it and name the checkpoint inside"),
     ("w.png", lambda: b"\x89PNG\r\n\x1a\n", "is a picture"),
     ("w.pdf", lambda: b"%PDF-1.7", "is a PDF document"),
-    ("model.safetensors.index.json", lambda: INDEX.encode(), r"index of a checkpoint in 2 files, such as model-1"),
+    ("index.json", lambda: INDEX.encode(), r"index of a checkpoint in 2 files, such as model-1"),
     ("w.json", lambda: b'{"weight_map": 5}', "is a JSON file; name the checkpoint"),
     ("w.json", lambda: b'{"a": ' + b"[" * 9000, "is a JSON file"),
     ("w.txt", lambda: b"See the releases page.\n", r"is a text file that begins with 'See the releases page\.'"),
@@ -137,8 +137,8 @@ def test_a_program_of_torch_export_is_named(tmp_path: Path) -> None:
 def test_a_folder_says_which_file_in_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder; name the checkpoint itself"):
         create_model("vit_tiny_patch16_224", args=SMALL, checkpoint=tmp_path)
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(InputError, match=r"is a folder; name the file in it, such as model\.safetensors"):
+    (tmp_path / "weights.safetensors").touch()
+    with pytest.raises(InputError, match=r"is a folder; name the file in it, such as weights\.safetensors"):
         create_model("vit_tiny_patch16_224", args=SMALL, checkpoint=tmp_path)
 
 

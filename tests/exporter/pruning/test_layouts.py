@@ -67,6 +67,20 @@ def test_a_layout_is_refused_in_a_line_that_says_why(tmp_path: Path, name: str) 
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("name", [name for name, layout in REFUSED.items() if "num_classes: 0" in layout.said])
+def test_a_backbone_gives_features_as_its_refusal_says(tmp_path: Path, name: str) -> None:
+    layout, path = REFUSED[name], tmp_path / "w.pth"
+    theirs = save(layout, path)
+    args = {**layout.arguments, "num_classes": 0, "global_pool": "token"}
+    model = create_model(layout.name, args=args, checkpoint=path)
+    with torch.inference_mode():
+        images = torch.randn(2, 3, *theirs.patch_embed.img_size, generator=torch.Generator().manual_seed(3))
+        tokens = theirs.forward_features(images)
+    if isinstance(theirs.norm, torch.nn.Identity):  # of a mean; the file's own norm is one of ones
+        tokens = torch.nn.functional.layer_norm(tokens, tokens.shape[-1:], eps=model.norm.eps) + 1
+    assert torch.allclose(logits(model), tokens[:, 0], atol=1e-5)
+
+
 RESAMPLED: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("vit_tiny_patch16_224", {}, {"img_size": 64}, "pos_embed"),
     ("vit_tiny_patch16_224", {"img_size": (32, 64)}, {"img_size": 64}, "pos_embed"),
@@ -98,7 +112,7 @@ def test_tables_are_resampled_as_by_timm_with_the_args_that_take_them(
 
 
 def test_the_page_has_a_row_for_every_layout() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text().partition("## Hugging Face")[0]
     rows = re.findall(r"^\| (.+?) \| (equal|resampled|refused)", page, re.MULTILINE)
     resampled = [name for name, layout in LOADS.items() if "resampled" in layout.said]
     assert sorted(name for name, what in rows if what != "refused") == sorted(LOADS)

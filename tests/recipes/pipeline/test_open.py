@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from helpers import small_recipe, source_for
 from PIL import Image
 from safetensors.torch import save_file
+from transformers_models import CLASSIFIERS, drawn, saved
 
 from vitrim.calibration.images.generated import make_images
 from vitrim.calibration.images.sources import ArrayImages, EightBit, read_all
@@ -26,6 +28,7 @@ from vitrim.recipes.pipeline.open import (
     open_sources,
     preprocess_of,
 )
+from vitrim.recipes.pipeline.portable import portable
 
 
 def sources_of(vit: Any, images: Any, given: Any = None, classes: int = 10, **sections: Any) -> Sources:
@@ -52,6 +55,34 @@ def test_a_checkpoint_is_the_one_that_the_recipe_was_made_with(tmp_path: Path) -
         f"model.checkpoint: {path} is not the file that this recipe was made with (SHA-256 {found[:12]}..., not "
         "0123456789ab...); fetch that one, or take model.sha256 out"
     )
+
+
+@pytest.mark.parametrize("scheme", ["hf-hub", "hf_hub"])
+def test_a_name_on_the_hub_is_taken_as_timm_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    args = {"img_size": 32, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    theirs = timm.create_model("vit_tiny_patch16_224", num_classes=3, **args).eval()
+    folder = tmp_path / "models--me--vit" / "snapshots" / ("0123456789" * 4)
+    timm.models.save_for_hf(theirs, folder, model_args=args)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    name = f"{scheme}:me/vit@{folder.name}"
+    for section in ({"name": name, "pretrained": True}, {"checkpoint": name}):
+        model = open_model(recipe_from(small_recipe() | {"model": section}))
+        assert all(torch.equal(value, model.state_dict()[key]) for key, value in theirs.state_dict().items())
+
+
+def test_a_folder_is_the_one_that_the_recipe_was_made_with(tmp_path: Path) -> None:
+    folder = saved(drawn(CLASSIFIERS["ViT"]), tmp_path / "vit")
+    recipe = recipe_from(small_recipe() | {"model": {"checkpoint": str(folder)}})
+    assert open_model(recipe).num_classes == 3
+    kept = portable(recipe.within(tmp_path))
+    assert kept["model"]["checkpoint"] == "vit"
+    open_model(recipe_from(kept | {"model": kept["model"] | {"checkpoint": str(folder)}}))
+    (folder / "preprocessor_config.json").write_text('{"resample": 3}')
+    with pytest.raises(InputError, match="is not the file that this recipe was made with"):
+        open_model(recipe_from(kept | {"model": kept["model"] | {"checkpoint": str(folder)}}))
 
 
 def test_a_model_in_memory_is_taken_as_it_is_and_missed_elsewhere(vit: Any) -> None:

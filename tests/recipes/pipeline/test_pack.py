@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import pytest
 from helpers import small_recipe
+from transformers_models import drawn, large, saved
 
 from vitrim import api
 from vitrim.exporter.core import layout, sources
@@ -189,3 +190,19 @@ def test_an_engine_of_tensorrt_for_rtx_is_in_a_bundle_made_without_a_gpu(
     assert rebuilt.engine is not None
     assert (rebuilt.engine.capabilities, told in str(rebuilt.engine_not_checked)) == (("12.0",), True)
     bundle.verify(out, needs=(layout.ENGINE,))
+
+
+@pytest.mark.slow
+def test_a_folder_of_hugging_face_is_exported_with_its_labels(tmp_path: Path) -> None:
+    """The bundle's own recipe names no model, so the folder beside it says it again."""
+    folder = saved(drawn(lambda: large("DeiT", num_hidden_layers=4, patch_size=4)), tmp_path / "deit")
+    settings = {"size": {"height": 32, "width": 32}, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    prune = {"method": "zero_tprune", "target": {"flops_ratio": 0.8}}
+    result = api.export(small_recipe(prune=prune) | {"model": {"checkpoint": str(folder)}}, tmp_path / "out")
+    assert result.parity.passed
+    manifest = bundle.verify(tmp_path / "out")
+    assert manifest.preprocess["mean"] == [0.1, 0.2, 0.3]
+    assert json.loads((tmp_path / "out" / "labels.json").read_text()) == ["cat", "dog", "emu"]
+    kept = api.recipe(str(tmp_path / "out" / "recipe.yaml"))
+    assert (kept.model.name, Path(str(kept.model.checkpoint)).name) == (None, "deit")

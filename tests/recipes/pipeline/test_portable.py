@@ -11,6 +11,7 @@ from helpers import small_recipe
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.recipes.pipeline.load import load_recipe, parse_yaml, recipe_from
+from vitrim.recipes.pipeline.own_files import inputs_of
 from vitrim.recipes.pipeline.portable import dump_recipe, portable, portable_command, portable_path
 
 GOOD = """
@@ -69,3 +70,11 @@ def test_what_a_bundle_carries_is_named_as_it_lies_there() -> None:
     assert (data["prune"]["budget"], data["slim"]["widths"]) == ("budget.json", "widths.json")
     given = portable(recipe_from(small_recipe() | {"prune": {"given": True}}))
     assert (given["prune"]["budget"], given["prune"]["given"]) == ("budget.json", False)
+
+
+def test_a_name_on_the_hub_means_the_same_everywhere(tmp_path: Path) -> None:
+    name = "hf-hub:me/vit@main"
+    recipe = recipe_from(small_recipe() | {"model": {"checkpoint": name}})
+    assert recipe.model.checkpoint == name
+    assert portable(recipe)["model"]["checkpoint"] == name
+    assert "the recipe's model.checkpoint" not in inputs_of(recipe)

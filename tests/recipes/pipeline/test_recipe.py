@@ -239,3 +239,11 @@ def test_no_model_has_a_billion_tokens() -> None:
     for remove in (10**9, [3, 10**9]):
         with pytest.raises(ValidationError, match="1000000000 is above 1000000; no model has as many tokens"):
             PruneSection(remove=remove)
+
+
+@pytest.mark.parametrize("section", [{"random": 0}, {"pretrained": True}, {"name": None, "random": 0}])
+def test_a_model_without_a_name_needs_a_checkpoint_that_says_it(section: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="name is missing"):
+        recipe_from(small_recipe() | {"model": section})
+    assert not jsonschema.Draft202012Validator(json_schema()).is_valid(small_recipe() | {"model": section})
+    assert recipe_from(small_recipe() | {"model": {"checkpoint": "model/"}}).model.name is None
