@@ -66,6 +66,7 @@ def prune(
     method: str | None = None,
     *,
     images: Any = None,
+    evaluate: Any = None,
     listener: Listener | None = None,
     **keywords: Any,
 ) -> PrunedViT:
@@ -76,11 +77,12 @@ def prune(
     Args:
         model: a timm model.
         method: see `vitrim methods`; None takes the best measured one.
-        images: what decisions are made on, where they need any (`mass`, `search`, a `quantile`): a path, a DataLoader,
-            or any iterable of tensors. A plan for a cost needs none.
+        images: what decisions are made on, where they need any (an outcome, `mass`, `search`, a `quantile`): a path, a
+            DataLoader, or any iterable of tensors. A plan for a cost needs none.
+        evaluate: other images, which an outcome is judged on; None: odd ones of `images`, of which even ones decide.
         listener: hears progress.
         keywords: keys of a recipe's `prune`, or of its target: `flops_ratio=0.65`, `gflops=0.81`, `speedup=1.5`,
-            `keep_rates={3: 0.7}`, `preset="evit-0.7"`, `blocks=[3, 6, 9]`, ...
+            `agreement=0.97`, `keep_rates={3: 0.7}`, `preset="evit-0.7"`, `blocks=[3, 6, 9]`, ...
 
     Returns:
         an nn.Module from images [batch, channels, height, width] to logits [batch, classes], or without a classifier
@@ -93,7 +95,7 @@ def prune(
     need_export()
     from .recipes.pipeline.in_memory import prune as run
 
-    return run(model, method, images=images, listener=listener, **keywords)
+    return run(model, method, images=images, evaluate=evaluate, listener=listener, **keywords)
 
 
 def evaluate(
@@ -131,6 +133,7 @@ def export(
     engine: str | None = None,
     listener: Listener | None = None,
     command: list[str] | None = None,
+    force: bool = False,
     **keywords: Any,
 ) -> Exported:
     """Take a model or a recipe all the way to a bundle: traced, rewritten, proven, timed, published in one step.
@@ -142,12 +145,14 @@ def export(
         engine: `auto`, `require` or `skip`, over the recipe's.
         listener: hears progress.
         command: for the manifest.
+        force: publish even what does not hold what the recipe requires (`require={"agreement": 0.97}`).
         keywords: keys of a recipe: a section (`images="photos/"`, `precision="fp16"`, `bench={"runs": 100}`) or a key
             of `export`, `precision`, `parity` or `bench` (`target="jetpack-6"`, `batch=8`). Of a model in memory,
             `images` and `evaluate` may be a DataLoader or any iterable of tensors.
 
     Raises:
         ParityError: a rung of the ladder failed.
+        RequirementError: what the recipe requires does not hold; nothing was published.
         NotFasterError: the pruned graph is not faster than the dense one, unless `allow_slower` is given.
         VitrimError: bad input or a lack of this machine.
     """
@@ -158,11 +163,11 @@ def export(
         need_export()
         from .recipes.pipeline.run import export as run
 
-        return run(chosen, out, engine_mode=engine, listener=listener, command=command)
+        return run(chosen, out, engine_mode=engine, listener=listener, command=command, force=force)
     need_export()
     from .recipes.pipeline.in_memory import export_model
 
-    return export_model(source, out, keywords, engine_mode=engine, listener=listener, command=command)
+    return export_model(source, out, keywords, engine_mode=engine, listener=listener, command=command, force=force)
 
 
 def optimize(

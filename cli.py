@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from .exporter.runtime.parity import Parity
 
 ENGINE_MODES = ["auto", "require", "skip"]
-EPILOG = "Exit status: 0 done, 1 parity failed, 2 not faster than dense, 3 bad input or something missing here."
+EPILOG = (
+    "Exit status: 0 done, 1 parity or a requirement failed, 2 not faster than dense, 3 bad input or something missing "
+    "here."
+)
 
 
 def command(example: str) -> Callable[[Callable[..., Call]], click.Command]:
@@ -128,6 +131,7 @@ def out_option(text: str) -> Callable[[Callable[..., Call]], Callable[..., Call]
     type=click.Choice(ENGINE_MODES),
     help="TensorRT engine: where possible, always, never.",
 )
+@click.option("--force", is_flag=True, help="Publish even what does not hold what the recipe requires.")
 def export(recipe: str, out: Path, **options: Any) -> Call:
     """Take RECIPE (a file, or the name of one that ships) all the way to a bundle."""
     return Call("export", (recipe, out), options, screen.print_export, hidden={"command": sys.argv})

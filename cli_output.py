@@ -69,7 +69,7 @@ def print_export(done: Exported, console: Console) -> None:
     if done.widths is not None:
         print_widths(done.widths, console)
     if done.budget is not None:
-        print_budget(done.budget, console)
+        print_budget(done.budget, console, done.bench)
     seen = done.fidelity
     table = Table(title=f"Answers on {seen.images} images", title_justify="left")
     for column in ("", "dense", "pruned", "95 % interval"):
@@ -98,6 +98,7 @@ def print_export(done: Exported, console: Console) -> None:
         from .recipes.pipeline.readme import precision_words
 
         console.print(f"Precision: {precision_words(done.precision, seen)}", soft_wrap=True)
+    print_lines([] if done.gate is None else done.gate.lines(), console)
     console.print(f"Engine: {engine_state(done.parity, done.engine)}", soft_wrap=True)
     console.print(f"Bundle: {done.folder}")
     console.print(f"To look at it: vitrim report {done.folder} -o report.html", soft_wrap=True)
@@ -121,8 +122,10 @@ def print_choice(choice: Choice, console: Console) -> None:
     console.print(table)
 
 
-def print_budget(budget: Budget, console: Console) -> None:
-    """A budget's stages and cost."""
+def print_budget(budget: Budget, console: Console, bench: Bench | None = None) -> None:
+    """A budget's stages and cost, and what was asked of its answers; `bench` is of its graphs."""
+    from .exporter.runtime.lines import outcome_lines
+
     cost = budget.gmacs
     title = f"{budget.model}: {budget.method}, {budget.total_gmacs:.3f} of {cost['dense']:.3f} GMACs"
     if "paper" in cost:
@@ -134,6 +137,7 @@ def print_budget(budget: Budget, console: Console) -> None:
         options = ", ".join(f"{key} {value}" for key, value in row.options.items())
         table.add_row(str(row.block), str(row.before), str(row.after), options)
     console.print(table)
+    print_lines(outcome_lines(budget.statistics, bench), console)
 
 
 def print_widths(widths: Widths, console: Console) -> None:

@@ -15,7 +15,7 @@ from ...exporter.core.preprocess import Preprocess
 from .arrays import check_labels
 from .looks import check_layout, check_values, doubt
 from .photos import PhotoFiles
-from .sources import ArrayImages, EightBit, ImageSource
+from .sources import ArrayImages, EightBit, ImageSource, Part
 
 FEWEST = 64  # images below which starting workers takes longer than it saves
 MOST_WORKERS = 4
@@ -72,7 +72,7 @@ def read_batches(source: ImageSource, indices: Sequence[int] | np.ndarray, size:
 
 def workers_for(source: ImageSource, count: int) -> int:
     """How many processes decode a source: none for few photos, for what lies in memory, and where none can fork."""
-    while isinstance(source, EightBit):
+    while isinstance(source, EightBit | Part):
         source = source.source
     if not isinstance(source, PhotoFiles) or count < FEWEST or not sys.platform.startswith("linux"):
         return 0

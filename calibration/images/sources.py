@@ -153,6 +153,47 @@ class EightBit:
         return hashlib.sha256(f"8 bit:{self.source.fingerprint()}".encode()).hexdigest()
 
 
+@dataclass
+class Part:
+    """Some images of another source.
+
+    Attributes:
+        chosen: their indices there.
+    """
+
+    source: ImageSource
+    chosen: Sequence[int]
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Those of the source."""
+        labels = self.source.labels
+        return None if labels is None else np.asarray(labels)[list(self.chosen)]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those of the source."""
+        names = self.source.names
+        return [names[index] for index in self.chosen]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def read(self, index: int) -> np.ndarray:
+        """One preprocessed image [channels, height, width] float32."""
+        return self.source.read(self.chosen[index])
+
+    def fingerprint(self) -> str:
+        """Hash of the source and of what is taken of it."""
+        return hashlib.sha256(f"{list(self.chosen)}:{self.source.fingerprint()}".encode()).hexdigest()
+
+
+def halves(source: ImageSource) -> tuple[Part, Part]:
+    """A source's even and odd images."""
+    even, odd = (choose(len(source), every=2, offset=offset) for offset in (0, 1))
+    return Part(source, even), Part(source, odd)
+
+
 def choose(total: int, *, count: int | None = None, every: int = 1, offset: int = 0) -> list[int]:
     """Indices of `count` items spread evenly over `offset, offset + every, ...` below `total`."""
     pool = range(offset, total, every)

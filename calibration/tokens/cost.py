@@ -150,6 +150,10 @@ class LatencyModel:
         intercept = 0.126 * max(0.0, (8 - batch) / 7)
         return cls(intercept, 1 - intercept)
 
+    def speedup(self, mac_ratio: float) -> float:
+        """The speed-up at a share of the dense graph's MACs."""
+        return 1.0 / (self.intercept + self.slope * mac_ratio)
+
     def mac_ratio(self, speedup: float) -> float:
         """The share of the dense MACs that gives a speed-up.
 

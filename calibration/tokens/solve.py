@@ -81,6 +81,14 @@ def from_target(
     raise AssertionError("every number is a multiple of 1")
 
 
+def reach(shape: ViTShape, method: str, parameters: Mapping[str, Any], rule: Rule) -> tuple[int, int]:
+    """The least and the most multiply-accumulates that `from_target` finds a budget for."""
+    whole, chosen = shape.tokens - shape.prefix_tokens, get_method(method)
+    sizes = step_sizes(chosen, whole, removable(chosen, shape.prefix_tokens, parameters), rule)
+    _, cost = builder(shape, method, parameters, rule)
+    return cost(sizes(0.0)), min(model_macs(shape, dense_plan(shape)), graph_macs(shape)) - 1
+
+
 def from_mass(
     shape: ViTShape,
     method: str,

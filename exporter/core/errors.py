@@ -32,6 +32,12 @@ class ParityError(VitrimError):
     exit_code = 1
 
 
+class RequirementError(VitrimError):
+    """What a recipe requires of a bundle does not hold; nothing was published."""
+
+    exit_code = 1
+
+
 class NotFasterError(VitrimError):
     """The pruned graph is not faster than the dense one on this machine; `result` is what was made all the same."""
 

@@ -56,6 +56,7 @@ PARITY = "parity.json"
 BENCH = "bench.json"
 FIDELITY = "fidelity.json"
 PRECISION = "precision.json"
+GATE = "gate.json"  # where the recipe requires something: what held
 CHOICE = "choice.json"  # where the target or the precision was chosen by trying
 FLOAT_NODES = "float_nodes.json"  # what any quantizer is to leave in float
 LABELS = "labels.json"  # names of the classes in their order, where the model's files say them
@@ -64,7 +65,7 @@ _NAMES = frozenset(
     {
         *(kind.filename for kind in Kind),
         *(MANIFEST, ENGINE, ENGINE_IDENTITY, GOLDEN, BUDGET, WIDTHS, RECIPE, README, PASSES, PARITY, BENCH, FIDELITY),
-        *(PRECISION, CHOICE, FLOAT_NODES, LABELS, STANDALONE),
+        *(PRECISION, GATE, CHOICE, FLOAT_NODES, LABELS, STANDALONE),
     }
 )
 _DECISION = re.compile("(kept|merged)_[0-9]{1,4}")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.outcome import Figure, outcome_of
 from .bench.report import Bench, Conditions, Loaded, Untimed
 from .bench.stats import Distribution
 from .parity import Parity
@@ -37,6 +41,20 @@ def bench_notes(bench: Bench) -> list[str]:
     if where.clock_advice:
         lines.append(f"Clocks: {where.clocks}; to lock them: {'; '.join(where.clock_advice)}")
     return [*lines, f"Warning: {bench.warning}"] if bench.warning else lines
+
+
+def outcome_lines(statistics: Mapping[str, Any], bench: Bench | None = None) -> list[str]:
+    """What was asked of a plan's answers, promised and got; nothing where it is not for an outcome.
+
+    Args:
+        statistics: of its budget.
+        bench: its graphs timed, for a speed-up that was wished for.
+    """
+    outcome = outcome_of(statistics)
+    if outcome is None:
+        return []
+    known = bench if bench is not None and bench.cpu_only is None else None
+    return outcome.lines(None if known is None else Figure(known.speedup, known.speedup_interval))
 
 
 def _mode(name: str, where: Conditions) -> str:

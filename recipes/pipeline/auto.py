@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 40
 _FAST = {"bf16": "BF16", "fp16": "FP16"}  # what OpenVINO calls a processor that computes in it
-_EXCEPT = frozenset({"bench"})  # of the stages, what only the candidate that is kept needs
+_EXCEPT = frozenset({"bench", "gate"})  # of the stages, what only the candidate that is kept needs
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...exporter.core import layout
+from ...exporter.core.files import sha256
 from ...exporter.core.layout import Kind
 from ...exporter.core.targets import get_target
 from ...exporter.runtime.bench.timing import Timing
@@ -64,3 +65,9 @@ class Bench(Stage):
         )
         forms = json.loads((view.folder("forms") / "forms.json").read_text())
         replace(result, attention=forms).write(folder / layout.BENCH)
+
+    @staticmethod
+    def result_key(folder: Path, key: str) -> str:
+        """What was timed: made anew, the same key has other times."""
+        file = folder / layout.BENCH
+        return f"{key}-{sha256(file)}" if file.exists() else key

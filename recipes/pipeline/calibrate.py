@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,14 @@ from ...calibration.tokens.search import search
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
+from ...exporter.core.outcome import OUTCOME
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
 from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import check_budget, parameters_of, parse_parameters
 from ...exporter.pruning.plan import Preset
 from ...exporter.pruning.shape import ViTShape, check_fits_model, describe
+from . import outcome
 from .listener import Listener
 from .provenance import provenance
 from .recipe import PruneSection, Recipe
@@ -43,7 +45,8 @@ class Planning:
         batch: of the graph.
         model: the model whose tokens go, perhaps slimmed.
         shape: of it.
-        whole: shape of the model before it was slimmed.
+        dense: the model before it was slimmed, or `model` itself.
+        whole: shape of it.
         source: calibration images; None where Python gave none.
         folder: where the streamed scores go.
         listener: hears progress.
@@ -54,6 +57,7 @@ class Planning:
     batch: int
     model: Any
     shape: ViTShape
+    dense: Any
     whole: ViTShape
     source: ImageSource | None
     folder: Path
@@ -146,9 +150,30 @@ def from_mass(plan: Planning) -> Budget:
 
 
 def from_target(plan: Planning) -> Budget:
+    """The largest budget within a cost or the cheapest that holds an outcome, or what a search finds at that cost."""
+    if plan.prune.target is not None and plan.prune.target.outcome is not None:
+        reach = solve.reach(plan.shape, plan.method.name, plan.parameters, plan.rule)
+        return outcome.decide(plan, reach, partial(_with_thresholds, plan), partial(_searched, plan))
+    return _searched(plan, target_macs(plan.prune, plan.whole, plan.batch))
+
+
+def _ruled(plan: Planning, macs: float) -> Budget:
+    """The rule's largest budget within a cost."""
+    return solve.from_target(plan.shape, plan.method.name, plan.parameters, macs, plan.rule, plan.multiple)
+
+
+def _with_thresholds(plan: Planning, macs: float) -> Budget:
+    """The rule's largest budget within a cost, with the thresholds that its parameters ask for."""
+    budget = _ruled(plan, macs)
+    quantile = wanted_quantile(budget)
+    if quantile is None or not budget.choosing:
+        return budget
+    return calibrate_thresholds(plan.model, budget, plan.images_for("parameters.quantile"), quantile)
+
+
+def _searched(plan: Planning, macs: float) -> Budget:
     """The largest budget within a cost, or what a search finds at that cost."""
-    macs = target_macs(plan.prune, plan.whole, plan.batch)
-    ruled = solve.from_target(plan.shape, plan.method.name, plan.parameters, macs, plan.rule, plan.multiple)
+    ruled = _ruled(plan, macs)
     taken = ruled.statistics.get("multiple", 1)
     if taken != plan.multiple:
         words = "any number of tokens" if taken == 1 else f"multiples of {taken} tokens"
@@ -228,7 +253,7 @@ def make_plan(
             "prune.given: this recipe's budget was in memory, handed over in Python; give prune.budget: FILE"
         )
     multiple = prune.multiple or recipe.export.token_multiple
-    plan = Planning(prune, multiple, recipe.export.batch, model, shape, whole, source, folder, listener)
+    plan = Planning(prune, multiple, recipe.export.batch, model, shape, dense, whole, source, folder, listener)
     way = next(make for key, make in WAYS.items() if getattr(prune, key) is not None)
     threshold = plan.method.threshold
     if prune.search.trials and threshold is not None and plan.parameters[threshold.quantile] is not None:
@@ -251,6 +276,7 @@ def _from_file(path: str, shape: ViTShape, dense_macs: int) -> Budget:
     check_fits_model(budget, shape, path)
     check_budget(get_method(budget.method), budget)
     seen = budget.statistics | {"gmacs_by_block": gmacs_by_block(shape, budget)}
+    seen.pop(OUTCOME, None)  # what was promised of a plan that may have been edited since
     costs = gmacs(shape, budget, dense_macs)
     return budget.model_copy(update={"gmacs": costs, "statistics": seen, "model": shape.name})
 

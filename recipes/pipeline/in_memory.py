@@ -18,6 +18,7 @@ from ...calibration.images.sources import ArrayImages, ImageSource, batches
 from ...exporter.core.answers import Fidelity, FidelityTally, doubt_labels
 from ...exporter.core.bounds import BATCH, require_within
 from ...exporter.core.errors import InputError
+from ...exporter.core.outcome import MEASURES
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import first_problem
 from ...exporter.pruning.load import preprocessing
@@ -28,7 +29,8 @@ from .calibrate import check_prune, make_plan
 from .keywords import export_keywords, images_keywords, prune_keywords
 from .listener import Listener, Silence
 from .load import recipe_from
-from .open import Given, open_section
+from .open import Given, Sources, open_section, open_sources
+from .outcome import judge, refuse_unlabelled
 from .recipe import ImagesSection, Recipe
 from .run import Exported, export
 
@@ -41,6 +43,7 @@ def prune(
     method: str | None = None,
     *,
     images: Images = None,
+    evaluate: Images = None,
     listener: Listener | None = None,
     **keywords: Any,
 ) -> PrunedViT:
@@ -50,13 +53,37 @@ def prune(
     recipe = recipe_from(data, "prune")
     assert recipe.prune is not None
     check_prune(recipe.prune)
-    source = None
-    if images is not None:
-        heard = listener or Silence()
-        source = open_given(images, preprocessing(model), classes_of(model), recipe.images.count, heard.note)
+    heard = listener or Silence()
+    sources = _sources_for(model, recipe, images, evaluate, heard)
+    source = None if sources is None else sources.calibration
     with evaluating(model), tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
-        budget = make_plan(recipe, model, source, Path(folder), listener or Silence(), model)
+        budget = make_plan(recipe, model, source, Path(folder), heard, model)
+        if sources is not None:
+            budget = judge(budget, (model, model), sources.evaluation, sources.disjoint, heard)
     return PrunedViT(model, budget)
+
+
+def _sources_for(
+    model: nn.Module, recipe: Recipe, images: Images, others: Images, listener: Listener
+) -> Sources | None:
+    """What a plan is decided on and, for an outcome, judged on; None where nothing is given."""
+    if others is not None and recipe.outcome is None:
+        raise InputError(
+            f"prune: evaluate= is what an outcome is judged on, and goes with one of {', '.join(MEASURES)}; take it out"
+        )
+    if images is None:
+        return None
+    preprocess, classes, count = preprocessing(model), classes_of(model), recipe.images.count
+    if recipe.outcome is not None and others is None and count is not None:
+        count *= 2  # one half decides, the other judges
+    decided = open_given(images, preprocess, classes, count, listener.note)
+    if recipe.outcome is None:
+        return Sources(decided, decided, False)
+    judged_on = None if others is None else open_given(others, preprocess, classes, recipe.images.count, listener.note)
+    given = Given(model, None, decided, judged_on)
+    sources = open_sources(recipe, preprocess, classes, given, listener.note)
+    refuse_unlabelled(recipe, {"images": sources.calibration, "evaluate": sources.evaluation}, classes)
+    return sources
 
 
 def evaluate(
@@ -135,11 +162,14 @@ def export_model(
     engine_mode: str | None = None,
     listener: Listener | None = None,
     command: Sequence[str] | None = None,
+    force: bool = False,
 ) -> Exported:
     """See `vitrim.api.export`, of a model in memory."""
     recipe, given = recipe_of(model, keywords, listener)
     with evaluating(given.model):
-        return export(recipe, out, engine_mode=engine_mode, listener=listener, command=command, given=given)
+        return export(
+            recipe, out, engine_mode=engine_mode, listener=listener, command=command, given=given, force=force
+        )
 
 
 def open_given(

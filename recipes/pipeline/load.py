@@ -256,7 +256,8 @@ def _make_way(
 ) -> None:
     """Take out of a section's data what a new value of a key leaves no place for."""
     for other in section.ways if key in section.ways else ():
-        if other != key:
+        both = other in section.beside.get(key, ()) or key in section.beside.get(other, ())
+        if other != key and not both:
             data.pop(other, None)
     for other in section.bound.get(key, ()):
         at = f"{prefix}.{other}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ...calibration.images.generated import make_images
 from ...calibration.images.listing import open_images
 from ...calibration.images.photos import PhotoFiles
-from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, choose, read_some
+from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, choose, halves, read_some
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import Budget
@@ -162,6 +163,8 @@ def open_sources(
 ) -> Sources:
     """Calibration and evaluation images; without an `evaluate` section, what `images` leaves over of its source.
 
+    For an outcome, which wants as many to judge by as to decide on, a source that is named alone is halved instead.
+
     A graph that takes 8-bit pixels is evaluated on images that are such pixels. `note` hears everything once, how
     labels came about and which files are no pictures.
     """
@@ -182,6 +185,8 @@ def _open_sources(
     recipe: Recipe, preprocess: Preprocess, classes: int, given: Given, note: Callable[[str], None]
 ) -> Sources:
     images = recipe.images
+    if _is_halved(recipe, given):
+        return _halved(recipe, preprocess, classes, given, note)
     calibration = given.calibration if images.given else open_section(images, preprocess, classes, note=note)
     if calibration is None:
         raise InputError("images.given: this recipe's images were in memory, handed over in Python; give images.path")
@@ -191,12 +196,11 @@ def _open_sources(
             evaluation = open_section(recipe.evaluate, preprocess, classes, "evaluate", note)
         if evaluation is None:
             raise InputError("evaluate.given: these images were in memory, handed over in Python; give evaluate.path")
-        shared = set(calibration.names) & set(evaluation.names)
-        return Sources(calibration, evaluation, not shared)
+        return Sources(calibration, evaluation, not _overlap(calibration, evaluation))
     if images.given:
         return Sources(calibration, calibration, False)
     if images.generator is not None:
-        other = images.model_copy(update={"seed": images.seed + 1, "count": 64})
+        other = images.model_copy(update={"seed": images.seed + 1, "count": images.count if recipe.outcome else 64})
         return Sources(calibration, open_section(other, preprocess, classes), True)
     if not isinstance(calibration, PhotoFiles):  # an .npz is not read again for what is left of it
         return Sources(calibration, calibration, False)
@@ -208,6 +212,37 @@ def _open_sources(
     picked = [left[index] for index in choose(len(left), count=LARGEST_EVALUATION)]
     labels = None if everything.labels is None else everything.labels[picked]
     return Sources(calibration, PhotoFiles([everything.paths[i] for i in picked], labels, preprocess), True)
+
+
+def _overlap(one: ImageSource, other: ImageSource) -> bool:
+    """Whether an image is in both: by name, or by content where arrays have no names of their own."""
+    if isinstance(one, ArrayImages) and isinstance(other, ArrayImages):
+        first, second = ({sha256(image.tobytes()).digest() for image in found.pixels} for found in (one, other))
+        return bool(first & second)
+    return bool(set(one.names) & set(other.names))
+
+
+def _is_halved(recipe: Recipe, given: Given) -> bool:
+    """Whether one source has to do for both, for an outcome."""
+    images = recipe.images
+    alone = given.evaluation is None and recipe.evaluate is None and images.generator is None
+    return recipe.outcome is not None and alone and images.every == 1
+
+
+def _halved(recipe: Recipe, preprocess: Preprocess, classes: int, given: Given, note: Callable[[str], None]) -> Sources:
+    """Even images to decide on, odd ones to judge by: of each as many as the recipe's count."""
+    images = recipe.images
+    both = images.model_copy(update={"count": None if images.count is None else 2 * images.count})
+    whole = given.calibration if images.given else open_section(both, preprocess, classes, note=note)
+    if whole is None:
+        raise InputError("images.given: this recipe's images were in memory, handed over in Python; give images.path")
+    if len(whole) < 2:
+        raise InputError("there is one image, but an outcome is decided on some and judged on others; give more")
+    even, odd = halves(whole)
+    note(
+        f"no evaluate section: of the images, {len(even)} even ones decide on the outcome and {len(odd)} odd ones judge"
+    )
+    return Sources(even, odd, True)
 
 
 def first_images(source: ImageSource, count: int, batch: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity
+from ...exporter.core.gate import Gate
 from ...exporter.core.layout import WIDER, Kind
 from ...exporter.graph.files import read_bare, save, save_beside
 from ...exporter.graph.precision.float_nodes import float_nodes
@@ -34,6 +35,7 @@ from .engine import build_into
 from .golden import input_facts
 from .graphs import Graphs, final_graphs
 from .kinds import budget_of_kind, plan_of
+from .outcome import GRAPH, judged
 from .portable import dump_recipe, portable, portable_command
 from .precision import in_manifest
 from .provenance import versions
@@ -54,7 +56,7 @@ class Pack(Stage):
     """The last one: its result is the bundle, which no cache holds."""
 
     name = "bundle"
-    needs = ("slim", "calibrate", "passes", "forms", "precision", "parity", "fidelity", "bench")
+    needs = ("slim", "calibrate", "passes", "forms", "precision", "parity", "fidelity", "bench", "gate")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Reports:
         bench: the graphs timed on this machine; None where their target does not run here.
         precision: what was decided; None where float32 was asked for.
         engine: what the engine is; None where none was built.
+        gate: whether what the recipe requires holds; None where it requires nothing.
     """
 
     parity: Parity
@@ -74,6 +77,7 @@ class Reports:
     bench: Bench | None
     precision: PrecisionReport | None
     engine: EngineIdentity | None = None
+    gate: Gate | None = None
 
 
 def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], choice: Choice | None = None) -> Reports:
@@ -102,10 +106,17 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
     bench = None if timed is None or not (timed / layout.BENCH).exists() else timed / layout.BENCH
     if bench is not None:
         shutil.copyfile(bench, staging / layout.BENCH)
+    required, gate = view.folder_if_any("gate"), None
+    if required is not None:
+        gate = Gate.read(required / layout.GATE, "gate")
+        gate.write(staging / layout.GATE)
     (staging / layout.RECIPE).write_text(dump_recipe(portable_recipe))
     if graphs.precision is not None:
         graphs.precision.write(staging / layout.PRECISION)
+    fidelity = Fidelity.read(staging / layout.FIDELITY, "fidelity report")
     if budget is not None:
+        if recipe.outcome is not None:
+            budget = judged(budget, fidelity, not fidelity.on_calibration_images, GRAPH)
         write_budget(budget, staging / layout.BUDGET)
         _write_float_nodes(graphs, staging)
     if widths is not None:
@@ -121,10 +132,11 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
         engine = build_into(staging, run.target, recipe.engine, precision)
     found = Reports(
         Parity.read(staging / layout.PARITY, "parity report"),
-        Fidelity.read(staging / layout.FIDELITY, "fidelity report"),
+        fidelity,
         None if bench is None else Bench.read(bench, "benchmark"),
         graphs.precision,
         engine,
+        gate,
     )
     (staging / layout.README).write_text(
         bundle_readme(run.name, recipe, run.preprocess, budget, widths, found, no_engine)

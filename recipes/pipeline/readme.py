@@ -12,7 +12,7 @@ from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
 from ...exporter.runtime.bench.report import LATER
-from ...exporter.runtime.lines import engine_state, made_by
+from ...exporter.runtime.lines import engine_state, made_by, outcome_lines
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.family import TENSORRT, family_of
 from ...exporter.runtime.tensorrt.identity import EngineIdentity
@@ -68,6 +68,7 @@ def bundle_readme(
     verdict = "passed" if parity.passed else "FAILED"
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
     target = get_target(recipe.export.target)
+    held = "".join(f"\n- {line}" for line in _promises(budget, found))
     engine = f"- engine: {_engine(parity, no_engine)}{_kernels(found.engine)}"
     if target.no_engine:
         engine = f"- engine: {target.no_engine}"
@@ -78,12 +79,22 @@ def bundle_readme(
 - input `image` {input_words(input_facts(recipe.export, preprocess))};
   outputs {answer}{ranked}{told}{proof}
 - {kind} with the dense model on {fidelity.images} images{seen}: {fidelity.agreement:.1%} (95 % interval {low:.1%}
-  to {high:.1%}){accuracy}
+  to {high:.1%}){accuracy}{held}
 - parity with PyTorch: {verdict}, {_worst(parity)}{precise}
 - {speed}
 {engine}
 
 {_on_the_device(target)}"""
+
+
+def _promises(budget: Budget | None, found: Reports) -> list[str]:
+    """What was asked of the answers and what was required, and whether it holds."""
+    lines = [] if budget is None else outcome_lines(budget.statistics, found.bench)
+    gate = found.gate
+    if gate is None:
+        return lines
+    forced = [] if gate.passed else ["**Published by force: what the recipe requires does not hold**"]
+    return [*lines, *forced, *gate.lines()]
 
 
 def _on_the_device(target: Target) -> str:

@@ -19,6 +19,7 @@ from pydantic import (
 
 from ...exporter.core.bounds import ATOL, BATCH, CLASSES, MODEL_ARGS, OTHER_ARGS, THREADS
 from ...exporter.core.errors import InputError, excerpt
+from ...exporter.core.outcome import MEASURES
 from ...exporter.core.preprocess import check_constants
 from ...exporter.core.targets import group_of
 from ...exporter.pruning.arguments import check_args
@@ -29,6 +30,7 @@ IN_MEMORY = "given"  # the key of what Python hands over; a file cannot
 # Bounds, so that no slip asks for a billion: far above what anybody runs, and below what a machine would choke on.
 MOST_IMAGES, MOST_SEED, MOST_TOKENS = 10_000_000, 2**32 - 1, 1_000_000
 MOST_ARRAY_IMAGES = 100_000  # that are held at once
+OUTCOME_IMAGES = 512  # that an outcome is decided and judged on, where a recipe does not say how many
 
 _CHOSEN = {"not": {"enum": [None, False]}}  # a key that is given
 
@@ -38,6 +40,7 @@ class Section(BaseModel):
 
     Attributes:
         ways: keys of which exactly one is given; `--set` of one of them takes the place of the others.
+        beside: by one of the ways, those that it may also stand beside, and then chooses nothing.
         bound: keys that say something of another key's value, by that key; they go when it changes.
         rules: for the JSON Schema, what validators of the section refuse.
     """
@@ -45,6 +48,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     ways: ClassVar[tuple[str, ...]] = ()
+    beside: ClassVar[dict[str, tuple[str, ...]]] = {}
     bound: ClassVar[dict[str, tuple[str, ...]]] = {}
     rules: ClassVar[tuple[dict[str, Any], ...]] = ()
 
@@ -53,7 +57,9 @@ class Section(BaseModel):
         """Pydantic's schema, with what only validators know: exactly one of the ways, and the section's own rules."""
         given = handler(core)
         schema = handler.resolve_ref_schema(given)
-        ways = {"oneOf": [{"properties": {key: _CHOSEN}, "required": [key]} for key in cls.ways]}
+        chosen = {key: {"properties": {key: _CHOSEN}, "required": [key]} for key in cls.ways}
+        alone = {key: {"not": {"anyOf": [chosen[other] for other in others]}} for key, others in cls.beside.items()}
+        ways = {"oneOf": [{**rule, **alone.get(key, {})} for key, rule in chosen.items()]}
         own = [ways, *cls.rules] if cls.ways else list(cls.rules)
         if own:
             schema["allOf"] = own
@@ -62,6 +68,7 @@ class Section(BaseModel):
     @model_validator(mode="after")
     def _one_way(self) -> Section:
         found = [key for key in self.ways if getattr(self, key) is not None and getattr(self, key) is not False]
+        found = [key for key in found if not set(self.beside.get(key, ())) & set(found)]
         if self.ways and len(found) != 1:
             offered = ", ".join(key for key in self.ways if key != IN_MEMORY)
             raise ValueError(f"give exactly one of {offered}; found {' and '.join(found) or 'none of them'}")
@@ -198,7 +205,11 @@ class ImagesSection(Section):
     given: bool = Field(default=False, description="Images in memory, handed over in Python.")
     seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the generator.")
     count: int | None = Field(
-        default=64, ge=1, le=MOST_IMAGES, description="How many, spread evenly over the source; null takes all."
+        default=64,
+        ge=1,
+        le=MOST_IMAGES,
+        description="How many, spread evenly over the source; null takes all. Left out beside a target by outcome: "
+        f"{OUTCOME_IMAGES}.",
     )
     every: int = Field(default=1, ge=1, le=MOST_IMAGES, description="Take every n-th image only ...")
     offset: int = Field(
@@ -218,9 +229,10 @@ class ImagesSection(Section):
 
 
 class TargetSection(Section):
-    """What the solver has to reach."""
+    """What the solver has to reach: a cost, or an outcome, which `speedup` may stand beside as a wish."""
 
-    ways = ("gflops", "flops_ratio", "speedup")
+    ways = ("gflops", "flops_ratio", "speedup", *MEASURES)
+    beside: ClassVar[dict[str, tuple[str, ...]]] = {"speedup": tuple(MEASURES)}
 
     gflops: float | None = Field(
         default=None, gt=0, le=1e9, description="Multiply-accumulates of the graph in 1e9, scoring included."
@@ -229,8 +241,38 @@ class TargetSection(Section):
         default=None, gt=0, le=1, description="Share of the dense model's, as papers count."
     )
     speedup: float | None = Field(
-        default=None, ge=1, le=1e6, description="Dense over pruned latency, by the latency model."
+        default=None,
+        ge=1,
+        le=1e6,
+        description="Dense over pruned latency, by the latency model; beside an outcome a wish, of which is said "
+        "whether it is met.",
     )
+    agreement: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Least share of images with the dense model's answer: the cheapest plan whose 95 % interval on the "
+        "calibration images begins there.",
+    )
+    top1_drop: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Most top-1 that may be lost, as a share of the images, which need labels: the cheapest plan whose "
+        "95 % interval ends there.",
+    )
+    kl: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="Most mean divergence from the dense model, in nats (of features, mean of 1 - cosine): the "
+        "cheapest plan whose 95 % interval ends there.",
+    )
+
+    @property
+    def outcome(self) -> tuple[str, float] | None:
+        """The outcome that is asked for, and its bound; None where a cost is."""
+        return next(((name, getattr(self, name)) for name in MEASURES if getattr(self, name) is not None), None)
 
 
 class SearchSection(Section):
@@ -601,6 +643,34 @@ class EngineSection(Section):
         return value
 
 
+class RequireSection(Section):
+    """What a bundle must show, or it is not published: measured figures, without a margin."""
+
+    agreement: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Least share of the evaluation images with the dense model's answer.",
+    )
+    top1_drop: float | None = Field(
+        default=None, ge=-1, le=1, description="Most top-1 that may be lost on them, as a share; they need labels."
+    )
+    speedup: float | None = Field(
+        default=None, gt=0, le=1e6, description="Least speed-up over the dense graph, as measured here."
+    )
+    overhead: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="Most overhead over the floor of the plan, as measured here; 1 is free.",
+    )
+
+    @property
+    def given(self) -> dict[str, float]:
+        """What is required, by key."""
+        return {key: value for key, value in self.model_dump().items() if value is not None}
+
+
 class Recipe(Section):
     """Everything that one export needs. Relative paths start at the recipe's folder.
 
@@ -627,6 +697,15 @@ class Recipe(Section):
     parity: ParitySection = Field(default_factory=ParitySection)
     bench: BenchSection = Field(default_factory=BenchSection)
     engine: EngineSection = Field(default_factory=EngineSection)
+    require: RequireSection = Field(
+        default_factory=RequireSection, description="What must hold, or the export fails and publishes nothing."
+    )
+
+    @property
+    def outcome(self) -> tuple[str, float] | None:
+        """The outcome that tokens are pruned for, and its bound; None where there is none."""
+        target = None if self.prune is None else self.prune.target
+        return None if target is None else target.outcome
 
     @property
     def folder(self) -> Path:
@@ -643,6 +722,17 @@ class Recipe(Section):
         other = self.model_copy()
         other._folder, other._file = folder, file
         return other
+
+    @model_validator(mode="before")
+    @classmethod
+    def _enough_images(cls, data: Any) -> Any:
+        """More images where an outcome is decided on them, and nobody says how many."""
+        prune = data.get("prune") if isinstance(data, dict) else None
+        target = prune.get("target") if isinstance(prune, dict) else None
+        if not isinstance(target, dict) or all(target.get(name) is None for name in MEASURES):
+            return data
+        sections = {name: data[name] for name in ("images", "evaluate") if isinstance(data.get(name), dict)}
+        return {**data, **{name: {"count": OUTCOME_IMAGES, **section} for name, section in sections.items()}}
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Recipe:

@@ -12,8 +12,9 @@ from typing import Any
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity as Answers
 from ...exporter.core.answers import doubt_labels
-from ...exporter.core.errors import InputError, NotFasterError
+from ...exporter.core.errors import InputError, NotFasterError, RequirementError
 from ...exporter.core.files import sha256
+from ...exporter.core.gate import Gate as Requirements
 from ...exporter.core.memory import give_back_memory, only_new_garbage
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target, group_of
@@ -35,9 +36,11 @@ from .calibrate import Calibrate, check_prune
 from .engine import check_engine, engine_missing
 from .fidelity import Fidelity
 from .forms import Forms
+from .gate import Gate, check_require
 from .golden import check_ends, ends_of
 from .listener import Listener, Silence
 from .open import NOTHING, Given, Sources, open_sources, preprocess_of
+from .outcome import judge, refuse_unlabelled
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
 from .pack import pack
 from .parity import Parity
@@ -64,6 +67,7 @@ STAGES: tuple[type[Stage], ...] = (
     Parity,  # graphs against PyTorch
     Fidelity,  # pruned answers against dense ones
     Bench,  # milliseconds
+    Gate,  # whether what the recipe requires holds
 )
 
 
@@ -82,6 +86,7 @@ class Exported:
         precision: what was decided; None where float32 was asked for.
         engine: why no engine was built, or None when there is one.
         choice: what was tried, where the recipe left the target or the precision open.
+        gate: whether what the recipe requires holds; None where it requires nothing.
     """
 
     folder: Path
@@ -94,6 +99,7 @@ class Exported:
     precision: PrecisionReport | None
     engine: str | None
     choice: Choice | None = None
+    gate: Requirements | None = None
 
     def runner(self) -> OrtRunner:
         """The pruned graph behind onnxruntime on the CPU: call it with one batch of images."""
@@ -117,6 +123,7 @@ class Exported:
             "precision": None if self.precision is None else self.precision.to_json(),
             "engine": self.engine or "built",
             **({} if self.choice is None else {"choice": self.choice.to_json()}),
+            **({} if self.gate is None else {"gate": self.gate.to_json()}),
         }
 
 
@@ -222,6 +229,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     target = group_of(recipe.export.target)[0]
     check_precision(recipe.precision, target)
     check_engine(recipe.engine, target)
+    check_require(recipe)
     if recipe.prune is not None:
         check_prune(recipe.prune)
     if recipe.slim is not None and recipe.slim.widths is not None:
@@ -233,6 +241,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     preprocess, classes = preprocess_of(recipe, dense), int(dense.num_classes)
     check_ends(ends_of(recipe.export, preprocess), classes)
     sources = open_sources(recipe, preprocess, classes, given, listener.note)
+    refuse_unlabelled(recipe, {"images": sources.calibration, "evaluate": sources.evaluation}, classes)
     name, models = model_name(dense), {"dense": dense}
     return Run(recipe, given, cache, listener, target, name, preprocess, classes, sources, _models=models)
 
@@ -248,10 +257,10 @@ def do_all(run: Run, stages: Iterable[type[Stage]] = STAGES) -> None:
 def calibrate(
     recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None, *, force: bool = False
 ) -> Budget:
-    """Decide a budget and write it.
+    """Decide a budget and write it. One for an outcome is judged as well, on the images kept apart.
 
     Args:
-        recipe: the recipe; only `model`, `images`, `slim`, `prune`, `export.batch` and `export.target`
+        recipe: the recipe; only `model`, `images`, `evaluate`, `slim`, `prune`, `export.batch` and `export.target`
             matter.
         out: the budget.json to write; a budget that is there is replaced.
         listener: hears progress.
@@ -270,6 +279,8 @@ def calibrate(
         try:
             do_all(run, (Slim, Calibrate))
             budget = read_budget(run.folders["calibrate"] / layout.BUDGET)
+            models, sources = (run.dense(), run.model()), run.sources
+            budget = judge(budget, models, sources.evaluation, sources.disjoint, listener)
             check_file(path, BUDGET, recipe, force)  # much may have happened meanwhile
             write_budget(budget, path)
         finally:
@@ -326,11 +337,12 @@ def export(
     listener: Listener | None = None,
     command: Sequence[str] | None = None,
     given: Given = NOTHING,
+    force: bool = False,
 ) -> Exported:
     """Take a recipe all the way to a bundle.
 
-    The bundle appears in one step. A failed proof publishes nothing; a graph that is not faster is published, so that
-    its benchmark can be read, and the command fails.
+    The bundle appears in one step. A failed proof publishes nothing, nor does what the recipe requires and does not
+    get; a graph that is not faster is published, so that its benchmark can be read, and the command fails.
 
     Args:
         recipe: see `vitrim.recipes.pipeline.load`.
@@ -339,9 +351,11 @@ def export(
         listener: hears progress.
         command: for the manifest.
         given: what Python hands over instead of naming it in the recipe.
+        force: publish even what does not hold what the recipe requires; the bundle says so.
 
     Raises:
         ParityError: a rung of the ladder failed.
+        RequirementError: what the recipe requires does not hold.
         NotFasterError: the pruned graph is not faster than the dense one where its target runs, unless the recipe
             allows it. Of a target that does not run here nothing is judged.
         VitrimError: bad input or a lack of this machine.
@@ -363,6 +377,7 @@ def export(
             run, choice = decide(run.of(recipe, target), STAGES)
             no_engine = engine_missing(run.target, mode)
         do_all(run)
+        _refuse_failed(run, final, force)
         done = _publish(run, final, no_engine, list(command or sys.argv), choice)
     works = done.widths is not None or (done.budget is not None and done.budget.stages)
     if works and done.bench is not None and done.bench.fails and not recipe.bench.allow_slower:
@@ -373,6 +388,22 @@ def export(
         error.result = done
         raise error
     return done
+
+
+def gate_of(run: Run) -> Requirements | None:
+    """Whether what the recipe requires holds; None where it requires nothing."""
+    folder = run.folders.get(Gate.name)
+    return None if folder is None else Requirements.read(folder / layout.GATE, "gate")
+
+
+def _refuse_failed(run: Run, final: Path, force: bool) -> None:
+    """End a run whose results are not what the recipe requires, or say that they are published by force."""
+    gate = gate_of(run)
+    if gate is None or gate.passed:
+        return
+    if not force:
+        raise RequirementError(f"{final} is not published: {gate.failure}; publish it all the same with --force")
+    run.listener.note(f"published by force, though it does not hold: {gate.failure}")
 
 
 def _publish(
@@ -386,7 +417,7 @@ def _publish(
         bundle.publish(staging, final)
     finally:
         publish.discard(staging, final)
-    budget = read_budget(run.folders["calibrate"] / layout.BUDGET) if "calibrate" in run.folders else None
+    budget = read_budget(final / layout.BUDGET) if "calibrate" in run.folders else None
     widths = read_widths(run.folders["slim"] / layout.WIDTHS) if "slim" in run.folders else None
     if budget is not None and not budget.stages and widths is None:
         run.listener.note("this budget removes nothing: the graph is the dense model")
@@ -394,4 +425,4 @@ def _publish(
     if doubtful is not None and run.recipe.model.random is None:
         run.listener.note(doubtful)
     reports = (found.parity, found.fidelity, found.bench, found.precision)
-    return Exported(final, run.recipe, budget, widths, *reports, no_engine, choice)
+    return Exported(final, run.recipe, budget, widths, *reports, no_engine, choice, found.gate)

@@ -12,12 +12,14 @@ import numpy as np
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity
 from ...exporter.core.errors import InputError
+from ...exporter.core.gate import Gate
 from ...exporter.core.inputs import InputKind, is_folder, read_text
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget, read_budget
 from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.compare import Comparison, compare, read_bench
 from ...exporter.runtime.bench.report import Bench
+from ...exporter.runtime.lines import outcome_lines
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
 
@@ -31,7 +33,7 @@ class BundleFacts:
         recipe: its text.
         golden: see `bundle.load_golden`.
         parity, fidelity: proof and answers.
-        budget, bench, precision, engine: None where the bundle has none.
+        budget, bench, precision, engine, gate: None where the bundle has none.
     """
 
     folder: Path
@@ -44,6 +46,13 @@ class BundleFacts:
     bench: Bench | None
     precision: PrecisionReport | None
     engine: EngineIdentity | None
+    gate: Gate | None = None
+
+    @property
+    def promises(self) -> list[str]:
+        """What was asked of the answers and what was required, and whether it holds: lines for a person."""
+        lines = [] if self.budget is None else outcome_lines(self.budget.statistics, self.bench)
+        return lines if self.gate is None else [*lines, *self.gate.lines()]
 
     @property
     def name(self) -> str:
@@ -112,4 +121,5 @@ def read_bundle(folder: Path) -> BundleFacts:
         if has(layout.PRECISION)
         else None,
         engine=read_identity(folder / layout.ENGINE) if has(layout.ENGINE) else None,
+        gate=Gate.read(folder / layout.GATE, "gate") if has(layout.GATE) else None,
     )

@@ -131,6 +131,7 @@ def _plain(found: Chapter) -> dict[str, Any]:
         "parity": facts.parity.to_json(),
         "precision": None if facts.precision is None else facts.precision.to_json(),
         "engine": None if facts.engine is None else facts.engine.to_json(),
+        "gate": None if facts.gate is None else facts.gate.to_json(),
         "answers": [asdict(one) for one in found.answers.each],
         "no_dense_answers": found.answers.lacking,
         "photos": [one.answer.image for one in found.shown],
