@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         InputError,
         NotFasterError,
         ParityError,
+        RequirementError,
         UnsupportedError,
         VitrimError,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "InputError",
     "NotFasterError",
     "ParityError",
+    "RequirementError",
     "UnsupportedError",
     "VitrimError",
     "bench",

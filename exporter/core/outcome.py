@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .answers import Fidelity, change_interval
+from .errors import InputError
 from .records import Record
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
@@ -100,7 +101,7 @@ def _agreement(found: Fidelity) -> Figure:
 def _top1_drop(found: Fidelity) -> Figure:
     lost, won = found.lost, found.won
     if lost is None or won is None:
-        raise ValueError("top1_drop is of images with labels")
+        raise InputError("top1_drop is of images with labels, of a model with a classifier; give such images")
     low, high = change_interval(lost, won, found.images)
     return Figure((lost - won) / found.images, (-high, -low))
 

@@ -17,6 +17,7 @@ STATUS = {
     "UnsupportedError": 3,
     "EnvironmentLackError": 3,
     "ParityError": 1,
+    "RequirementError": 1,
     "NotFasterError": 2,
 }
 

@@ -27,7 +27,7 @@ def test_files_are_those_that_bundles_have_always_had() -> None:
     assert {*layout.TRACED, *layout.WIDER, Kind.PROOF} == set(Kind)
     assert layout.ENGINE_IDENTITY == "model.engine.json"
     named = {value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str)}
-    assert len(named) == 19
+    assert len(named) == 20
 
 
 def test_what_a_stage_decided_is_told_by_the_name() -> None:

@@ -71,7 +71,10 @@ def test_another_checkpoint_needs_another_hash() -> None:
         (("gflops: 0.81", "gflops: -1"), r"prune\.target\.gflops is -1"),
         (("gflops: 0.81", "gflops: true"), r"prune\.target\.gflops is True"),
         (("gflops: 0.81", "gflops: .nan"), r"prune\.target\.gflops is nan"),
-        (("{gflops: 0.81}", "{}"), r"prune\.target: give exactly one of gflops, flops_ratio, speedup; found none"),
+        (
+            ("{gflops: 0.81}", "{}"),
+            r"prune\.target: give exactly one of gflops, flops_ratio, speedup, agreement, top1_drop, kl; found none",
+        ),
         (
             ("target: {gflops: 0.81}", "mass: 0.9, preset: evit-0.7"),
             r"prune: give exactly one of .* preset and mass",
@@ -179,7 +182,14 @@ WAYS: dict[str, dict[str, Any]] = {
         "budget": "b.json",
         "given": True,
     },
-    "prune.target": {"gflops": 0.8, "flops_ratio": 0.7, "speedup": 1.5},
+    "prune.target": {
+        "gflops": 0.8,
+        "flops_ratio": 0.7,
+        "speedup": 1.5,
+        "agreement": 0.97,
+        "top1_drop": 0.01,
+        "kl": 0.02,
+    },
     "slim": {"target": {"flops_ratio": 0.8}, "widths": "w.json"},
     "slim.target": {"gflops": 0.8, "flops_ratio": 0.7, "parameters_ratio": 0.5},
 }
@@ -212,7 +222,22 @@ def test_every_section_with_ways_is_tried() -> None:
     assert all(set(WAYS[path]) == set(section.ways) for path, section in sections() if section.ways)
 
 
-@pytest.mark.parametrize(("path", "old", "new"), PAIRS)
+def stand_beside(path: str, one: str, other: str) -> bool:
+    """Whether a way is a wish where the other one is given."""
+    beside = dict(sections())[path].beside
+    return one in beside.get(other, ()) or other in beside.get(one, ())
+
+
+@pytest.mark.parametrize(("path", "old", "new"), [pair for pair in PAIRS if stand_beside(*pair)])
+def test_a_wish_takes_no_place(path: str, old: str, new: str) -> None:
+    found = override(with_way(path, old), [f"{path}.{new}={WAYS[path][new]}"])
+    assert at(validate(found, "r"), path).outcome == next(
+        (key, WAYS[path][key]) for key in (old, new) if key != "speedup"
+    )
+    assert at(validate(found, "r"), path).speedup == 1.5
+
+
+@pytest.mark.parametrize(("path", "old", "new"), [pair for pair in PAIRS if not stand_beside(*pair)])
 def test_a_new_way_takes_the_place_of_the_old_one(path: str, old: str, new: str) -> None:
     data, value = with_way(path, old), WAYS[path][new]
     before = json.dumps(data)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from vitrim.exporter.core.errors import InputError
 from vitrim.recipes.pipeline.load import override, recipe_from
 from vitrim.recipes.pipeline.recipe import (
+    OUTCOME_IMAGES,
     BenchSection,
     EngineSection,
     ImagesSection,
@@ -40,6 +41,8 @@ from vitrim.recipes.pipeline.recipe import (
         (PruneSection, {"remove": [0, 0]}, r"\[0, 0\] removes nothing"),
         (PruneSection, {"remove": [3, -1]}, r"\[3, -1\] removes nothing"),
         (TargetSection, {"gflops": 1.0, "speedup": 2.0}, "found gflops and speedup"),
+        (TargetSection, {"agreement": 0.9, "kl": 0.1, "speedup": 2.0}, "found agreement and kl"),
+        (TargetSection, {"agreement": 1.0}, "less than 1"),
         (ImagesSection, {"generator": "noise", "count": None}, "count must be a number when images are generated"),
         (ImagesSection, {}, "give exactly one of path, generator; found none of them"),
         (ModelSection, {"name": "a", "random": 0, "pretrained": True}, "found pretrained and random"),
@@ -247,3 +250,30 @@ def test_a_model_without_a_name_needs_a_checkpoint_that_says_it(section: dict[st
         recipe_from(small_recipe() | {"model": section})
     assert not jsonschema.Draft202012Validator(json_schema()).is_valid(small_recipe() | {"model": section})
     assert recipe_from(small_recipe() | {"model": {"checkpoint": "model/"}}).model.name is None
+
+
+@pytest.mark.parametrize(
+    ("target", "fits"),
+    [
+        ({"agreement": 0.97}, True),
+        ({"agreement": 0.97, "speedup": 1.5}, True),
+        ({"speedup": 1.5}, True),
+        ({"gflops": 0.8, "speedup": 1.5}, False),
+        ({"agreement": 0.97, "kl": 0.1}, False),
+        ({}, False),
+    ],
+)
+def test_the_schema_knows_that_a_speed_may_be_a_wish(target: dict[str, float], fits: bool) -> None:
+    recipe = small_recipe() | {"prune": {"target": target}}
+    assert jsonschema.Draft202012Validator(json_schema()).is_valid(recipe) is fits
+
+
+def test_an_outcome_has_more_images_where_nobody_says_how_many() -> None:
+    base = small_recipe(images={"count": 7}) | {"evaluate": {"generator": "noise"}}
+    asked = Recipe.model_validate(base | {"prune": {"target": {"agreement": 0.97}}})
+    assert asked.evaluate is not None
+    assert (asked.images.count, asked.evaluate.count) == (7, OUTCOME_IMAGES)
+    plain = Recipe.model_validate(base | {"prune": {"target": {"gflops": 0.97}}})
+    assert plain.evaluate is not None
+    assert plain.evaluate.count == 64
+    assert (asked.outcome, plain.outcome) == (("agreement", 0.97), None)

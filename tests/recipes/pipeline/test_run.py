@@ -148,6 +148,7 @@ EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fideli
         ({}, []),
         ({"bench": {"runs": 6}}, ["bench"]),
         ({"bench": {"allow_slower": False}}, []),
+        ({"require": {"agreement": 0.01}}, ["gate"]),
         ({"parity": {"atol": 2e-4}}, ["parity"]),
         # With the same tokens: TensorRT would get another plan, of multiples.
         (
