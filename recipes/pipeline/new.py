@@ -27,7 +27,7 @@ images:
 
 prune:
 {chosen}# see `vitrim methods`
-  target: {{gflops: {gflops:.2f}}}      # or flops_ratio: 0.65, or speedup: 1.5; or a preset, keep_rates, mass, budget
+  target: {{gflops: {gflops:.2f}}}      # or flops_ratio: 0.65, speedup: 1.5, agreement: 0.98; or a preset, mass, budget
   # blocks: {blocks}         # where tokens go; null lets the rule decide
   # search: {{trials: 100}}     # search on the images, a few minutes
 
