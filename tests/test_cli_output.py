@@ -130,7 +130,7 @@ def test_widths_are_printed_with_their_cost() -> None:
 def test_an_export_for_another_machine_says_where_to_time_it() -> None:
     seen = Fidelity(images=40, agreement=0.75, kl=0.1)
     parts = {"widths": None, "budget": None, "bench": None, "precision": None, "engine": None}
-    done = SimpleNamespace(fidelity=seen, parity=Parity(1e-4, 1e-5, ()), folder="out", choice=None, **parts)
+    done = SimpleNamespace(fidelity=seen, parity=Parity(1e-4, 1e-5, ()), folder="out", choice=None, gate=None, **parts)
     page = printed(cli_output.print_export, done)
     assert "\nSpeed: to be timed on the device: python3 run_on_device.py bench\n" in page
     assert "median ms" not in page

@@ -233,20 +233,23 @@ class Outcome(Record):
             speedup: as measured on this machine; None: it was not.
         """
         measure, judged = MEASURES[self.measure], self.judged
-        said = f"{measure.told(self.promised)} on {self.images} calibration images, {len(self.tried)} plans tried"
+        said = f"{measure.told(self.promised)} on {self.images} calibration images, plans tried: {len(self.tried)}"
         lines = [f"Asked: {measure.asked(self.asked)}. Promised: {said}"]
         if judged is None:
             lines.append("Got: not judged, as there are no other images")
         else:
             where = "images kept apart" if judged.apart else "images, the calibration images themselves"
-            verdict = "kept" if self.kept else f"missed{self._by_chance(judged)}"
-            lines.append(f"Got: {measure.told(judged.figure)} on {judged.images} {where}, by {judged.by}: {verdict}")
+            got = f"{measure.told(judged.figure)} on {judged.images} {where}, by {judged.by}"
+            lines.append(f"Got: {got}: {self.verdict}")
         return lines if self.wish is None else [*lines, self.wish.told(speedup)]
 
-    def _by_chance(self, judged: Judged) -> str:
-        """Whether a miss may be one of chance."""
-        low, high = judged.figure.interval or (judged.figure.value,) * 2
-        return ", which so few images cannot tell from kept" if low <= self.asked <= high else ""
+    @property
+    def verdict(self) -> str:
+        """Whether other images kept the bound, and of a miss whether it may be one of chance."""
+        if self.judged is None or self.kept:
+            return "kept" if self.kept else "not judged"
+        low, high = self.judged.figure.interval or (self.judged.figure.value,) * 2
+        return "missed" + (", which so few images cannot tell from kept" if low <= self.asked <= high else "")
 
 
 def outcome_of(statistics: Mapping[str, Any]) -> Outcome | None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.sources import ArrayImages, batches, choose
+from vitrim.calibration.images.sources import ArrayImages, batches, choose, halves
 from vitrim.exporter.core.preprocess import Preprocess
 
 PLAIN = Preprocess((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 1.0, "center")
@@ -54,3 +54,15 @@ def test_batches_keep_the_order(tmp_path: Path) -> None:
     parts = list(batches(open_images(tmp_path / "a.npz", PLAIN), 3))
     assert [len(part) for part in parts] == [3, 3, 1]
     np.testing.assert_array_equal(np.concatenate(parts), inputs)
+
+
+def test_halves_are_even_and_odd_images_with_what_belongs_to_them() -> None:
+    pixels = np.linspace(-1, 1, 5 * 3 * 32 * 32, dtype=np.float32).reshape(5, 3, 32, 32)
+    whole = ArrayImages(pixels, np.array([4, 3, 2, 1, 0]), PLAIN, "x")
+    even, odd = halves(whole)
+    assert (list(even.names), list(odd.names)) == (["x[0]", "x[2]", "x[4]"], ["x[1]", "x[3]"])
+    assert even.labels is not None
+    assert even.labels.tolist() == [4, 2, 0]
+    np.testing.assert_array_equal(np.concatenate(list(batches(odd, 2))), pixels[1::2])
+    assert len({even.fingerprint(), odd.fingerprint(), whole.fingerprint()}) == 3
+    assert halves(ArrayImages(pixels, None, PLAIN, "x"))[0].labels is None

@@ -195,7 +195,8 @@ def test_latency_model_is_the_measured_one() -> None:
     model = LatencyModel.for_batch(1)
     assert speedup(model, 1 / 1.534) == pytest.approx(1.437, abs=0.005)
     assert speedup(LatencyModel.for_batch(8), 1 / 1.534) == pytest.approx(1.534)
-    assert model.mac_ratio(speedup(model, 0.6)) == pytest.approx(0.6)
+    assert model.mac_ratio(model.speedup(0.6)) == pytest.approx(0.6)
+    assert speedup(model, 0.6) == pytest.approx(model.speedup(0.6))
     with pytest.raises(InputError, match=r"speedup is 9: the latency model allows at least 1 and below 7\.94"):
         model.mac_ratio(9)
     assert math.isclose(LatencyModel.for_batch(3).intercept, 0.09)

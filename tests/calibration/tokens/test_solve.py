@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vitrim.calibration.tokens.cost import dense_plan, graph_macs, model_macs, total_macs
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.scores import patches_for_mass
-from vitrim.calibration.tokens.solve import builder, from_mass, from_target, removable, to_multiples
+from vitrim.calibration.tokens.solve import builder, from_mass, from_target, reach, removable, to_multiples
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.methods import METHODS, get_method
@@ -195,3 +195,16 @@ def test_mass_removes_no_more_than_one_matching_can_merge(tiny: ViTShape, method
     wanted = int(patches_for_mass(importance, 0.5, 0.9)[first.block])
     assert wanted < 90  # it asks for more than a matching can do
     assert first.after == 99
+
+
+@pytest.mark.parametrize("method", ["evit", "tome"])
+@pytest.mark.parametrize("final", [False, True])
+def test_what_is_in_reach_has_a_budget_at_both_ends(method: str, final: bool) -> None:
+    shape = describe(small_vit(depth=6))
+    rule = default_rule(shape, method, {}, final=final)
+    least, most = reach(shape, method, {}, rule)
+    cheap, dear = (from_target(shape, method, {}, macs, rule) for macs in (least, most))
+    assert total_macs(shape, cheap) == least < total_macs(shape, dear) <= most
+    for outside in (least - 1, most + 1):
+        with pytest.raises(InputError, match=r"prune\.target asks for"):
+            from_target(shape, method, {}, outside, rule)

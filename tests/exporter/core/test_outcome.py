@@ -78,7 +78,7 @@ def test_what_other_images_gave_is_told(got: float, verdict: str) -> None:
     asked, found, wish = judged.lines()
     assert asked == (
         "Asked: agreement with the dense model of at least 97.0 %. Promised: 98.6 % (95 % interval 97.1 % to 99.3 %) "
-        "on 500 calibration images, 1 plans tried"
+        "on 500 calibration images, plans tried: 1"
     )
     assert found.startswith(f"Got: {100 * got:.1f} % (95 % interval ")
     assert found.endswith(f" on 500 images kept apart, by PyTorch: {verdict}")

@@ -245,3 +245,29 @@ def test_which_tensors_of_a_checkpoint_are_meant_is_said_by_the_recipe_and_told(
         assert f"w.pth: the tensors at {place} are taken, not those at " in said.pop()
     with pytest.raises(InputError, match=r"models \(model, teacher\.net\); say which, such as model\.state: model"):
         open_model(recipe_from(small_recipe() | {"model": section | {"ema": False}}))
+
+
+def test_one_source_for_an_outcome_is_halved_and_a_note_says_so(vit: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=make_images(9, 1, 64)[0], label=np.arange(9))
+    target = {"prune": {"method": "evit", "target": {"agreement": 0.5}}}
+    data = {key: value for key, value in small_recipe().items() if key != "evaluate"} | target
+    heard: list[str] = []
+    whole = {"path": str(tmp_path / "a.npz")}
+    found = open_sources(recipe_from(data | {"images": whole}), preprocessing(vit), 10, note=heard.append)
+    assert found.disjoint
+    assert [found.calibration.labels.tolist(), found.evaluation.labels.tolist()] == [[0, 2, 4, 6, 8], [1, 3, 5, 7]]
+    assert heard == [
+        "no evaluate section: of the images, 5 even ones decide on the outcome and 4 odd ones judge",
+    ]
+    own = {"images": whole | {"every": 2}, "evaluate": whole | {"every": 2, "offset": 1}}
+    found = open_sources(recipe_from(data | own), preprocessing(vit), 10)
+    assert (found.disjoint, len(found.calibration), len(found.evaluation)) == (True, 5, 4)
+    own = {"images": whole | {"every": 2}, "evaluate": whole | {"every": 4}}
+    assert not open_sources(recipe_from(data | own), preprocessing(vit), 10).disjoint
+    with pytest.raises(InputError, match="there is one image, but an outcome is decided on some"):
+        open_sources(
+            recipe_from(data | {"images": {"given": True}}),
+            preprocessing(vit),
+            10,
+            Given(calibration=source_for(vit, 1)),
+        )
