@@ -73,7 +73,7 @@ def main(data: Path, bounds: tuple[float, ...], method: str, only: str | None, c
         f"Method {method}. A plan is promised where its 95 % interval on the photos of even classes begins at what is",
         "asked; it is kept where the share on those of odd classes, which it has not seen, reaches it. GMACs count",
         "what choosing costs too. Seconds: of deciding and judging, on a busy machine, so only a hint.",
-        "Where stages sit by default was tuned on these photos of even classes (calibration/tokens/rules.py), which may",
+        "Where stages sit by default was tuned on photos of even classes (calibration/tokens/rules.py), which may",
         "flatter a promise.",
         "",
         f"| {' | '.join(HEADS)} |",
