@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ def _refuse_too_few(measure: Measure, bound: float, images: int) -> None:
     end, side = measure.worse_end(best), "begins" if measure.at_least else "ends"
     most = "has no interval" if end is None else f"{side} at {measure.words(end)}"
     more = "no number of images could" if least is None else f"give {least} or more (images.count)"
-    ask = "" if end is None else f", or ask for at {'most' if measure.at_least else 'least'} {end:.4f}"
+    ask = "" if end is None else f", or {_reachable(measure, end)}"
     raise InputError(
         f"prune.target.{measure.name} is {bound:g}, which {images} images cannot show: were all answers the same, the "
         f"95 % interval {most}; {more}{ask}"
@@ -119,13 +120,19 @@ def _out_of_reach(plan: Planning, measure: Measure, bound: float, dearest: Point
     """What to say where even the plan that removes least does not hold an outcome."""
     figure, cost = measure.read(dearest.answers), total_macs(plan.shape, dearest.budget) / 1e9
     end = measure.worse_end(figure)
-    side = "most" if measure.at_least else "least"
-    ask = "" if end is None else f"ask for at {side} {end:.4f}, "
+    ask = "" if end is None else f"{_reachable(measure, end)}, "
     return (
         f"prune.target.{measure.name} is {bound:g}, but the plan that removes least ({cost:.3f} GMACs) has "
         f"{measure.told(figure)} on {dearest.answers.images} images, whose worse end counts; {ask}give more images, or "
         "take another method, or blocks further back"
     )
+
+
+def _reachable(measure: Measure, end: float) -> str:
+    """What to ask for instead: the best that holds, rounded so that it does."""
+    if measure.at_least:
+        return f"ask for at most {math.floor(end * 1e4) / 1e4:g}"
+    return f"ask for at least {math.ceil(end * 1e4) / 1e4:g}"
 
 
 def refuse_unlabelled(recipe: Recipe, sources: dict[str, ImageSource], classes: int) -> None:

@@ -402,7 +402,9 @@ def _refuse_failed(run: Run, final: Path, force: bool) -> None:
     if gate is None or gate.passed:
         return
     if not force:
-        raise RequirementError(f"{final} is not published: {gate.failure}; publish it all the same with --force")
+        raise RequirementError(
+            f"{final} is not published: {gate.failure}; publish it all the same by vitrim export --force"
+        )
     run.listener.note(f"published by force, though it does not hold: {gate.failure}")
 
 
