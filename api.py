@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .exporter.runtime.bench.timing import Timing
@@ -489,6 +491,45 @@ def build(
         workspace_mib, timing_cache, version_compatible, hardware_compatible, tuple(capabilities), dla_core, strict
     )
     return build_bundle(bundle, options, note=note)
+
+
+def triton(bundle: str | os.PathLike[str], repository: str | os.PathLike[str], *, name: str | None = None) -> Path:
+    """Write a bundle as a model of a Triton Inference Server's repository; see `exporter.runtime.triton`.
+
+    Args:
+        bundle: the folder.
+        repository: the folder that the server takes models from.
+        name: of the model; the bundle's by default.
+
+    Returns:
+        the model's folder.
+    """
+    from .exporter.runtime.triton import write_model
+
+    return write_model(bundle, repository, name)
+
+
+def track(tracker: str | None, listener: Listener | None = None) -> AbstractContextManager[Listener]:
+    """A listener for `export` and `optimize` that keeps the run in MLflow or Weights & Biases.
+
+        with vitrim.track("mlflow") as listener:
+            vitrim.export("my.yaml", "out/", listener=listener)
+
+    Kept are the recipe as parameters, what the bundle's reports found as metrics, seconds of every stage, and the
+    reports as files; no graphs and no images. A run that is active is taken, else one is begun and ended.
+
+    Args:
+        tracker: `mlflow` or `wandb`; their own environment variables say where and how.
+        listener: that hears everything, too.
+
+    Raises:
+        InputError: there is no such tracker.
+        EnvironmentLackError: its package is missing, or no run can be begun.
+    """
+    from .recipes.pipeline.listener import Silence
+    from .recipes.tracking.tracker import tracked
+
+    return tracked(tracker, listener or Silence())
 
 
 def doctor(deep: bool = True) -> list[Check]:

@@ -41,7 +41,7 @@ from ...exporter.runtime.runners import Outputs, run_all, whole_batches
 from .engine import engine_missing
 from .forms import choose as choose_form
 from .graphs import EMULATED, forms_for
-from .listener import Listener, Silence
+from .listener import Listener, Silence, tell_published
 from .optimize_pack import Optimized, Parts, pack_optimized
 from .precision import limits_of, write_precision
 from .wishes import Wishes, files_of, wishes_from
@@ -79,6 +79,7 @@ def optimize(
             bundle.publish(staging, final)
         finally:
             publish.discard(staging, final)
+    tell_published(listener, final)
     done = done.at(final)
     if done.bench is not None and done.bench.fails and not wishes.bench.allow_slower:
         error = NotFasterError(

@@ -36,7 +36,7 @@ from .engine import check_engine, engine_missing
 from .fidelity import Fidelity
 from .forms import Forms
 from .golden import check_ends, ends_of
-from .listener import Listener, Silence
+from .listener import Listener, Silence, tell_published
 from .open import NOTHING, Given, Sources, open_sources, preprocess_of
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
 from .pack import pack
@@ -393,5 +393,6 @@ def _publish(
     doubtful = doubt_labels(found.fidelity, run.classes)
     if doubtful is not None and run.recipe.model.random is None:
         run.listener.note(doubtful)
+    tell_published(run.listener, final)
     reports = (found.parity, found.fidelity, found.bench, found.precision)
     return Exported(final, run.recipe, budget, widths, *reports, no_engine, choice)
