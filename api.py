@@ -389,7 +389,7 @@ def evaluate_bundle(
 
     Args:
         bundle: the folder.
-        images: a folder of photos, a folder of class folders, or an .npz.
+        images: a folder of photos or of class folders, tar or parquet files, or an .npz.
         count: how many images, spread evenly; None takes all.
         classes: a file that says which class folder is which class; see `images.classes` of a recipe.
         workers: processes. More than one need `if __name__ == "__main__":` in a script.

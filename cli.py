@@ -329,7 +329,7 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
     "--images",
     required=True,
     type=click.Path(path_type=Path),
-    help="Photos, class folders of photos, or an .npz.",
+    help="Photos, class folders of photos, tar or parquet files, or an .npz.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="Images, spread evenly; all by default.")
 @click.option("--classes", type=click.Path(path_type=Path), help="File that says which folder is which class.")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...calibration.images.listing import open_images
-from ...calibration.images.photos import PhotoFiles
+from ...calibration.images.photos import Photos
 from ...calibration.images.sources import ArrayImages, ImageSource, choose, read_some
 from ...exporter.core import layout
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
@@ -127,7 +127,7 @@ def open_source(wishes: Wishes, opened: Opened, listener: Listener) -> Images:
         offset=section.offset,
         note=listener.note,
     )
-    if isinstance(source, PhotoFiles) or (isinstance(source, ArrayImages) and source.pixels.dtype == np.uint8):
+    if isinstance(source, Photos) or (isinstance(source, ArrayImages) and source.pixels.dtype == np.uint8):
         _require_photos(opened)
         if wishes.preprocess.mean is None:
             listener.note("photos are normalized with ImageNet's mean and deviation; the file cannot say its own")
