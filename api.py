@@ -375,7 +375,8 @@ def evaluate_bundle(
     *,
     count: int | None = None,
     classes: str | os.PathLike[str] | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
     threads: int | None = None,
     out: str | os.PathLike[str] | None = None,
     shard: int = 100,
@@ -392,8 +393,11 @@ def evaluate_bundle(
         images: a folder of photos or of class folders, tar or parquet files, or an .npz.
         count: how many images, spread evenly; None takes all.
         classes: a file that says which class folder is which class; see `images.classes` of a recipe.
-        workers: processes. More than one need `if __name__ == "__main__":` in a script.
-        threads: of the CPU, for each worker; None shares the cores out.
+        workers: processes, or actors of a cluster; None is one, or all that the cluster has room for. More than one
+            process need `if __name__ == "__main__":` in a script.
+        ray: a cluster of Ray that does the work: `auto` ($RAY_ADDRESS, or the one that runs here), `HOST:PORT`, or
+            `local` to start one here. Bundle and images must lie at the same paths on every node.
+        threads: of the CPU, for each worker; None shares the cores out, and is one on a cluster.
         out: a JSON file outside the bundle to write the result to; an evaluation there is replaced. Beside it,
             `<out>.journal` keeps every shard that is done, so that the same call goes on after any end.
         shard: images that are kept as one.
@@ -403,8 +407,8 @@ def evaluate_bundle(
 
     Raises:
         InputError: the bundle or an image cannot be used, or the journal is of others.
-        EnvironmentLackError: pillow is not installed, nothing runs the graphs here, workers die, or a place cannot be
-            written.
+        EnvironmentLackError: pillow is not installed, nothing runs the graphs here, no cluster answers, workers die, or
+            a place cannot be written.
     """
     from importlib.util import find_spec
     from pathlib import Path
@@ -416,7 +420,7 @@ def evaluate_bundle(
     from .recipes.evaluation.run import Wanted, evaluate
 
     listed = None if classes is None else os.fspath(classes)
-    wanted = Wanted(Path(bundle), Path(images), count, listed, workers, threads, shard)
+    wanted = Wanted(Path(bundle), Path(images), count, listed, workers, ray, threads, shard)
     heard: dict[str, Any] = {"progress": progress, "note": note}
     return evaluate(wanted, out, force=force, **{name: one for name, one in heard.items() if one is not None})
 

@@ -333,7 +333,18 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
 )
 @click.option("--count", type=click.IntRange(min=1), help="Images, spread evenly; all by default.")
 @click.option("--classes", type=click.Path(path_type=Path), help="File that says which folder is which class.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(*WORKERS), help="Processes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(*WORKERS),
+    help="Processes; with --ray actors, all that fit by default.  [default: 1]",
+)
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="Work on a cluster of Ray: HOST:PORT, auto ($RAY_ADDRESS, or the one here), or local to start one.",
+)
 @click.option("--threads", type=click.IntRange(*THREADS), help="Threads of each; the cores are shared out by default.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON; a run that ended goes on."
