@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         report,
         slim,
         targets,
+        track,
+        triton,
     )
     from .exporter.core.errors import (
         EnvironmentLackError,
@@ -77,6 +79,8 @@ __all__ = [
     "report",
     "slim",
     "targets",
+    "track",
+    "triton",
 ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .exporter.runtime.bench.timing import Timing
@@ -378,7 +380,8 @@ def evaluate_bundle(
     *,
     count: int | None = None,
     classes: str | os.PathLike[str] | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
     threads: int | None = None,
     out: str | os.PathLike[str] | None = None,
     shard: int = 100,
@@ -392,11 +395,14 @@ def evaluate_bundle(
 
     Args:
         bundle: the folder.
-        images: a folder of photos, a folder of class folders, or an .npz.
+        images: a folder of photos or of class folders, tar or parquet files, or an .npz.
         count: how many images, spread evenly; None takes all.
         classes: a file that says which class folder is which class; see `images.classes` of a recipe.
-        workers: processes. More than one need `if __name__ == "__main__":` in a script.
-        threads: of the CPU, for each worker; None shares the cores out.
+        workers: processes, or actors of a cluster; None is one, or all that the cluster has room for. More than one
+            process need `if __name__ == "__main__":` in a script.
+        ray: a cluster of Ray that does the work: `auto` ($RAY_ADDRESS, or the one that runs here), `HOST:PORT`, or
+            `local` to start one here. Bundle and images must lie at the same paths on every node.
+        threads: of the CPU, for each worker; None shares the cores out, and is one on a cluster.
         out: a JSON file outside the bundle to write the result to; an evaluation there is replaced. Beside it,
             `<out>.journal` keeps every shard that is done, so that the same call goes on after any end.
         shard: images that are kept as one.
@@ -406,8 +412,8 @@ def evaluate_bundle(
 
     Raises:
         InputError: the bundle or an image cannot be used, or the journal is of others.
-        EnvironmentLackError: pillow is not installed, nothing runs the graphs here, workers die, or a place cannot be
-            written.
+        EnvironmentLackError: pillow is not installed, nothing runs the graphs here, no cluster answers, workers die, or
+            a place cannot be written.
     """
     from importlib.util import find_spec
     from pathlib import Path
@@ -419,7 +425,7 @@ def evaluate_bundle(
     from .recipes.evaluation.run import Wanted, evaluate
 
     listed = None if classes is None else os.fspath(classes)
-    wanted = Wanted(Path(bundle), Path(images), count, listed, workers, threads, shard)
+    wanted = Wanted(Path(bundle), Path(images), count, listed, workers, ray, threads, shard)
     heard: dict[str, Any] = {"progress": progress, "note": note}
     return evaluate(wanted, out, force=force, **{name: one for name, one in heard.items() if one is not None})
 
@@ -494,6 +500,45 @@ def build(
         workspace_mib, timing_cache, version_compatible, hardware_compatible, tuple(capabilities), dla_core, strict
     )
     return build_bundle(bundle, options, note=note)
+
+
+def triton(bundle: str | os.PathLike[str], repository: str | os.PathLike[str], *, name: str | None = None) -> Path:
+    """Write a bundle as a model of a Triton Inference Server's repository; see `exporter.runtime.triton`.
+
+    Args:
+        bundle: the folder.
+        repository: the folder that the server takes models from.
+        name: of the model; the bundle's by default.
+
+    Returns:
+        the model's folder.
+    """
+    from .exporter.runtime.triton import write_model
+
+    return write_model(bundle, repository, name)
+
+
+def track(tracker: str | None, listener: Listener | None = None) -> AbstractContextManager[Listener]:
+    """A listener for `export` and `optimize` that keeps the run in MLflow or Weights & Biases.
+
+        with vitrim.track("mlflow") as listener:
+            vitrim.export("my.yaml", "out/", listener=listener)
+
+    Kept are the recipe as parameters, what the bundle's reports found as metrics, seconds of every stage, and the
+    reports as files; no graphs and no images. A run that is active is taken, else one is begun and ended.
+
+    Args:
+        tracker: `mlflow` or `wandb`; their own environment variables say where and how.
+        listener: that hears everything, too.
+
+    Raises:
+        InputError: there is no such tracker.
+        EnvironmentLackError: its package is missing, or no run can be begun.
+    """
+    from .recipes.pipeline.listener import Silence
+    from .recipes.tracking.tracker import tracked
+
+    return tracked(tracker, listener or Silence())
 
 
 def doctor(deep: bool = True) -> list[Check]:

@@ -14,6 +14,14 @@ import click
 from . import __version__
 from . import cli_output as screen
 from .cli_call import Call, as_it_is
+from .cli_complete import (
+    complete_method,
+    complete_model,
+    complete_precision,
+    complete_recipe,
+    complete_setting,
+    complete_target,
+)
 from .cli_errors import report as tell
 from .cli_evaluated import print_evaluation
 from .cli_kernels import print_kernels
@@ -97,8 +105,10 @@ settings_option = click.option(
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete_setting,
     help="Override a recipe's key, such as --set export.batch=8.",
 )
+recipe_argument = click.argument("recipe", shell_complete=complete_recipe)
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
 threads_option = click.option(
     "--threads", type=click.IntRange(*THREADS), help="Threads of the CPU; all cores by default."
@@ -112,6 +122,12 @@ runtime_option = click.option(
 )
 
 
+track_option = click.option(
+    "--track",
+    "tracker",
+    type=click.Choice(["mlflow", "wandb"]),
+    help="Keep the run in MLflow or Weights & Biases; their own environment variables say where.",
+)
 force_option = click.option(
     "--force", is_flag=True, help="Replace whatever plain file is there, but nothing that is read."
 )
@@ -123,7 +139,7 @@ def out_option(text: str) -> Callable[[Callable[..., Call]], Callable[..., Call]
 
 
 @command("vitrim export my.yaml -o out/ --set prune.target.gflops=0.81")
-@click.argument("recipe")
+@recipe_argument
 @out_option("Folder of the bundle.")
 @settings_option
 @click.option(
@@ -132,27 +148,47 @@ def out_option(text: str) -> Callable[[Callable[..., Call]], Callable[..., Call]
     help="TensorRT engine: where possible, always, never.",
 )
 @click.option("--force", is_flag=True, help="Publish even what does not hold what the recipe requires.")
-def export(recipe: str, out: Path, **options: Any) -> Call:
+@track_option
+def export(recipe: str, out: Path, tracker: str | None, **options: Any) -> Call:
     """Take RECIPE (a file, or the name of one that ships) all the way to a bundle."""
-    return Call("export", (recipe, out), options, screen.print_export, hidden={"command": sys.argv})
+    hidden = {"command": sys.argv}
+    return Call("export", (recipe, out), options, screen.print_export, hidden=hidden, tracker=tracker)
 
 
 @command("vitrim optimize model.onnx -o out/ --target jetpack-6 --precision fp16")
 @click.argument("path", type=click.Path(path_type=Path))
 @out_option("Folder of the bundle.")
-@click.option("--target", help="Where it will run, see `vitrim targets`.  [default: ort-cpu]")
-@click.option("--precision", help="fp32, fp16, bf16 or int8; int8 needs images.  [default: fp32]")
+@click.option(
+    "--target", shell_complete=complete_target, help="Where it will run, see `vitrim targets`.  [default: ort-cpu]"
+)
+@click.option(
+    "--precision",
+    shell_complete=complete_precision,
+    help="fp32, fp16, bf16 or int8; int8 needs images.  [default: fp32]",
+)
 @click.option("--batch", type=click.IntRange(*BATCH), help="For an open batch dimension.  [default: 1]")
 @click.option("--images", type=click.Path(path_type=Path), help="Photos, or an .npz of inputs.  [default: random ones]")
 @click.option("--output", help="Name of the answer, where the file has several outputs.")
 @click.option("--engine", type=click.Choice(ENGINE_MODES), help="TensorRT engine: where possible, always, never.")
 @click.option("--allow-slower", is_flag=True, help="Do not fail when the graph is not faster than the file.")
-@click.option("--as", "model", help="timm's name of the model in the file: recover its weights, and prune it.")
-@click.option("--method", help="With --as: pruning method; the best measured one by default.")
+@click.option(
+    "--as",
+    "model",
+    shell_complete=complete_model,
+    help="timm's name of the model in the file: recover its weights, and prune it.",
+)
+@click.option(
+    "--method",
+    shell_complete=complete_method,
+    help="With --as: pruning method; the best measured one by default.",
+)
 @click.option("--flops-ratio", type=click.FloatRange(0, 1, min_open=True), help="With --as: share of GMACs to keep.")
-@click.option("--recipe", help="A recipe that says how to prune and export the file's model.")
+@click.option(
+    "--recipe", shell_complete=complete_recipe, help="A recipe that says how to prune and export the file's model."
+)
 @settings_option
-def optimize(path: Path, out: Path, allow_slower: bool, **options: Any) -> Call:
+@track_option
+def optimize(path: Path, out: Path, allow_slower: bool, tracker: str | None, **options: Any) -> Call:
     """Take an ONNX file PATH alone to a bundle: rewritten for a target, proven against the file, timed. Needs no torch.
 
     With --as or --recipe, the model's weights are found in the graph, proven, pruned and exported, which needs torch.
@@ -163,11 +199,11 @@ def optimize(path: Path, out: Path, allow_slower: bool, **options: Any) -> Call:
     def draw(done: Any, console: Console) -> None:
         (screen.print_export if {"model", "recipe"} & set(given) else print_optimized)(done, console)
 
-    return Call("optimize", (path, out), given, draw, hidden={"command": sys.argv})
+    return Call("optimize", (path, out), given, draw, hidden={"command": sys.argv}, tracker=tracker)
 
 
 @command("vitrim calibrate my.yaml -o budget.json --set prune.mass=0.9")
-@click.argument("recipe")
+@recipe_argument
 @out_option("The budget.json to write.")
 @settings_option
 @force_option
@@ -177,7 +213,7 @@ def calibrate(recipe: str, out: Path, **options: Any) -> Call:
 
 
 @command("vitrim slim my.yaml -o slim.safetensors --set slim.target.flops_ratio=0.8")
-@click.argument("recipe")
+@recipe_argument
 @out_option("The .safetensors to write.")
 @settings_option
 @force_option
@@ -192,7 +228,7 @@ def _model_json(plan: Any) -> Any:
 
 @command("vitrim inspect out/ --target jetpack-5")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--target", help="Lint for this target instead of the bundle's own.")
+@click.option("--target", shell_complete=complete_target, help="Lint for this target instead of the bundle's own.")
 @click.option("--kernels", is_flag=True, help="Show the kernels of the bundle's engine instead, by block and stage.")
 def inspect(path: Path, target: str | None, kernels: bool) -> Call:
     """Show the operators of PATH (a bundle or any .onnx) before and after the passes, and lint it."""
@@ -207,10 +243,17 @@ def inspect(path: Path, target: str | None, kernels: bool) -> Call:
 
 @command("vitrim lint model.onnx --target jetpack-5 --target trt-11")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--target", "targets", multiple=True, help="For this target, in detail; may be repeated.  [default: all]")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    shell_complete=complete_target,
+    help="For this target, in detail; may be repeated.  [default: all]",
+)
 @click.option(
     "--ask",
     metavar="TARGET",
+    shell_complete=complete_target,
     help="Also ask this target's own parser and builder: trt-rtx (without a GPU) or openvino.",
 )
 def lint(path: Path, targets: tuple[str, ...], ask: str | None) -> Call:
@@ -290,11 +333,22 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
     "--images",
     required=True,
     type=click.Path(path_type=Path),
-    help="Photos, class folders of photos, or an .npz.",
+    help="Photos, class folders of photos, tar or parquet files, or an .npz.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="Images, spread evenly; all by default.")
 @click.option("--classes", type=click.Path(path_type=Path), help="File that says which folder is which class.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(*WORKERS), help="Processes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(*WORKERS),
+    help="Processes; with --ray actors, all that fit by default.  [default: 1]",
+)
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="Work on a cluster of Ray: HOST:PORT, auto ($RAY_ADDRESS, or the one here), or local to start one.",
+)
 @click.option("--threads", type=click.IntRange(*THREADS), help="Threads of each; the cores are shared out by default.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON; a run that ended goes on."
@@ -329,6 +383,19 @@ def compare(results: tuple[Path, ...]) -> Call:
 def report(sources: tuple[Path, ...], out: Path, **options: Any) -> Call:
     """Write one offline page about SOURCES, bundles or benchmarks: patches, answers, times, proofs. Needs no torch."""
     return Call("report", (sources, out), options, screen.print_report)
+
+
+@command("vitrim triton out/ -o models/ --name deit")
+@bundle_argument
+@out_option("The model repository; other models in it stay.")
+@click.option("--name", help="Of the model.  [default: the bundle's]")
+def triton(bundle: Path, out: Path, name: str | None) -> Call:
+    """Write BUNDLE as a model of a Triton Inference Server's repository: its engine, or else its graph."""
+
+    def draw(folder: Path, console: Console) -> None:
+        console.print(f"wrote {folder}: tritonserver --model-repository={out}", soft_wrap=True, markup=False)
+
+    return Call("triton", (bundle, out), {"name": name}, draw, plain=lambda folder: {"written": str(folder)})
 
 
 @command("vitrim build out/   (on the Jetson or the machine with the GPU; for trt-rtx anywhere)")
@@ -391,7 +458,7 @@ def methods() -> Call:
 
 
 @command("vitrim models dinov2")
-@click.argument("wanted", default="")
+@click.argument("wanted", default="", shell_complete=complete_model)
 def models(wanted: str) -> Call:
     """Say which of timm's models vitrim takes, and why not the others; WANTED is part of a family's or model's name."""
 
@@ -402,7 +469,7 @@ def models(wanted: str) -> Call:
 
 
 @command("vitrim new deit_small_patch16_224 -o deit.yaml")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.option(
     "-o",
     "--out",
@@ -410,8 +477,18 @@ def models(wanted: str) -> Call:
     help="File to write; standard output by default.",
 )
 @force_option
-@click.option("--target", default="ort-cpu", show_default=True, help="Where it will run, see `vitrim targets`.")
-@click.option("--precision", help="fp32, fp16, bf16, int8 or auto.  [default: fp32; auto for the target cpu]")
+@click.option(
+    "--target",
+    default="ort-cpu",
+    show_default=True,
+    shell_complete=complete_target,
+    help="Where it will run, see `vitrim targets`.",
+)
+@click.option(
+    "--precision",
+    shell_complete=complete_precision,
+    help="fp32, fp16, bf16, int8 or auto.  [default: fp32; auto for the target cpu]",
+)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Your weights; timm's are fetched by default.")
 @click.option("--images", type=click.Path(path_type=Path), help="Your photos; photos/ by default.")
 @click.option(

@@ -42,6 +42,7 @@ class Call:
         plain: the result as plain data, for --json.
         judge: raises where the result is a failure, after it was printed.
         hidden: options that are not printed.
+        tracker: that keeps the run, see `vitrim.recipes.tracking`; None: none does.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Call:
     plain: Callable[[Any], Any] = _to_json
     judge: Callable[[Any], None] = _pass
     hidden: Mapping[str, Any] = field(default_factory=dict)
+    tracker: str | None = None
 
     def python(self) -> str:
         """As a user of Python would write it."""
@@ -65,6 +67,14 @@ class Call:
 
     def run(self, listener: Listener) -> Any:
         """Call it; a function that takes a listener, or a progress, hears from this one."""
+        if self.tracker is None:
+            return self._run(listener)
+        from .recipes.tracking.tracker import tracked
+
+        with tracked(self.tracker, listener) as both:
+            return self._run(both)
+
+    def _run(self, listener: Listener) -> Any:
         options, known = {**self.options, **self.hidden}, self._parameters()
         if "listener" in known:
             options["listener"] = listener

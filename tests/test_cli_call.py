@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from vitrim import api
 from vitrim.cli import cli
 from vitrim.cli_call import Call, as_it_is
+from vitrim.recipes.tracking import tracker
 
 
 @pytest.mark.parametrize(
@@ -131,3 +132,26 @@ def test_a_result_is_its_json_unless_it_is_plain_already() -> None:
 
     assert Call("bench", (), {}, draw).plain(Result()) == {"a": 1}
     assert Call("targets", (), {}, draw, plain=as_it_is).plain([1]) == [1]
+
+
+def test_a_tracker_hears_what_the_function_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.numbers: list[str] = []
+
+        def metrics(self, values: dict[str, float]) -> None:
+            self.numbers += values
+
+        def end(self, error: BaseException | None) -> None:
+            self.numbers.append(repr(error))
+
+    def export(recipe: str, *, listener: Any) -> str:
+        listener.stage("trace")
+        listener.stage("passes", cached=True)
+        return recipe
+
+    kept = Kept()
+    monkeypatch.setitem(tracker.TRACKERS, "mlflow", lambda: kept)
+    monkeypatch.setattr(api, "export", export)
+    assert Call("export", ("my.yaml",), {}, draw, tracker="mlflow").run(Ears()) == "my.yaml"
+    assert kept.numbers == ["seconds.trace", "None"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ...exporter.core.files import explain_read_error
 
@@ -77,7 +77,7 @@ def list_tree(root: Path) -> Tree:
     except OSError as error:
         raise explain_read_error(error, root) from error
     for entry in entries:
-        if _is_leftover(entry.name):
+        if is_leftover(entry.name):
             tree.skipped.append(entry.name + "/" * entry.is_dir())
         elif entry.is_dir():
             before = len(tree.skipped)
@@ -100,21 +100,27 @@ def _walk(top: Path, tree: Tree) -> list[Path]:
     found = []
     for folder, inner, files in os.walk(top, onerror=fail):
         here = Path(folder)
-        aside = [name for name in inner if _is_leftover(name) or (here / name).is_symlink()]
+        aside = [name for name in inner if is_leftover(name) or (here / name).is_symlink()]
         inner[:] = sorted(set(inner) - set(aside))
         tree.skipped += [f"{(here / name).relative_to(tree.root)}/" for name in sorted(aside)]
         for name in sorted(files):
             path = here / name
-            if not _is_leftover(name) and _is_picture(path):
+            if not is_leftover(name) and _is_picture(path):
                 found.append(path)
             else:
                 tree.skipped.append(str(path.relative_to(tree.root)))
     return found
 
 
-def _is_leftover(name: str) -> bool:
+def is_leftover(name: str) -> bool:
+    """Whether a name is one that systems and archivers leave behind, or hidden."""
     return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
+def is_picture_name(path: PurePath) -> bool:
+    """Whether a name ends as a picture's does."""
+    return path.suffix.lower() in SUFFIXES
+
+
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    return is_picture_name(path) and path.is_file()

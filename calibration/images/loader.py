@@ -14,7 +14,7 @@ from ...exporter.core.errors import InputError, VitrimError
 from ...exporter.core.preprocess import Preprocess
 from .arrays import check_labels
 from .looks import check_layout, check_values, doubt
-from .photos import PhotoFiles
+from .photos import Photos
 from .sources import ArrayImages, EightBit, ImageSource, Part
 
 FEWEST = 64  # images below which starting workers takes longer than it saves
@@ -74,7 +74,7 @@ def workers_for(source: ImageSource, count: int) -> int:
     """How many processes decode a source: none for few photos, for what lies in memory, and where none can fork."""
     while isinstance(source, EightBit | Part):
         source = source.source
-    if not isinstance(source, PhotoFiles) or count < FEWEST or not sys.platform.startswith("linux"):
+    if not isinstance(source, Photos) or count < FEWEST or not sys.platform.startswith("linux"):
         return 0
     return min(MOST_WORKERS, len(os.sched_getaffinity(0)) - 1)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -133,41 +134,87 @@ def _white_of(values: np.ndarray, path: str | os.PathLike[str]) -> float:
     )
 
 
+class Photos(ABC):
+    """Encoded photos somewhere, each read by its index.
+
+    Attributes:
+        labels: class index of every photo where something names classes, else None.
+        preprocess: the model's.
+    """
+
+    labels: np.ndarray | None
+    preprocess: Preprocess
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """One name a photo."""
+
+    @abstractmethod
+    def open(self, index: int) -> Image.Image:
+        """One photo, decoded; see `open_photo`."""
+
+    @abstractmethod
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of one photo's bytes as they lie there."""
+
+    @abstractmethod
+    def part(self, indices: Sequence[int], labels: np.ndarray | None) -> Photos:
+        """Some of the photos, by index, with labels of their own."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def _transform(self) -> Callable[[Image.Image], np.ndarray]:
+        return make_transform(self.preprocess)
+
+    def read(self, index: int) -> np.ndarray:
+        """One preprocessed image [channels, height, width] float32."""
+        return np.asarray(self._transform(self.open(index)), dtype=np.float32)
+
+    def fingerprint(self) -> str:
+        """Hash of the photos' bytes, the labels and the preprocessing; they are read once."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
+        digest = start_hash(self.preprocess, self.labels)
+        for index in range(len(self)):
+            digest.update(self.digest(index))
+        return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is made again in another process."""
+        return {key: value for key, value in self.__dict__.items() if key != "_transform"}
+
+
 @dataclass
-class PhotoFiles:
+class PhotoFiles(Photos):
     """Image files on disk.
 
     Attributes:
         paths: the files, in a fixed order.
-        labels: class index of every file where the tree names classes, else None.
+        labels, preprocess: see `Photos`.
     """
 
     paths: list[Path]
     labels: np.ndarray | None
     preprocess: Preprocess
-    _transform: Any = field(default=None, repr=False)
 
     @property
     def names(self) -> Sequence[str]:
         """File paths as text."""
         return [str(path) for path in self.paths]
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def open(self, index: int) -> Image.Image:
+        """See `open_photo`."""
+        return open_photo(self.paths[index])
 
-    def read(self, index: int) -> np.ndarray:
-        """One preprocessed image [channels, height, width] float32."""
-        if self._transform is None:
-            self._transform = make_transform(self.preprocess)
-        return np.asarray(self._transform(open_photo(self.paths[index])), dtype=np.float32)
+    def digest(self, index: int) -> bytes:
+        """Of the file."""
+        return bytes.fromhex(sha256(self.paths[index]))
 
-    def fingerprint(self) -> str:
-        """Hash of the files' bytes, the labels and the preprocessing; the files are read once."""
-        return self._hash
-
-    @cached_property
-    def _hash(self) -> str:
-        digest = start_hash(self.preprocess, self.labels)
-        for path in self.paths:
-            digest.update(bytes.fromhex(sha256(path)))
-        return digest.hexdigest()
+    def part(self, indices: Sequence[int], labels: np.ndarray | None) -> PhotoFiles:
+        """Some of the files."""
+        return PhotoFiles([self.paths[index] for index in indices], labels, self.preprocess)

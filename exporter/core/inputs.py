@@ -36,6 +36,7 @@ class InputKind(Enum):
     GRAPH = ("graph", (1 << 31) - 1)  # what protobuf takes
     ARRAYS = ("file of arrays", 1 << 36)
     PICTURE = ("picture", 1 << 30)
+    ARCHIVE = ("archive of pictures", 1 << 44)
     CLASSES = ("list of class names", 1 << 24)
     CHECKPOINT = ("checkpoint", 1 << 38)
     TIMINGS = ("timing cache", 1 << 31)

@@ -71,7 +71,8 @@ class Evaluation(Record):
         moved: images with another answer, largest divergence first; the first 100.
         cpu_only: why only the CPU ran a graph that is meant for something else.
         resumed: images that an earlier run had judged.
-        workers: processes.
+        workers: processes, or actors of a cluster; None: as many as the cluster had room for.
+        ray: address of the cluster of Ray; None where this machine did the work.
         seconds: that this run took.
     """
 
@@ -91,7 +92,8 @@ class Evaluation(Record):
     moved: tuple[Moved, ...]
     cpu_only: str | None = optional()
     resumed: int = 0
-    workers: int = 1
+    workers: int | None = 1
+    ray: str | None = optional()
     seconds: float = 0.0
 
     def __post_init__(self) -> None:

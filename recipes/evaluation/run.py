@@ -23,9 +23,9 @@ from ...exporter.core.preprocess import Preprocess
 from ...exporter.runtime import bundle
 from ...exporter.runtime.choose import unable
 from ...exporter.runtime.outputs import Output, check_output, output_of
+from ..pools.choose import open_pool
 from .journal import Journal
 from .judge import Judge, Task
-from .pool import open_pool
 from .result import FORMAT, Evaluation, as_integers, by_class, figures, in_order, moved
 from .shards import SHARD, Answer, cut
 
@@ -42,8 +42,9 @@ class Wanted:
         images: see `open_images`.
         count: images, spread evenly; None takes all.
         classes: which class folder is which class, see `labels.read_classes`.
-        workers: processes.
-        threads: of the CPU, for each; None shares the cores out.
+        workers: processes, or actors of a cluster; None is this process, or all that the cluster has room for.
+        ray: address of a cluster of Ray, see `pools.by_ray`; None: this machine.
+        threads: of the CPU, for each; None shares the cores out, and is one on a cluster.
         shard: images that are kept, and lost, as one.
     """
 
@@ -51,12 +52,14 @@ class Wanted:
     images: Path
     count: int | None = None
     classes: str | None = None
-    workers: int = 1
+    workers: int | None = None
+    ray: str | None = None
     threads: int | None = None
     shard: int = SHARD
 
     def __post_init__(self) -> None:
-        require_within("workers", self.workers, *WORKERS)
+        if self.workers is not None:
+            require_within("workers", self.workers, *WORKERS)
         for name, value in (("count", self.count), ("shard", self.shard)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
@@ -66,9 +69,16 @@ class Wanted:
     @property
     def threads_each(self) -> int | None:
         """Threads of a worker; None takes all cores."""
-        if self.threads is not None or self.workers == 1:
+        if self.threads is None and self.ray is not None:
+            return 1
+        if self.threads is not None or self.in_process:
             return self.threads
-        return max(1, usable_cores() // self.workers)
+        return max(1, usable_cores() // (self.workers or 1))
+
+    @property
+    def in_process(self) -> bool:
+        """Whether this process does the work."""
+        return self.ray is None and self.workers in (None, 1)
 
 
 def evaluate(
@@ -99,14 +109,17 @@ def evaluate(
     task = _task(wanted, manifest, note)
     made = judge = Judge(task)  # here too: what is wrong with the graphs is told before any worker starts
     asked = Asked(judge.batch, judge.dense.name, judge.pruned.name, judge.cpu_only)
-    make: Callable[[], Judge] = partial(Judge, task) if wanted.workers > 1 else lambda: made
+    make: Callable[[], Judge] = (lambda: made) if wanted.in_process else partial(Judge, task)
     del judge
     hashes = {"bundle": sha256(wanted.bundle / layout.MANIFEST), "images": task.source.fingerprint()}
     head = {"version": __version__, **hashes, "dense by": asked.dense_by, "pruned by": asked.pruned_by}
     with nullcontext() if place is None else Journal(place, head) as journal:
         answers = _kept(journal, len(task.source), note)
         resumed, images = len(answers), len(task.source)
-        for shard, found in open_pool(wanted.workers).map(make, cut(images, wanted.shard, asked.batch, answers)):
+        pool = open_pool(
+            wanted.workers, wanted.ray, cores=wanted.threads_each or 1, gpus=_gpus(manifest, asked), note=note
+        )
+        for shard, found in pool.map(make, cut(images, wanted.shard, asked.batch, answers)):
             if journal is not None:
                 journal.add(shard.start, found)
             answers |= {index: one for index, one in enumerate(found, shard.start) if index not in answers}
@@ -121,6 +134,11 @@ def evaluate(
     if doubtful:
         note(doubtful)
     return result
+
+
+def _gpus(manifest: bundle.Manifest, asked: Asked) -> float:
+    """GPUs of a worker in a cluster: one where the bundle is for a GPU that runs it here."""
+    return 0.0 if manifest.resolved_target.is_cpu or asked.cpu_only else 1.0
 
 
 @dataclass(frozen=True)
@@ -166,7 +184,8 @@ def _result(
         classes=by_class(answers, labels),
         moved=moved(answers, task.source.names, labels),
         cpu_only=asked.cpu_only,
-        workers=wanted.workers,
+        workers=1 if wanted.in_process else wanted.workers,
+        ray=wanted.ray,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 
 class Listener(Protocol):
@@ -16,6 +17,20 @@ class Listener(Protocol):
 
     def note(self, text: str) -> None:
         """Something that the user should know."""
+
+
+@runtime_checkable
+class Follower(Listener, Protocol):
+    """A listener that also wants to know where the bundle lies."""
+
+    def published(self, folder: Path) -> None:
+        """A bundle is whole, and in its place."""
+
+
+def tell_published(listener: Listener, folder: Path) -> None:
+    """Tell a listener that follows bundles where one lies."""
+    if isinstance(listener, Follower):
+        listener.published(folder)
 
 
 class Silence:

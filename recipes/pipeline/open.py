@@ -11,7 +11,7 @@ import numpy as np
 
 from ...calibration.images.generated import make_images
 from ...calibration.images.listing import open_images
-from ...calibration.images.photos import PhotoFiles
+from ...calibration.images.photos import Photos
 from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, choose, halves, read_some
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
@@ -202,16 +202,16 @@ def _open_sources(
     if images.generator is not None:
         other = images.model_copy(update={"seed": images.seed + 1, "count": images.count if recipe.outcome else 64})
         return Sources(calibration, open_section(other, preprocess, classes), True)
-    if not isinstance(calibration, PhotoFiles):  # an .npz is not read again for what is left of it
+    if not isinstance(calibration, Photos):  # an .npz is not read again for what is left of it
         return Sources(calibration, calibration, False)
     everything = open_section(images.model_copy(update={"count": None, "every": 1, "offset": 0}), preprocess, classes)
     taken = set(calibration.names)
-    if not isinstance(everything, PhotoFiles) or len(everything) == len(taken):
+    if not isinstance(everything, Photos) or len(everything) == len(taken):
         return Sources(calibration, calibration, False)
     left = [index for index, name in enumerate(everything.names) if name not in taken]
     picked = [left[index] for index in choose(len(left), count=LARGEST_EVALUATION)]
     labels = None if everything.labels is None else everything.labels[picked]
-    return Sources(calibration, PhotoFiles([everything.paths[i] for i in picked], labels, preprocess), True)
+    return Sources(calibration, everything.part(picked, labels), True)
 
 
 def _overlap(one: ImageSource, other: ImageSource) -> bool:

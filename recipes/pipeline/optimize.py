@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...calibration.images.listing import open_images
-from ...calibration.images.photos import PhotoFiles
+from ...calibration.images.photos import Photos
 from ...calibration.images.sources import ArrayImages, ImageSource, choose, read_some
 from ...exporter.core import layout
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
@@ -41,7 +41,7 @@ from ...exporter.runtime.runners import Outputs, run_all, whole_batches
 from .engine import engine_missing
 from .forms import choose as choose_form
 from .graphs import EMULATED, forms_for
-from .listener import Listener, Silence
+from .listener import Listener, Silence, tell_published
 from .optimize_pack import Optimized, Parts, pack_optimized
 from .precision import limits_of, write_precision
 from .wishes import Wishes, files_of, wishes_from
@@ -79,6 +79,7 @@ def optimize(
             bundle.publish(staging, final)
         finally:
             publish.discard(staging, final)
+    tell_published(listener, final)
     done = done.at(final)
     if done.bench is not None and done.bench.fails and not wishes.bench.allow_slower:
         error = NotFasterError(
@@ -126,7 +127,7 @@ def open_source(wishes: Wishes, opened: Opened, listener: Listener) -> Images:
         offset=section.offset,
         note=listener.note,
     )
-    if isinstance(source, PhotoFiles) or (isinstance(source, ArrayImages) and source.pixels.dtype == np.uint8):
+    if isinstance(source, Photos) or (isinstance(source, ArrayImages) and source.pixels.dtype == np.uint8):
         _require_photos(opened)
         if wishes.preprocess.mean is None:
             listener.note("photos are normalized with ImageNet's mean and deviation; the file cannot say its own")

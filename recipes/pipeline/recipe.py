@@ -194,7 +194,9 @@ class ImagesSection(Section):
         },
     )
 
-    path: str | None = file_key("Folder of photos, folder of class folders, .npz or one photo.")
+    path: str | None = file_key(
+        "Folder of photos, folder of class folders, tar or parquet file or a folder of such, .npz or one photo."
+    )
     classes: str | None = file_key(
         "Which folder is which class: names in class order, one a line or as a JSON list, or a JSON mapping from names "
         "to indices; null: numbers are indices, WNIDs are ImageNet's, other names go in order."

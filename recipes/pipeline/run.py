@@ -38,7 +38,7 @@ from .fidelity import Fidelity
 from .forms import Forms
 from .gate import Gate, check_require
 from .golden import check_ends, ends_of
-from .listener import Listener, Silence
+from .listener import Listener, Silence, tell_published
 from .open import NOTHING, Given, Sources, open_sources, preprocess_of
 from .outcome import judge, refuse_unlabelled
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
@@ -426,5 +426,6 @@ def _publish(
     doubtful = doubt_labels(found.fidelity, run.classes)
     if doubtful is not None and run.recipe.model.random is None:
         run.listener.note(doubtful)
+    tell_published(run.listener, final)
     reports = (found.parity, found.fidelity, found.bench, found.precision)
     return Exported(final, run.recipe, budget, widths, *reports, no_engine, choice, found.gate)

@@ -1,14 +1,28 @@
-"""Notebooks run from top to bottom, and show what they say."""
+"""Notebooks run from top to bottom and show what they say, and the server answers."""
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
+from evaluated_bundles import BATCH, PREPROCESS, make_bundle
 from nbclient import NotebookClient
+from PIL import Image
+
+from vitrim.calibration.images.transform import make_transform
+from vitrim.exporter.core.answers import log_softmax
+from vitrim.exporter.core.preprocess import Preprocess
+from vitrim.exporter.runtime.runners import OrtRunner
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -50,3 +64,38 @@ def test_what_is_shown_names_no_folder_of_the_machine_and_no_error() -> None:
         assert not re.search(r"/(root|home|tmp|work|Users)/", path.read_text("utf-8"))
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         assert {output["output_type"] for output in outputs} <= {"stream", "display_data"}
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from serve import Classifier, make_server
+
+    found = make_server(Classifier(make_bundle(tmp_path / "out"), best=3), "127.0.0.1", 0)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_port}"
+    found.shutdown()
+    found.server_close()
+
+
+def asked(address: str, body: bytes) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, data=body), timeout=60) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_the_server_answers_as_the_graph_does_and_refuses_what_is_no_photo(tmp_path: Path, server: str) -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+    file = io.BytesIO()
+    photo.save(file, "PNG")
+    status, found = asked(server, file.getvalue())
+    images = make_transform(Preprocess.from_dict(PREPROCESS))(photo)[None].repeat(BATCH, 0)
+    shares = np.exp(log_softmax(OrtRunner(tmp_path / "out" / "model.onnx")(images)["logits"]))[0]
+    assert status == 200
+    assert [one["index"] for one in found["classes"]] == list(np.argsort(-shares)[:3])
+    assert [one["probability"] for one in found["classes"]] == pytest.approx(np.sort(shares)[:1:-1], abs=1e-6)
+    status, found = asked(server, b"no photo")
+    assert (status, found["error"][:25]) == (400, "the photo is not an image")
+    assert asked(server, b"")[0] == 413

@@ -100,3 +100,14 @@ def test_ci_runs_on_every_python_that_the_package_names() -> None:
     assert re.findall(r"3\.\d+", matrix[1]) == named
     assert project["requires-python"] == f">={named[0]}"
     assert "bash .ci/run" in workflow
+
+
+def test_containers_install_extras_that_there_are() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    for path in (ROOT / "examples" / "docker").glob("*.Dockerfile"):
+        text = path.read_text()
+        named = set(re.findall(r"/src\[([^\]]+)\]", text)) | set(re.findall(r"EXTRA=(\w+)", text))
+        used = {extra for group in named for extra in group.replace("${EXTRA}", "export").split(",")}
+        assert used
+        assert used <= extras
+        assert all((ROOT / name).exists() for name in re.findall(r"/src/(\S+\.py)", text))

@@ -1,4 +1,4 @@
-"""Where work is done: in this process, or in several. What comes back does not depend on it, only its order."""
+"""Work in several processes of this machine."""
 
 from __future__ import annotations
 
@@ -10,53 +10,10 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from ...exporter.core.errors import EnvironmentLackError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-_TRIES = 3  # times in a row that workers may die without any item done
-
-
-class Pool(Protocol):
-    """A place to work.
-
-    Attributes:
-        workers: items that are worked on side by side.
-    """
-
-    @property
-    def workers(self) -> int: ...
-
-    def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-        """Work on every item once, or again where a worker died over it.
-
-        Args:
-            make: called once in every worker that has work; what it returns is called with items.
-            items: to be worked on.
-
-        Yields:
-            an item and its result, in the order in which they are done.
-
-        Raises:
-            VitrimError: what `make` or the work raised.
-            EnvironmentLackError: workers die again and again.
-        """
-
-
-@dataclass(frozen=True)
-class InProcess:
-    """No worker but this process."""
-
-    workers: int = 1
-
-    def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-        """See `Pool`; in order."""
-        work = make() if items else None
-        for item in items:
-            assert work is not None
-            yield item, work(item)
+from .pool import TRIES, Item, Result
 
 
 @dataclass(frozen=True)
@@ -70,20 +27,20 @@ class Processes:
 
     def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         """See `Pool`; where a worker is killed, all are started anew, with what was not done."""
-        left, tries = dict(enumerate(items)), _TRIES
+        left, tries = dict(enumerate(items)), TRIES
         while left:
             executor = ProcessPoolExecutor(self.workers, get_context("spawn"), _start, (make,))
             try:
                 waiting: dict[Future[Any], int] = {executor.submit(_work_on, one): at for at, one in left.items()}
                 for future in as_completed(waiting):
                     result = future.result()
-                    tries = _TRIES
+                    tries = TRIES
                     yield left.pop(waiting[future]), result
             except BrokenProcessPool as error:
                 tries -= 1
                 if not tries:
                     raise EnvironmentLackError(
-                        f"workers died {_TRIES} times in a row: with too little memory, use fewer workers; in a script "
+                        f"workers died {TRIES} times in a row: with too little memory, use fewer workers; in a script "
                         'of your own, call it under `if __name__ == "__main__":`'
                     ) from error
             finally:
@@ -116,8 +73,3 @@ def _work_on(item: Any) -> Any:
         assert _make is not None
         _work = _make()
     return _work(item)
-
-
-def open_pool(workers: int) -> Pool:
-    """This process for one worker, else as many of their own."""
-    return InProcess() if workers == 1 else Processes(workers)

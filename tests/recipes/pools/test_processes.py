@@ -14,18 +14,10 @@ import pytest
 from evaluated_bundles import doubling, dying, refusing
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
-from vitrim.recipes.evaluation.pool import InProcess, Pool, Processes, open_pool
+from vitrim.recipes.pools.pool import Pool
+from vitrim.recipes.pools.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def test_one_worker_is_this_process_and_begins_nothing_without_items() -> None:
-    assert open_pool(1) == InProcess()
-    assert open_pool(3) == Processes(3)
-    assert list(InProcess().map(doubling, [3, 1, 2])) == [(3, 6), (1, 2), (2, 4)]
-    assert list(InProcess().map(refusing, [])) == []
-    with pytest.raises(InputError, match="^there is no work here$"):
-        list(InProcess().map(refusing, [1]))
 
 
 @pytest.mark.slow
@@ -58,7 +50,7 @@ def test_workers_that_always_die_end_in_one_line(tmp_path: Path) -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys; from functools import partial; from pathlib import Path; from evaluated_bundles import sleeping;"
-        "from vitrim.recipes.evaluation.pool import Processes;"
+        "from vitrim.recipes.pools.processes import Processes;"
         "list(Processes(2).map(partial(sleeping, Path(sys.argv[1])), [1, 2]))"
     )
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT.parent)])
