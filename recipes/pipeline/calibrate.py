@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...calibration.images.sources import ImageSource
 from ...calibration.tokens import budgets, solve
 from ...calibration.tokens.cost import LatencyModel, dense_plan, gmacs, gmacs_by_block, graph_macs, model_macs
+from ...calibration.tokens.latency import MeasuredLatency
 from ...calibration.tokens.presets import get_preset
 from ...calibration.tokens.rules import Rule, default_rule
 from ...calibration.tokens.scores import Decisions, gather, statistics
@@ -28,6 +29,7 @@ from .listener import Listener
 from .provenance import provenance
 from .recipe import PruneSection, Recipe
 from .stage import Stage, short_hash
+from .tables import MAKER, facts, measured_latency
 
 if TYPE_CHECKING:
     from .view import View
@@ -147,17 +149,44 @@ def from_mass(plan: Planning) -> Budget:
 
 def from_target(plan: Planning) -> Budget:
     """The largest budget within a cost, or what a search finds at that cost."""
-    macs = target_macs(plan.prune, plan.whole, plan.batch)
-    ruled = solve.from_target(plan.shape, plan.method.name, plan.parameters, macs, plan.rule, plan.multiple)
+    limit, latency = wanted_cost(plan)
+    price = None if latency is None else latency.price()
+    ruled = solve.from_target(plan.shape, plan.method.name, plan.parameters, limit, plan.rule, plan.multiple, price)
     taken = ruled.statistics.get("multiple", 1)
     if taken != plan.multiple:
         words = "any number of tokens" if taken == 1 else f"multiples of {taken} tokens"
         plan.listener.note(f"no plan in multiples of {plan.multiple} tokens meets the target: it has {words}")
-    trials = plan.prune.search.trials
-    if not trials:
-        return ruled
-    found = search(plan.model, plan.images_for("prune.search"), ruled, macs, trials, plan.listener.progress)
-    return found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
+    trials, budget = plan.prune.search.trials, ruled
+    if trials:
+        images, progress = plan.images_for("prune.search"), plan.listener.progress
+        found = search(plan.model, images, ruled, limit, trials, progress, price=price)
+        budget = found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
+    if latency is None:
+        return budget
+    told = {"latency": facts(latency, latency.milliseconds(budget))}
+    return budget.model_copy(update={"statistics": budget.statistics | told})
+
+
+def wanted_cost(plan: Planning) -> tuple[float, MeasuredLatency | None]:
+    """What a plan may cost: milliseconds by a table, with the latencies that it gives, or multiply-accumulates.
+
+    Raises:
+        InputError: see `target_macs` and `tables.measured_latency`.
+    """
+    target = plan.prune.target
+    assert target is not None
+    if target.table is None:
+        if target.speedup is not None:
+            plan.listener.note(
+                "prune.target.speedup goes by a formula for a CPU, which knows no stage's cost and nothing of this "
+                f"machine; by measurement: {MAKER}, and prune.target.table: FILE"
+            )
+        return target_macs(plan.prune, plan.whole, plan.batch), None
+    latency = measured_latency(target, plan.shape)
+    if target.latency_ms is not None:
+        return target.latency_ms, latency
+    assert target.speedup is not None
+    return latency.table.dense / target.speedup, latency
 
 
 # By the one key of `prune` that says how much goes; `budget`, a file, and `given`, in memory, need no planning.

@@ -36,9 +36,11 @@ from .graphs import Graphs, final_graphs
 from .kinds import budget_of_kind, plan_of
 from .portable import dump_recipe, portable, portable_command
 from .precision import in_manifest
+from .predicted import with_prediction
 from .provenance import versions
 from .readme import bundle_readme
 from .stage import Stage
+from .tables import uses_table
 
 if TYPE_CHECKING:
     from .run import Run
@@ -101,7 +103,10 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
     timed = view.folder_if_any("bench")
     bench = None if timed is None or not (timed / layout.BENCH).exists() else timed / layout.BENCH
     if bench is not None:
-        shutil.copyfile(bench, staging / layout.BENCH)
+        if budget is not None and uses_table(recipe):
+            with_prediction(Bench.read(bench, "benchmark"), recipe, budget).write(staging / layout.BENCH)
+        else:
+            shutil.copyfile(bench, staging / layout.BENCH)
     (staging / layout.RECIPE).write_text(dump_recipe(portable_recipe))
     if graphs.precision is not None:
         graphs.precision.write(staging / layout.PRECISION)
@@ -122,7 +127,7 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
     found = Reports(
         Parity.read(staging / layout.PARITY, "parity report"),
         Fidelity.read(staging / layout.FIDELITY, "fidelity report"),
-        None if bench is None else Bench.read(bench, "benchmark"),
+        None if bench is None else Bench.read(staging / layout.BENCH, "benchmark"),
         graphs.precision,
         engine,
     )

@@ -217,10 +217,22 @@ class ImagesSection(Section):
         return self
 
 
+_TABLED = {"properties": {"table": {"type": "string"}}, "required": ["table"]}
+
+
 class TargetSection(Section):
     """What the solver has to reach."""
 
-    ways = ("gflops", "flops_ratio", "speedup")
+    ways = ("gflops", "flops_ratio", "speedup", "latency_ms")
+    bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(("gflops", "flops_ratio"), ("table", "correction_ms"))
+    rules = (
+        {"anyOf": [{"properties": {"latency_ms": {"type": "null"}}}, _TABLED]},
+        {"anyOf": [{"properties": {"correction_ms": {"type": "null"}}}, _TABLED]},
+        *(
+            {"anyOf": [{"properties": {key: {"type": "null"}}}, {"properties": {"table": {"type": "null"}}}]}
+            for key in ("gflops", "flops_ratio")
+        ),
+    )
 
     gflops: float | None = Field(
         default=None, gt=0, le=1e9, description="Multiply-accumulates of the graph in 1e9, scoring included."
@@ -229,8 +241,33 @@ class TargetSection(Section):
         default=None, gt=0, le=1, description="Share of the dense model's, as papers count."
     )
     speedup: float | None = Field(
-        default=None, ge=1, le=1e6, description="Dense over pruned latency, by the latency model."
+        default=None,
+        ge=1,
+        le=1e6,
+        description="Dense over pruned latency: by the table, or without one by a formula for a CPU.",
     )
+    latency_ms: float | None = Field(
+        default=None, gt=0, le=1e9, description="Milliseconds of the pruned graph for a batch; needs the table."
+    )
+    table: str | None = file_key(
+        "With speedup or latency_ms: what `vitrim profile` measured, on this machine and for this export."
+    )
+    correction_ms: float | None = Field(
+        default=None,
+        ge=-1e9,
+        le=1e9,
+        description="With table: milliseconds that it misses of a pruned graph; null: the export measures them, and "
+        "solves once more where it was off by over 3 %.",
+    )
+
+    @model_validator(mode="after")
+    def _tabled(self) -> TargetSection:
+        if self.table is None and (self.latency_ms is not None or self.correction_ms is not None):
+            key = "latency_ms" if self.latency_ms is not None else "correction_ms"
+            raise ValueError(f"{key} needs table: FILE; make one by `vitrim profile RECIPE -o FILE`")
+        if self.table is not None and self.speedup is None and self.latency_ms is None:
+            raise ValueError("table goes with speedup or latency_ms; take it out")
+        return self
 
 
 class SearchSection(Section):

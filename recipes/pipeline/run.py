@@ -42,6 +42,7 @@ from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
 from .pack import pack
 from .parity import Parity
 from .precision import Precision, check_precision
+from .predicted import corrected_recipe
 from .provenance import versions
 from .recipe import Recipe
 from .recover import open_model
@@ -49,6 +50,7 @@ from .reference import Reference
 from .rewrite import Rewrite
 from .slim import Slim, load_slim
 from .stage import Stage, stage_key
+from .tables import check_recipe, uses_table
 from .trace import Trace
 from .view import View
 
@@ -224,6 +226,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     check_engine(recipe.engine, target)
     if recipe.prune is not None:
         check_prune(recipe.prune)
+    check_recipe(recipe)
     if recipe.slim is not None and recipe.slim.widths is not None:
         read_widths(recipe.slim.widths)
     listener.stage("model and images")
@@ -355,7 +358,7 @@ def export(
         first = candidates(recipe)[0].recipe(recipe)
     target = get_target(first.export.target)
     no_engine = engine_missing(target, mode)
-    run = open_run(first, cache_of(final, keeps=open_choice), listener, given)
+    run = open_run(first, cache_of(final, keeps=open_choice or uses_table(first)), listener, given)
     with run.cache.locked(listener.note):
         publish.sweep(final)
         choice = None
@@ -363,6 +366,7 @@ def export(
             run, choice = decide(run.of(recipe, target), STAGES)
             no_engine = engine_missing(run.target, mode)
         do_all(run)
+        run = corrected(run)
         done = _publish(run, final, no_engine, list(command or sys.argv), choice)
     works = done.widths is not None or (done.budget is not None and done.budget.stages)
     if works and done.bench is not None and done.bench.fails and not recipe.bench.allow_slower:
@@ -373,6 +377,25 @@ def export(
         error.result = done
         raise error
     return done
+
+
+def corrected(run: Run) -> Run:
+    """A run that was solved on a latency table and misses it, solved and done once more; else the same one."""
+    recipe = corrected_recipe(run.recipe, run.folders)
+    if recipe is None:
+        return run
+    assert recipe.prune is not None
+    assert recipe.prune.target is not None
+    again = run.of(recipe, run.target)
+    missed = f"the pruned graph misses its predicted time by {recipe.prune.target.correction_ms:+.3f} ms"
+    try:
+        do_all(again, (Slim, Calibrate))
+    except InputError as error:
+        run.listener.note(f"{missed}, and with that the target cannot be met: {error}")
+        return run
+    run.listener.note(f"{missed}; solved with that, and exported once more")
+    do_all(again)
+    return again
 
 
 def _publish(
