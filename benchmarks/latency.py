@@ -31,13 +31,15 @@ from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.parts import HALVES
 from vitrim.exporter.pruning.shape import describe
 from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.profile import Samples, measure, profile
+from vitrim.recipes.pipeline.profile import profile
 from vitrim.recipes.pipeline.profile_graphs import DENSE, ProfileGraphs, profile_graphs
+from vitrim.recipes.pipeline.turns import Samples, measure
 
 METHODS = ("frugal", "ppt", "tome", "zero_tprune", "evit")
 # Shares of the dense cost, and stages (None: as the method has it).
 PLANS = ((0.5, None), (0.62, 2), (0.7, 4), (0.9, None))
 FORMS = ("decomposed", "fused")
+BASE = f"{DENSE}.{FORMS[0]}"
 RESULT = Path(__file__).parent / "results" / "latency.md"
 
 
@@ -85,7 +87,7 @@ def seen(model: Any, plans: dict[str, tuple[Budget, ...]], processes: int, round
 
         def one(graphs: ProfileGraphs | None = graphs, seed: int = seed) -> dict[str, Any]:
             assert graphs is not None
-            found = measure(graphs, target, 1, 1, rounds, seed=seed)
+            found = measure(graphs.files, BASE, target, 1, 1, rounds, seed=seed)
             return {"base": found.base, "shares": {key: float(row[0]) for key, row in found.shares.items()}}
 
         kept.append(kept_json(file, one))
@@ -97,8 +99,7 @@ def seen(model: Any, plans: dict[str, tuple[Budget, ...]], processes: int, round
 def made(model: Any, plans: dict[str, tuple[Budget, ...]], folder: Path) -> ProfileGraphs:
     """The plans' graphs and the dense one."""
     graphs = profile_graphs(model, get_target("ort-cpu"), 1, FORMS, plans, folder)
-    files = {key: file for key, file in graphs.files.items() if not key.startswith(HALVES)}
-    return replace(graphs, files=files, bytes={key: graphs.bytes[key] for key in files})
+    return replace(graphs, files={key: file for key, file in graphs.files.items() if not key.startswith(HALVES)})
 
 
 def page(

@@ -40,7 +40,6 @@ from .predicted import with_prediction
 from .provenance import versions
 from .readme import bundle_readme
 from .stage import Stage
-from .tables import uses_table
 
 if TYPE_CHECKING:
     from .run import Run
@@ -56,7 +55,7 @@ class Pack(Stage):
     """The last one: its result is the bundle, which no cache holds."""
 
     name = "bundle"
-    needs = ("slim", "calibrate", "passes", "forms", "precision", "parity", "fidelity", "bench")
+    needs = ("slim", "calibrate", "passes", "forms", "precision", "parity", "fidelity", "bench", "predicted")
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,9 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
     timed = view.folder_if_any("bench")
     bench = None if timed is None or not (timed / layout.BENCH).exists() else timed / layout.BENCH
     if bench is not None:
-        if budget is not None and uses_table(recipe):
-            with_prediction(Bench.read(bench, "benchmark"), recipe, budget).write(staging / layout.BENCH)
+        predicted = view.folder_if_any("predicted")
+        if predicted is not None:
+            with_prediction(Bench.read(bench, "benchmark"), predicted).write(staging / layout.BENCH)
         else:
             shutil.copyfile(bench, staging / layout.BENCH)
     (staging / layout.RECIPE).write_text(dump_recipe(portable_recipe))

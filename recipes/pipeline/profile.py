@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from timm import is_model
 
 from ...calibration.tokens.latency import MeasuredLatency, fitted
@@ -18,12 +16,10 @@ from ...exporter.core.bounds import PROFILE_PROCESSES, PROFILE_ROUNDS, require_w
 from ...exporter.core.inputs import is_file
 from ...exporter.core.latency import FORMAT, PROCESSES, ROUNDS, FormTimes, LatencyTable
 from ...exporter.core.memory import only_new_garbage
-from ...exporter.core.targets import Target
 from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import ViTShape, describe
-from ...exporter.runtime.bench.apart import clock_of, measuring
+from ...exporter.runtime.bench.apart import clock_of
 from ...exporter.runtime.machine.environment import environment
-from ..evaluation.pool import Processes
 from .graphs import forms_for
 from .listener import Listener, Silence
 from .load import shipped
@@ -32,8 +28,7 @@ from .profile_graphs import DENSE, ProfileGraphs, profile_graphs, reference_plan
 from .recipe import Recipe
 from .recover import open_model
 from .tables import conditions_of, one_target
-
-TOGETHER = 1 << 30  # bytes of weights that are loaded at once
+from .turns import Samples, measure
 
 
 def as_recipe(source: Any) -> Any:
@@ -48,29 +43,6 @@ def as_recipe(source: Any) -> Any:
         "images": {"generator": "noise", "count": 1},
         "prune": {"target": {"flops_ratio": 0.7}},
     }
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What several processes measured.
-
-    Attributes:
-        base: milliseconds of the graph that the others are held against.
-        shares: by name, the others' ratio to it, of every process.
-    """
-
-    base: float
-    shares: dict[str, np.ndarray]
-
-    def milliseconds(self, name: str) -> float:
-        """Of a graph: the median over the processes."""
-        return self.base * float(np.median(self.shares[name]))
-
-    @property
-    def spread(self) -> float:
-        """Typical distance of the quartiles over processes, as a share of the median."""
-        quartiles = [np.subtract(*np.percentile(row, [75, 25])) / np.median(row) for row in self.shares.values()]
-        return float(np.median(quartiles))
 
 
 @only_new_garbage()
@@ -117,7 +89,10 @@ def profile(
         of = conditions_of(shape, target, recipe)
         del model
         listener.stage("profile")
-        samples = measure(graphs, target, of.threads, processes, rounds, listener.progress)
+        base = f"{DENSE}.{forms[0]}"
+        samples = measure(
+            graphs.files, base, target, of.threads, processes, rounds, listener.progress, sizes=graphs.bytes
+        )
     empty = LatencyTable(
         format=FORMAT,
         of=of,
@@ -153,42 +128,3 @@ def _with_stages(empty: LatencyTable, shape: ViTShape, graphs: ProfileGraphs, sa
         for method, plans in graphs.plans.items()
     }
     return fitted(MeasuredLatency(empty, shape), took)
-
-
-def measure(
-    graphs: ProfileGraphs,
-    target: Target,
-    threads: int,
-    processes: int,
-    rounds: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    seed: int = 0,
-) -> Samples:
-    """Time graphs in several processes, as many at once as the memory takes, the dense one always among them."""
-    base = f"{DENSE}.{graphs.forms[0]}"
-    groups = list(in_groups(graphs.bytes, base))
-    make = partial(measuring, base, target.name, threads, rounds)
-    bases: list[float] = []
-    shares: dict[str, list[float]] = {name: [] for name in graphs.files}
-    for done in range(processes):
-        for at, group in enumerate(groups):
-            files = {name: str(graphs.files[name]) for name in group}
-            ((_, (found, milliseconds)),) = Processes(1).map(make, [(seed + done, files)])  # a new one each time
-            bases.append(milliseconds)
-            for name, share in found.items():
-                if name != base or at == 0:
-                    shares[name].append(share)
-            progress(done * len(groups) + at + 1, processes * len(groups))
-    return Samples(float(np.median(bases)), {name: np.array(row) for name, row in shares.items()})
-
-
-def in_groups(sizes: dict[str, int], base: str, together: int = TOGETHER) -> Iterator[list[str]]:
-    """Names in groups whose graphs may be loaded at once, each with `base` first and at least one other."""
-    group, room = [base], together - sizes[base]
-    for name in (name for name in sizes if name != base):
-        if sizes[name] > room and len(group) > 1:
-            yield group
-            group, room = [base], together - sizes[base]
-        group.append(name)
-        room -= sizes[name]
-    yield group

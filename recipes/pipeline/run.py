@@ -42,7 +42,7 @@ from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
 from .pack import pack
 from .parity import Parity
 from .precision import Precision, check_precision
-from .predicted import corrected_recipe
+from .predicted import Predicted, corrected
 from .provenance import versions
 from .recipe import Recipe
 from .recover import open_model
@@ -66,6 +66,7 @@ STAGES: tuple[type[Stage], ...] = (
     Parity,  # graphs against PyTorch
     Fidelity,  # pruned answers against dense ones
     Bench,  # milliseconds
+    Predicted,  # what a latency table said of them
 )
 
 
@@ -353,6 +354,7 @@ def export(
     mode = engine_mode or recipe.engine.mode
     refuse_over_inputs(final, inputs_of(recipe))
     bundle.refuse_foreign(final)
+    check_recipe(recipe)
     open_choice, first = is_open(recipe), recipe
     if open_choice:
         first = candidates(recipe)[0].recipe(recipe)
@@ -366,7 +368,7 @@ def export(
             run, choice = decide(run.of(recipe, target), STAGES)
             no_engine = engine_missing(run.target, mode)
         do_all(run)
-        run = corrected(run)
+        run = corrected(run, do_all, (Slim, Calibrate))
         done = _publish(run, final, no_engine, list(command or sys.argv), choice)
     works = done.widths is not None or (done.budget is not None and done.budget.stages)
     if works and done.bench is not None and done.bench.fails and not recipe.bench.allow_slower:
@@ -377,25 +379,6 @@ def export(
         error.result = done
         raise error
     return done
-
-
-def corrected(run: Run) -> Run:
-    """A run that was solved on a latency table and misses it, solved and done once more; else the same one."""
-    recipe = corrected_recipe(run.recipe, run.folders)
-    if recipe is None:
-        return run
-    assert recipe.prune is not None
-    assert recipe.prune.target is not None
-    again = run.of(recipe, run.target)
-    missed = f"the pruned graph misses its predicted time by {recipe.prune.target.correction_ms:+.3f} ms"
-    try:
-        do_all(again, (Slim, Calibrate))
-    except InputError as error:
-        run.listener.note(f"{missed}, and with that the target cannot be met: {error}")
-        return run
-    run.listener.note(f"{missed}; solved with that, and exported once more")
-    do_all(again)
-    return again
 
 
 def _publish(
