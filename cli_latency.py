@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def print_table(found: LatencyTable, console: Console) -> None:
     """Milliseconds of the halves by tokens, then what a stage of each method adds, and what the table is of."""
+    from .exporter.runtime.lines import counted
+
     of = found.of
     table = Table(title=f"{visible(of.model)}: milliseconds by tokens", title_justify="left")
     for column in ("tokens", *(f"attention, {form}" for form in found.forms), "mlp"):
@@ -31,7 +33,7 @@ def print_table(found: LatencyTable, console: Console) -> None:
             soft_wrap=True,
         )
     console.print(
-        f"On {visible(of.device)} by {of.runtime}, batch {of.batch}, {of.threads} threads, {of.precision}; medians of "
+        f"On {visible(of.device)} by {of.runtime}, batch {of.batch}, {counted(of.threads, 'thread')}, {of.precision}; medians of "
         f"{found.processes} processes, whose quartiles lie {100 * found.spread:.1f} % apart",
         soft_wrap=True,
     )

@@ -1,6 +1,6 @@
 """Latency predicted by a table, and measured, for graphs that the table never saw.
 
-    taskset -c 1 python benchmarks/latency.py --cache .latency
+    python benchmarks/latency.py --cache .latency
 
 A table of DeiT-Ti (onnxruntime on the CPU, batch 1, one thread) is made as `vitrim profile` makes it: halves of the
 blocks at six numbers of tokens, and of every method two plans at 0.55 and 0.8 of the cost. Then plans at other costs
@@ -45,8 +45,8 @@ RESULT = Path(__file__).parent / "results" / "latency.md"
 
 @click.command()
 @click.option("--model", "name", default="deit_tiny_patch16_224", show_default=True)
-@click.option("--processes", default=12, show_default=True, help="Of the table, and as many of the graphs.")
-@click.option("--rounds", default=15, show_default=True, help="Of each process.")
+@click.option("--processes", default=10, show_default=True, help="Of the table, and as many of the graphs.")
+@click.option("--rounds", default=12, show_default=True, help="Of each process.")
 @click.option("--cache", type=click.Path(path_type=Path), required=True, help="Folder of what was measured.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULT, show_default=True)
 def main(name: str, processes: int, rounds: int, cache: Path, out: Path) -> None:

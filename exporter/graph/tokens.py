@@ -7,7 +7,7 @@ import onnx_ir
 from onnx import TensorProto, helper
 from onnxscript.optimizer import optimize_ir
 
-from .trace import strip_exporter_notes
+from .trace import quiet, strip_exporter_notes
 
 
 def with_tokens(model: onnx.ModelProto, tokens: int) -> onnx.ModelProto:
@@ -24,7 +24,8 @@ def with_tokens(model: onnx.ModelProto, tokens: int) -> onnx.ModelProto:
         shape = [batch.dim_value, tokens, width.dim_value]
         value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, shape))
     folded = onnx_ir.from_proto(fixed)
-    optimize_ir(folded, num_iterations=1)
+    with quiet():
+        optimize_ir(folded, num_iterations=1)
     found = onnx_ir.to_proto(folded)
     strip_exporter_notes(found)
     return found

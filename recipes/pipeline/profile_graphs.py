@@ -74,6 +74,7 @@ def reference_plans(model: Any, method: str, prune: PruneSection | None = None) 
         blocks=None if own is None else own.blocks,
         stages=None if own is None else own.stages,
         iterations=None if own is None else own.iterations,
+        final=own is None or own.final,
     )
     found, macs, why = [], model_macs(shape, dense_plan(shape)), None
     for share in SHARES:

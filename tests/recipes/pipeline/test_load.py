@@ -71,7 +71,10 @@ def test_another_checkpoint_needs_another_hash() -> None:
         (("gflops: 0.81", "gflops: -1"), r"prune\.target\.gflops is -1"),
         (("gflops: 0.81", "gflops: true"), r"prune\.target\.gflops is True"),
         (("gflops: 0.81", "gflops: .nan"), r"prune\.target\.gflops is nan"),
-        (("{gflops: 0.81}", "{}"), r"prune\.target: give exactly one of gflops, flops_ratio, speedup; found none"),
+        (
+            ("{gflops: 0.81}", "{}"),
+            r"prune\.target: give exactly one of gflops, flops_ratio, speedup, latency_ms; found",
+        ),
         (
             ("target: {gflops: 0.81}", "mass: 0.9, preset: evit-0.7"),
             r"prune: give exactly one of .* preset and mass",
@@ -179,7 +182,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "budget": "b.json",
         "given": True,
     },
-    "prune.target": {"gflops": 0.8, "flops_ratio": 0.7, "speedup": 1.5},
+    "prune.target": {"gflops": 0.8, "flops_ratio": 0.7, "speedup": 1.5, "latency_ms": 12.0},
     "slim": {"target": {"flops_ratio": 0.8}, "widths": "w.json"},
     "slim.target": {"gflops": 0.8, "flops_ratio": 0.7, "parameters_ratio": 0.5},
 }
@@ -401,7 +404,10 @@ BAD: list[tuple[str, Any]] = [
     ("prune", {"keep_rates": {"3": 0}}), ("prune", {"keep_rates": {"3": 1.5}}), ("prune", {"keep_rates": {"-1": 0.5}}),
     ("prune", {"keep_rates": {"x": 0.5}}), ("prune", {"keep_rates": [0.5]}), ("prune", {"target": {}}),
     ("prune", {"target": 5}), ("prune", {"preset": None}), ("prune", {"given": False}), ("prune.target.gflops", 0),
-    ("prune.target.gflops", "1"), ("prune.target.speedup", 2.0), ("prune.target.colour", 2.0),
+    ("prune.target.gflops", "1"), ("prune.target.speedup", 2.0), ("prune", {"target": {"latency_ms": 9}}),
+    ("prune.target.table", "t"), ("prune", {"target": {"latency_ms": 0, "table": "t"}}),
+    ("prune", {"target": {"speedup": 2, "correction_ms": 1}}), ("prune", {"target": {"speedup": 2, "table": 5}}),
+    ("prune", {"target": {"flops_ratio": 0.5, "table": "t"}}), ("prune.target.colour", 2.0),
     ("prune", {"target": {"flops_ratio": 0}}), ("prune", {"target": {"flops_ratio": 1.1}}),
     ("prune", {"target": {"speedup": 0.9}}), ("prune.method", 5), ("prune.blocks", []), ("prune.blocks", ["a"]),
     ("prune.stages", 0), ("prune.stages", 5), ("prune.similar", 1), ("prune.similar", -0.1), ("prune.inflection", 2),
@@ -427,6 +433,8 @@ GOOD_CHANGES: list[tuple[str, Any]] = [
     ("model", {"name": "a", "random": 0}), ("images", {"generator": "noise"}), ("evaluate", None), ("slim", None),
     ("evaluate", {"path": "p"}), ("prune", {"remove": [0, 3]}), ("prune", {"keep_rates": {"3": 0.7, "11": 1}}),
     ("prune", {"preset": "x", "given": False, "remove": None}), ("prune.blocks", [3, 6]), ("prune.stages", 4),
+    ("prune", {"target": {"latency_ms": 9, "table": "t"}}), ("prune", {"target": {"speedup": 2, "table": "t"}}),
+    ("prune", {"target": {"speedup": 2, "table": "t", "correction_ms": -0.5, "latency_ms": None, "gflops": None}}),
     ("slim", {"widths": "w", "heads": False}), ("slim", {"target": {"gflops": 1}, "widths": None}),
     ("precision.float32", ["a*"]), ("export.batch", 4096), ("parity.atol", 1), ("prune.parameters", {"place": "x"}),
 ]  # fmt: skip
