@@ -82,7 +82,7 @@ def prune(
             or any iterable of tensors. A plan for a cost needs none.
         listener: hears progress.
         keywords: keys of a recipe's `prune`, or of its target: `flops_ratio=0.65`, `gflops=0.81`, `speedup=1.5`,
-            `keep_rates={3: 0.7}`, `preset="evit-0.7"`, `blocks=[3, 6, 9]`, ...
+            `latency_ms=12.0, table="table.json"`, `keep_rates={3: 0.7}`, `preset="evit-0.7"`, `blocks=[3, 6, 9]`, ...
 
     Returns:
         an nn.Module from images [batch, channels, height, width] to logits [batch, classes], or without a classifier

@@ -33,7 +33,7 @@ def print_table(found: LatencyTable, console: Console) -> None:
             soft_wrap=True,
         )
     console.print(
-        f"On {visible(of.device)} by {of.runtime}, batch {of.batch}, {counted(of.threads, 'thread')}, {of.precision}; medians of "
-        f"{found.processes} processes, whose quartiles lie {100 * found.spread:.1f} % apart",
+        f"On {visible(of.device)} by {of.runtime}, batch {of.batch}, {counted(of.threads, 'thread')}, {of.precision}; "
+        f"medians of {found.processes} processes, whose quartiles lie {100 * found.spread:.1f} % apart",
         soft_wrap=True,
     )

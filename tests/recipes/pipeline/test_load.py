@@ -186,6 +186,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "slim": {"target": {"flops_ratio": 0.8}, "widths": "w.json"},
     "slim.target": {"gflops": 0.8, "flops_ratio": 0.7, "parameters_ratio": 0.5},
 }
+BESIDE = {"latency_ms": {"table": "t.json"}}  # what a way does not go without
 PAIRS = [(path, old, new) for path, ways in WAYS.items() for old in ways for new in ways if old != new]
 
 
@@ -201,7 +202,7 @@ def with_way(path: str, key: str) -> dict[str, Any]:
     data = parse_yaml(GOOD, "r")
     for other in WAYS[path]:
         holder(data, path).pop(other, None)
-    holder(data, path)[key] = WAYS[path][key]
+    holder(data, path).update({key: WAYS[path][key], **BESIDE.get(key, {})})
     return data
 
 
@@ -220,7 +221,7 @@ def test_a_new_way_takes_the_place_of_the_old_one(path: str, old: str, new: str)
     data, value = with_way(path, old), WAYS[path][new]
     before = json.dumps(data)
     for setting in (f"{path}.{new}={as_yaml(value)}", (f"{path}.{new}", value)):
-        found = override(data, [setting])
+        found = override(data, [setting, *((f"{path}.{key}", one) for key, one in BESIDE.get(new, {}).items())])
         ways = {key: one for key, one in holder(found, path).items() if key in WAYS[path]}
         assert ways == {new: value}
         validate(found, "r")

@@ -23,7 +23,10 @@ SETTINGS = {"model.args.depth": 2, "export.attention": "decomposed", "prune.bloc
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LatencyTable]:
     out = tmp_path_factory.mktemp("table") / "t.json"
-    settings = SETTINGS | {"prune.method": "evit", "prune.target": {"speedup": 1.05, "table": str(out)}}  # the table that is made for it
+    settings = SETTINGS | {
+        "prune.method": "evit",
+        "prune.target": {"speedup": 1.05, "table": str(out)},
+    }  # the table that is made for it
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profile_graphs, "SHARES", (0.8,))  # one graph less to trace
         return out, api.profile(small_recipe(), out, threads=1, batch=2, processes=1, rounds=3, settings=settings)
