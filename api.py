@@ -263,7 +263,7 @@ def profile(
         target, batch, threads: over the recipe's `export.target`, `export.batch` and `bench.threads`.
         methods: whose stages are measured; none: the recipe's own, or else the best measured.
         processes: everything is loaded anew in so many; the table has the medians over them.
-        rounds: of each process.
+        rounds: of each process. A script calls it under `if __name__ == "__main__":`, as processes need.
         settings: what to change in the recipe; see `recipe`.
         listener: hears progress.
         force: replace any other plain file, too.

@@ -29,7 +29,7 @@ from .listener import Listener
 from .provenance import provenance
 from .recipe import PruneSection, Recipe
 from .stage import Stage, short_hash
-from .tables import MAKER, facts, measured_latency
+from .tables import MAKER, facts, measured_latency, without_folder
 
 if TYPE_CHECKING:
     from .view import View
@@ -270,7 +270,7 @@ def make_plan(
     check_budget(plan.method, budget)
     seen = {} if plan.scores is None else statistics(plan.scores)
     seen["gmacs_by_block"] = gmacs_by_block(shape, budget)
-    costs, origin = gmacs(shape, budget, dense_macs), provenance(model, source, prune=prune)
+    costs, origin = gmacs(shape, budget, dense_macs), provenance(model, source, prune=without_folder(prune))
     return budget.model_copy(update={"gmacs": costs, "statistics": seen | budget.statistics, "provenance": origin})
 
 

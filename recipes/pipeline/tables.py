@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...calibration.tokens.cost import graph_macs
@@ -15,7 +16,7 @@ from ...exporter.runtime.machine.environment import cpu_name, nvidia_smi, versio
 
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
-    from .recipe import Recipe, TargetSection
+    from .recipe import PruneSection, Recipe, TargetSection
 
 MAKER = "vitrim profile RECIPE -o FILE"
 
@@ -102,6 +103,14 @@ def measured_latency(section: TargetSection, shape: ViTShape) -> MeasuredLatency
     machine = machine_of(get_target(table.of.target))
     table.require(section.table, MAKER, **model_of(shape), **machine)
     return MeasuredLatency(table, shape, section.correction_ms or 0.0)
+
+
+def without_folder(prune: PruneSection) -> PruneSection:
+    """A section whose table is named without the folder that it lies in here."""
+    if prune.target is None or prune.target.table is None:
+        return prune
+    target = prune.target.model_copy(update={"table": Path(prune.target.table).name})
+    return prune.model_copy(update={"target": target})
 
 
 def facts(latency: MeasuredLatency, milliseconds: float) -> dict[str, Any]:

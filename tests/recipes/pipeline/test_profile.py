@@ -14,7 +14,6 @@ from listeners import Ears
 from vitrim import api
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.latency import LatencyTable, read_table
-from vitrim.recipes.pipeline import profile_graphs
 from vitrim.recipes.pipeline.profile import as_recipe
 
 SETTINGS = {"model.args.depth": 2, "export.attention": "decomposed", "prune.blocks": [0], "prune.final": False}
@@ -27,9 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LatencyTable]:
         "prune.method": "evit",
         "prune.target": {"speedup": 1.05, "table": str(out)},
     }  # the table that is made for it
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profile_graphs, "SHARES", (0.8,))  # one graph less to trace
-        return out, api.profile(small_recipe(), out, threads=1, batch=2, processes=1, rounds=3, settings=settings)
+    return out, api.profile(small_recipe(), out, threads=1, batch=2, processes=1, rounds=3, settings=settings)
 
 
 @pytest.mark.slow
@@ -66,6 +63,7 @@ def test_targets_are_solved_on_it(made: tuple[Path, LatencyTable], tmp_path: Pat
     told = budget.statistics["latency"]
     assert 0.8 * table.dense < told["predicted_ms"] <= 0.97 * table.dense
     assert told["dense_ms"] == pytest.approx(table.dense, abs=1e-6)
+    assert str(out.parent) not in (tmp_path / "b.json").read_text()
     assert not any("formula" in note for note in ears.notes)
     with pytest.raises(InputError, match="is a table of batch 2, but here it is 1"):
         api.calibrate(recipe, tmp_path / "c.json", settings={"export.batch": 1})
