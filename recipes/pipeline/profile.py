@@ -7,14 +7,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from timm import is_model
 
 from ...calibration.tokens.latency import MeasuredLatency, fitted
 from ...exporter.core.bounds import PROFILE_PROCESSES, PROFILE_ROUNDS, require_within
 from ...exporter.core.inputs import is_file
-from ...exporter.core.latency import FORMAT, PROCESSES, ROUNDS, FormTimes, LatencyTable
+from ...exporter.core.latency import FORMAT, PROCESSES, ROUNDS, Conditions, FormTimes, LatencyTable
 from ...exporter.core.memory import only_new_garbage
 from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import ViTShape, describe
@@ -79,39 +79,50 @@ def profile(
     check_file(path, TABLE, reads, force, listener)
     listener.stage("model")
     model = open_model(recipe, note=listener.note)
-    shape = describe(model)
     named = list(methods) or [recipe.prune.method if recipe.prune and recipe.prune.method else DEFAULT]
     plans = {method: reference_plans(model, method, recipe.prune) for method in named}
     with tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
         listener.stage("trace")
         batch, forms = recipe.export.batch, forms_for(target, recipe.export.attention)
         graphs = profile_graphs(model, target, batch, forms, plans, Path(folder), listener.progress)
-        of = conditions_of(shape, target, recipe)
+        shape = describe(model)
         del model
         listener.stage("profile")
-        base = f"{DENSE}.{forms[0]}"
-        samples = measure(
-            graphs.files, base, target, of.threads, processes, rounds, listener.progress, sizes=graphs.bytes
-        )
-    empty = LatencyTable(
+        of, base = conditions_of(shape, target, recipe), f"{DENSE}.{forms[0]}"
+        count = (of.threads, processes, rounds)
+        samples = measure(graphs.files, base, target, *count, listener.progress, sizes=graphs.bytes)
+    table = _table(of, clock_of(of.threads, target.is_cpu), graphs, samples, processes, rounds)
+    table = replace(table, forms=_with_stages(table, shape, graphs, samples))
+    check_file(path, TABLE, reads, force)  # it has taken its time
+    table.write(path)
+    return table
+
+
+def _table(
+    of: Conditions,
+    clock: Literal["processor", "wall"],
+    graphs: ProfileGraphs,
+    samples: Samples,
+    processes: int,
+    rounds: int,
+) -> LatencyTable:
+    """A table that knows no stage's cost yet."""
+    forms = {
+        form: FormTimes(samples.milliseconds(f"{DENSE}.{form}"), _row(graphs, samples, "attention", form), {})
+        for form in graphs.forms
+    }
+    return LatencyTable(
         format=FORMAT,
         of=of,
         counts=graphs.counts,
-        mlp=_row(graphs, samples, "mlp", forms[0]),
-        forms={
-            form: FormTimes(samples.milliseconds(f"{DENSE}.{form}"), _row(graphs, samples, "attention", form), {})
-            for form in forms
-        },
-        clock=clock_of(of.threads, target.is_cpu),
+        mlp=_row(graphs, samples, "mlp", graphs.forms[0]),
+        forms=forms,
+        clock=clock,
         processes=processes,
         rounds=rounds,
         spread=round(samples.spread, 4),
         environment=environment(of.threads),
     )
-    table = replace(empty, forms=_with_stages(empty, shape, graphs, samples))
-    check_file(path, TABLE, reads, force)  # it has taken its time
-    table.write(path)
-    return table
 
 
 def _row(graphs: ProfileGraphs, samples: Samples, half: str, form: str) -> tuple[float, ...]:
