@@ -17,7 +17,7 @@ from .cost import Price, attention_macs
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
 
-LEAST = 4  # numbers of tokens that a table has on a processor
+COUNTS = 6  # numbers of tokens that a table has on a processor
 GPU_STEP = 8  # on a GPU latency has steps
 
 
@@ -30,7 +30,7 @@ def counts_for(tokens: int, least: int, on_cpu: bool) -> tuple[int, ...]:
     """
     if not on_cpu:
         return (*(count for count in range(GPU_STEP, tokens, GPU_STEP) if count >= least), tokens)
-    return tuple(sorted({round(count) for count in np.linspace(least, tokens, LEAST + 2)}))
+    return tuple(sorted({round(count) for count in np.linspace(least, tokens, COUNTS)}))
 
 
 def same_attention(shape: ViTShape, block: int, work: Work) -> float:
