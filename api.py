@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .exporter.core.latency import PROCESSES, ROUNDS
 from .exporter.runtime.bench.timing import Timing
 from .exporter.runtime.tensorrt.options import Compatibility, EngineOptions
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .exporter.core.answers import Fidelity
+    from .exporter.core.latency import LatencyTable
     from .exporter.pruning.budget import Budget
     from .exporter.pruning.supported import Family
     from .exporter.pruning.vit import PrunedViT
@@ -84,7 +86,8 @@ def prune(
         evaluate: other images, which an outcome is judged on; None: odd ones of `images`, of which even ones decide.
         listener: hears progress.
         keywords: keys of a recipe's `prune`, or of its target: `flops_ratio=0.65`, `gflops=0.81`, `speedup=1.5`,
-            `agreement=0.97`, `keep_rates={3: 0.7}`, `preset="evit-0.7"`, `blocks=[3, 6, 9]`, ...
+            `latency_ms=12.0, table="table.json"`, `agreement=0.97`, `keep_rates={3: 0.7}`, `preset="evit-0.7"`,
+            `blocks=[3, 6, 9]`, ...
 
     Returns:
         an nn.Module from images [batch, channels, height, width] to logits [batch, classes], or without a classifier
@@ -241,6 +244,50 @@ def calibrate(
     from .recipes.pipeline.run import calibrate as run
 
     return run(chosen, out, listener, force=force)
+
+
+def profile(
+    source: RecipeLike,
+    out: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+    methods: Sequence[str] = (),
+    processes: int = PROCESSES,
+    rounds: int = ROUNDS,
+    settings: Settings = (),
+    listener: Listener | None = None,
+    force: bool = False,
+) -> LatencyTable:
+    """Measure a table of latencies on this machine, for `prune.target: {latency_ms: ..., table: FILE}`.
+
+    The halves of the blocks are timed at several numbers of tokens, and of every method what its stages add, in turns,
+    over several processes.
+
+    Args:
+        source: a recipe (a file, the name of one that ships, plain data), or timm's name of a model.
+        out: the .json to write; a table that is there is replaced.
+        target, batch, threads: over the recipe's `export.target`, `export.batch` and `bench.threads`.
+        methods: whose stages are measured; none: the recipe's own, or else the best measured.
+        processes: everything is loaded anew in so many; the table has the medians over them.
+        rounds: of each process. A script calls it under `if __name__ == "__main__":`, as processes need.
+        settings: what to change in the recipe; see `recipe`.
+        listener: hears progress.
+        force: replace any other plain file, too.
+
+    Raises:
+        InputError: there is no table for such a target, precision or recipe.
+        EnvironmentLackError: the target's runtime does not run here.
+    """
+    need_export()
+    from .recipes.pipeline.profile import as_recipe
+    from .recipes.pipeline.profile import profile as run
+
+    given = {"export.target": target, "export.batch": batch, "bench.threads": threads}
+    own = [(key, value) for key, value in given.items() if value is not None]
+    chosen = recipe(as_recipe(source), [*_pairs(settings), *own])
+    return run(chosen, out, methods, processes=processes, rounds=rounds, listener=listener, force=force)
 
 
 def slim(

@@ -25,11 +25,13 @@ from .cli_complete import (
 from .cli_errors import report as tell
 from .cli_evaluated import print_evaluation
 from .cli_kernels import print_kernels
+from .cli_latency import print_table
 from .cli_optimized import print_optimized
 from .cli_progress import open_listener
 from .cli_streams import open_streams
-from .exporter.core.bounds import ATOL, BATCH, CLASSES, THREADS, WORKERS
+from .exporter.core.bounds import ATOL, BATCH, CLASSES, PROFILE_PROCESSES, PROFILE_ROUNDS, THREADS, WORKERS
 from .exporter.core.errors import NotFasterError, ParityError
+from .exporter.core.latency import PROCESSES, ROUNDS
 from .exporter.core.targets import RUNTIMES
 from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
 from .exporter.runtime.tensorrt.options import CAPABILITIES, DLA_CORES, WORKSPACE_MIB, EngineOptions
@@ -210,6 +212,35 @@ def optimize(path: Path, out: Path, allow_slower: bool, tracker: str | None, **o
 def calibrate(recipe: str, out: Path, **options: Any) -> Call:
     """Decide a static token budget for RECIPE and write it, to be read, edited and given back as prune.budget."""
     return Call("calibrate", (recipe, out), options, screen.print_budget, plain=_model_json)
+
+
+@command("vitrim profile my.yaml -o table.json --threads 1")
+@click.argument("source", metavar="MODEL|RECIPE")
+@out_option("The table to write, a .json.")
+@click.option("--target", help="Over the recipe's export.target, see `vitrim targets`.")
+@click.option("--batch", type=click.IntRange(*BATCH), help="Over the recipe's export.batch.")
+@click.option("--threads", type=click.IntRange(*THREADS), help="Over the recipe's bench.threads.")
+@click.option(
+    "--method", "methods", multiple=True, help="Whose stages are measured; may be repeated.  [default: the recipe's]"
+)
+@click.option(
+    "--processes",
+    default=PROCESSES,
+    show_default=True,
+    type=click.IntRange(*PROFILE_PROCESSES),
+    help="Everything is loaded anew in so many.",
+)
+@click.option(
+    "--rounds", default=ROUNDS, show_default=True, type=click.IntRange(*PROFILE_ROUNDS), help="Of each process."
+)
+@settings_option
+@force_option
+def profile(source: str, out: Path, **options: Any) -> Call:
+    """Measure a table of latencies here, for targets that are milliseconds or a speed-up.
+
+    Give it as prune.target.table, with prune.target.latency_ms or prune.target.speedup.
+    """
+    return Call("profile", (source, out), options, print_table)
 
 
 @command("vitrim slim my.yaml -o slim.safetensors --set slim.target.flops_ratio=0.8")

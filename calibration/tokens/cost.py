@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,15 @@ def model_macs(shape: ViTShape, plan: Plan) -> int:
 
 def work_macs(shape: ViTShape, block: int, work: Work) -> int:
     """Multiply-accumulates of one block of a graph: linear layers, and the products Q K^T and A V."""
-    attention, mlp = shape.linear_macs[block]
-    keys, queries = shape.key_macs[block], shape.query_macs[block]
+    return attention_macs(shape, block, work) + shape.linear_macs[block][1] * work.mlp
+
+
+def attention_macs(shape: ViTShape, block: int, work: Work) -> int:
+    """Of `work_macs`, the half before the MLP."""
+    attention, keys, queries = shape.linear_macs[block][0], shape.key_macs[block], shape.query_macs[block]
     products = 2 * work.rows * work.keys * shape.attention_width[block]
     projection = (attention - keys - queries) * work.projected
-    return keys * work.keys + queries * work.queries + products + projection + mlp * work.mlp
+    return keys * work.keys + queries * work.queries + products + projection
 
 
 def graph_macs(shape: ViTShape, budget: Budget | None = None) -> int:
@@ -130,8 +134,39 @@ def gmacs_by_block(shape: ViTShape, budget: Budget) -> dict[str, list[float]]:
 
 
 @dataclass(frozen=True)
+class Price:
+    """What budgets cost, as a target counts it.
+
+    Attributes:
+        of: what a budget's graph costs; grows with every token that stays.
+        unit: that a person reads it in.
+        scale: of one unit.
+        dense: what the dense model costs, as a target counts it.
+        unpruned: what the graph costs with nothing removed.
+    """
+
+    of: Callable[[Budget], float]
+    unit: str
+    scale: float
+    dense: float
+    unpruned: float
+
+    def says(self, cost: float) -> str:
+        """A cost for a person."""
+        return f"{cost / self.scale:.3f}"
+
+
+def macs_price(shape: ViTShape) -> Price:
+    """Multiply-accumulates of a model's budgets, scoring included."""
+    dense, unpruned = model_macs(shape, dense_plan(shape)), graph_macs(shape)
+    return Price(lambda budget: total_macs(shape, budget), "GMACs", 1e9, dense, unpruned)
+
+
+@dataclass(frozen=True)
 class LatencyModel:
-    """Latency as a share of the dense graph's: `intercept + slope * MACs / dense MACs`.
+    """Latency as a share of the dense graph's, by a formula: `intercept + slope * MACs / dense MACs`.
+
+    It knows neither the machine nor what stages cost; `latency.MeasuredLatency` does.
 
     The defaults were measured with onnxruntime on a CPU at batch 1 (rms 1 %): weights stream from memory and
     every node costs something however few tokens there are. From batch 8 on latency follows MACs.

@@ -13,6 +13,7 @@ from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import check_budget, parameters_of
 from ...exporter.pruning.plan import StagePlan
+from .cost import Price
 from .rules import Rule
 from .solve import builder, is_legal, removable
 
@@ -62,14 +63,16 @@ class Frame:
         shape: the model.
         like: the first plan: its method, parameters and rounds of scoring, and whether the last block drops all
             patches.
-        macs: multiply-accumulates that no plan may pass.
+        limit: cost that no plan may pass.
         multiple: of which the tokens after every stage that chooses patches are a multiple.
+        price: what plans cost; None: multiply-accumulates.
     """
 
     shape: ViTShape
     like: Budget
-    macs: float
+    limit: float
     multiple: int = 1
+    price: Price | None = None
 
     @property
     def method(self) -> Method:
@@ -135,7 +138,7 @@ class Frame:
         Returns:
             None where no size of that stage meets the cost, or the method cannot do what it takes.
         """
-        _, cost = builder(self.shape, self.like.method, self._parameters(plan), self.rule(plan))
+        _, cost = builder(self.shape, self.like.method, self._parameters(plan), self.rule(plan), self.price)
         kept, most = kept_of(plan), removable(self.method, self.shape.prefix_tokens, self.like.parameters)
         before = kept[index - 1] if index else self.patches
 
@@ -145,10 +148,10 @@ class Frame:
         low, high = -((kept[-1] - 1) // self.multiple) - 1, (before - kept[index]) // self.multiple
         while low < high:  # `low` is too few patches to be legal, or fits
             middle = (low + high + 1) // 2
-            fits = min(moved(middle)) < 1 or cost(moved(middle)) <= self.macs
+            fits = min(moved(middle)) < 1 or cost(moved(middle)) <= self.limit
             low, high = (middle, high) if fits else (low, middle - 1)
         found = moved(low)
-        if not is_legal(found, self.patches, most) or cost(found) > self.macs:
+        if not is_legal(found, self.patches, most) or cost(found) > self.limit:
             return None
         stages = [replace(stage, patches=count) for stage, count in zip(plan.stages, found, strict=True)]
         steps = zip([self.patches, *found], stages, strict=False)

@@ -18,6 +18,7 @@ from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.shape import describe
 from ..images.sources import ImageSource, choose, read_some
+from .cost import Price
 from .judge import Judge
 from .neighbours import Frame, Plan, moves
 
@@ -49,10 +50,11 @@ def search(
     model: Any,
     source: ImageSource,
     start: Budget,
-    macs: float,
+    limit: float,
     trials: int,
     progress: Callable[[int, int], None] | None = None,
     batch: int = 32,
+    price: Price | None = None,
 ) -> SearchResult:
     """Look for a better budget at the same cost.
 
@@ -60,10 +62,11 @@ def search(
         model: the dense model.
         source: calibration images, of which at most `LARGEST`, spread evenly over them, are used.
         start: the rule's budget; the tokens of all others are multiples as its are, see `solve.from_target`.
-        macs: cost that no plan may pass.
+        limit: cost that no plan may pass.
         trials: plans to judge at most; fewer where no change pays any more.
         progress: called with (plans judged, trials).
         batch: images per forward pass.
+        price: what plans cost; None: multiply-accumulates.
 
     Returns:
         the plan with the smallest divergence from the dense outputs; the rule's own if none is better.
@@ -76,7 +79,7 @@ def search(
     images = torch.from_numpy(read_some(source, choose(len(source), count=LARGEST)))
     judge = Judge(model, images, start, batch)
     of_rule = judge.kl
-    frame = Frame(describe(model), start, macs, start.statistics.get("multiple", 1))
+    frame = Frame(describe(model), start, limit, start.statistics.get("multiple", 1), price)
     climb = Climb(judge, frame, trials, progress)
     for step in steps(frame):
         while climb.sweep(step):

@@ -14,7 +14,7 @@ from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import parse_parameters
 from .budgets import make_budget
-from .cost import dense_plan, graph_macs, model_macs, total_macs
+from .cost import Price, macs_price
 from .rules import Rule
 from .scores import patches_for_mass
 
@@ -28,11 +28,12 @@ def from_target(
     shape: ViTShape,
     method: str,
     parameters: Mapping[str, Any],
-    macs: float,
+    limit: float,
     rule: Rule,
     multiple: int = 1,
+    price: Price | None = None,
 ) -> Budget:
-    """The largest budget whose graph costs at most `macs`, scoring included: one keep rate, then single patches.
+    """The largest budget whose graph costs at most `limit`, scoring included: one keep rate, then single patches.
 
     No patch more fits at any stage, so the target is met within the cost of one patch: well within 1 % for a ViT of
     100 patches or more, and as near as it can be for a smaller one. Multiples of several tokens are taken where they
@@ -40,9 +41,10 @@ def from_target(
 
     Args:
         shape: the model.
-        macs: multiply-accumulates for one image that must not be passed.
+        limit: cost that must not be passed: multiply-accumulates for one image, or as `price` counts.
         rule: the stages.
         multiple: of which the tokens after every stage that chooses patches should be a multiple.
+        price: what budgets cost; None: multiply-accumulates.
 
     Returns:
         the budget; `multiple` in its statistics says which multiples were taken, where some were asked for.
@@ -51,42 +53,37 @@ def from_target(
         InputError: the target is out of reach; the reachable range is given.
     """
     whole, chosen = shape.tokens - shape.prefix_tokens, get_method(method)
-    build, cost = builder(shape, method, parameters, rule)
-    dense = model_macs(shape, dense_plan(shape))
-    if macs >= dense:
-        raise InputError(
-            f"prune.target asks for {macs / 1e9:.3f} GMACs, but the dense model costs {dense / 1e9:.3f}; ask for less"
-        )
-    unpruned = graph_macs(shape)
-    if macs >= unpruned:
-        raise InputError(
-            f"prune.target asks for {macs / 1e9:.3f} GMACs, but with nothing removed the graph costs "
-            f"{unpruned / 1e9:.3f}; ask for less"
-        )
+    price = price or macs_price(shape)
+    build, cost = builder(shape, method, parameters, rule, price)
+    asks = f"prune.target asks for {price.says(limit)} {price.unit}, but"
+    if limit >= price.dense:
+        raise InputError(f"{asks} the dense model costs {price.says(price.dense)}; ask for less")
+    if limit >= price.unpruned:
+        raise InputError(f"{asks} with nothing removed the graph costs {price.says(price.unpruned)}; ask for less")
     most = removable(chosen, shape.prefix_tokens, parameters)
     sizes = step_sizes(chosen, whole, most, rule)
-    kept = fill_to_target(sizes, whole, cost, macs, most)
+    kept = fill_to_target(sizes, whole, cost, limit, most)
     if kept is None:
-        least = cost(sizes(0.0))
+        least = price.says(cost(sizes(0.0)))
         raise InputError(
-            f"prune.target asks for {macs / 1e9:.3f} GMACs, but with stages at blocks {list(rule.blocks)} the least is "
-            f"{least / 1e9:.3f}; ask for more, or place stages earlier with prune.blocks"
+            f"{asks} with stages at blocks {list(rule.blocks)} the least is {least}; ask for more, or place stages "
+            "earlier with prune.blocks"
         )
     if multiple == 1:
         return build(kept)
     for step in (step for step in range(multiple, 0, -1) if multiple % step == 0):
-        rounded = to_multiples(kept, step, whole, shape.prefix_tokens, cost, macs, most)
+        rounded = to_multiples(kept, step, whole, shape.prefix_tokens, cost, limit, most)
         if rounded is not None:
             return build(rounded).model_copy(update={"statistics": {"multiple": step}})
     raise AssertionError("every number is a multiple of 1")
 
 
-def reach(shape: ViTShape, method: str, parameters: Mapping[str, Any], rule: Rule) -> tuple[int, int]:
+def reach(shape: ViTShape, method: str, parameters: Mapping[str, Any], rule: Rule) -> tuple[float, float]:
     """The least and the most multiply-accumulates that `from_target` finds a budget for."""
-    whole, chosen = shape.tokens - shape.prefix_tokens, get_method(method)
+    whole, chosen, price = shape.tokens - shape.prefix_tokens, get_method(method), macs_price(shape)
     sizes = step_sizes(chosen, whole, removable(chosen, shape.prefix_tokens, parameters), rule)
-    _, cost = builder(shape, method, parameters, rule)
-    return cost(sizes(0.0)), min(model_macs(shape, dense_plan(shape)), graph_macs(shape)) - 1
+    _, cost = builder(shape, method, parameters, rule, price)
+    return cost(sizes(0.0)), min(price.dense, price.unpruned) - 1
 
 
 def from_mass(
@@ -121,16 +118,21 @@ def from_mass(
 
 
 def builder(
-    shape: ViTShape, method: str, parameters: Mapping[str, Any], rule: Rule
-) -> tuple[Callable[[Sequence[int]], Budget], Callable[[Sequence[int]], int]]:
-    """What a rule's budget is for some kept patches after each stage, and what its graph costs, scoring included."""
+    shape: ViTShape, method: str, parameters: Mapping[str, Any], rule: Rule, price: Price | None = None
+) -> tuple[Callable[[Sequence[int]], Budget], Callable[[Sequence[int]], float]]:
+    """What a rule's budget is for some kept patches after each stage, and what its graph costs, scoring included.
+
+    Args:
+        price: what budgets cost; None: multiply-accumulates.
+    """
+    count = (price or macs_price(shape)).of
     whole, chosen = shape.tokens - shape.prefix_tokens, get_method(method)
 
     def build(kept: Sequence[int]) -> Budget:
         return make_budget(shape, method, parameters, rule.sized(chosen, shape.depth, whole, kept))
 
-    def cost(kept: Sequence[int]) -> int:
-        return total_macs(shape, build(kept))
+    def cost(kept: Sequence[int]) -> float:
+        return count(build(kept))
 
     return build, cost
 
@@ -170,8 +172,8 @@ def removable(method: Method, prefix: int, parameters: Mapping[str, Any]) -> Cal
 def fill_to_target(
     sizes: Callable[[float], list[int]],
     whole: int,
-    cost: Callable[[list[int]], int],
-    macs: float,
+    cost: Callable[[list[int]], float],
+    limit: float,
     most: Callable[[int], int],
 ) -> list[int] | None:
     """Patches after each stage so that no patch more fits into a cost.
@@ -181,20 +183,20 @@ def fill_to_target(
     Args:
         sizes: patches after each stage at a rate in [0, 1]; grows with it.
         whole: patches before the first stage.
-        cost: multiply-accumulates of a list of kept patches; grows with each of them.
-        macs: must not be passed.
+        cost: of a list of kept patches; grows with each of them.
+        limit: must not be passed.
         most: how many of some patches one stage can remove.
 
     Returns:
         kept patches by stage; None where even the least costs more.
     """
-    if cost(sizes(0.0)) > macs:
+    if cost(sizes(0.0)) > limit:
         return None
 
     def fits(kept: list[int]) -> bool:
-        return cost(kept) <= macs and is_legal(kept, whole, most)
+        return cost(kept) <= limit and is_legal(kept, whole, most)
 
-    return _fill(sizes(_bisect(lambda value: cost(sizes(value)) <= macs)), whole, fits)
+    return _fill(sizes(_bisect(lambda value: cost(sizes(value)) <= limit)), whole, fits)
 
 
 def to_multiples(
@@ -202,8 +204,8 @@ def to_multiples(
     step: int,
     whole: int,
     prefix: int,
-    cost: Callable[[list[int]], int],
-    macs: float,
+    cost: Callable[[list[int]], float],
+    limit: float,
     most: Callable[[int], int],
 ) -> list[int] | None:
     """Patches after each stage near those that were wished for, so that the tokens are multiples and the cost is kept.
@@ -214,14 +216,14 @@ def to_multiples(
     Args:
         wished: by `fill_to_target`.
         step: of which the tokens are a multiple.
-        whole, cost, macs, most: as there.
+        whole, cost, limit, most: as there.
         prefix: prefix tokens of the model, which count as tokens.
 
     Returns:
         kept patches by stage, each less than a step from the wished; None where no such ones are found that cost 0.99
-        of `macs`, or as much as the wished.
+        of `limit`, or as much as the wished.
     """
-    kept, enough = list[int](), min(NEAR * macs, cost(list(wished)))
+    kept, enough = list[int](), min(NEAR * limit, cost(list(wished)))
     for wish in wished:
         before = kept[-1] if kept else whole
         lowest = _up(max(1, before - most(before)) + prefix, step)
@@ -230,19 +232,19 @@ def to_multiples(
             return None
         kept.append(min(max(round((wish + prefix) / step) * step, lowest), highest) - prefix)
 
-    def moved(by: int, limit: float) -> list[int] | None:
+    def moved(by: int, within: float) -> list[int] | None:
         """The stages with one moved that is farthest off the other way; None where none can be."""
         order = sorted(range(len(kept)), key=lambda index: (by * (kept[index] - wished[index]), -index))
         tried = ([*kept[:index], kept[index] + by, *kept[index + 1 :]] for index in order)
-        return next((new for new in tried if is_legal(new, whole, most) and cost(new) <= limit), None)
+        return next((new for new in tried if is_legal(new, whole, most) and cost(new) <= within), None)
 
-    while cost(kept) > macs:
+    while cost(kept) > limit:
         less = moved(-step, math.inf)
         if less is None:
             return None
         kept = less
     while cost(kept) < enough:
-        more = moved(step, macs)
+        more = moved(step, limit)
         if more is None:
             return None
         kept = more

@@ -50,11 +50,13 @@ class Traceable(Protocol):
 
     Attributes:
         name: for messages.
-        image_size: channels, height and width of its input.
+        image_size: of its input, such as channels, height and width.
     """
 
     name: str
-    image_size: tuple[int, int, int]
+
+    @property
+    def image_size(self) -> tuple[int, ...]: ...
 
     def output_names(self) -> list[str]:
         """Names of what `forward` returns, in order."""
@@ -97,7 +99,22 @@ def trace_into(
         UnsupportedError: PyTorch cannot export the model; its reason in one line.
         EnvironmentLackError: the disk refuses.
     """
-    model = _exported(pruned, batch)
+    _save_into(store, name, _exported(pruned, batch), metadata)
+
+
+def trace_free_into(store: WeightStore, name: str, part: Traceable, batch: int, least: int) -> None:
+    """Export a module of [batch, tokens, width] for any number of tokens; see `trace_into` and `tokens.with_tokens`.
+
+    Args:
+        part: its `image_size` is the most tokens, and the width.
+        least: the fewest tokens that it takes.
+    """
+    free = torch.export.Dim("tokens", min=least, max=part.image_size[0])
+    _save_into(store, name, _exported(part, batch, ({1: free},)))
+
+
+def _save_into(store: WeightStore, name: str, model: onnx_ir.Model, metadata: Mapping[str, Any] | None = None) -> None:
+    """A traced model into a folder, its large weights into the store's file."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is None or not goes_aside(int(tensor.dtype), tensor.nbytes, store.least):
@@ -110,8 +127,8 @@ def trace_into(
     store.save(_finished(model, metadata), name)
 
 
-def _exported(pruned: Traceable, batch: int) -> onnx_ir.Model:
-    """What PyTorch's exporter makes; weights are views of the module's tensors."""
+def _exported(pruned: Traceable, batch: int, free: tuple[dict[int, Any], ...] | None = None) -> onnx_ir.Model:
+    """What PyTorch's exporter makes; weights are views of the module's tensors. `free` dimensions may be any."""
     fresh = sharing_copy(pruned).eval()
     example = torch.zeros(batch, *pruned.image_size)
     try:
@@ -123,6 +140,7 @@ def _exported(pruned: Traceable, batch: int) -> onnx_ir.Model:
                 opset_version=OPSET,
                 input_names=["image"],
                 output_names=pruned.output_names(),
+                dynamic_shapes=free,
                 verbose=False,
                 optimize=False,
             )

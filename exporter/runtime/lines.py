@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.outcome import Figure, outcome_of
-from .bench.report import Bench, Conditions, Loaded, Untimed
+from .bench.report import Bench, Conditions, Loaded, Prediction, Untimed
 from .bench.stats import Distribution
 from .parity import Parity
 from .tensorrt.family import RTX, family_named
@@ -36,6 +36,8 @@ def bench_notes(bench: Bench) -> list[str]:
     lines.append(f"Speed: {bench.verdict}")
     if bench.overhead is not None:
         lines.append(f"Overhead over free slicing to the same tokens: {bench.overhead:.3f}")
+    if bench.prediction is not None:
+        lines.append(_predicted(bench.prediction))
     if bench.energy is not None:
         lines += [f"Energy: {text}" for text in bench.energy.lines()]
     if where.clock_advice:
@@ -55,6 +57,16 @@ def outcome_lines(statistics: Mapping[str, Any], bench: Bench | None = None) -> 
         return []
     known = bench if bench is not None and bench.cpu_only is None else None
     return outcome.lines(None if known is None else Figure(known.speedup, known.speedup_interval))
+
+
+def _predicted(found: Prediction) -> str:
+    """What a latency table predicted, and how far off it is."""
+    sides = {
+        "ms": f"{found.predicted_ms:.3f} ms, measured {found.measured_ms:.3f}",
+        "speedup": f"{found.predicted_speedup:.3f} times dense, measured {found.measured_speedup:.3f}",
+    }
+    more = f", with {found.correction_ms:+.3f} ms from a first export" if found.correction_ms else ""
+    return f"Predicted by the table: {sides[found.judged_by]} ({100 * found.error:+.1f} % in time{more})"
 
 
 def _mode(name: str, where: Conditions) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...calibration.images.sources import ImageSource
 from ...calibration.tokens import budgets, solve
-from ...calibration.tokens.cost import LatencyModel, dense_plan, gmacs, gmacs_by_block, graph_macs, model_macs
+from ...calibration.tokens.cost import LatencyModel, Price, dense_plan, gmacs, gmacs_by_block, graph_macs, model_macs
+from ...calibration.tokens.latency import MeasuredLatency
 from ...calibration.tokens.presets import get_preset
 from ...calibration.tokens.rules import Rule, default_rule
 from ...calibration.tokens.scores import Decisions, gather, statistics
@@ -30,6 +31,7 @@ from .listener import Listener
 from .provenance import provenance
 from .recipe import PruneSection, Recipe
 from .stage import Stage, short_hash
+from .tables import MAKER, facts, measured_latency, without_folder
 
 if TYPE_CHECKING:
     from .view import View
@@ -154,12 +156,12 @@ def from_target(plan: Planning) -> Budget:
     if plan.prune.target is not None and plan.prune.target.outcome is not None:
         reach = solve.reach(plan.shape, plan.method.name, plan.parameters, plan.rule)
         return outcome.decide(plan, reach, partial(_with_thresholds, plan), partial(_searched, plan))
-    return _searched(plan, target_macs(plan.prune, plan.whole, plan.batch))
+    return _searched(plan, *wanted_cost(plan))
 
 
-def _ruled(plan: Planning, macs: float) -> Budget:
-    """The rule's largest budget within a cost."""
-    return solve.from_target(plan.shape, plan.method.name, plan.parameters, macs, plan.rule, plan.multiple)
+def _ruled(plan: Planning, limit: float, price: Price | None = None) -> Budget:
+    """The rule's largest budget within a cost: in what the price says, or multiply-accumulates."""
+    return solve.from_target(plan.shape, plan.method.name, plan.parameters, limit, plan.rule, plan.multiple, price)
 
 
 def _with_thresholds(plan: Planning, macs: float) -> Budget:
@@ -171,18 +173,45 @@ def _with_thresholds(plan: Planning, macs: float) -> Budget:
     return calibrate_thresholds(plan.model, budget, plan.images_for("parameters.quantile"), quantile)
 
 
-def _searched(plan: Planning, macs: float) -> Budget:
-    """The largest budget within a cost, or what a search finds at that cost."""
-    ruled = _ruled(plan, macs)
+def _searched(plan: Planning, limit: float, latency: MeasuredLatency | None = None) -> Budget:
+    """The largest budget within a cost, or what a search finds at that cost: milliseconds by a latency, or MACs."""
+    price = None if latency is None else latency.price()
+    ruled = _ruled(plan, limit, price)
     taken = ruled.statistics.get("multiple", 1)
     if taken != plan.multiple:
         words = "any number of tokens" if taken == 1 else f"multiples of {taken} tokens"
         plan.listener.note(f"no plan in multiples of {plan.multiple} tokens meets the target: it has {words}")
-    trials = plan.prune.search.trials
-    if not trials:
-        return ruled
-    found = search(plan.model, plan.images_for("prune.search"), ruled, macs, trials, plan.listener.progress)
-    return found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
+    trials, budget = plan.prune.search.trials, ruled
+    if trials:
+        images, progress = plan.images_for("prune.search"), plan.listener.progress
+        found = search(plan.model, images, ruled, limit, trials, progress, price=price)
+        budget = found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
+    if latency is None:
+        return budget
+    told = {"latency": facts(latency, latency.milliseconds(budget))}
+    return budget.model_copy(update={"statistics": budget.statistics | told})
+
+
+def wanted_cost(plan: Planning) -> tuple[float, MeasuredLatency | None]:
+    """What a plan may cost: milliseconds by a table, with the latencies that it gives, or multiply-accumulates.
+
+    Raises:
+        InputError: see `target_macs` and `tables.measured_latency`.
+    """
+    target = plan.prune.target
+    assert target is not None
+    if target.table is None:
+        if target.speedup is not None:
+            plan.listener.note(
+                "prune.target.speedup goes by a formula for a CPU, which knows no stage's cost and nothing of this "
+                f"machine; by measurement: {MAKER}, and prune.target.table: FILE"
+            )
+        return target_macs(plan.prune, plan.whole, plan.batch), None
+    latency = measured_latency(target, plan.shape)
+    if target.latency_ms is not None:
+        return target.latency_ms, latency
+    assert target.speedup is not None
+    return latency.table.dense / target.speedup, latency
 
 
 # By the one key of `prune` that says how much goes; `budget`, a file, and `given`, in memory, need no planning.
@@ -266,7 +295,7 @@ def make_plan(
     check_budget(plan.method, budget)
     seen = {} if plan.scores is None else statistics(plan.scores)
     seen["gmacs_by_block"] = gmacs_by_block(shape, budget)
-    costs, origin = gmacs(shape, budget, dense_macs), provenance(model, source, prune=prune)
+    costs, origin = gmacs(shape, budget, dense_macs), provenance(model, source, prune=without_folder(prune))
     return budget.model_copy(update={"gmacs": costs, "statistics": seen | budget.statistics, "provenance": origin})
 
 

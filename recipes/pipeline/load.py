@@ -343,7 +343,9 @@ def load_recipe(name: str, settings: Iterable[Setting] = ()) -> Recipe:
 def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     result = _copy(data)
     for section, key in file_keys():
-        holder = result.get(section)
+        holder: Any = result
+        for part in section.split("."):
+            holder = holder.get(part) if isinstance(holder, dict) else None
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
             holder[key] = resolve_path(holder[key], folder)
     return result

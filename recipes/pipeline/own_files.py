@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ...exporter.core.errors import InputError
+from ...exporter.core.latency import read_table
 from ...exporter.pruning.budget import read_budget
 from ...exporter.pruning.hub import is_hub_name
 from ...exporter.pruning.widths import read_widths
@@ -23,6 +25,7 @@ def _read_slimmed(path: Path) -> None:
 BUDGET = Output("budget", read_budget, "budget.json")
 WIDTHS = Output("plan of widths", read_widths, "slim.json")
 SLIMMED = Output("slimmed checkpoint", _read_slimmed, "slim.safetensors")
+TABLE = Output("latency table", lambda path: read_table(str(path)), "table.json")
 RECIPE = Output("recipe", None, "recipe.yaml")  # its comments and edits are a user's
 
 
@@ -30,7 +33,9 @@ def inputs_of(recipe: Recipe) -> dict[str, Path]:
     """Files and folders that a run of a recipe reads, by what a message calls them."""
     found = {} if recipe.file is None else {"the recipe": recipe.file}
     for path, key in file_keys():
-        section = getattr(recipe, path)
+        section: Any = recipe
+        for part in path.split("."):
+            section = getattr(section, part, None)
         value = None if section is None else getattr(section, key)
         if value is not None and not is_hub_name(value):
             found[f"the recipe's {path}.{key}"] = Path(value)

@@ -38,6 +38,7 @@ from .kinds import budget_of_kind, plan_of
 from .outcome import GRAPH, judged
 from .portable import dump_recipe, portable, portable_command
 from .precision import in_manifest
+from .predicted import with_prediction
 from .provenance import versions
 from .readme import bundle_readme
 from .stage import Stage
@@ -56,7 +57,7 @@ class Pack(Stage):
     """The last one: its result is the bundle, which no cache holds."""
 
     name = "bundle"
-    needs = ("slim", "calibrate", "passes", "forms", "precision", "parity", "fidelity", "bench", "gate")
+    needs = ("slim", "calibrate", "passes", "forms", "precision", "parity", "fidelity", "bench", "predicted", "gate")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,11 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
     timed = view.folder_if_any("bench")
     bench = None if timed is None or not (timed / layout.BENCH).exists() else timed / layout.BENCH
     if bench is not None:
-        shutil.copyfile(bench, staging / layout.BENCH)
+        predicted = view.folder_if_any("predicted")
+        if predicted is not None:
+            with_prediction(Bench.read(bench, "benchmark"), predicted).write(staging / layout.BENCH)
+        else:
+            shutil.copyfile(bench, staging / layout.BENCH)
     required, gate = view.folder_if_any("gate"), None
     if required is not None:
         gate = Gate.read(required / layout.GATE, "gate")
@@ -133,7 +138,7 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
     found = Reports(
         Parity.read(staging / layout.PARITY, "parity report"),
         fidelity,
-        None if bench is None else Bench.read(bench, "benchmark"),
+        None if bench is None else Bench.read(staging / layout.BENCH, "benchmark"),
         graphs.precision,
         engine,
         gate,

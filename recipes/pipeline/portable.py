@@ -43,7 +43,9 @@ def portable(recipe: Recipe) -> dict[str, Any]:
     if recipe.prune is not None and recipe.prune.given:
         data["prune"] |= {"given": False, "budget": _CARRIED["prune", "budget"]}
     for section, key in file_keys():
-        holder = data.get(section)
+        holder: Any = data
+        for part in section.split("."):
+            holder = holder and holder.get(part)
         if not holder or not holder.get(key):
             continue
         path = holder[key]

@@ -230,11 +230,24 @@ class ImagesSection(Section):
         return self
 
 
+_TABLED = {"properties": {"table": {"type": "string"}}, "required": ["table"]}
+_UNTABLED = ("gflops", "flops_ratio", *MEASURES)  # targets that no latency decides
+
+
 class TargetSection(Section):
     """What the solver has to reach: a cost, or an outcome, which `speedup` may stand beside as a wish."""
 
-    ways = ("gflops", "flops_ratio", "speedup", *MEASURES)
+    ways = ("gflops", "flops_ratio", "speedup", "latency_ms", *MEASURES)
     beside: ClassVar[dict[str, tuple[str, ...]]] = {"speedup": tuple(MEASURES)}
+    bound: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(_UNTABLED, ("table", "correction_ms"))
+    rules = (
+        {"anyOf": [{"properties": {"latency_ms": {"type": "null"}}}, _TABLED]},
+        {"anyOf": [{"properties": {"correction_ms": {"type": "null"}}}, _TABLED]},
+        *(
+            {"anyOf": [{"properties": {key: {"type": "null"}}}, {"properties": {"table": {"type": "null"}}}]}
+            for key in _UNTABLED
+        ),
+    )
 
     gflops: float | None = Field(
         default=None, gt=0, le=1e9, description="Multiply-accumulates of the graph in 1e9, scoring included."
@@ -246,8 +259,21 @@ class TargetSection(Section):
         default=None,
         ge=1,
         le=1e6,
-        description="Dense over pruned latency, by the latency model; beside an outcome a wish, of which is said "
-        "whether it is met.",
+        description="Dense over pruned latency: by the table, or without one by a formula for a CPU; beside an outcome "
+        "a wish, of which is said whether it is met.",
+    )
+    latency_ms: float | None = Field(
+        default=None, gt=0, le=1e9, description="Milliseconds of the pruned graph for a batch; needs the table."
+    )
+    table: str | None = file_key(
+        "With speedup or latency_ms: what `vitrim profile` measured, on this machine and for this export."
+    )
+    correction_ms: float | None = Field(
+        default=None,
+        ge=-1e9,
+        le=1e9,
+        description="With table: milliseconds that it misses of a pruned graph; null: the export measures them, and "
+        "solves once more where it was off by over 3 %.",
     )
     agreement: float | None = Field(
         default=None,
@@ -275,6 +301,15 @@ class TargetSection(Section):
     def outcome(self) -> tuple[str, float] | None:
         """The outcome that is asked for, and its bound; None where a cost is."""
         return next(((name, getattr(self, name)) for name in MEASURES if getattr(self, name) is not None), None)
+
+    @model_validator(mode="after")
+    def _tabled(self) -> TargetSection:
+        if self.table is None and (self.latency_ms is not None or self.correction_ms is not None):
+            key = "latency_ms" if self.latency_ms is not None else "correction_ms"
+            raise ValueError(f"{key} needs table: FILE; make one by `vitrim profile RECIPE -o FILE`")
+        if self.table is not None and (self.outcome or (self.speedup is None and self.latency_ms is None)):
+            raise ValueError("table goes with speedup or latency_ms; take it out")
+        return self
 
 
 class SearchSection(Section):

@@ -45,6 +45,7 @@ from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
 from .pack import pack
 from .parity import Parity
 from .precision import Precision, check_precision
+from .predicted import Predicted, corrected
 from .provenance import versions
 from .recipe import Recipe
 from .recover import open_model
@@ -52,6 +53,7 @@ from .reference import Reference
 from .rewrite import Rewrite
 from .slim import Slim, load_slim
 from .stage import Stage, stage_key
+from .tables import check_recipe, uses_table
 from .trace import Trace
 from .view import View
 
@@ -67,6 +69,7 @@ STAGES: tuple[type[Stage], ...] = (
     Parity,  # graphs against PyTorch
     Fidelity,  # pruned answers against dense ones
     Bench,  # milliseconds
+    Predicted,  # what a latency table said of them
     Gate,  # whether what the recipe requires holds
 )
 
@@ -232,6 +235,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     check_require(recipe)
     if recipe.prune is not None:
         check_prune(recipe.prune)
+    check_recipe(recipe)
     if recipe.slim is not None and recipe.slim.widths is not None:
         read_widths(recipe.slim.widths)
     listener.stage("model and images")
@@ -364,12 +368,13 @@ def export(
     mode = engine_mode or recipe.engine.mode
     refuse_over_inputs(final, inputs_of(recipe))
     bundle.refuse_foreign(final)
+    check_recipe(recipe)
     open_choice, first = is_open(recipe), recipe
     if open_choice:
         first = candidates(recipe)[0].recipe(recipe)
     target = get_target(first.export.target)
     no_engine = engine_missing(target, mode)
-    run = open_run(first, cache_of(final, keeps=open_choice), listener, given)
+    run = open_run(first, cache_of(final, keeps=open_choice or uses_table(first)), listener, given)
     with run.cache.locked(listener.note):
         publish.sweep(final)
         choice = None
@@ -377,6 +382,7 @@ def export(
             run, choice = decide(run.of(recipe, target), STAGES)
             no_engine = engine_missing(run.target, mode)
         do_all(run)
+        run = corrected(run, do_all, (Slim, Calibrate))
         _refuse_failed(run, final, force)
         done = _publish(run, final, no_engine, list(command or sys.argv), choice)
     works = done.widths is not None or (done.budget is not None and done.budget.stages)

@@ -27,17 +27,19 @@ def warm_up(run: Callable[[], object], seconds: float) -> float:
         last = float(window)
 
 
-def _milliseconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter_ns()
+def _milliseconds(run: Callable[[], object], clock: Callable[[], int] = time.perf_counter_ns) -> float:
+    began = clock()
     run()
-    return (time.perf_counter_ns() - began) / 1e6
+    return (clock() - began) / 1e6
 
 
 def interleave(
     runs: Mapping[str, Callable[[], object]],
     rounds: int,
-    warmup: float = 0.5,
+    warmup: float | None = 0.5,
     progress: Callable[[int, int], None] | None = None,
+    clock: Callable[[], int] = time.perf_counter_ns,
+    seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Time every entry once per round, in an order drawn anew for every round.
 
@@ -46,20 +48,22 @@ def interleave(
     Args:
         runs: what to time, by name; each call is one inference.
         rounds: how many rounds.
-        warmup: least seconds of warm-up per entry.
+        warmup: least seconds of warm-up per entry; None: there is none.
         progress: called with (rounds done, rounds).
+        clock: gives nanoseconds.
+        seed: of the orders.
 
     Returns:
         by name, [rounds] milliseconds; entry i of all of them belongs to one round.
     """
     names = list(runs)
-    for name in names:
-        warm_up(runs[name], warmup)
+    for name in names if warmup is not None else ():
+        warm_up(runs[name], warmup or 0.0)
     samples = {name: np.empty(rounds) for name in names}
-    order = np.random.default_rng(0)
+    order = np.random.default_rng(seed)
     for index in range(rounds):
         for name in order.permutation(names):
-            samples[name][index] = _milliseconds(runs[name])
+            samples[name][index] = _milliseconds(runs[name], clock)
         if progress:
             progress(index + 1, rounds)
     return samples

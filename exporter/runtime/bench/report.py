@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -131,6 +131,28 @@ def _known(data: Mapping[str, Any], kind: type[Record]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Prediction(Record):
+    """What a latency table predicted of the pruned graph, and what it takes.
+
+    Attributes:
+        predicted_ms, measured_ms: of the pruned graph.
+        predicted_speedup, measured_speedup: over the dense graph.
+        judged_by: which of them is held against each other: `ms` where a latency was asked for and the machine was not
+            busy, else `speedup`, which other work on it moves less.
+        error: predicted over measured time, less 1, by that.
+        correction_ms: that is in the prediction, from a first export.
+    """
+
+    predicted_ms: float
+    measured_ms: float
+    predicted_speedup: float
+    measured_speedup: float
+    judged_by: Literal["ms", "speedup"]
+    error: float
+    correction_ms: float = 0.0
+
+
+@dataclass(frozen=True)
 class Bench(Record):
     """An interleaved benchmark of an export's graphs.
 
@@ -145,6 +167,7 @@ class Bench(Record):
         energy: where it was asked for.
         bundle: which graphs these were, where they were a bundle's.
         attention: by graph, which form of attention runs here fastest, of an export.
+        prediction: of an export whose target was solved on a latency table.
     """
 
     DERIVED = ("unit", "speedup", "overhead", "claimed", "verdict", "images_per_second")
@@ -158,6 +181,7 @@ class Bench(Record):
     energy: Energy | None = optional()
     bundle: TimedBundle | None = optional()
     attention: dict[str, Any] | None = optional()
+    prediction: Prediction | None = optional()
 
     def __post_init__(self) -> None:
         if self.batch < 1:

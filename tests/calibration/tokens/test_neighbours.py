@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from helpers import small_vit
 
-from vitrim.calibration.tokens.cost import dense_plan, model_macs, total_macs
+from vitrim.calibration.tokens.cost import Price, dense_plan, model_macs, total_macs
 from vitrim.calibration.tokens.neighbours import Frame, Move, Plan, kept_of, moves
 from vitrim.calibration.tokens.rules import Rule
 from vitrim.calibration.tokens.solve import from_target
-from vitrim.exporter.pruning.budget import check_legal
+from vitrim.exporter.pruning.budget import Budget, check_legal
 from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.options import check_budget
 from vitrim.exporter.pruning.plan import StagePlan
@@ -55,6 +55,21 @@ def test_every_neighbour_is_a_plan_at_the_same_cost(method: str, multiple: int) 
     assert ("share" in kinds) == (method == "zero_tprune")
     assert ("parameter" in kinds) == (method == "frugal")
     assert len(seen) >= 8
+
+
+def test_neighbours_keep_to_any_price() -> None:
+    def tokens(budget: Budget) -> float:
+        return float(sum(row.after for row in budget.blocks))
+
+    price, whole = Price(tokens, "tokens", 1.0, 8 * SHAPE.tokens, 8 * SHAPE.tokens), 8 * SHAPE.tokens
+    rule = Rule((StagePlan(2), StagePlan(4)), final=True)
+    start = from_target(SHAPE, "evit", {}, 0.6 * whole, rule, price=price)
+    assert 0.58 * whole < tokens(start) <= 0.6 * whole
+    frame = Frame(SHAPE, start, 0.6 * whole, price=price)
+    plans = [frame.apply(move, frame.first(), 4) for move in moves(frame.first(), frame)]
+    costs = [tokens(frame.budget(plan)) for plan in plans if plan is not None]
+    assert len(costs) > 4
+    assert max(costs) <= 0.6 * whole
 
 
 def test_the_first_plan_is_the_rule_s_budget() -> None:

@@ -73,7 +73,7 @@ def test_another_checkpoint_needs_another_hash() -> None:
         (("gflops: 0.81", "gflops: .nan"), r"prune\.target\.gflops is nan"),
         (
             ("{gflops: 0.81}", "{}"),
-            r"prune\.target: give exactly one of gflops, flops_ratio, speedup, agreement, top1_drop, kl; found none",
+            r"prune\.target: give exactly one of gflops, flops_ratio, speedup, latency_ms, agreement, top1_drop, kl; f",
         ),
         (
             ("target: {gflops: 0.81}", "mass: 0.9, preset: evit-0.7"),
@@ -186,6 +186,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "gflops": 0.8,
         "flops_ratio": 0.7,
         "speedup": 1.5,
+        "latency_ms": 12.0,
         "agreement": 0.97,
         "top1_drop": 0.01,
         "kl": 0.02,
@@ -193,6 +194,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "slim": {"target": {"flops_ratio": 0.8}, "widths": "w.json"},
     "slim.target": {"gflops": 0.8, "flops_ratio": 0.7, "parameters_ratio": 0.5},
 }
+BESIDE = {"latency_ms": {"table": "t.json"}}  # what a way does not go without
 PAIRS = [(path, old, new) for path, ways in WAYS.items() for old in ways for new in ways if old != new]
 
 
@@ -208,7 +210,7 @@ def with_way(path: str, key: str) -> dict[str, Any]:
     data = parse_yaml(GOOD, "r")
     for other in WAYS[path]:
         holder(data, path).pop(other, None)
-    holder(data, path)[key] = WAYS[path][key]
+    holder(data, path).update({key: WAYS[path][key], **BESIDE.get(key, {})})
     return data
 
 
@@ -242,7 +244,7 @@ def test_a_new_way_takes_the_place_of_the_old_one(path: str, old: str, new: str)
     data, value = with_way(path, old), WAYS[path][new]
     before = json.dumps(data)
     for setting in (f"{path}.{new}={as_yaml(value)}", (f"{path}.{new}", value)):
-        found = override(data, [setting])
+        found = override(data, [setting, *((f"{path}.{key}", one) for key, one in BESIDE.get(new, {}).items())])
         ways = {key: one for key, one in holder(found, path).items() if key in WAYS[path]}
         assert ways == {new: value}
         validate(found, "r")
@@ -426,7 +428,10 @@ BAD: list[tuple[str, Any]] = [
     ("prune", {"keep_rates": {"3": 0}}), ("prune", {"keep_rates": {"3": 1.5}}), ("prune", {"keep_rates": {"-1": 0.5}}),
     ("prune", {"keep_rates": {"x": 0.5}}), ("prune", {"keep_rates": [0.5]}), ("prune", {"target": {}}),
     ("prune", {"target": 5}), ("prune", {"preset": None}), ("prune", {"given": False}), ("prune.target.gflops", 0),
-    ("prune.target.gflops", "1"), ("prune.target.speedup", 2.0), ("prune.target.colour", 2.0),
+    ("prune.target.gflops", "1"), ("prune.target.speedup", 2.0), ("prune", {"target": {"latency_ms": 9}}),
+    ("prune.target.table", "t"), ("prune", {"target": {"latency_ms": 0, "table": "t"}}),
+    ("prune", {"target": {"speedup": 2, "correction_ms": 1}}), ("prune", {"target": {"speedup": 2, "table": 5}}),
+    ("prune", {"target": {"flops_ratio": 0.5, "table": "t"}}), ("prune.target.colour", 2.0),
     ("prune", {"target": {"flops_ratio": 0}}), ("prune", {"target": {"flops_ratio": 1.1}}),
     ("prune", {"target": {"speedup": 0.9}}), ("prune.method", 5), ("prune.blocks", []), ("prune.blocks", ["a"]),
     ("prune.stages", 0), ("prune.stages", 5), ("prune.similar", 1), ("prune.similar", -0.1), ("prune.inflection", 2),
@@ -452,6 +457,8 @@ GOOD_CHANGES: list[tuple[str, Any]] = [
     ("model", {"name": "a", "random": 0}), ("images", {"generator": "noise"}), ("evaluate", None), ("slim", None),
     ("evaluate", {"path": "p"}), ("prune", {"remove": [0, 3]}), ("prune", {"keep_rates": {"3": 0.7, "11": 1}}),
     ("prune", {"preset": "x", "given": False, "remove": None}), ("prune.blocks", [3, 6]), ("prune.stages", 4),
+    ("prune", {"target": {"latency_ms": 9, "table": "t"}}), ("prune", {"target": {"speedup": 2, "table": "t"}}),
+    ("prune", {"target": {"speedup": 2, "table": "t", "correction_ms": -0.5, "latency_ms": None, "gflops": None}}),
     ("slim", {"widths": "w", "heads": False}), ("slim", {"target": {"gflops": 1}, "widths": None}),
     ("precision.float32", ["a*"]), ("export.batch", 4096), ("parity.atol", 1), ("prune.parameters", {"place": "x"}),
 ]  # fmt: skip

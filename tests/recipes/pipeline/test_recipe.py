@@ -122,6 +122,7 @@ def test_every_key_that_names_a_file_is_known() -> None:
         ("model", "checkpoint"),
         ("model", "onnx"),
         ("prune", "budget"),
+        ("prune.target", "table"),
         ("slim", "widths"),
     ]
 

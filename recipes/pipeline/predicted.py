@@ -1,0 +1,134 @@
+"""The stage that holds what a latency table predicted against what the graph takes, measured as the table was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...exporter.core import layout
+from ...exporter.core.errors import InputError
+from ...exporter.core.latency import read_table
+from ...exporter.core.targets import get_target
+from ...exporter.pruning.budget import Budget
+from ...exporter.runtime.bench.report import Bench, Prediction
+from .graphs import final_graphs
+from .kinds import plan_of
+from .recipe import Recipe, TargetSection
+from .stage import Stage
+from .tables import uses_table
+from .turns import Samples, measure
+
+if TYPE_CHECKING:
+    from .run import Run
+    from .view import View
+
+NEAR = 0.03  # relative error of a prediction that is near enough
+FILE = "prediction.json"
+
+
+class Predicted(Stage):
+    """`prediction.json`: what was predicted of the pruned graph, and what it takes."""
+
+    name = "predicted"
+    needs = ("calibrate", "passes", "forms", "precision", "bench")
+    reads = ("prune.target", "export.target")
+    timed = True
+
+    @staticmethod
+    def wanted(recipe: Recipe) -> bool:
+        """Where the target was solved on a table."""
+        return uses_table(recipe)
+
+    @staticmethod
+    def make(view: View, folder: Path) -> None:
+        """Time the dense and the pruned graph as the table's were, by the same clock."""
+        section, budget = view.recipe.prune, plan_of(view)
+        target = None if section is None else section.target
+        assert target is not None
+        assert target.table is not None
+        assert budget is not None
+        table = read_table(target.table)
+        graphs = {kind: final_graphs(view).final[kind] for kind in ("dense", "pruned")}
+        count, progress = (table.processes, table.rounds), view.listener.progress
+        where = get_target(view.recipe.export.target)
+        samples = measure(graphs, "dense", where, table.of.threads, *count, progress)
+        bench = Bench.read(view.folder("bench") / layout.BENCH, "benchmark")
+        prediction_of(samples, bench.warning is not None, budget, target).write(folder / FILE)
+
+
+def prediction_of(samples: Samples, busy: bool, budget: Budget, target: TargetSection) -> Prediction:
+    """A prediction beside what was measured.
+
+    Args:
+        samples: of the `dense` and the `pruned` graph.
+        busy: whether other work ran meanwhile, so that milliseconds say little.
+        budget: whose statistics say what was predicted.
+        target: the recipe's.
+    """
+    told = budget.statistics["latency"]
+    predicted, speedup = told["predicted_ms"], told["dense_ms"] / told["predicted_ms"]
+    took = samples.milliseconds("pruned")
+    measured = samples.milliseconds("dense") / took
+    by_time = target.latency_ms is not None and not busy
+    return Prediction(
+        predicted_ms=predicted,
+        measured_ms=took,
+        predicted_speedup=speedup,
+        measured_speedup=measured,
+        judged_by="ms" if by_time else "speedup",
+        error=predicted / took - 1 if by_time else measured / speedup - 1,
+        correction_ms=told["correction_ms"],
+    )
+
+
+def with_prediction(bench: Bench, folder: Path) -> Bench:
+    """A benchmark that says what was predicted of it; `folder` is the stage's."""
+    return replace(bench, prediction=Prediction.read(folder / FILE, "prediction"))
+
+
+def corrected(run: Run, do: Callable[..., None], deciding: Iterable[type[Stage]]) -> Run:
+    """A run that was solved on a table and missed its time, solved and done once more; else the same one.
+
+    Args:
+        run: all its stages done.
+        do: does some stages of a run, or all.
+        deciding: those up to the plan.
+    """
+    recipe = corrected_recipe(run.recipe, run.folders)
+    if recipe is None or recipe.prune is None or recipe.prune.target is None:
+        return run
+    again = run.of(recipe, run.target)
+    missed = f"the pruned graph misses its predicted time by {recipe.prune.target.correction_ms:+.3f} ms"
+    try:
+        do(again, deciding)
+    except InputError as error:
+        run.listener.note(f"{missed}, and with that the target cannot be met: {error}")
+        return run
+    run.listener.note(f"{missed}; solved with that, and exported once more")
+    do(again)
+    return again
+
+
+def corrected_recipe(recipe: Recipe, folders: Mapping[str, Path]) -> Recipe | None:
+    """A recipe with the milliseconds that its table missed, to be solved once more.
+
+    Args:
+        recipe: that was exported.
+        folders: of its stages.
+
+    Returns:
+        None where there is no table, the recipe has a correction already, or the prediction is near enough.
+    """
+    if Predicted.name not in folders:
+        return None
+    found = Prediction.read(folders[Predicted.name] / FILE, "prediction")
+    assert recipe.prune is not None
+    assert recipe.prune.target is not None
+    if recipe.prune.target.correction_ms is not None or abs(found.error) <= NEAR:
+        return None
+    missing = found.predicted_ms * (1 / (1 + found.error) - 1)
+    target = recipe.prune.target.model_copy(update={"correction_ms": round(missing, 6)})
+    prune = recipe.prune.model_copy(update={"target": target})
+    return recipe.model_copy(update={"prune": prune}).within(recipe.folder, recipe.file)
