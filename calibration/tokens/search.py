@@ -16,7 +16,7 @@ import torch
 
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget
-from ...exporter.pruning.shape import describe
+from ...exporter.pruning.shape import ViTShape, describe
 from ..images.sources import ImageSource, choose, read_some
 from .judge import Judge
 from .neighbours import Frame, Plan, moves
@@ -53,6 +53,7 @@ def search(
     trials: int,
     progress: Callable[[int, int], None] | None = None,
     batch: int = 32,
+    shape: ViTShape | None = None,
 ) -> SearchResult:
     """Look for a better budget at the same cost.
 
@@ -64,6 +65,7 @@ def search(
         trials: plans to judge at most; fewer where no change pays any more.
         progress: called with (plans judged, trials).
         batch: images per forward pass.
+        shape: what plans must fit and are costed by; None: the model's.
 
     Returns:
         the plan with the smallest divergence from the dense outputs; the rule's own if none is better.
@@ -76,7 +78,7 @@ def search(
     images = torch.from_numpy(read_some(source, choose(len(source), count=LARGEST)))
     judge = Judge(model, images, start, batch)
     of_rule = judge.kl
-    frame = Frame(describe(model), start, macs, start.statistics.get("multiple", 1))
+    frame = Frame(shape or describe(model), start, macs, start.statistics.get("multiple", 1))
     climb = Climb(judge, frame, trials, progress)
     for step in steps(frame):
         while climb.sweep(step):

@@ -23,7 +23,7 @@ from ...exporter.pruning.methods import DEFAULT, get_method
 from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import check_budget, parameters_of, parse_parameters
 from ...exporter.pruning.plan import Preset
-from ...exporter.pruning.shape import ViTShape, check_fits_model, describe
+from ...exporter.pruning.shape import ViTShape, check_fits_model, describe, with_all_read
 from .listener import Listener
 from .provenance import provenance
 from .recipe import PruneSection, Recipe
@@ -156,7 +156,9 @@ def from_target(plan: Planning) -> Budget:
     trials = plan.prune.search.trials
     if not trials:
         return ruled
-    found = search(plan.model, plan.images_for("prune.search"), ruled, macs, trials, plan.listener.progress)
+    found = search(
+        plan.model, plan.images_for("prune.search"), ruled, macs, trials, plan.listener.progress, shape=plan.shape
+    )
     return found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
 
 
@@ -220,6 +222,8 @@ def make_plan(
     """
     assert recipe.prune is not None
     prune, shape, whole = recipe.prune, describe(model), describe(dense)
+    if recipe.export.tokens is not None:
+        shape, whole = with_all_read(shape), with_all_read(whole)
     dense_macs = model_macs(whole, dense_plan(whole))
     if prune.budget is not None:
         return _from_file(prune.budget, shape, dense_macs)
@@ -260,7 +264,7 @@ class Calibrate(Stage):
 
     name = "calibrate"
     needs = ("slim",)
-    reads = ("prune", "export.batch", "export.token_multiple")
+    reads = ("prune", "export.batch", "export.tokens", "export.token_multiple")
     takes = ("model", "dense", "plan", "calibration")
 
     @staticmethod

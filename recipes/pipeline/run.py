@@ -36,6 +36,7 @@ from .engine import check_engine, engine_missing
 from .fidelity import Fidelity
 from .forms import Forms
 from .golden import check_ends, ends_of
+from .kinds import check_tokens
 from .listener import Listener, Silence
 from .open import NOTHING, Given, Sources, open_sources, preprocess_of
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
@@ -230,6 +231,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     dense = open_model(recipe, given, listener.note)
     if recipe.prune is not None:
         describe(dense)  # tokens of some models that can be slimmed cannot be pruned
+    check_tokens(recipe.export, dense)
     preprocess, classes = preprocess_of(recipe, dense), int(dense.num_classes)
     check_ends(ends_of(recipe.export, preprocess), classes)
     sources = open_sources(recipe, preprocess, classes, given, listener.note)

@@ -14,7 +14,7 @@ from helpers import random_widths
 from safetensors.torch import load_file, save_file
 from transformers_models import BACKBONES, CLASSIFIERS, MODELS, UNFIT, drawn, outputs, saved, transformers
 
-from vitrim.exporter.core.errors import InputError, UnsupportedError
+from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.checkpoint import Choice
 from vitrim.exporter.pruning.hub_open import open_checkpoint
 from vitrim.exporter.pruning.load import (
