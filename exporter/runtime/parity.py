@@ -63,13 +63,13 @@ class TokenErrors(Record):
 
     Attributes:
         images: how many.
-        max_abs: largest absolute error, of moved tokens to the one that they are.
+        worst: root mean square of a token's error, of the worst one; of a moved token to the one that it is.
         cosine_mean: mean over all tokens.
         moved: share of the tokens that are another one of their image, see `tokens`.
     """
 
     images: int
-    max_abs: float
+    worst: float
     cosine_mean: float
     moved: float = 0.0
 

@@ -23,19 +23,21 @@ def hold_numbers(rung: Rung, reference: np.ndarray, candidate: np.ndarray, atol:
     Args:
         rung: that passed so far.
         reference, candidate: [n, tokens, width] float.
-        atol: as of `rungs.compare`, for these numbers and their spread.
+        atol: as of `rungs.compare`; here it is a share of what the tokens spread by.
     """
     spread = spread_of(_rows(reference))
-    seen = errors(reference, candidate, atol * spread.unit)
-    need = seen.max_abs / spread.unit
+    if spread.unproven:
+        return _failed(replace(rung, smallest_atol=None), f"of the tokens, {spread.unproven}")
+    seen = errors(reference, candidate, atol * spread.least)
+    need = seen.worst / spread.least
     rung = replace(rung, tokens=seen)
-    if spread.unproven or not seen.max_abs <= LARGEST * spread.least:
-        reason = spread.unproven or f"largest error {seen.max_abs:.3g} is above half of what the tokens spread by"
-        return replace(rung, passed=False, first_offender=TOKENS, reason=reason, smallest_atol=None)
+    if not need <= LARGEST:
+        reason = f"a token's error {seen.worst:.3g} is above half of what they spread by"
+        return _failed(replace(rung, smallest_atol=None), reason)
     assert rung.smallest_atol is not None
     rung = replace(rung, smallest_atol=max(rung.smallest_atol, need))
     if not need <= atol:
-        return _failed(rung, f"largest error {seen.max_abs:.3g} is above {atol * spread.unit:.3g}")
+        return _failed(rung, f"a token's error {seen.worst:.3g} is above {atol * spread.least:.3g}")
     if seen.moved > MOVED:
         return _failed(rung, f"{seen.moved:.1%} of the patches have another token of their image, above {MOVED:.0%}")
     return rung
@@ -82,15 +84,15 @@ def errors(reference: np.ndarray, candidate: np.ndarray, within: float) -> Token
         reference, candidate: of the same images.
         within: a token farther off than this counts as moved where another one of its image is not.
     """
-    far = np.abs(candidate - reference).max(axis=2).astype(np.float64)
+    far = _apart(reference, candidate)
     moved = np.zeros(far.shape, dtype=bool)
     for image, token in zip(*np.nonzero(~(far <= within)), strict=True) if within else ():
-        nearest = float(np.abs(reference[image] - candidate[image, token]).max(axis=1).min())
+        nearest = float(_apart(reference[image], candidate[image, token]).min())
         if nearest <= within:
             moved[image, token], far[image, token] = True, nearest
     return TokenErrors(
         images=len(reference),
-        max_abs=float(far.max()),
+        worst=float(far.max()),
         cosine_mean=mean_cosine(reference, candidate),
         moved=float(moved.mean()),
     )
@@ -107,6 +109,12 @@ def mean_cosine(reference: np.ndarray, candidate: np.ndarray) -> float:
     if not len(found):
         raise ValueError("the reference's tokens are all zero")
     return float(found.mean())
+
+
+def _apart(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Root mean square over the width [...] of what [..., width] tokens differ by."""
+    found: np.ndarray = np.sqrt(np.square(candidate.astype(np.float64) - reference).mean(axis=-1))
+    return found
 
 
 def _rows(tokens: np.ndarray) -> np.ndarray:
