@@ -80,6 +80,8 @@ def print_export(done: Exported, console: Console) -> None:
         table.add_row("top-1", *accuracies, percent_range(seen.accuracy_pruned_interval))
     if seen.cosine is not None:
         table.add_row("cosine with dense", "", f"{seen.cosine:.5f}", "")
+    if seen.tokens is not None:
+        table.add_row("cosine of tokens", "", f"{seen.tokens:.5f}", "")
     agrees = "agrees with dense" if seen.task.by_image else "same nearest image"
     table.add_row(agrees, "", percent(seen.agreement), percent_range(seen.agreement_interval))
     console.print(table)

@@ -27,7 +27,7 @@ from vitrim.exporter.graph.io import Ends, rewrite_ends
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import create_model, preprocessing
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.pruning.whole import deployable
 from vitrim.exporter.runtime.bench.interleave import repeat
 from vitrim.exporter.runtime.bench.stats import Ratio, paired_ratio
 from vitrim.exporter.runtime.machine.environment import environment

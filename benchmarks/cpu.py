@@ -43,7 +43,7 @@ from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.load import create_model, preprocessing
 from vitrim.exporter.pruning.shape import describe
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.pruning.whole import deployable
 from vitrim.exporter.runtime.bench.interleave import repeat
 from vitrim.exporter.runtime.bench.stats import Ratio, paired_ratio
 from vitrim.exporter.runtime.choose import runner_for

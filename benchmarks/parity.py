@@ -68,12 +68,11 @@ def hold(model: Any, budget: Budget, images: np.ndarray, target: str, name: str)
         run_all(runner, images, BATCH) for runner in (torch_runner, OrtRunner(graph.SerializeToString()))
     )
 
-    def replay(chosen: np.ndarray, decisions: dict[str, np.ndarray]) -> np.ndarray:
+    def replay(chosen: np.ndarray, decisions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         one_by_one = TorchRunner(pruned, 1)
         kept = [{output: ids[row : row + 1] for output, ids in decisions.items()} for row in range(len(chosen))]
-        return np.concatenate(
-            [one_by_one(images[index : index + 1], own)["logits"] for index, own in zip(chosen, kept, strict=True)]
-        )
+        rows = [one_by_one(images[index : index + 1], own)["logits"] for index, own in zip(chosen, kept, strict=True)]
+        return {"logits": np.concatenate(rows)}
 
     return compare(name, expected, found, atol=LIMITS.atol, tie=LIMITS.tie, replay=replay)
 

@@ -15,7 +15,7 @@ from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.surgery import copy_of
 from vitrim.exporter.graph.trace import trace
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.pruning.whole import deployable
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline.half import Job
 from vitrim.recipes.pipeline.kinds import budget_of_kind

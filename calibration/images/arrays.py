@@ -12,7 +12,7 @@ from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from .folders import some
 from .looks import check_values, doubt
-from .sources import ArrayImages, choose
+from .sources import RGB, ArrayImages, choose
 
 IMAGES, LABELS = ("image", "images", "x"), ("label", "labels", "y")
 
@@ -96,7 +96,9 @@ def _read(root: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
 def _check_form(pixels: np.ndarray, preprocess: Preprocess, root: Path) -> None:
     channels, height, width = preprocess.input_size
     found, size = pixels.dtype, pixels.shape
-    if pixels.ndim == 4 and found == np.uint8 and size[-1] == 3 and min(size[1:]) > 0:
+    if pixels.ndim == 4 and found == np.uint8 and size[-1] == RGB and min(size[1:]) > 0:
+        return
+    if pixels.ndim == 4 and found == np.uint8 and size[1:] == (height, width, channels):
         return
     if pixels.ndim == 4 and found.kind == "f" and size[1:] == (channels, height, width):
         return
@@ -107,7 +109,8 @@ def _check_form(pixels: np.ndarray, preprocess: Preprocess, root: Path) -> None:
         hint = "; the channels come last here: image.transpose(0, 3, 1, 2)"
     elif pixels.ndim == 3:
         hint = "; for one image: image[None]"
+    others = "" if channels == RGB else f", uint8 [n, {height}, {width}, {channels}] pixels"
     raise InputError(
-        f"{root}: image is {found} {list(size)}; give uint8 [n, height, width, 3] photos or float32 "
+        f"{root}: image is {found} {list(size)}; give uint8 [n, height, width, 3] photos{others} or float32 "
         f"[n, {channels}, {height}, {width}] preprocessed images{hint}"
     )

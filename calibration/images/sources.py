@@ -12,6 +12,8 @@ import numpy as np
 
 from ...exporter.core.preprocess import Preprocess, from_pixels, to_pixels
 
+RGB = 3  # channels of a photo
+
 
 class ImageSource(Protocol):
     """A list of images that can be read in batches."""
@@ -73,8 +75,8 @@ class ArrayImages:
     """Images that are already in memory.
 
     Attributes:
-        pixels: [n, height, width, 3] uint8 (preprocessed on reading), or [n, channels, height, width] float32, which
-            are taken as preprocessed.
+        pixels: [n, height, width, 3] uint8 (preprocessed on reading), [n, height, width, channels] uint8 of the model's
+            own size (normalized on reading), or [n, channels, height, width] float32, which are taken as preprocessed.
     """
 
     pixels: np.ndarray
@@ -101,6 +103,8 @@ class ArrayImages:
         """One preprocessed image [channels, height, width] float32."""
         if self.pixels.dtype != np.uint8:
             return np.asarray(self.pixels[index], dtype=np.float32)
+        if self.pixels.shape[3] != RGB:
+            return from_pixels(self.pixels[index : index + 1], self.preprocess)[0]
         from PIL import Image
 
         from .photos import refuse_strip

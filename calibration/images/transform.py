@@ -31,7 +31,9 @@ def make_transform(preprocess: Preprocess) -> Callable[[Image.Image], np.ndarray
     """
     channels = preprocess.input_size[0]
     if channels not in (1, 3):
-        raise InputError(f"the model takes {channels} channels, and photos have 3; give preprocessed images in an .npz")
+        raise InputError(
+            f"the model takes {channels} channels, and photos have 3; give an .npz with pixels or preprocessed images"
+        )
     channel_constants(preprocess)
     if preprocess.interpolation not in _WAYS:
         raise InputError(f"there is no interpolation {preprocess.interpolation!r} (there are {', '.join(_WAYS)})")

@@ -16,7 +16,7 @@ import torch
 
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget
-from ...exporter.pruning.shape import describe
+from ...exporter.pruning.shape import ViTShape, describe
 from ..images.sources import ImageSource, choose, read_some
 from .cost import Price
 from .judge import Judge
@@ -55,6 +55,7 @@ def search(
     progress: Callable[[int, int], None] | None = None,
     batch: int = 32,
     price: Price | None = None,
+    shape: ViTShape | None = None,
 ) -> SearchResult:
     """Look for a better budget at the same cost.
 
@@ -67,6 +68,7 @@ def search(
         progress: called with (plans judged, trials).
         batch: images per forward pass.
         price: what plans cost; None: multiply-accumulates.
+        shape: what plans must fit and are costed by; None: the model's.
 
     Returns:
         the plan with the smallest divergence from the dense outputs; the rule's own if none is better.
@@ -79,7 +81,7 @@ def search(
     images = torch.from_numpy(read_some(source, choose(len(source), count=LARGEST)))
     judge = Judge(model, images, start, batch)
     of_rule = judge.kl
-    frame = Frame(describe(model), start, limit, start.statistics.get("multiple", 1), price)
+    frame = Frame(shape or describe(model), start, limit, start.statistics.get("multiple", 1), price)
     climb = Climb(judge, frame, trials, progress)
     for step in steps(frame):
         while climb.sweep(step):

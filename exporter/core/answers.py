@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
     Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 else:
     Compare = Any
+TOKENS = "tokens"  # the output that holds the last hidden tokens, [n, tokens, width] float
 _Z95 = 1.959963984540054  # standard deviations on each side of a normal interval of 95 %
 _FEWEST, _POOR = 64, 0.05  # images, and a share that no model in use falls below
 _DIGITS = 12  # of a cosine: images that are there twice tie, whatever order their products are summed in
@@ -187,6 +188,8 @@ class Fidelity(Record):
         precision: what a precision other than float32 changed.
         on_calibration_images: whether the plan was decided on these very images.
         output: what answers are, see `Task`.
+        tokens: mean cosine of the last hidden tokens with the dense model's, where the graphs give them: of every patch
+            of the grid, or of the tokens that are left.
     """
 
     DERIVED = ("cosine", "agreement_interval", "accuracy_dense_interval", "accuracy_pruned_interval")
@@ -202,6 +205,7 @@ class Fidelity(Record):
     precision: PrecisionChange | None = optional()
     on_calibration_images: bool = False
     output: str = optional("logits")
+    tokens: float | None = optional()
 
     def __post_init__(self) -> None:
         if self.images < 1:

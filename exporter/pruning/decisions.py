@@ -37,6 +37,9 @@ class Trace:
         merged: by block, [batch, merged] int64, `65536 * source id + target id`, or -1 where the image merged nothing.
         gap: by block, [batch] smallest relative score gap at the stage's cuts.
         tokens: by block, [batch, tokens, width] after the block; filled on request.
+        final: [batch, tokens, width] after the final norm, where they are an output of the model.
+        margin: [batch], the smallest difference of cosines that sent a patch's token home, see `unmerge`; None where
+            nothing was chosen.
     """
 
     logits: Tensor | None = None
@@ -44,6 +47,8 @@ class Trace:
     merged: dict[int, Tensor] = field(default_factory=dict)
     gap: dict[int, Tensor] = field(default_factory=dict)
     tokens: dict[int, Tensor] = field(default_factory=dict)
+    final: Tensor | None = None
+    margin: Tensor | None = None
 
     def note(self, block: int, decision: Decision) -> None:
         """Add what a stage decided."""

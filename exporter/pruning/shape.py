@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from timm.layers import Attention, AttentionRope, PatchEmbed
@@ -64,6 +64,11 @@ class ViTShape:
     stem_macs: int
     head_macs: int
     output: str = LOGITS.output
+
+
+def with_all_read(shape: ViTShape) -> ViTShape:
+    """The shape of the same model where somebody reads all tokens of its last block."""
+    return replace(shape, prefix_pooled=False, read_tokens=0)
 
 
 def check_fits_model(budget: Budget, shape: ViTShape, where: str = "budget") -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..core.answers import TOKENS
 from .decisions import Replay
 from .shape import output_of
-from .vit import Deployable
+from .whole import Deployable
 
 
 @contextmanager
@@ -46,13 +47,16 @@ class TorchRunner:
             decisions: `kept_<block>` and `merged_<block>` to follow instead of deciding.
 
         Returns:
-            logits (features without a classifier), kept_<block> and merged_<block> (int32), and gap_<block>.
+            logits (features without a classifier), kept_<block> and merged_<block> (int32), and gap_<block>; of a model
+            that gives them, tokens, and the margin of what stands for its patches.
         """
         replay = None if decisions is None else replay_of(decisions)
         with evaluating(self.pruned):
             trace = self.pruned.trace(torch.from_numpy(np.ascontiguousarray(image)), replay)
         assert trace.logits is not None
         result = {output_of(self.pruned.model): trace.logits.numpy()}
+        for name, values in ((TOKENS, trace.final), ("margin", trace.margin)):
+            result |= {} if values is None else {name: values.numpy()}
         for kind in ("kept", "merged"):
             found = getattr(trace, kind).items()
             result |= {f"{kind}_{block}": ids.to(torch.int32).numpy() for block, ids in found}

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import UnsupportedError
+from ..core.answers import TOKENS
+from ..core.errors import InputError, UnsupportedError
 from ..core.layout import PACKED
 from .block import (
     Places,
@@ -41,11 +42,12 @@ from .methods.options import check_budget, parameters_of, parse_stage
 from .methods.ranking import ascending, order_of
 from .reduce import MASKED, first_of_each, merged_pairs, reduce
 from .rows import position_in, rows_of
-from .shape import check_fits_model, describe, image_size, model_name, output_of, read_tokens
+from .shape import check_fits_model, describe, with_all_read
+from .unmerge import way
 from .work import Form, form_of, rows_read
 
 Observer = Callable[[int, Evidence], None]
-Output = Literal["logits", "kept", "merged", "gap", "tokens"]
+Output = Literal["logits", "kept", "merged", "gap", "tokens", "left", "grid"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class State:
         bias: [batch, 1, 1, tokens], log of the sizes, for proportional attention; None: there is none.
         places: of the tokens, where the model's blocks ask for them.
         everywhere: places of the whole sequence.
+        home: [batch, tokens of the whole sequence] int64, the positions of what stands for each, see `unmerge`; None:
+            nobody asks.
+        margin: [batch], the smallest difference of cosines by which a home was chosen; None: none was.
     """
 
     x: Tensor
@@ -69,6 +74,13 @@ class State:
     bias: Tensor | None = None
     places: Places | None = None
     everywhere: Places | None = None
+    home: Tensor | None = None
+    margin: Tensor | None = None
+
+
+def tells_tokens(outputs: tuple[Output, ...]) -> bool:
+    """Whether a model's last hidden tokens are among its outputs, so that all of its last block is of use."""
+    return "left" in outputs or "grid" in outputs
 
 
 class PrunedViT(nn.Module):
@@ -80,7 +92,8 @@ class PrunedViT(nn.Module):
         budget: a plan that fits it.
         outputs: what `forward` returns, in this order: `logits` (without a classifier these are named `features`, and
             are those), then per stage `kept` ids and, where tokens merge, `merged` pairs (int32 both), `gap`s, and per
-            block `tokens`.
+            block `tokens`. Besides, the tokens after the final norm, named `tokens`: those that are `left`, in the
+            order of their ids, or put back onto the whole `grid`.
         compares: see `Evidence.compares`; one projection then makes the queries of all tokens with keys and values, and
             what nobody reads is left out after the attention, which takes a GPU fewer kernels.
 
@@ -93,7 +106,7 @@ class PrunedViT(nn.Module):
         self, model: nn.Module, budget: Budget, outputs: tuple[Output, ...] = ("logits",), compares: bool = False
     ) -> None:
         super().__init__()
-        shape = describe(model)
+        shape = with_all_read(describe(model)) if tells_tokens(outputs) else describe(model)
         check_fits_model(budget, shape)
         self.model: Any = model
         self.budget = budget
@@ -122,6 +135,8 @@ class PrunedViT(nn.Module):
         for output in self.outputs:
             if output == "logits":
                 names.append(self.shape.output)
+            elif output in ("left", "grid"):
+                names.append(TOKENS)
             elif output == "tokens":
                 names += [f"tokens_{block}" for block in range(self.shape.depth)]
             elif output == "merged":
@@ -135,9 +150,10 @@ class PrunedViT(nn.Module):
         trace = self.trace(image, tokens="tokens" in self.outputs)
         results: list[Tensor] = []
         for name in self.output_names():
-            if name == self.shape.output:
-                assert trace.logits is not None
-                results.append(trace.logits)
+            if name in (self.shape.output, TOKENS):
+                whole = trace.logits if name == self.shape.output else trace.final
+                assert whole is not None
+                results.append(whole)
                 continue
             kind, _, block = name.partition("_")
             result = getattr(trace, kind)[int(block)]
@@ -150,13 +166,28 @@ class PrunedViT(nn.Module):
         rule = self.method.merge_rule(self.stage_options[block], self.method_parameters, where)
         return rule is not None and self.budget.chooses(block)
 
-    def forward_features(self, image: Tensor) -> Tensor:
-        """Tokens [batch, tokens left, width] after the final norm, as timm's method of that name gives all of them.
+    def forward_features(self, image: Tensor, unmerge: bool = False) -> Tensor:
+        """Tokens after the final norm, as timm's method of that name gives all of them.
 
         With average pooling the head weighs merged tokens by size; that is not in here.
+
+        Args:
+            image: [batch, channels, height, width].
+            unmerge: every patch gets the token that stands for it, see `unmerge`.
+
+        Returns:
+            [batch, tokens left, width], or with `unmerge` [batch, tokens of the dense model, width].
+
+        Raises:
+            InputError: no patch is left for `unmerge`.
         """
-        normed: Tensor = self.model.norm(self._in_order(self._run(image, features=True)[0]))
-        return normed
+        if unmerge and self.budget.blocks[-1].after <= self.shape.prefix_tokens:
+            raise InputError(
+                "forward_features(unmerge=True): the plan's last block drops every patch; "
+                "make one that does not: prune(..., final=False)"
+            )
+        state = self._run(image, features=True, unmerge=unmerge)[0]
+        return self._arranged(self.model.norm(state.x), state)
 
     def trace(
         self, image: Tensor, replay: Replay | None = None, tokens: bool = False, observe: Observer | None = None
@@ -169,15 +200,18 @@ class PrunedViT(nn.Module):
             tokens: also return the tokens after every block; the last one then runs for all of them.
             observe: called with the block and what a stage that chooses sees there.
         """
-        state, trace = self._run(image, replay, tokens, observe)
-        trace.logits = self.finish(state)
+        state, trace = self._run(image, replay, tokens, observe, unmerge="grid" in self.outputs)
+        normed = self.model.norm(state.x)
+        trace.logits = self._answer(normed, state)
+        if tells_tokens(self.outputs):
+            trace.final, trace.margin = self._arranged(normed, state), state.margin
         return trace
 
-    def start(self, image: Tensor) -> State:
-        """What the first block gets of [batch, channels, height, width] images."""
+    def start(self, image: Tensor, unmerge: bool = False) -> State:
+        """What the first block gets of [batch, channels, height, width] images; with `unmerge` homes are followed."""
         x, everywhere = embed(self.model, image), places_of(self.model)
         ids = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
-        return State(x, ids, fresh=x.shape[1], places=everywhere, everywhere=everywhere)
+        return State(x, ids, x.shape[1], places=everywhere, everywhere=everywhere, home=ids if unmerge else None)
 
     def step(
         self,
@@ -199,8 +233,20 @@ class PrunedViT(nn.Module):
 
     def finish(self, state: State) -> Tensor:
         """Logits [batch, classes], or features [batch, width], of what the last block gives."""
-        logits: Tensor = self.model.forward_head(self._weighted(self.model.norm(state.x), state.sizes))
+        return self._answer(self.model.norm(state.x), state)
+
+    def _answer(self, normed: Tensor, state: State) -> Tensor:
+        """What `finish` gives of the same tokens after the final norm."""
+        logits: Tensor = self.model.forward_head(self._weighted(normed, state.sizes))
         return logits
+
+    def _arranged(self, normed: Tensor, state: State) -> Tensor:
+        """Tokens where their homes are, or else in the order of their ids."""
+        if not self.budget.stages:
+            return normed
+        if state.home is not None:
+            return rows_of(normed, state.home)
+        return normed if self.method.orders else rows_of(normed, order_of(state.ids))
 
     def _run(
         self,
@@ -209,9 +255,10 @@ class PrunedViT(nn.Module):
         tokens: bool = False,
         observe: Observer | None = None,
         features: bool = False,
+        unmerge: bool = False,
     ) -> tuple[State, Trace]:
         """All blocks: the tokens after them (`features`: all of the last one), and what was decided; see `trace`."""
-        trace, state = Trace(), self.start(image)
+        trace, state = Trace(), self.start(image, unmerge)
         for row in self.budget.blocks:
             state, decision = self.step(row.block, state, replay, observe, features or tokens)
             if decision is not None:
@@ -265,7 +312,7 @@ class PrunedViT(nn.Module):
             x = x + project(block, mix(seen), normed)
             x = mlp(block, x) if self.budget.place == "after_block" else x
         selection = self._chosen(index, keep, replace(state, x=x), seen, replay, observe)
-        reduced = self._reduced(replace(state, x=x), selection, keep)
+        reduced = self._homed(self._reduced(replace(state, x=x), selection, keep), state, normed, selection)
         if everywhere is not None:
             reduced = replace(reduced, places=follow(everywhere, reduced.ids, self.shape.prefix_tokens))
         if form == "chosen":
@@ -347,6 +394,14 @@ class PrunedViT(nn.Module):
             bias = sizes.log()[:, None, None]
         return State(x, ids, state.fresh + 1, sizes, bias, everywhere=state.everywhere)
 
+    def _homed(self, reduced: State, before: State, normed: Tensor, selection: Selection) -> State:
+        """The state after a stage with the homes that those before it have now."""
+        if before.home is None:
+            return reduced
+        where, margin = way(normed, selection, reduced.x.shape[1], self.shape.prefix_tokens)
+        least = margin if before.margin is None else torch.minimum(margin, before.margin)
+        return replace(reduced, home=where.gather(1, before.home), margin=least)
+
     def _ids_in_order(self, state: State) -> Tensor:
         """Ids as decisions tell them: ascending, unless the order is the method's own."""
         return state.ids if self.method.orders else ascending(state.ids)
@@ -362,55 +417,3 @@ class PrunedViT(nn.Module):
         prefix = self.shape.prefix_tokens
         share = sizes[:, prefix:] * ((x.shape[1] - prefix) / sizes[:, prefix:].sum(1, keepdim=True))
         return torch.cat([x[:, :prefix], x[:, prefix:] * share.unsqueeze(-1)], dim=1)
-
-
-class WholeModel(nn.Module):
-    """A model without a token plan, dense or slimmed, behind the interface of `PrunedViT`.
-
-    timm's own forward; the last block of a model whose classifier reads prefix tokens only runs for those alone.
-
-    Args:
-        model: of timm.
-        compares: see `PrunedViT`.
-    """
-
-    def __init__(self, model: nn.Module, compares: bool = False) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.compares = compares
-        self.name, self.image_size = model_name(model), image_size(model)
-        self.read_tokens = read_tokens(model)
-        self.output = output_of(model)
-
-    def output_names(self) -> list[str]:
-        """Names of what `forward` returns."""
-        return [self.output]
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits [batch, classes], or features [batch, width], of [batch, channels, height, width] images."""
-        if not self.read_tokens:
-            return self.model(image)
-        x, places, last = embed(self.model, image), places_of(self.model), len(self.model.blocks) - 1
-        for index in range(last):
-            x = run_whole(self.model, index, x, places)
-        x = run_first(self.model, last, x, self.read_tokens, places=places, asks=self.compares)
-        return self.model.forward_head(self.model.norm(x))
-
-    def forward_features(self, image: Tensor) -> Tensor:
-        """What timm's method of that name gives."""
-        features: Tensor = self.model.forward_features(image)
-        return features
-
-    def trace(self, image: Tensor, replay: Replay | None = None, tokens: bool = False) -> Trace:
-        """The answer; there are no decisions to return or to follow."""
-        return Trace(self(image))
-
-
-Deployable = PrunedViT | WholeModel
-
-
-def deployable(
-    model: nn.Module, budget: Budget | None, outputs: tuple[Output, ...] = ("logits",), compares: bool = False
-) -> Deployable:
-    """A model with its token plan, or as it is where there is none."""
-    return WholeModel(model, compares) if budget is None else PrunedViT(model, budget, outputs, compares)

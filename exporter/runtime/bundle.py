@@ -242,8 +242,8 @@ def _raise(error: OSError) -> None:
 
 
 def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Golden inputs and outputs: `image` as the graph takes it, `logits` or `features`, `kept_<block>`,
-    `merged_<block>`, `gap_<block>`, and `probabilities` and `classes` where the graph gives them.
+    """Golden inputs and outputs: `image` as the graph takes it, `logits` or `features`, perhaps `tokens`,
+    `kept_<block>`, `merged_<block>`, `gap_<block>`, and `probabilities` and `classes` where the graph gives them.
 
     Raises:
         InputError: the file is missing or damaged, lacks the image or the logits, or an array has another form.
@@ -271,6 +271,7 @@ _FORMS = (
     (r"image", "fu", range(2, 5), "images [n, ...]"),
     (r"logits|probabilities", "f", (2,), "numbers [n, classes]"),
     (r"features", "f", (2,), "numbers [n, width]"),
+    (r"tokens", "f", (3,), "numbers [n, tokens, width]"),
     (r"classes", "iu", (2,), "whole numbers [n, classes]"),
     (r"(kept|merged)_[0-9]{1,4}", "iu", (2,), "whole numbers [n, tokens]"),
     (r"gap_[0-9]{1,4}", "f", (1,), "numbers [n]"),

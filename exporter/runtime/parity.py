@@ -58,6 +58,27 @@ class Errors(Record):
 
 
 @dataclass(frozen=True)
+class TokenErrors(Record):
+    """Numeric error of last hidden tokens over some images.
+
+    Attributes:
+        images: how many.
+        worst: root mean square of a token's error, of the worst one; of a moved token to the one that it is.
+        cosine_mean: mean over all tokens.
+        moved: share of the tokens that are another one of their image, see `tokens`.
+    """
+
+    images: int
+    worst: float
+    cosine_mean: float
+    moved: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or not 0 <= self.moved <= 1:
+            raise ValueError(f"is of {self.images} images, of whose tokens {self.moved:g} moved; shares are 0 to 1")
+
+
+@dataclass(frozen=True)
 class Limits(Record):
     """What a graph of another precision than float32 must keep.
 
@@ -92,6 +113,7 @@ class Rung(Record):
         first_offender: output that fails first, such as `kept_6` or `logits`.
         smallest_atol: the tolerance that the numbers need, decisions apart; None where none would do.
         output: what was held, see `answers.Task`.
+        tokens: error of the last hidden tokens, where the graph gives them, on the images whose numbers are held.
         unit: what an atol of 1 allows: 1, but for logits that spread by little or much, see `spread`.
         smallest_tie: what a near-tie would have to be for all differing decisions to pass; None where none would do.
         reason: why it failed, in words.
@@ -115,6 +137,7 @@ class Rung(Record):
     strict: bool = True
     unit: float = optional(1.0)
     output: str = optional("logits")
+    tokens: TokenErrors | None = optional()
 
     def __post_init__(self) -> None:
         if self.output not in TASKS:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.answers import LOGITS, Task, cosine, ranking_error, task_of
+from ..core.answers import LOGITS, TOKENS, Task, cosine, ranking_error, task_of
 from ..core.layout import is_decision
 from .parity import Errors, Rung, StageAgreement
-from .spread import LARGEST, Spread, root_mean_square, spread_of
+from .spread import LARGEST, NEARER, Spread, root_mean_square, spread_of
+from .tokens import hold_cosine, hold_numbers
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
     Outputs = Mapping[str, np.ndarray]
-    Replay = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
+    Replay = Callable[[np.ndarray, dict[str, np.ndarray]], Outputs]
 else:
     Outputs = Replay = Any
 RANKING = ("probabilities", "classes")
-NEARER = 0.9  # of the spread: in another precision, the least that sets a graph apart from the best constant
 
 
 def errors(reference: np.ndarray, candidate: np.ndarray) -> Errors | None:
@@ -104,14 +104,21 @@ def compare(
         name: of the rung.
         reference: `logits` [n, classes] or `features` [n, width], `kept_<block>` [n, tokens], `merged_<block>` [n,
             merged] where tokens merge, and `gap_<block>` [n]; `probabilities` and `classes`, if there, must be given by
-            the candidate too.
-        candidate: `logits` or `features`, `kept_<block>` and `merged_<block>`; perhaps `probabilities` and `classes`.
+            the candidate too, and so must `tokens` [n, tokens, width].
+        candidate: `logits` or `features`, `kept_<block>` and `merged_<block>`; perhaps the others.
         atol: largest error of a logit or a probability, decisions being equal or replayed; for logits whose spread is
             not ordinary it is a share of that, see `spread`.
         tie: a decision may differ where the reference's relative gap at the cut is below this.
-        replay: (image indices, candidate's decisions on those images) -> the reference's logits under them.
+        replay: (image indices, candidate's decisions on those images) -> the reference's logits, and tokens where there
+            are such, under them.
     """
-    rung = _measured(name, reference, candidate, replay).rung
+    found = _measured(name, reference, candidate, replay)
+    rung = _judged(found.rung, reference, atol, tie)
+    return rung if found.tokens is None or not rung.passed else hold_numbers(rung, *found.tokens, atol)
+
+
+def _judged(rung: Rung, reference: Outputs, atol: float, tie: float) -> Rung:
+    """A measured rung with its decisions and its answers held to a tolerance."""
     if not rung.passed:
         return rung
     widest = max((stage.largest_gap for stage in rung.stages if stage.largest_gap is not None), default=-1.0)
@@ -149,6 +156,7 @@ def close(
     cosine: float,
     agreement: float,
     replay: Replay | None = None,
+    decided: bool = True,
 ) -> Rung:
     """Hold a candidate of another precision against the reference: it rounds, so neither a tolerance nor ties judge it.
 
@@ -159,6 +167,7 @@ def close(
             logits must be nearer to the reference's than the best constant.
         agreement: least share of images with the same answer, see `Task`, decisions being what they are. What so few
             images cannot tell is allowed: two standard errors of such a share, and one image; at 1 nothing is.
+        decided: whether decisions that are not told are the reference's; else its tokens need not have the cosine.
     """
     found = _measured(name, reference, candidate, replay)
     rung = replace(found.rung, strict=False)
@@ -177,7 +186,9 @@ def close(
     if not rung.top1 >= agreement - noise - 1e-9:
         reason = f"the {rung.task.answer} agrees on {rung.top1:.1%} of {rung.images} images, below {agreement:.1%}"
         return _failed(rung, rung.output, f"{reason} by more than so few can tell" if noise else reason)
-    return rung
+    if found.tokens is None:
+        return rung
+    return hold_cosine(rung, *found.tokens, cosine if decided and rung.has_held_numbers else None)
 
 
 @dataclass(frozen=True)
@@ -188,11 +199,13 @@ class _Measured:
         rung: that.
         logits, others: [n, classes] of the reference and of the candidate where its numbers are held; all of them where
             they are held nowhere.
+        tokens: [n, tokens, width] of both for the same images; None where the reference has none.
     """
 
     rung: Rung
     logits: np.ndarray
     others: np.ndarray
+    tokens: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay | None) -> _Measured:
@@ -201,7 +214,9 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
     task = task_of(reference)
     answer = task.output
     rung, nothing = Rung(name, len(reference.get(answer, ())), output=answer), np.empty((0, 0))
-    wrong = _unlike(reference, candidate, [answer, *ranking, *stages], answer)
+    tokens = reference.get(TOKENS)
+    told = [] if tokens is None else [TOKENS]
+    wrong = _unlike(reference, candidate, [answer, *told, *ranking, *stages], answer)
     if wrong:
         return _Measured(_hopeless(rung, *wrong), nothing, nothing)
     logits, others = reference[answer], candidate[answer]
@@ -219,13 +234,17 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
     )
     held, proven = logits, agreeing
     if len(differing) and replay is not None:
-        replayed = replay(differing, {stage: candidate[stage][differing] for stage in stages})
+        again = replay(differing, {stage: candidate[stage][differing] for stage in stages})
+        replayed = again[answer]
         if not np.isfinite(replayed).all():
             words = f"the reference's {answer} hold NaN or Inf under the candidate's decisions"
             return _Measured(_hopeless(rung, answer, words), nothing, nothing)
         rung = replace(rung, replayed=errors(replayed, others[differing]), unproven=0)
         held, proven = logits.copy(), np.ones_like(agreeing)
         held[differing] = replayed
+        if tokens is not None:
+            tokens = tokens.copy()
+            tokens[differing] = again[TOKENS]
     if all(name in candidate for name in RANKING) and proven.any():
         ranked = ranking_error(held[proven], *(candidate[name][proven] for name in RANKING))
         if not math.isfinite(ranked):
@@ -233,7 +252,9 @@ def _measured(name: str, reference: Outputs, candidate: Outputs, replay: Replay 
             return _Measured(_hopeless(rung, "classes", words), nothing, nothing)
         rung = replace(rung, ranked=ranked)
     rung = replace(rung, smallest_atol=_smallest_atol(rung, spread))
-    return _Measured(rung, *((held[proven], others[proven]) if proven.any() else (logits, others)))
+    where = proven if proven.any() else ~proven
+    pair = None if tokens is None else (tokens[where], candidate[TOKENS][where])
+    return _Measured(rung, held[where], others[where], pair)
 
 
 def _smallest_atol(rung: Rung, spread: Spread) -> float | None:
@@ -259,8 +280,9 @@ def _unlike(reference: Outputs, candidate: Outputs, names: Sequence[str], answer
         return reason
     if not np.isfinite(logits).all():
         return answer, f"unproven: the reference's {answer} hold NaN or Inf"
-    if not np.isfinite(candidate[answer]).all():
-        return answer, f"the candidate's {answer} hold NaN or Inf"
+    for output in (name for name in names if name in (answer, TOKENS)):
+        if not np.isfinite(candidate[output]).all():
+            return output, f"the candidate's {output} hold NaN or Inf"
     flat = spread_of(logits).unproven
     return (answer, flat) if flat else None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core import layout
-from ..core.answers import TASKS, task_of
+from ..core.answers import TASKS, TOKENS, task_of
 from .parity import Parity, Rung
 from .rungs import RANKING, close, compare, exact
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
 
 
 def only_answers(outputs: Outputs) -> dict[str, np.ndarray]:
-    """Of a graph's outputs the logits or features, and perhaps classes and their probabilities."""
-    return {name: values for name, values in outputs.items() if name in (*TASKS, *RANKING)}
+    """Of a graph's outputs the logits or features, and perhaps tokens, classes and their probabilities."""
+    return {name: values for name, values in outputs.items() if name in (*TASKS, TOKENS, *RANKING)}
 
 
 def as_proven(runner: str, reference: Outputs, proof: Outputs, shipped: Outputs, held_to: Parity) -> Rung:
@@ -58,7 +58,9 @@ def hold_answers(name: str, reference: Outputs, candidate: Outputs, held_to: Par
     """
     ours, theirs = only_answers(reference), only_answers(candidate)
     if held_to.close:
-        return close(name, ours, theirs, cosine=held_to.close.cosine, agreement=held_to.close.agreement)
+        decided = not any(output.startswith("gap_") for output in reference)
+        limits = held_to.close
+        return close(name, ours, theirs, cosine=limits.cosine, agreement=limits.agreement, decided=decided)
     clear = np.ones(len(ours[task_of(ours).output]), dtype=bool)
     for output, gaps in reference.items():
         if output.startswith("gap_"):

@@ -18,6 +18,7 @@ import numpy as np
 
 ORDINARY = (0.1, 10.0)  # spreads at which an atol is an absolute error
 LARGEST = 0.5  # of the spread, at any tolerance
+NEARER = 0.9  # of the spread: in another precision, the least that sets a graph apart from the best constant
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ...exporter.pruning.methods import DEFAULT, get_method
 from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import check_budget, parameters_of, parse_parameters
 from ...exporter.pruning.plan import Preset
-from ...exporter.pruning.shape import ViTShape, check_fits_model, describe
+from ...exporter.pruning.shape import ViTShape, check_fits_model, describe, with_all_read
 from . import outcome
 from .listener import Listener
 from .provenance import provenance
@@ -184,7 +184,7 @@ def _searched(plan: Planning, limit: float, latency: MeasuredLatency | None = No
     trials, budget = plan.prune.search.trials, ruled
     if trials:
         images, progress = plan.images_for("prune.search"), plan.listener.progress
-        found = search(plan.model, images, ruled, limit, trials, progress, price=price)
+        found = search(plan.model, images, ruled, limit, trials, progress, price=price, shape=plan.shape)
         budget = found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
     if latency is None:
         return budget
@@ -274,6 +274,8 @@ def make_plan(
     """
     assert recipe.prune is not None
     prune, shape, whole = recipe.prune, describe(model), describe(dense)
+    if recipe.export.tokens is not None:
+        shape, whole = with_all_read(shape), with_all_read(whole)
     dense_macs = model_macs(whole, dense_plan(whole))
     if prune.budget is not None:
         return _from_file(prune.budget, shape, dense_macs)
@@ -315,7 +317,7 @@ class Calibrate(Stage):
 
     name = "calibrate"
     needs = ("slim",)
-    reads = ("prune", "export.batch", "export.token_multiple")
+    reads = ("prune", "export.batch", "export.tokens", "export.token_multiple")
     takes = ("model", "dense", "plan", "calibration")
 
     @staticmethod

@@ -7,17 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...calibration.images.sources import ImageSource, batches
 from ...exporter.core import layout
+from ...exporter.core.answers import TOKENS, FidelityTally, PrecisionChange, task_of
 from ...exporter.core.answers import Fidelity as Answers
-from ...exporter.core.answers import FidelityTally, PrecisionChange, task_of
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target
 from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.parity import StageAgreement
-from ...exporter.runtime.rungs import compare_decisions, stage_names
-from ...exporter.runtime.runners import on_images, run_all
+from ...exporter.runtime.rungs import block_of, compare_decisions, stage_names
+from ...exporter.runtime.runners import Outputs, on_images, run_all
+from ...exporter.runtime.tokens import mean_cosine
 from .graphs import final_graphs
 from .stage import Stage
 
@@ -76,7 +79,7 @@ def measure_fidelity(
     runners = [runner_for(path, target, threads)[0] for path in paths]
     tallies: list[FidelityTally] = []
     kept: list[tuple[int, list[StageAgreement]]] = []
-    done = 0
+    cosines, done = 0.0, 0
     for images in batches(source, max(8, runners[0].batch)):
         outputs = [run_all(on_images(runner, preprocess), images, runner.batch) for runner in runners]
         task = task_of(outputs[0])
@@ -87,11 +90,13 @@ def measure_fidelity(
         if float32 is not None:
             tallies[1].add(logits[2], logits[1], labels)
             kept.append((len(images), compare_decisions(outputs[2], outputs[1], stage_names(outputs[2]))[0]))
+        if TOKENS in outputs[1]:
+            cosines += mean_cosine(dense_tokens(outputs[0][TOKENS], outputs[1]), outputs[1][TOKENS]) * len(images)
         done += len(images)
         progress(done, len(source))
     if not tallies:
         raise InputError("there are no images to compare")
-    result = tallies[0].result()
+    result = replace(tallies[0].result(), tokens=cosines / done if TOKENS in outputs[1] else None)
     if float32 is None:
         return result
     changed = {
@@ -100,3 +105,20 @@ def measure_fidelity(
     }
     own = tallies[1].result()
     return replace(result, precision=PrecisionChange(own.agreement, own.kl, changed, own.accuracy_dense))
+
+
+def dense_tokens(dense: np.ndarray, pruned: Outputs) -> np.ndarray:
+    """The dense model's tokens that a pruned graph's are held against, [n, tokens, width].
+
+    Args:
+        dense: all of them.
+        pruned: outputs of the graph, its stages' decisions among them where it gives only the tokens that are left. Of
+            what was fused from many tokens there is no dense one, so that is held against zeros, which count nowhere.
+    """
+    count = pruned[TOKENS].shape[1]
+    if count == dense.shape[1]:
+        return dense
+    last = max((name for name in pruned if name.startswith("kept_")), key=block_of)
+    ids = pruned[last]
+    found = np.take_along_axis(dense, np.minimum(ids, dense.shape[1] - 1)[:, :, None], axis=1)
+    return np.where((ids < dense.shape[1])[:, :, None], found, 0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ...exporter.core.errors import InputError
 from ...exporter.core.layout import BUDGET, TRACED
 from ...exporter.pruning.budget import Budget, read_budget
 from ...exporter.pruning.methods import FLOOR
+from ...exporter.pruning.shape import model_name
+from ...exporter.pruning.vit import Output
 
 if TYPE_CHECKING:
+    from .recipe import ExportSection
     from .view import View
 
 KINDS = tuple(map(str, TRACED))
@@ -37,6 +41,23 @@ def budget_of_kind(kind: str, budget: Budget | None) -> Budget | None:
     if budget is None:
         return None
     return {"dense": without_stages, "pruned": lambda b: b, "floor": sliced}[kind](budget)
+
+
+def outputs_of(section: ExportSection, kind: str = "pruned") -> tuple[Output, ...]:
+    """What a graph answers with: the floor gives the tokens that are left, as no graph can for less."""
+    if section.tokens is None:
+        return ("logits",)
+    return ("logits", "left" if kind == "floor" else section.tokens)
+
+
+def check_tokens(section: ExportSection, model: Any) -> None:
+    """Refuse last hidden tokens of a model that ends in another form.
+
+    Raises:
+        InputError: it has no sequence of tokens.
+    """
+    if section.tokens is not None and not hasattr(model, "num_prefix_tokens"):
+        raise InputError(f"export.tokens: {model_name(model)} ends in a map, not in a sequence of tokens; take it out")
 
 
 def plan_of(view: View) -> Budget | None:

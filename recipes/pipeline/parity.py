@@ -10,23 +10,25 @@ import numpy as np
 import torch
 
 from ...exporter.core import layout
-from ...exporter.core.answers import task_of
+from ...exporter.core.answers import TOKENS, task_of
 from ...exporter.core.errors import ParityError
 from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.passes.rewrite import rewrite
 from ...exporter.graph.trace import trace
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.torch_runner import TorchRunner
-from ...exporter.pruning.vit import PrunedViT, deployable
+from ...exporter.pruning.vit import PrunedViT
+from ...exporter.pruning.whole import deployable
 from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.parity import Limits, Rung
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.rungs import Replay, close, compare, exact, stage_names
 from ...exporter.runtime.runners import OrtRunner, Outputs, on_images, run_all, whole_batches
-from ...exporter.runtime.shipped import as_proven
+from ...exporter.runtime.shipped import as_proven, only_answers
+from ...exporter.runtime.tokens import same_tokens
 from .golden import ends_of, golden_of
 from .graphs import final_graphs
-from .kinds import plan_of
+from .kinds import outputs_of, plan_of
 from .precision import limits_of
 from .stage import Stage
 
@@ -122,12 +124,15 @@ def eager_rungs(eager: Outputs, expected: Outputs, section: ParitySection) -> li
         rungs.append(compare("torch: narrower = masked", masked, narrow, atol=SLIMMED_ATOL, tie=0.0))
     if "nothing_removed" in eager:
         rungs.append(exact("identity: nothing removed = timm", eager["dense"], eager["nothing_removed"], task))
+    if TOKENS in eager:
+        whole, again = eager[TOKENS], eager[f"{TOKENS}_again"]
+        rungs.append(same_tokens("identity: tokens = timm's", task.output, eager["dense"], whole, again))
     if "read" in eager:
         dense, read = {task.output: eager["dense"]}, {task.output: eager["read"]}
         within = READ_ATOL * max(1.0, float(np.abs(eager["dense"]).max()))
         rungs.append(compare("identity: last block for read tokens", dense, read, atol=within, tie=0.0))
     if "dropped" in eager:
-        ours = {name: value[: len(eager["dropped"])] for name, value in expected.items()}
+        ours = {name: value[: len(eager["dropped"])] for name, value in expected.items() if name != TOKENS}
         decided = {name: ours[name] for name in stage_names(ours)}
         dropped = {task.output: eager["dropped"], **decided}
         rungs.append(compare("torch: static = tokens dropped", ours, dropped, atol=section.atol, tie=section.tie))
@@ -137,14 +142,13 @@ def eager_rungs(eager: Outputs, expected: Outputs, section: ParitySection) -> li
 def lazy_replay(view: View, budget: Budget | None, images: np.ndarray) -> Replay:
     """PyTorch's answers under another runner's decisions; the model is only opened if there are any."""
 
-    def replay(chosen: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
-        runner = TorchRunner(deployable(view.model, budget), 1)
+    def replay(chosen: np.ndarray, kept: dict[str, np.ndarray]) -> Outputs:
+        runner = TorchRunner(deployable(view.model, budget, outputs_of(view.recipe.export)), 1)
         rows = []
         for row, index in enumerate(chosen):
             wanted = {name: ids[row : row + 1] for name, ids in kept.items()}
-            outputs = runner(images[index : index + 1], wanted)
-            rows.append(outputs[task_of(outputs).output])
-        return np.concatenate(rows)
+            rows.append(only_answers(runner(images[index : index + 1], wanted)))
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     return replay
 

@@ -26,7 +26,7 @@ from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.options import parse_parameters
 from ...exporter.pruning.parts import HALVES, Halves
 from ...exporter.pruning.shape import describe
-from ...exporter.pruning.vit import deployable
+from ...exporter.pruning.whole import deployable
 from .kinds import without_stages
 from .recipe import PruneSection
 

@@ -23,6 +23,10 @@ from .slim import summary
 if TYPE_CHECKING:
     from .pack import Reports
 
+TOKENS_WORDS = {
+    "left": "`tokens` (those that are left, in the order of their ids, after the final norm)",
+    "grid": "`tokens` (the whole grid after the final norm; every patch has the token that it went into)",
+}
 ON_DEVICE = "pip install openvino numpy"  # all that run_on_device.py needs of a bundle for OpenVINO
 
 
@@ -51,6 +55,9 @@ def bundle_readme(
     if fidelity.cosine is not None:
         answer, kind = "`features` (pooled; the model has no classifier)", "agreement of nearest images"
         accuracy = f", mean cosine {fidelity.cosine:.4f}"
+    answer += "" if recipe.export.tokens is None else f" and {TOKENS_WORDS[recipe.export.tokens]}"
+    if fidelity.tokens is not None:
+        accuracy += f", of tokens {fidelity.tokens:.4f}"
     seen = " (the calibration images themselves)" if fidelity.on_calibration_images else ""
     low, high = fidelity.agreement_interval
     merging = any(stage.output.startswith("merged_") for rung in parity.rungs for stage in rung.stages)

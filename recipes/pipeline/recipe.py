@@ -532,6 +532,11 @@ class ExportSection(Section):
         le=CLASSES[1],
         description="Also give the k best classes and their probabilities; null: logits only.",
     )
+    tokens: Literal["left", "grid"] | None = Field(
+        default=None,
+        description="Also give the last hidden tokens, after the final norm: those that are left, or the whole grid, "
+        "where every patch has the token that it went into.",
+    )
     decisions: bool = Field(
         default=False,
         description="The shipped graph also gives what its stages decided; false: only a proof graph beside it does.",

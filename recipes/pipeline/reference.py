@@ -10,17 +10,19 @@ import numpy as np
 import torch
 
 from ...exporter.core import layout
+from ...exporter.core.answers import TOKENS
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.gates import gated
 from ...exporter.pruning.reference import drop_tokens
 from ...exporter.pruning.shape import read_tokens
 from ...exporter.pruning.slim import blocks_of, hard_gates, slim
 from ...exporter.pruning.torch_runner import TorchRunner, replay_of
-from ...exporter.pruning.vit import PrunedViT, WholeModel, deployable
+from ...exporter.pruning.vit import PrunedViT
+from ...exporter.pruning.whole import WholeModel, deployable
 from ...exporter.pruning.widths import Widths, read_widths
 from ...exporter.runtime.rungs import stage_names
 from ...exporter.runtime.runners import Outputs, run_all
-from .kinds import plan_of, without_stages
+from .kinds import outputs_of, plan_of, without_stages
 from .open import first_images
 from .stage import Stage
 
@@ -35,12 +37,13 @@ class Reference(Stage):
 
     `images.npy` [n, channels, height, width] float32; `outputs.npz`, by output [n, ...]; `eager.npz`, logits of the
     first few images: `dense`, `read` (the last block for the tokens that are read), `nothing_removed`, `dropped`
-    (tokens really removed, one image at a time), and of a slimmed model `masked` and `narrow`.
+    (tokens really removed, one image at a time), and of a slimmed model `masked` and `narrow`; where last hidden tokens
+    are wanted, timm's `tokens`, and `tokens_again` with nothing removed.
     """
 
     name = "reference"
     needs = ("slim", "calibrate")
-    reads = ("export.batch", "parity.images", "parity.golden")
+    reads = ("export.batch", "export.tokens", "parity.images", "parity.golden")
     takes = ("model", "dense", "evaluation")
 
     @staticmethod
@@ -49,9 +52,12 @@ class Reference(Stage):
         recipe, budget, model = view.recipe, plan_of(view), view.model
         batch = recipe.export.batch
         images = first_images(view.evaluation, max(recipe.parity.images, recipe.parity.golden), batch)
-        outputs = run_all(TorchRunner(deployable(model, budget), batch), images, batch, view.listener.progress)
+        pruned = deployable(model, budget, outputs_of(recipe.export))
+        outputs = run_all(TorchRunner(pruned, batch), images, batch, view.listener.progress)
         few = torch.from_numpy(images[:EAGER_IMAGES])
         eager = dense_outputs(model, few)
+        if TOKENS in outputs:
+            eager |= whole_tokens(model, budget, few)
         if budget is not None:
             eager |= eager_outputs(model, budget, few, outputs)
         slimmed = view.folder_if_any("slim")
@@ -70,6 +76,15 @@ def eager_outputs(model: Any, budget: Budget, few: torch.Tensor, outputs: Output
     decisions = replay_of({name: outputs[name][: len(few)] for name in stage_names(outputs)})
     dropped = drop_tokens(model, budget, few, decisions.kept, decisions.merged)
     return {"nothing_removed": nothing_removed, "dropped": dropped.numpy()}
+
+
+def whole_tokens(model: Any, budget: Budget | None, few: torch.Tensor) -> dict[str, np.ndarray]:
+    """Last hidden tokens of timm's own model, and put back by a plan that removes nothing."""
+    nothing = deployable(model, None if budget is None else without_stages(budget), ("logits", "grid"))
+    with torch.inference_mode():
+        found = nothing.trace(few).final
+        assert found is not None
+        return {TOKENS: model.forward_features(few).numpy(), f"{TOKENS}_again": found.numpy()}
 
 
 def dense_outputs(model: Any, few: torch.Tensor) -> dict[str, np.ndarray]:
@@ -103,7 +118,7 @@ def widest_gap_batch(folder: Path, batch: int) -> np.ndarray:
     """
     images = np.load(folder / "images.npy", mmap_mode="r")
     with np.load(folder / "outputs.npz") as outputs:
-        gaps = [outputs[name] for name in outputs.files if name.startswith("gap_")]
+        gaps = [outputs[name] for name in outputs.files if name.startswith("gap_") or name == "margin"]
     if not gaps:
         return np.array(images[:batch])
     return np.array(images[np.sort(np.argsort(-np.min(gaps, axis=0))[:batch])])

@@ -38,6 +38,7 @@ from .fidelity import Fidelity
 from .forms import Forms
 from .gate import Gate, check_require
 from .golden import check_ends, ends_of
+from .kinds import check_tokens
 from .listener import Listener, Silence, tell_published
 from .open import NOTHING, Given, Sources, open_sources, preprocess_of
 from .outcome import judge, refuse_unlabelled
@@ -242,6 +243,7 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     dense = open_model(recipe, given, listener.note)
     if recipe.prune is not None:
         describe(dense)  # tokens of some models that can be slimmed cannot be pruned
+    check_tokens(recipe.export, dense)
     preprocess, classes = preprocess_of(recipe, dense), int(dense.num_classes)
     check_ends(ends_of(recipe.export, preprocess), classes)
     sources = open_sources(recipe, preprocess, classes, given, listener.note)

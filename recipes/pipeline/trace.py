@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ...exporter.graph.store import WeightStore
 from ...exporter.graph.trace import trace_into
-from ...exporter.pruning.vit import Output, deployable
-from .kinds import budget_of_kind, kinds_of, plan_of
+from ...exporter.pruning.vit import Output
+from ...exporter.pruning.whole import deployable
+from .kinds import budget_of_kind, kinds_of, outputs_of, plan_of
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Trace(Stage):
 
     name = "trace"
     needs = ("slim", "calibrate")
-    reads = ("export.batch", "export.compares")
+    reads = ("export.batch", "export.compares", "export.tokens")
     takes = ("model", "dense")
     last_of_torch = True
 
@@ -31,7 +32,8 @@ class Trace(Stage):
         kinds = kinds_of(budget)
         with WeightStore(folder) as store:
             for index, kind in enumerate(kinds):
-                outputs: tuple[Output, ...] = ("logits", "kept", "merged") if kind == "pruned" else ("logits",)
+                decided: tuple[Output, ...] = ("kept", "merged") if kind == "pruned" else ()
+                outputs = (*outputs_of(section, kind), *decided)
                 model = view.dense if kind == "dense" else view.model
                 source = deployable(model, budget_of_kind(kind, budget), outputs, section.compares)
                 trace_into(store, f"{kind}.onnx", source, section.batch)

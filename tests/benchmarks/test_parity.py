@@ -51,7 +51,9 @@ def test_a_row_says_where_decisions_differ_and_how_near_the_cut_was() -> None:
     theirs["kept_1"][2, 3] = 9
 
     def row(tie: float) -> dict[str, str]:
-        rung = compare("a method", ours, theirs, atol=1e-4, tie=tie, replay=lambda chosen, _: ours["logits"][chosen])
+        rung = compare(
+            "a method", ours, theirs, atol=1e-4, tie=tie, replay=lambda chosen, _: {"logits": ours["logits"][chosen]}
+        )
         return dict(zip(HEADS, cells(rung, "1:4"), strict=True))
 
     assert row(1e-4) == {

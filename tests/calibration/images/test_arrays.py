@@ -91,6 +91,18 @@ def test_images_of_another_kind_are_refused_with_what_to_write(tmp_path: Path, i
         open_npz(saved(tmp_path, image=image), PLAIN, classes=10)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_pixels_of_as_many_channels_as_the_model_has_are_normalized(tmp_path: Path, channels: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 24, 40, channels), dtype=np.uint8)
+    mean, std = tuple(np.linspace(0.2, 0.4, channels)), tuple(np.linspace(0.5, 0.6, channels))
+    wanted = Preprocess((channels, 24, 40), mean, std, "bicubic", 1.0, "center")
+    source = open_npz(saved(tmp_path, image=pixels), wanted)
+    expected = (pixels[2].transpose(2, 0, 1) / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
+    np.testing.assert_allclose(source.read(2), expected, atol=1e-5)
+    with pytest.raises(InputError, match=rf"3\] photos, uint8 \[n, 24, 40, {channels}\] pixels or float32"):
+        open_npz(saved(tmp_path, image=pixels[:, :20]), wanted)
+
+
 @pytest.mark.parametrize(
     ("image", "said"),
     [

@@ -186,7 +186,7 @@ def test_models_of_one_channel_see_gray_and_of_four_say_so(tmp_path: Path) -> No
         assert source.read(0).shape == (1, 32, 32)
         np.testing.assert_allclose(source.read(0), 76 / 127.5 - 1, atol=1e-6)
     four = Preprocess((4, 32, 32), (0.5,) * 4, (0.5,) * 4, "bicubic", 1.0, "center")
-    with pytest.raises(InputError, match="the model takes 4 channels, and photos have 3; give preprocessed images in"):
+    with pytest.raises(InputError, match="the model takes 4 channels, and photos have 3; give an .npz with pixels or"):
         open_images(tmp_path, four).read(0)
 
 

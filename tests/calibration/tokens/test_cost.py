@@ -29,7 +29,8 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.plan import StagePlan
 from vitrim.exporter.pruning.shape import ViTShape, describe
-from vitrim.exporter.pruning.vit import PrunedViT, WholeModel
+from vitrim.exporter.pruning.vit import PrunedViT
+from vitrim.exporter.pruning.whole import WholeModel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from published_counts import fvcore_count, torchprofile_count

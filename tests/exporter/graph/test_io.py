@@ -24,7 +24,7 @@ from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.torch_runner import TorchRunner
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.pruning.whole import deployable
 from vitrim.exporter.runtime.rungs import compare
 from vitrim.exporter.runtime.runners import OrtRunner
 

@@ -15,7 +15,7 @@ from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.session import Session
 from vitrim.exporter.graph.store import WeightStore
 from vitrim.exporter.graph.trace import trace
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.pruning.whole import deployable
 
 X = np.random.default_rng(0).standard_normal((1, 4)).astype(np.float32)
 node = helper.make_node

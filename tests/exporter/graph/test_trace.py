@@ -17,7 +17,7 @@ from vitrim.exporter.graph.files import read_bare, read_whole
 from vitrim.exporter.graph.store import WeightStore
 from vitrim.exporter.graph.trace import OPSET, quiet, sharing_copy, strip_exporter_notes, trace, trace_into
 from vitrim.exporter.graph.weights import is_external
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.pruning.whole import deployable
 
 
 @pytest.fixture(scope="module")

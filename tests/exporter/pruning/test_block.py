@@ -20,7 +20,8 @@ from vitrim.exporter.pruning.block import Places, embed, follow, mlp, places_of,
 from vitrim.exporter.pruning.decisions import Replay
 from vitrim.exporter.pruning.reference import drop_tokens
 from vitrim.exporter.pruning.shape import describe
-from vitrim.exporter.pruning.vit import PrunedViT, WholeModel
+from vitrim.exporter.pruning.vit import PrunedViT
+from vitrim.exporter.pruning.whole import WholeModel
 from vitrim.exporter.runtime.runners import OrtRunner
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

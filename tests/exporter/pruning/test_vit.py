@@ -18,7 +18,8 @@ from vitrim.exporter.pruning.decisions import Replay
 from vitrim.exporter.pruning.methods import METHODS
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.torch_runner import TorchRunner
-from vitrim.exporter.pruning.vit import PrunedViT, WholeModel
+from vitrim.exporter.pruning.vit import PrunedViT
+from vitrim.exporter.pruning.whole import WholeModel
 
 # Every family of the README by the timm name that carries its peculiarity.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.slim import slim
-from vitrim.exporter.pruning.vit import PrunedViT, WholeModel
+from vitrim.exporter.pruning.vit import PrunedViT
+from vitrim.exporter.pruning.whole import WholeModel
 from vitrim.exporter.pruning.work import Form, Work, form_of, rows_read, work_of
 
 GAP: dict[str, Any] = {"class_token": False, "global_pool": "avg"}

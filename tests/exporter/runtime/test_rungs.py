@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,11 @@ from vitrim.exporter.runtime.rungs import close, compare, cosine, errors, exact
 def ladder(rungs: Sequence[Rung], atol: float, tie: float) -> Parity:
     """All of them, as a run has them."""
     return Parity(atol, tie, tuple(rungs))
+
+
+def answering(logits: np.ndarray) -> Any:
+    """A replay that gives these logits, of the images that it is asked for where there are more."""
+    return lambda images, _: {"logits": logits[images] if len(logits) > len(images) else logits}
 
 
 def outputs(count: int = 4, gap: float = 0.5) -> dict[str, np.ndarray]:
@@ -97,9 +103,9 @@ def test_a_near_tie_may_flip_and_is_replayed() -> None:
     candidate["logits"][3] += 1
     seen = {}
 
-    def replay(images: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
+    def replay(images: np.ndarray, kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         seen["images"], seen["kept"] = images.tolist(), kept["kept_10"].tolist()
-        return candidate["logits"][3:] - np.float32(1e-5)
+        return {"logits": candidate["logits"][3:] - np.float32(1e-5)}
 
     rung = compare("tie", reference, candidate, atol=1e-4, tie=1e-5, replay=replay)
     assert rung.passed
@@ -157,7 +163,7 @@ def test_a_replay_that_yields_nan_fails() -> None:
     reference, candidate = outputs(gap=1e-9), outputs()
     candidate["kept_2"] = candidate["kept_2"].copy()
     candidate["kept_2"][0, 0] = 9
-    rung = compare("nan", reference, candidate, atol=1, tie=1, replay=lambda i, k: candidate["logits"][:1] * np.nan)
+    rung = compare("nan", reference, candidate, atol=1, tie=1, replay=answering(candidate["logits"][:1] * np.nan))
     assert "NaN or Inf under the candidate's decisions" in rung.reason
 
 
@@ -165,7 +171,7 @@ def test_a_replayed_error_counts() -> None:
     reference, candidate = outputs(gap=1e-7), outputs()
     candidate["kept_2"] = candidate["kept_2"].copy()
     candidate["kept_2"][0, 0] = 9
-    rung = compare("bad", reference, candidate, atol=1e-4, tie=1e-5, replay=lambda i, k: candidate["logits"][:1] + 0.25)
+    rung = compare("bad", reference, candidate, atol=1e-4, tie=1e-5, replay=answering(candidate["logits"][:1] + 0.25))
     assert not rung.passed
     assert rung.smallest_atol == pytest.approx(0.25)
 
@@ -268,7 +274,7 @@ def test_without_an_image_that_decides_alike_all_are_judged_as_they_are() -> Non
     assert not rung.passed
     assert rung.reason.startswith("no image decides alike, and the mean cosine is 0.9")
     # ... but where their decisions can be replayed, the numbers are held under those.
-    replayed = close("half", reference, candidate, **LIMITS, replay=lambda images, _: candidate["logits"][images])
+    replayed = close("half", reference, candidate, **LIMITS, replay=answering(candidate["logits"]))
     assert (replayed.passed, replayed.unproven) == (True, 0)
 
 
@@ -297,9 +303,9 @@ def test_close_replays_decisions() -> None:
     candidate["logits"][::2] = np.roll(candidate["logits"][::2], 2, axis=1)  # other tokens, another answer
     asked = []
 
-    def replay(images: np.ndarray, kept: dict[str, np.ndarray]) -> np.ndarray:
+    def replay(images: np.ndarray, kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         asked.append((images.tolist(), kept["kept_2"][:, 5].tolist()))
-        return candidate["logits"][images] + np.float32(1e-3)
+        return {"logits": candidate["logits"][images] + np.float32(1e-3)}
 
     rung = close("replayed", reference, candidate, cosine=0.99, agreement=0.5, replay=replay)
     assert rung.passed, rung.reason
@@ -311,11 +317,11 @@ def test_close_replays_decisions() -> None:
     assert (rung.equal.images, rung.replayed.images) == (2, 2)
     assert rung.end is not None
     assert rung.end.cosine_min < 0.9
-    bad = close("bad", reference, candidate, cosine=0.99, agreement=0, replay=lambda i, k: -candidate["logits"][i])
+    bad = close("bad", reference, candidate, cosine=0.99, agreement=0, replay=answering(-candidate["logits"]))
     assert (bad.passed, bad.first_offender) == (False, "logits")
     both = (rung.equal.cosine_mean - 1) / 2  # each half of the images counts for what it is
     assert float(bad.reason.split()[4].rstrip(",")) == pytest.approx(both, abs=1e-5)
-    nan = close("nan", reference, candidate, cosine=0, agreement=0, replay=lambda i, k: np.full((2, 5), np.nan))
+    nan = close("nan", reference, candidate, cosine=0, agreement=0, replay=answering(np.full((2, 5), np.nan)))
     assert "NaN or Inf under the candidate's decisions" in nan.reason
 
 

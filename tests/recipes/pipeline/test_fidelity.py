@@ -16,7 +16,7 @@ from vitrim.calibration.images.sources import ArrayImages
 from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
-from vitrim.recipes.pipeline.fidelity import measure_fidelity
+from vitrim.recipes.pipeline.fidelity import dense_tokens, measure_fidelity
 
 
 def weights_of(model: onnx.ModelProto) -> np.ndarray:
@@ -113,3 +113,11 @@ def test_the_stage_measures_the_bundle_s_graphs_on_the_evaluation_images(made: t
     assert found["agreement"] == (dense.argmax(1) == pruned.argmax(1)).mean()
     assert found["accuracy_dense"] == (dense.argmax(1) == walked.sources.evaluation.labels).mean()
     assert (found["images"], found["on_calibration_images"]) == (12, False)
+
+
+def test_tokens_that_are_left_are_held_against_the_dense_ones_of_their_ids() -> None:
+    dense = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+    assert dense_tokens(dense, {"tokens": dense * 2}) is dense
+    kept = {"kept_2": np.array([[0, 1, 2], [0, 1, 3]]), "kept_10": np.array([[0, 2], [3, 7]])}
+    found = dense_tokens(dense, {"tokens": np.zeros((2, 2, 3), np.float32), **kept})
+    np.testing.assert_array_equal(found, [dense[0, [0, 2]], [dense[1, 3], np.zeros(3)]])  # 7 was fused

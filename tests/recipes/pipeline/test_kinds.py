@@ -7,12 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import budget_for
+from helpers import budget_for, small_swin
 
+from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.layout import BUDGET
 from vitrim.exporter.pruning.budget import write_budget
 from vitrim.exporter.pruning.vit import PrunedViT
-from vitrim.recipes.pipeline.kinds import KINDS, budget_of_kind, kinds_of, plan_of, sliced, without_stages
+from vitrim.recipes.pipeline.kinds import (
+    KINDS,
+    budget_of_kind,
+    check_tokens,
+    kinds_of,
+    outputs_of,
+    plan_of,
+    sliced,
+    without_stages,
+)
+from vitrim.recipes.pipeline.recipe import ExportSection
 
 
 class Folders:
@@ -63,6 +74,19 @@ def test_the_floor_has_the_plan_s_counts_and_keeps_the_first_tokens(budget: Any,
         kept = PrunedViT(vit, floor, ("kept",))(images)
     (second,) = [ids for ids in kept[-1:] if isinstance(ids, torch.Tensor)]
     assert second.tolist() == [[0, 1, 2, 3, 4, 5]] * 2
+
+
+def test_the_floor_gives_the_tokens_that_are_left() -> None:
+    assert outputs_of(ExportSection()) == outputs_of(ExportSection(), "floor") == ("logits",)
+    grid = ExportSection(tokens="grid")
+    assert [outputs_of(grid, kind)[1:] for kind in KINDS] == [("grid",), ("grid",), ("left",)]
+
+
+def test_a_model_without_a_sequence_has_no_tokens(vit: Any) -> None:
+    check_tokens(ExportSection(tokens="left"), vit)
+    check_tokens(ExportSection(), small_swin())
+    with pytest.raises(InputError, match=r"export\.tokens: swin_tiny_patch4_window7_224 ends in a map"):
+        check_tokens(ExportSection(tokens="left"), small_swin())
 
 
 def test_a_run_s_plan_is_what_its_calibration_wrote(budget: Any, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from vitrim.recipes.pipeline.parity import (
     lazy_replay,
     load_arrays,
 )
-from vitrim.recipes.pipeline.recipe import ParitySection
+from vitrim.recipes.pipeline.recipe import ExportSection, ParitySection
 
 SECTION = ParitySection(atol=1e-4, tie=1e-4)
 
@@ -108,15 +108,15 @@ def test_a_ladder_that_failed_ends_the_run(tmp_path: Path) -> None:
 def test_a_replay_is_the_model_under_another_one_s_decisions(vit: Any) -> None:
     budget = budget_for(vit, {1: 9}, method="evit")
     images = draw(3, 3, 64, 64)
-    view: Any = SimpleNamespace(model=vit)
+    view: Any = SimpleNamespace(model=vit, recipe=SimpleNamespace(export=ExportSection()))
     replay = lazy_replay(view, budget, images)
     own = TorchRunner(PrunedViT(vit, budget, ("logits", "kept")), 3)(images)
     chosen = np.array([2, 0])
-    again = replay(chosen, {"kept_1": own["kept_1"][chosen]})
+    again = replay(chosen, {"kept_1": own["kept_1"][chosen]})["logits"]
     np.testing.assert_allclose(again, own["logits"][chosen], atol=1e-5)
     others = np.tile(np.arange(9), (2, 1))
     assert (others != own["kept_1"][chosen]).any()
-    found = replay(chosen, {"kept_1": others})
+    found = replay(chosen, {"kept_1": others})["logits"]
     sliced = budget_for(vit, {1: 9}, method="slice", parameters={"place": budget.place})
     with torch.inference_mode():
         wanted = PrunedViT(vit, sliced)(torch.from_numpy(images[chosen]))

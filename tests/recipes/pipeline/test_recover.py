@@ -16,7 +16,7 @@ from vitrim.exporter.core.errors import InputError, ParityError, UnsupportedErro
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.pruning.whole import deployable
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.recover import open_model, recovered
 

@@ -80,14 +80,16 @@ def test_golden_outputs_are_pytorch_s(made: tuple[Path, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "section"),
+    ("method", "section", "tokens"),
     [
-        ("frugal", {"target": {"flops_ratio": 0.7}}),
-        ("ppt", {"keep_rates": {1: 0.7, 2: 0.7}, "parameters": {"threshold": 0.0008}}),
+        ("frugal", {"target": {"flops_ratio": 0.7}}, "left"),
+        ("ppt", {"keep_rates": {1: 0.7, 2: 0.7}, "parameters": {"threshold": 0.0008}}, "grid"),
     ],
 )
-def test_merging_goes_all_the_way(tmp_path: Path, method: str, section: dict[str, Any]) -> None:
-    recipe = small() | {"prune": {"method": method} | section}
+def test_merging_and_last_tokens_go_all_the_way(
+    tmp_path: Path, method: str, section: dict[str, Any], tokens: str
+) -> None:
+    recipe = small() | {"prune": {"method": method} | section, "export": {"tokens": tokens}}
     result = api.export(recipe, tmp_path / "out")
     assert result.parity.passed
     assert result.parity.smallest_atol < 1e-4
@@ -96,7 +98,17 @@ def test_merging_goes_all_the_way(tmp_path: Path, method: str, section: dict[str
     golden = bundle.load_golden(tmp_path / "out")
     merged = [name for name in golden if name.startswith("merged_")]
     assert set(merged) == {name for name in compared if name.startswith("merged_")}
-    assert api.check(tmp_path / "out").passed
+    left = result.budget.blocks[-1].after
+    assert golden["tokens"].shape == (2, 17 if tokens == "grid" else left, 48)
+    assert left > 1  # patches are of use after the last block now
+    assert 0.2 < result.fidelity.tokens < 1
+    assert (
+        f"`tokens` ({'the whole grid' if tokens == 'grid' else 'those that are left'}"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
+    checked = api.check(tmp_path / "out")
+    assert checked.passed
+    assert checked.rungs[0].tokens.worst < 1e-4
 
 
 def test_check_fails_on_other_numbers_and_says_which_tolerance_would_pass(made: tuple[Path, Any]) -> None:

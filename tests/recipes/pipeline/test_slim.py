@@ -22,7 +22,7 @@ from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.slim import slim
-from vitrim.exporter.pruning.vit import WholeModel
+from vitrim.exporter.pruning.whole import WholeModel
 from vitrim.exporter.pruning.widths import read_widths, write_widths
 from vitrim.exporter.runtime.runners import OrtRunner
 from vitrim.recipes.pipeline import slim as stage

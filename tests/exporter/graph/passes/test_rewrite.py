@@ -53,6 +53,21 @@ def test_every_target_gets_a_clean_graph_that_computes_the_same(
         assert len(rewritten.graph.node) < len(traced.graph.node)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "target"), [("evit", "openvino"), ("ppt", "trt-8.5"), ("frugal", "trt-rtx")])
+def test_the_whole_grid_lowers_to_plain_gathers(method: str, target: str, vit: Any, image: Any) -> None:
+    wanted, budget, feeds = get_target(target), budget_for(vit, {1: 11, 2: 7}, method), image()
+    traced = trace(PrunedViT(vit, budget, ("logits", "grid"), wanted.compares), 1)
+    rewritten, _ = rewrite(traced, wanted, feeds)
+    assert [str(finding) for finding in lint(rewritten, wanted)] == []
+    assert {"ScatterElements", "ScatterND", "GatherElements", "GatherND"}.isdisjoint(operator_table(rewritten))
+    dims = [dim.dim_value for dim in rewritten.graph.output[1].type.tensor_type.shape.dim]
+    assert (rewritten.graph.output[1].name, dims) == ("tokens", [1, 17, 48])
+    with torch.inference_mode():
+        expected = PrunedViT(vit, budget, ("logits", "grid"))(torch.from_numpy(feeds["image"]))[1]
+    np.testing.assert_allclose(run_once(rewritten, feeds)["tokens"], expected.numpy(), atol=1e-4)
+
+
 def spoil(graph: Any, match: Any, context: Any) -> None:
     match.attrs["epsilon"] = 10.0
 

@@ -17,7 +17,7 @@ from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import preprocessing
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.pruning.whole import deployable
 
 Graphs = Callable[..., onnx.ModelProto]
 STAGES = {0: 12, 1: 8}

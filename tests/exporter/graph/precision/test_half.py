@@ -23,7 +23,7 @@ from vitrim.exporter.graph.precision.misfits import misfits
 from vitrim.exporter.graph.precision.qdq import quantizable, with_qdq
 from vitrim.exporter.graph.precision.ranges import extents_of, quantization_ranges
 from vitrim.exporter.graph.trace import trace
-from vitrim.exporter.pruning.vit import deployable
+from vitrim.exporter.pruning.whole import deployable
 from vitrim.exporter.runtime.rungs import cosine
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 

@@ -164,7 +164,7 @@ def test_a_real_model() -> None:
     from vitrim.exporter.graph.precision.qdq import quantizable, restored, with_qdq
     from vitrim.exporter.graph.precision.ranges import quantization_ranges
     from vitrim.exporter.graph.trace import trace
-    from vitrim.exporter.pruning.vit import deployable
+    from vitrim.exporter.pruning.whole import deployable
     from vitrim.exporter.runtime.runners import OrtRunner, run_all
 
     vit = small_vit(depth=2)
