@@ -617,7 +617,11 @@ def recipes() -> dict[str, str]:
     """Recipes that ship, by name, with the first line of each."""
     from .recipes.pipeline.load import shipped
 
-    return {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped().items()}
+    return {name: _first_line(path) for name, path in shipped().items()}
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
 
 
 def methods() -> list[dict[str, Any]]:
@@ -632,6 +636,29 @@ def methods() -> list[dict[str, Any]]:
     from .exporter.pruning.methods.catalogue import catalogue
 
     return catalogue()
+
+
+def devices() -> dict[str, str]:
+    """Devices that ship, by name, with the first line of each."""
+    from .recipes.pipeline.load import devices as known
+
+    return {name: _first_line(path) for name, path in known().items()}
+
+
+def device(name: str) -> dict[str, Any]:
+    """What a device changes in a recipe, as settings.
+
+        vitrim.export("vit-base", "out/", settings=vitrim.device("jetson-orin"))
+
+    Args:
+        name: of a device that ships, see `devices`, or a YAML file of a recipe's sections.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    from .recipes.pipeline.load import device_settings
+
+    return device_settings(name)
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -668,7 +695,7 @@ def new(
     """A commented recipe for a timm model, as text.
 
     Args:
-        model: timm's name.
+        model: timm's name, a folder of transformers or timm, or a name on the hub (`hf-hub:OWNER/NAME`).
         out: a file to write it to, too; paths in the recipe start at its folder.
         target: where the graph will run, see `vitrim.targets`.
         precision: of the target; fp32 where it is left out, and of a group of targets all are tried.

@@ -15,6 +15,7 @@ from . import __version__
 from . import cli_output as screen
 from .cli_call import Call, as_it_is
 from .cli_complete import (
+    complete_device,
     complete_method,
     complete_model,
     complete_precision,
@@ -111,6 +112,11 @@ settings_option = click.option(
     help="Override a recipe's key, such as --set export.batch=8.",
 )
 recipe_argument = click.argument("recipe", shell_complete=complete_recipe)
+device_option = click.option(
+    "--device",
+    shell_complete=complete_device,
+    help="Change the recipe for a device that ships (jetson-orin, desktop-gpu, cpu) or a YAML file; --set wins.",
+)
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
 threads_option = click.option(
     "--threads", type=click.IntRange(*THREADS), help="Threads of the CPU; all cores by default."
@@ -143,6 +149,7 @@ def out_option(text: str) -> Callable[[Callable[..., Call]], Callable[..., Call]
 @command("vitrim export my.yaml -o out/ --set prune.target.gflops=0.81")
 @recipe_argument
 @out_option("Folder of the bundle.")
+@device_option
 @settings_option
 @click.option(
     "--engine",
@@ -151,10 +158,10 @@ def out_option(text: str) -> Callable[[Callable[..., Call]], Callable[..., Call]
 )
 @click.option("--force", is_flag=True, help="Publish even what does not hold what the recipe requires.")
 @track_option
-def export(recipe: str, out: Path, tracker: str | None, **options: Any) -> Call:
+def export(recipe: str, out: Path, tracker: str | None, device: str | None, **options: Any) -> Call:
     """Take RECIPE (a file, or the name of one that ships) all the way to a bundle."""
     hidden = {"command": sys.argv}
-    return Call("export", (recipe, out), options, screen.print_export, hidden=hidden, tracker=tracker)
+    return Call("export", (recipe, out), _on(device, options), screen.print_export, hidden=hidden, tracker=tracker)
 
 
 @command("vitrim optimize model.onnx -o out/ --target jetpack-6 --precision fp16")
@@ -207,11 +214,12 @@ def optimize(path: Path, out: Path, allow_slower: bool, tracker: str | None, **o
 @command("vitrim calibrate my.yaml -o budget.json --set prune.mass=0.9")
 @recipe_argument
 @out_option("The budget.json to write.")
+@device_option
 @settings_option
 @force_option
-def calibrate(recipe: str, out: Path, **options: Any) -> Call:
+def calibrate(recipe: str, out: Path, device: str | None, **options: Any) -> Call:
     """Decide a static token budget for RECIPE and write it, to be read, edited and given back as prune.budget."""
-    return Call("calibrate", (recipe, out), options, screen.print_budget, plain=_model_json)
+    return Call("calibrate", (recipe, out), _on(device, options), screen.print_budget, plain=_model_json)
 
 
 @command("vitrim profile my.yaml -o table.json --threads 1")
@@ -251,6 +259,15 @@ def profile(source: str, out: Path, **options: Any) -> Call:
 def slim(recipe: str, out: Path, **options: Any) -> Call:
     """Make RECIPE's model narrower and write it as a checkpoint, with its widths beside it as JSON."""
     return Call("slim", (recipe, out), options, screen.print_widths, plain=_model_json)
+
+
+def _on(device: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a call whose settings begin with a device's."""
+    if device is None:
+        return options
+    from .recipes.pipeline.load import device_settings
+
+    return {**options, "settings": (*device_settings(device).items(), *options["settings"])}
 
 
 def _model_json(plan: Any) -> Any:
@@ -482,6 +499,12 @@ def recipes(schema: bool) -> Call:
     return Call("recipes", (), {}, screen.print_recipes, plain=as_it_is)
 
 
+@command("vitrim devices")
+def devices() -> Call:
+    """List the devices that ship, for --device."""
+    return Call("devices", (), {}, screen.print_recipes, plain=as_it_is)
+
+
 @command("vitrim methods --json")
 def methods() -> Call:
     """List the pruning methods: what each does, its parameters, the options of a stage, its presets."""
@@ -526,7 +549,7 @@ def models(wanted: str) -> Call:
     "--classes", type=click.IntRange(*CLASSES), help="Classes of your checkpoint, where not the model's own number."
 )
 def new(model: str, out: Path | None, **options: Any) -> Call:
-    """Write a commented recipe for MODEL, a timm name, with the best method measured."""
+    """Write a commented recipe for MODEL, timm's name or a folder of transformers, with the best method measured."""
 
     def draw(text: str, console: Console) -> None:
         click.echo(text if out is None else f"wrote {out}\n", nl=False)

@@ -22,7 +22,7 @@ _METHOD = re.compile(r'^    name = "(\w+)"', re.MULTILINE)
 
 def complete_recipe(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """The recipes that ship, and files."""
-    shipped = sorted(path.stem for path in (_HERE / "recipes").glob("*.yaml"))
+    shipped = sorted(path.stem for kind in ("", "models/") for path in (_HERE / "recipes").glob(f"{kind}*.yaml"))
     return [CompletionItem(begun, type="file"), *_beginning(begun, shipped)]
 
 
@@ -33,6 +33,12 @@ def complete_setting(context: click.Context, parameter: click.Parameter, begun: 
     if not equals:
         return _beginning(begun, (f"{one}=" for one in keys))
     return _beginning(begun, (f"{key}={value}" for value in _values(key, keys.get(key, {}))))
+
+
+def complete_device(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The devices that ship, and files."""
+    shipped = sorted(path.stem for path in (_HERE / "recipes" / "devices").glob("*.yaml"))
+    return [CompletionItem(begun, type="file"), *_beginning(begun, shipped)]
 
 
 def complete_target(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:

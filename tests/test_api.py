@@ -137,7 +137,9 @@ def test_the_command_cleans_alike(here: Path) -> None:
 
 def test_recipes_are_named_with_their_first_line() -> None:
     found = api.recipes()
-    assert set(found) == {path.stem for path in Path(api.__file__).parent.joinpath("recipes").glob("*.yaml")}
+    folder = Path(api.__file__).parent / "recipes"
+    assert set(found) == {path.stem for kind in ("", "models/") for path in folder.glob(f"{kind}*.yaml")}
+    assert set(api.devices()) == {path.stem for path in folder.glob("devices/*.yaml")}
     assert all(text and not text.startswith("#") for text in found.values())
 
 

@@ -22,7 +22,7 @@ from vitrim.exporter.runtime.parity import Parity, Rung
 
 COMMANDS = [
     "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "report", "build",
-    "recipes", "methods", "models", "new", "clean", "doctor", "optimize", "evaluate", "triton", "profile",
+    "recipes", "methods", "models", "new", "clean", "doctor", "optimize", "evaluate", "triton", "profile", "devices",
 ]  # fmt: skip
 
 

@@ -30,6 +30,8 @@ def completed(*words: str, begun: str = "") -> list[str]:
     [
         (("export",), "", set(api.recipes())),
         (("calibrate",), "quickstart-s", {"quickstart-slim"}),
+        (("export",), "dinov", {"dinov2-small", "dinov3-small"}),
+        (("export", "quickstart", "--device"), "", {"cpu", "desktop-gpu", "jetson-orin"}),
         (("export", "quickstart", "--set"), "prune.target.", {"prune.target.gflops=", "prune.target.speedup="}),
         (("export", "quickstart", "--set"), "export.target=jetpack-7", {"export.target=jetpack-7.2"}),
         (("export", "quickstart", "--set"), "prune.method=z", {"prune.method=zero_tprune"}),

@@ -90,8 +90,34 @@ RecipeLoader.add_constructor("tag:yaml.org,2002:int", RecipeLoader.construct_yam
 
 
 def shipped() -> dict[str, Path]:
-    """Recipes that come with vitrim, by name."""
-    return {path.stem: path for path in sorted(HERE.glob("*.yaml"))}
+    """Recipes that come with vitrim, by name: those that run as they are, then those of well-known models."""
+    return {path.stem: path for path in (*sorted(HERE.glob("*.yaml")), *sorted(HERE.glob("models/*.yaml")))}
+
+
+def devices() -> dict[str, Path]:
+    """Devices that come with vitrim, by name: what a recipe needs to be changed in for them."""
+    return {path.stem: path for path in sorted(HERE.glob("devices/*.yaml"))}
+
+
+def device_settings(name: str) -> dict[str, Any]:
+    """What a device changes in any recipe, as settings: values by key, such as `{"export.target": "jetpack-6"}`.
+
+    Args:
+        name: of a device that ships, or a YAML file of sections.
+
+    Raises:
+        InputError: there is neither, or it is no mapping of sections.
+    """
+    known = devices()
+    if name not in known and not is_file(Path(name)):
+        hint = did_you_mean(name, known)
+        raise InputError(f"there is no device {excerpt(name)!r}{hint} (there are {', '.join(known)}; or give a file)")
+    path = known.get(name, Path(name))
+    data = parse_yaml(read_text(path, InputKind.RECIPE), str(path))
+    for section, values in data.items():
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: {excerpt(section)}: must be a section with keys, such as export: {{batch: 1}}")
+    return {f"{section}.{key}": value for section, values in data.items() for key, value in values.items()}
 
 
 def find_recipe(name: str) -> Path:
@@ -112,8 +138,7 @@ def find_recipe(name: str) -> Path:
         require_file(path, InputKind.RECIPE)
     hint = did_you_mean(name, known)
     raise InputError(
-        f"there is no recipe file {excerpt(name, _PATH)}, and none of that name ships{hint} "
-        f"(there are {', '.join(known)})"
+        f"there is no recipe file {excerpt(name, _PATH)}, and none of that name ships{hint} (see `vitrim recipes`)"
     )
 
 

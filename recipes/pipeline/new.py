@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ...calibration.tokens.cost import dense_plan, model_macs
 from ...exporter.core.bounds import CLASSES, require_within
 from ...exporter.core.errors import InputError, did_you_mean, excerpt
 from ...exporter.core.targets import PRECISIONS, group_of
+from ...exporter.pruning.hub import is_hub_name
 from ...exporter.pruning.load import create_model
 from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import describe
 from .load import parse_yaml, validate
 from .precision import check_precision
 
-_TEMPLATE = """# {name}: {depth} blocks, {tokens} tokens, {dense:.2f} GMACs dense. Keys left out keep their default.
+_TEMPLATE = """# {title}: {depth} blocks, {tokens} tokens, {dense:.2f} GMACs dense. Keys left out keep their default.
 model:
-  name: {name}
 {weights}
 
 images:
@@ -27,7 +29,7 @@ images:
 
 prune:
 {chosen}# see `vitrim methods`
-  target: {{gflops: {gflops:.2f}}}      # or flops_ratio: 0.65, speedup: 1.5, agreement: 0.98; or a preset, mass, budget
+  target: {{gflops: {gflops}}}      # or flops_ratio: 0.65, speedup: 1.5, agreement: 0.98; or a preset, mass, budget
   # blocks: {blocks}         # where tokens go; null lets the rule decide
   # search: {{trials: 100}}     # search on the images, a few minutes
 
@@ -66,15 +68,17 @@ def new_recipe(
     if classes is not None:
         require_within("classes", classes, *CLASSES)
     args = {} if classes is None else {"num_classes": classes}
-    shape = describe(create_model(name, args=args, random=0))
+    if is_hub_name(name) or os.path.isdir(name):
+        title, model, weights = _of_itself(name, args, checkpoint, folder)
+    else:
+        title, model = name, create_model(name, args=args, random=0)
+        weights = f"  name: {name}\n" + _weights(checkpoint, folder)
+    shape = describe(model)
     dense = model_macs(shape, dense_plan(shape)) / 1e9
-    weights = _line("pretrained: true", "fetch timm's weights; or checkpoint: FILE.safetensors, or random: SEED to try")
-    if checkpoint is not None:
-        weights = _line(f"checkpoint: {_path(checkpoint, folder, 'checkpoint')}", "safetensors or a PyTorch state dict")
     if classes is not None:
         weights += "\n" + _line(f"args: {{num_classes: {classes}}}", "the checkpoint's head")
     text = _TEMPLATE.format(
-        name=name,
+        title=title,
         depth=shape.depth,
         tokens=shape.tokens,
         dense=dense,
@@ -84,7 +88,7 @@ def new_recipe(
             "a folder of photos, of class folders (for accuracy), or an .npz; from this file's folder",
         ),
         chosen=_key(f"method: {DEFAULT}"),
-        gflops=0.65 * dense,
+        gflops=f"{0.65 * dense:.2f}" if dense > 1 else f"{0.65 * dense:.2g}",
         blocks=[shape.depth * (index + 1) // 4 for index in range(3)],
         target=_key(f"target: {target}"),
         precision=_key(f"name: {precision}"),
@@ -92,6 +96,26 @@ def new_recipe(
     recipe = validate(parse_yaml(text, "the recipe"), "the recipe")
     check_precision(recipe.precision, targets[0])
     return text
+
+
+def _of_itself(
+    place: str, args: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None, folder: Path
+) -> tuple[str, Any, str]:
+    """Title, model and lines of a folder of transformers or timm, or a name on the hub, which says its model itself."""
+    if checkpoint is not None:
+        raise InputError(f"{excerpt(place)} has weights of its own; take --checkpoint out")
+    model = create_model(None, args=args, checkpoint=place)
+    written = json.dumps(place) if is_hub_name(place) else _path(place, folder, "checkpoint")
+    line = _line(f"checkpoint: {written}", "what lies beside the weights says which model it is")
+    return excerpt(Path(place).name), model, line
+
+
+def _weights(checkpoint: str | os.PathLike[str] | None, folder: Path) -> str:
+    if checkpoint is None:
+        return _line(
+            "pretrained: true", "fetch timm's weights; or checkpoint: FILE.safetensors, or random: SEED to try"
+        )
+    return _line(f"checkpoint: {_path(checkpoint, folder, 'checkpoint')}", "safetensors or a PyTorch state dict")
 
 
 def _path(path: str | os.PathLike[str], folder: Path, what: str) -> str:

@@ -9,13 +9,25 @@ from typing import Any
 
 import jsonschema
 import pytest
+import timm
+import torch
 import yaml
 from helpers import ends_in_a_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitrim.calibration.tokens.cost import dense_plan, model_macs, total_macs
+from vitrim.calibration.tokens.rules import default_rule
+from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.targets import group_of
+from vitrim.exporter.pruning.methods import DEFAULT, get_method
+from vitrim.exporter.pruning.methods.options import parse_parameters
+from vitrim.exporter.pruning.shape import describe
+from vitrim.exporter.pruning.slim import refuse_slimming
 from vitrim.recipes.pipeline.load import (
+    device_settings,
+    devices,
     find_recipe,
     load_recipe,
     override,
@@ -25,6 +37,7 @@ from vitrim.recipes.pipeline.load import (
     validate,
 )
 from vitrim.recipes.pipeline.portable import dump_recipe
+from vitrim.recipes.pipeline.precision import check_precision
 from vitrim.recipes.pipeline.recipe import json_schema, sections
 
 GOOD = """
@@ -408,6 +421,52 @@ def test_every_shipped_recipe_is_valid_and_fits_the_published_schema() -> None:
         jsonschema.validate(yaml.safe_load(path.read_text()), published)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"model": {"name": "a", "colour": 1}, "images": {}, "prune": {}}, published)
+
+
+MODELS = sorted(name for name, path in shipped().items() if path.parent.name == "models")
+
+
+def test_ten_well_known_models_ship_for_three_devices() -> None:
+    assert len(MODELS) == 10
+    assert sorted(devices()) == ["cpu", "desktop-gpu", "jetson-orin"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_recipe_of_a_model_fits_it_on_every_device(name: str) -> None:
+    for device in devices():
+        recipe = load_recipe(name, [*device_settings(device).items()])
+        check_precision(recipe.precision, group_of(recipe.export.target)[0])
+    assert recipe.model.name is not None
+    assert timm.models.is_model_pretrained(recipe.model.name)
+    with torch.device("meta"):
+        model: Any = timm.create_model(recipe.model.name, pretrained=False, **recipe.model.args)
+    if recipe.prune is None:
+        assert recipe.slim is not None
+        assert refuse_slimming(model) is None
+        return
+    shape = describe(model)
+    wanted = 0.65 * model_macs(shape, dense_plan(shape))
+    parameters = parse_parameters(get_method(DEFAULT), {}).model_dump()
+    budget = from_target(shape, DEFAULT, parameters, wanted, default_rule(shape, DEFAULT, parameters))
+    assert 0.99 * wanted < total_macs(shape, budget) <= wanted
+
+
+def test_a_device_is_settings_and_a_person_s_win(tmp_path: Path) -> None:
+    assert device_settings("jetson-orin") == {
+        "export.target": "jetpack-6",
+        "export.batch": 1,
+        "precision.name": "fp16",
+    }
+    recipe = load_recipe("quickstart", [*device_settings("jetson-orin").items(), "export.batch=8"])
+    assert (recipe.export.target, recipe.export.batch, recipe.precision.name) == ("jetpack-6", 8, "fp16")
+    own = tmp_path / "mine.yaml"
+    own.write_text("export: {target: jetpack-5}\nbench: {runs: 5}\n")
+    assert device_settings(str(own)) == {"export.target": "jetpack-5", "bench.runs": 5}
+    own.write_text("export: jetpack-5\n")
+    with pytest.raises(InputError, match=r"mine\.yaml: export: must be a section with keys"):
+        device_settings(str(own))
+    with pytest.raises(InputError, match=r"no device 'jetson-orn'; did you mean jetson-orin\? \(there are cpu, desk"):
+        device_settings("jetson-orn")
 
 
 # What programs and people get wrong, by the JSON that it is: the program and its schema refuse the same.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from transformers_models import CLASSIFIERS, drawn, saved
 
 from vitrim import api
 from vitrim.exporter.core.errors import InputError
@@ -50,6 +51,16 @@ def test_what_is_said_stands_in_the_recipe_and_paths_start_at_its_folder(tmp_pat
     assert recipe.model.checkpoint == str(tmp_path / "weights.safetensors")
     assert recipe.model.args == {"num_classes": 37}
     assert recipe.images.path == str(tmp_path / "my photos")
+
+
+def test_a_folder_of_transformers_says_its_model(tmp_path: Path) -> None:
+    folder = saved(drawn(CLASSIFIERS["ViT"]), tmp_path / "my vit")
+    api.new(str(folder), tmp_path / "mine.yaml")
+    recipe = api.recipe(tmp_path / "mine.yaml")
+    assert (recipe.model.name, recipe.model.checkpoint, recipe.model.pretrained) == (None, str(folder), False)
+    assert (tmp_path / "mine.yaml").read_text().startswith("# my vit: 2 blocks, 17 tokens")
+    with pytest.raises(InputError, match="has weights of its own; take --checkpoint out"):
+        api.new(str(folder), checkpoint=folder / "model.safetensors")
 
 
 def test_a_relative_path_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

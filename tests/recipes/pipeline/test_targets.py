@@ -18,7 +18,7 @@ from vitrim.recipes.pipeline.cache import cache_of
 from vitrim.recipes.pipeline.calibrate import Calibrate
 from vitrim.recipes.pipeline.graphs import forms_for
 from vitrim.recipes.pipeline.listener import Silence
-from vitrim.recipes.pipeline.load import shipped
+from vitrim.recipes.pipeline.load import HERE, shipped
 from vitrim.recipes.pipeline.reference import Reference, widest_gap_batch
 from vitrim.recipes.pipeline.run import do_all, open_run
 from vitrim.recipes.pipeline.slim import Slim
@@ -27,7 +27,7 @@ from vitrim.recipes.pipeline.trace import Trace
 FEW = ("images.count=16", "evaluate.count=8", "parity.images=8", "slim.repair=false")
 
 
-@pytest.fixture(scope="module", params=sorted(shipped()))
+@pytest.fixture(scope="module", params=sorted(name for name, path in shipped().items() if path.parent == HERE))
 def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A shipped recipe's graphs as traced, by kind, with an image whose decisions are no near-ties."""
     chosen = api.recipe(request.param)
