@@ -54,7 +54,7 @@ from vitrim.exporter.runtime.runners import run_all
 from vitrim.recipes.pipeline.kinds import budget_of_kind
 from vitrim.recipes.pipeline.listener import Silence
 from vitrim.recipes.pipeline.precision import write_precision
-from vitrim.recipes.pipeline.recipe import PrecisionSection
+from vitrim.recipes.pipeline.sections.outputs import PrecisionSection
 
 SMALL = "DeiT-S"
 DENSE = "dense"

@@ -19,7 +19,7 @@ from vitrim.exporter.pruning.whole import deployable
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline.half import Job
 from vitrim.recipes.pipeline.kinds import budget_of_kind
-from vitrim.recipes.pipeline.recipe import PrecisionSection
+from vitrim.recipes.pipeline.sections.outputs import PrecisionSection
 
 IMAGES = np.random.default_rng(0).standard_normal((32, 3, 64, 64), dtype=np.float32)
 

@@ -29,7 +29,8 @@ from ...exporter.pruning.shape import ViTShape, check_fits_model, describe, with
 from . import outcome
 from .listener import Listener
 from .provenance import provenance
-from .recipe import PruneSection, Recipe
+from .recipe import Recipe
+from .sections.prune import PruneSection
 from .stage import Stage, short_hash
 from .tables import MAKER, facts, measured_latency, without_folder
 

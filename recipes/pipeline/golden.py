@@ -11,7 +11,7 @@ import torch
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess, channel_constants, to_pixels
 from ...exporter.graph.io import Ends, check_top_k
-from .recipe import ExportSection
+from .sections.outputs import ExportSection
 
 
 def ends_of(section: ExportSection, preprocess: Preprocess) -> Ends:

@@ -20,7 +20,7 @@ from ...exporter.graph.weights import Weights
 from .listener import Listener
 
 if TYPE_CHECKING:
-    from .recipe import PrecisionSection
+    from .sections.outputs import PrecisionSection
 
 
 def named_nodes(section: PrecisionSection, model: onnx.ModelProto) -> set[str]:

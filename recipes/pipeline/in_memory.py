@@ -31,8 +31,9 @@ from .listener import Listener, Silence
 from .load import recipe_from
 from .open import Given, Sources, open_section, open_sources
 from .outcome import judge, refuse_unlabelled
-from .recipe import ImagesSection, Recipe
+from .recipe import Recipe
 from .run import Exported, export
+from .sections.inputs import ImagesSection
 
 CALIBRATION, EVALUATION = 64, 256  # images that are taken from a caller's loader, at the most
 Images = Any  # a path, an `ImageSource`, a DataLoader or any iterable of tensors

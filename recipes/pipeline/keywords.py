@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...exporter.core.errors import InputError, did_you_mean
-from .recipe import PruneSection, Section, TargetSection, sections
+from .recipe import sections
+from .sections.prune import PruneSection, TargetSection
+from .sections.section import Section
 
 # The key that a section's bare value is meant for: `images="photos/"`, `precision="fp16"`.
 _BARE = {"images": "path", "evaluate": "path", "precision": "name", "engine": "mode", "prune": "preset"}

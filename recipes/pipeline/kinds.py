@@ -12,7 +12,7 @@ from ...exporter.pruning.shape import model_name
 from ...exporter.pruning.vit import Output
 
 if TYPE_CHECKING:
-    from .recipe import ExportSection
+    from .sections.outputs import ExportSection
     from .view import View
 
 KINDS = tuple(map(str, TRACED))

@@ -16,7 +16,8 @@ from ...exporter.core.errors import InputError, did_you_mean, excerpt
 from ...exporter.core.inputs import InputKind, is_file, is_torn, read_text, require_file
 from ...exporter.pruning.budget import first_problem, ordered_problems
 from ...exporter.pruning.hub import is_hub_name
-from .recipe import Recipe, Section, file_keys, sections
+from .recipe import Recipe, file_keys, sections
+from .sections.section import Section
 
 HERE = Path(__file__).parent.parent  # where the recipes lie
 SHIPPED = "shipped:"  # begins the name of a file there

@@ -20,7 +20,8 @@ from ...exporter.pruning.checkpoint import Choice
 from ...exporter.pruning.hub import digest, is_hub_name
 from ...exporter.pruning.load import create_model, preprocessing
 from ...exporter.runtime.runners import whole_batches
-from .recipe import ImagesSection, Recipe
+from .recipe import Recipe
+from .sections.inputs import ImagesSection
 
 LARGEST_EVALUATION = 256
 

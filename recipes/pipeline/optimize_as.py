@@ -9,7 +9,8 @@ from typing import Any
 from ...exporter.core.errors import InputError
 from .keywords import export_keywords, prune_keywords
 from .load import load_recipe, override, recipe_from
-from .recipe import PruneSection, Recipe, TargetSection
+from .recipe import Recipe
+from .sections.prune import PruneSection, TargetSection
 
 # `target` is where the graph will run, as in an export.
 _PRUNING = ({*PruneSection.model_fields} | {*TargetSection.model_fields}) - {"target"}

@@ -33,7 +33,7 @@ from .precision import limits_of
 from .stage import Stage
 
 if TYPE_CHECKING:
-    from .recipe import ParitySection
+    from .sections.outputs import ParitySection
     from .view import View
 
 SLIMMED_ATOL = 1e-5

@@ -31,7 +31,7 @@ from .half import Job, Written, make_half, tell_misfits
 from .int8 import make_convolutions, make_int8
 from .int8_around import half_for
 from .listener import Listener
-from .recipe import PrecisionSection
+from .sections.outputs import PrecisionSection
 from .stage import Stage
 from .trial import trial
 

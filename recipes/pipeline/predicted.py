@@ -15,7 +15,8 @@ from ...exporter.pruning.budget import Budget
 from ...exporter.runtime.bench.report import Bench, Prediction
 from .graphs import final_graphs
 from .kinds import plan_of
-from .recipe import Recipe, TargetSection
+from .recipe import Recipe
+from .sections.prune import TargetSection
 from .stage import Stage
 from .tables import uses_table
 from .turns import Samples, measure

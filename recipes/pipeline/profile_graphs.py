@@ -28,7 +28,7 @@ from ...exporter.pruning.parts import HALVES, Halves
 from ...exporter.pruning.shape import describe
 from ...exporter.pruning.whole import deployable
 from .kinds import without_stages
-from .recipe import PruneSection
+from .sections.prune import PruneSection
 
 SHARES = (0.55, 0.8)  # of the dense cost, that a method's stages are measured at
 DENSE = "dense"

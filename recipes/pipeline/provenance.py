@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import __version__
 from ...calibration.images.sources import ImageSource
-from .recipe import Section
+from .sections.section import Section
 
 
 def versions() -> dict[str, str | None]:

@@ -25,7 +25,7 @@ from ...exporter.pruning.slim import check_fit, parts_of, slim, unfused_heads, w
 from ...exporter.pruning.widths import Widths, read_widths, write_widths
 from .listener import Listener
 from .provenance import provenance
-from .recipe import SlimSection
+from .sections.slim import SlimSection
 from .stage import Stage
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from ...exporter.runtime.machine.environment import cpu_name, nvidia_smi, versio
 
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
-    from .recipe import PruneSection, Recipe, TargetSection
+    from .recipe import Recipe
+    from .sections.prune import PruneSection, TargetSection
 
 MAKER = "vitrim profile RECIPE -o FILE"
 

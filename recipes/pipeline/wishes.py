@@ -17,16 +17,9 @@ from .engine import check_engine
 from .keywords import export_keywords, plain
 from .load import override
 from .precision import check_precision
-from .recipe import (
-    BenchSection,
-    EngineSection,
-    ExportSection,
-    ImagesSection,
-    ParitySection,
-    PrecisionSection,
-    PreprocessOverrides,
-    Section,
-)
+from .sections.inputs import ImagesSection, PreprocessOverrides
+from .sections.outputs import BenchSection, EngineSection, ExportSection, ParitySection, PrecisionSection
+from .sections.section import Section
 
 _IMAGENET = Preprocess((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.875, "center")
 _OF_A_MODEL = {"input": "float32", "top_k": None, "decisions": False}  # keys that need a model that vitrim knows

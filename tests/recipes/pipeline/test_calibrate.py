@@ -14,7 +14,7 @@ from vitrim.exporter.pruning.methods import DEFAULT, get_method
 from vitrim.exporter.pruning.methods.options import check_budget
 from vitrim.recipes.pipeline.calibrate import WAYS, check_prune
 from vitrim.recipes.pipeline.listener import Silence
-from vitrim.recipes.pipeline.recipe import PruneSection
+from vitrim.recipes.pipeline.sections.prune import PruneSection
 
 
 class Notes(Silence):

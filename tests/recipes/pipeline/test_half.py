@@ -15,7 +15,7 @@ from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.precision.misfits import Misfits
 from vitrim.exporter.graph.shapes import with_shapes
 from vitrim.recipes.pipeline.half import Job, add_to, empty_report, make_half, named_nodes, tell_misfits
-from vitrim.recipes.pipeline.recipe import PrecisionSection
+from vitrim.recipes.pipeline.sections.outputs import PrecisionSection
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 WEIGHT = np.random.default_rng(1).standard_normal((4, 4)).astype(np.float32)

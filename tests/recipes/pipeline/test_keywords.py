@@ -9,7 +9,8 @@ import pytest
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.recipes.pipeline.keywords import export_keywords, prune_keywords
-from vitrim.recipes.pipeline.recipe import BenchSection, sections
+from vitrim.recipes.pipeline.recipe import sections
+from vitrim.recipes.pipeline.sections.outputs import BenchSection
 
 
 def test_sections_bare_values_and_keys() -> None:

@@ -23,7 +23,7 @@ from vitrim.recipes.pipeline.kinds import (
     sliced,
     without_stages,
 )
-from vitrim.recipes.pipeline.recipe import ExportSection
+from vitrim.recipes.pipeline.sections.outputs import ExportSection
 
 
 class Folders:

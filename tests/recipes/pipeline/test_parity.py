@@ -27,7 +27,7 @@ from vitrim.recipes.pipeline.parity import (
     lazy_replay,
     load_arrays,
 )
-from vitrim.recipes.pipeline.recipe import ExportSection, ParitySection
+from vitrim.recipes.pipeline.sections.outputs import ExportSection, ParitySection
 
 SECTION = ParitySection(atol=1e-4, tie=1e-4)
 

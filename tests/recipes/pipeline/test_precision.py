@@ -26,7 +26,8 @@ from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline import precision
 from vitrim.recipes.pipeline.graphs import EMULATED
 from vitrim.recipes.pipeline.precision import check_precision, in_manifest, write_precision
-from vitrim.recipes.pipeline.recipe import PrecisionSection, Recipe
+from vitrim.recipes.pipeline.recipe import Recipe
+from vitrim.recipes.pipeline.sections.outputs import PrecisionSection
 
 
 def make(folder: Path, name: str, target: str = "ort-cpu", **section: Any) -> tuple[Any, Path, list[str]]:

@@ -27,7 +27,7 @@ from vitrim.recipes.pipeline.predicted import (
     prediction_of,
     with_prediction,
 )
-from vitrim.recipes.pipeline.recipe import TargetSection
+from vitrim.recipes.pipeline.sections.prune import TargetSection
 from vitrim.recipes.pipeline.turns import Samples
 
 TOLD = {"predicted_ms": 8.0, "dense_ms": 12.0, "correction_ms": 0.0}

@@ -9,7 +9,7 @@ from vitrim.calibration.tokens.cost import dense_plan, model_macs, total_macs
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.shape import describe
 from vitrim.recipes.pipeline.profile_graphs import SHARES, reference_plans
-from vitrim.recipes.pipeline.recipe import PruneSection
+from vitrim.recipes.pipeline.sections.prune import PruneSection
 
 MODEL = small_vit(depth=12)
 SHAPE = describe(MODEL)

@@ -10,7 +10,8 @@ from helpers import small_vit, source_for
 
 import vitrim
 from vitrim.recipes.pipeline.provenance import provenance, versions
-from vitrim.recipes.pipeline.recipe import PruneSection, SlimSection
+from vitrim.recipes.pipeline.sections.prune import PruneSection
+from vitrim.recipes.pipeline.sections.slim import SlimSection
 
 
 def test_versions_are_the_installed_ones() -> None:

@@ -16,8 +16,8 @@ from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.files import sha256
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline import rewrite as stage
-from vitrim.recipes.pipeline.recipe import ExportSection, PrecisionSection
 from vitrim.recipes.pipeline.rewrite import Rewrite
+from vitrim.recipes.pipeline.sections.outputs import ExportSection, PrecisionSection
 
 FORMS = ("decomposed", "fused")
 NAMES = [f"{kind}.{form}" for kind in ("dense", "pruned", "floor") for form in FORMS]

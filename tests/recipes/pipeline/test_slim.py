@@ -27,7 +27,7 @@ from vitrim.exporter.pruning.widths import read_widths, write_widths
 from vitrim.exporter.runtime.runners import OrtRunner
 from vitrim.recipes.pipeline import slim as stage
 from vitrim.recipes.pipeline.listener import Silence
-from vitrim.recipes.pipeline.recipe import SlimSection
+from vitrim.recipes.pipeline.sections.slim import SlimSection
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ from helpers import small_recipe
 
 from vitrim.exporter.core import sources
 from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.recipe import ExportSection, sections
+from vitrim.recipes.pipeline.recipe import sections
 from vitrim.recipes.pipeline.run import STAGES
+from vitrim.recipes.pipeline.sections.outputs import ExportSection
 from vitrim.recipes.pipeline.stage import Input, Stage, plain_value, stage_key
 
 CONTENTS = {name: name for name in ("model", "dense", "plan", "calibration", "evaluation")}

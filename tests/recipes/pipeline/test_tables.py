@@ -13,7 +13,7 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.pruning.shape import describe
 from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.recipe import TargetSection
+from vitrim.recipes.pipeline.sections.prune import TargetSection
 from vitrim.recipes.pipeline.tables import (
     check_recipe,
     conditions_of,

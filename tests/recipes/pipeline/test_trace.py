@@ -18,7 +18,7 @@ from vitrim.exporter.pruning.slim import slim
 from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline.kinds import sliced
-from vitrim.recipes.pipeline.recipe import ExportSection
+from vitrim.recipes.pipeline.sections.outputs import ExportSection
 from vitrim.recipes.pipeline.trace import Trace
 
 
