@@ -7,18 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from warm import vitrim
 
 from vitrim import api
 from vitrim.cli import cli
-from vitrim.exporter.core.errors import NotFasterError
-from vitrim.exporter.runtime.bench.report import Bench, report
-from vitrim.exporter.runtime.parity import Parity, Rung
 
 COMMANDS = [
     "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "report", "build",
@@ -93,64 +88,6 @@ def test_mistakes_end_in_one_line_and_status_3(tmp_path: Path, words: list[str],
     assert sorted(path.name for path in tmp_path.rglob("*")) == before  # nothing half-written
 
 
-def slower() -> Bench:
-    """A benchmark whose pruned graph is slower than the dense one."""
-    dense = np.linspace(4.9, 5.1, 60)
-    return report({"dense": dense, "pruned": 2 * dense}, 1, {"cpu": "x", "runtime": "onnxruntime-cpu"})
-
-
-def test_what_only_a_cpu_ran_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {"dense": np.linspace(4.9, 5.1, 60), "pruned": np.linspace(9.8, 10.2, 60)}
-    where = {"cpu": "x", "runtime": "onnxruntime-cpu", "cpu_only": "the graph is for trt-10.3"}
-    monkeypatch.setattr(api, "bench", lambda bundle, **options: report(times, 1, where))
-    page = CliRunner().invoke(cli, ["bench", "out"])
-    assert page.exit_code == 0
-    assert "Note: the graph is for trt-10.3" in page.stdout
-    assert "Speed: not judged: 0.50 times" in page.stdout
-
-
-def test_a_result_is_printed_and_then_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What failed is on the screen, or the JSON whole, before the status says so."""
-    failed = Rung("engine", 4, passed=False, first_offender="logits", reason="off", smallest_atol=0.1)
-    monkeypatch.setattr(api, "check", lambda bundle, **options: Parity(1e-4, 1e-5, (failed,)))
-    monkeypatch.setattr(api, "bench", lambda bundle, **options: slower())
-    for words, status, kind, key in (
-        (["check", "out"], 1, "Parity: FAILED (atol 0.0001)", "passed"),
-        (["bench", "out"], 2, "Speed: slower than dense: 0.50 times its speed", "verdict"),
-    ):
-        page = CliRunner().invoke(cli, words)
-        assert kind in page.stdout
-        assert getattr(page.exception, "exit_code", None) == status
-        data = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
-        assert data[key] in (False, "slower than dense: 0.50 times its speed")
-        assert CliRunner().invoke(cli, [*words, "--quiet"]).stdout == ""
-    assert CliRunner().invoke(cli, ["bench", "out", "--allow-slower"]).exception is None
-
-
-def test_an_export_that_is_not_faster_is_printed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Done:
-        def to_json(self) -> dict[str, Any]:
-            return {"folder": "out"}
-
-    def export(*words: Any, **options: Any) -> None:
-        error = NotFasterError("out is published, but the pruned graph is slower")
-        error.result = Done()
-        raise error
-
-    monkeypatch.setattr(api, "export", export)
-    page = CliRunner().invoke(cli, ["export", "quickstart", "-o", "out", "--json"])
-    assert json.loads(page.stdout) == {"folder": "out"}
-    assert isinstance(page.exception, NotFasterError)
-
-
-def test_a_result_that_is_printed_is_the_only_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    """--json: what failed after its result was printed is said on standard error alone."""
-    monkeypatch.setattr(api, "bench", lambda bundle, **options: slower())
-    told: dict[str, bool] = {}
-    CliRunner().invoke(cli, ["bench", "out", "--json"], obj=told)
-    assert told == {"result": True}
-
-
 def test_unknown_options_are_usage_errors_with_status_3() -> None:
     done = vitrim("export", "quickstart", "--outt", "x")
     assert done.returncode == 3
@@ -173,29 +110,3 @@ def test_a_full_disk_is_named() -> None:
     assert done.returncode == 3
     assert "the disk is full" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_new_writes_a_recipe_that_validates(tmp_path: Path) -> None:
-    done = vitrim("new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    recipe = api.recipe(str(tmp_path / "deit.yaml"))
-    assert recipe.prune.target is not None
-    assert recipe.prune.target.gflops == 0.81
-    again = vitrim("new", "deit_tiny_patch16_224", "-o", "deit.yaml", cwd=tmp_path)
-    assert again.returncode == 3
-    assert "exists" in again.stderr
-
-
-@pytest.mark.slow
-def test_doctor_and_recipes_speak_json() -> None:
-    checks = json.loads(vitrim("doctor", "--json").stdout)
-    assert {"torch", "onnxruntime", "tensorrt", "jetson"} <= {check["name"] for check in checks}
-    assert "quickstart" in json.loads(vitrim("recipes", "--json").stdout)
-    assert vitrim("recipes", "--quiet").stdout == ""
-
-
-def test_models_lists_what_is_taken() -> None:
-    page = CliRunner().invoke(cli, ["models", "vit_tiny_patch16_224", "--json"])
-    (family,) = json.loads(page.output)
-    assert family["prunable"] == ["vit_tiny_patch16_224"]
