@@ -15,7 +15,7 @@ from .exporter.runtime.tensorrt.options import Compatibility, EngineOptions
 if TYPE_CHECKING:
     from torch import nn
 
-    from .exporter.core.answers import Fidelity
+    from .exporter.core.fidelity import Fidelity
     from .exporter.core.latency import LatencyTable
     from .exporter.pruning.budget import Budget
     from .exporter.pruning.supported import Family

@@ -25,7 +25,7 @@ from vitrim.calibration.tokens.presets import get_preset
 from vitrim.calibration.tokens.rules import Rule, default_rule
 from vitrim.calibration.tokens.search import search
 from vitrim.calibration.tokens.solve import from_target
-from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.load import preprocessing

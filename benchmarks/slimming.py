@@ -29,7 +29,7 @@ from vitrim import api
 from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
-from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.options import parse_parameters

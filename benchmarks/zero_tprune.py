@@ -23,7 +23,8 @@ from photos import run
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
-from vitrim.exporter.core.answers import divergence, fidelity
+from vitrim.exporter.core.answers import divergence
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.methods.zero_tprune import PAPER

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.report import report
 from vitrim.exporter.runtime.parity import Parity

@@ -16,7 +16,7 @@ from helpers import random_widths, small_vit
 
 from vitrim import api, cli_output
 from vitrim.cli import cli
-from vitrim.exporter.core.answers import Fidelity
+from vitrim.exporter.core.fidelity import Fidelity
 from vitrim.exporter.runtime.bench.report import TimedBundle, Untimed, report
 from vitrim.exporter.runtime.bench.stats import summarize
 from vitrim.exporter.runtime.machine.energy import Energy, GraphEnergy

@@ -14,7 +14,7 @@ from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.tokens.budgets import make_budget
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
-from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...exporter.core.answers import Fidelity, FidelityTally
 from ...exporter.core.errors import InputError
+from ...exporter.core.fidelity import Fidelity, FidelityTally
 from ...exporter.core.outcome import Measure
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.shape import task_of_model

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .answers import Fidelity, change_interval
 from .errors import InputError
+from .fidelity import Fidelity
+from .intervals import change_interval
 from .records import Record
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from ...exporter.core.answers import Fidelity, change_interval, mcnemar, mean_interval
+from ...exporter.core.fidelity import Fidelity
+from ...exporter.core.intervals import change_interval, mcnemar, mean_interval
 from ...exporter.core.records import Record, optional
 from .shards import Answer
 

@@ -14,10 +14,11 @@ from ... import __version__
 from ...calibration.images.listing import open_images
 from ...calibration.images.sources import ImageSource
 from ...exporter.core import layout
-from ...exporter.core.answers import LOGITS, doubt_labels
+from ...exporter.core.answers import LOGITS
 from ...exporter.core.bounds import THREADS, WORKERS, require_within
 from ...exporter.core.cores import usable_cores
 from ...exporter.core.errors import EnvironmentLackError, InputError
+from ...exporter.core.fidelity import doubt_labels
 from ...exporter.core.files import sha256
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.runtime import bundle

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...exporter.core import layout
-from ...exporter.core.answers import Fidelity as Answers
 from ...exporter.core.cores import usable_cores
 from ...exporter.core.errors import EnvironmentLackError, ParityError, VitrimError
+from ...exporter.core.fidelity import Fidelity as Answers
 from ...exporter.core.memory import give_back_memory
 from ...exporter.core.targets import PRECISIONS, Precision, Target, group_of
 from ...exporter.runtime.bench.choice import Choice, Tried

@@ -11,9 +11,10 @@ import numpy as np
 
 from ...calibration.images.sources import ImageSource, batches
 from ...exporter.core import layout
-from ...exporter.core.answers import TOKENS, FidelityTally, PrecisionChange, task_of
-from ...exporter.core.answers import Fidelity as Answers
+from ...exporter.core.answers import TOKENS, task_of
 from ...exporter.core.errors import InputError
+from ...exporter.core.fidelity import Fidelity as Answers
+from ...exporter.core.fidelity import FidelityTally, PrecisionChange
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target
 from ...exporter.runtime.choose import runner_for

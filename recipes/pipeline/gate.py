@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...exporter.core import layout
-from ...exporter.core.answers import Fidelity
 from ...exporter.core.errors import InputError
+from ...exporter.core.fidelity import Fidelity
 from ...exporter.core.gate import gate_of
 from ...exporter.core.outcome import AGREEMENT, TOP1_DROP, Figure
 from ...exporter.runtime.bench.report import LATER, Bench

@@ -15,9 +15,9 @@ from torch import nn
 
 from ...calibration.images.loader import Looks, from_loader, split_batch, walk
 from ...calibration.images.sources import ArrayImages, ImageSource, batches
-from ...exporter.core.answers import Fidelity, FidelityTally, doubt_labels
 from ...exporter.core.bounds import BATCH, require_within
 from ...exporter.core.errors import InputError
+from ...exporter.core.fidelity import Fidelity, FidelityTally, doubt_labels
 from ...exporter.core.outcome import MEASURES
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import first_problem

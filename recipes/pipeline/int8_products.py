@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from ...exporter.core.answers import LOGITS, Task, fidelity
+from ...exporter.core.answers import LOGITS, Task
 from ...exporter.core.errors import UnsupportedError
+from ...exporter.core.fidelity import fidelity
 from ...exporter.graph.precision.equalize import channel_maxima, equalize, normalized_products
 from ...exporter.graph.precision.nncf_pairs import nncf_restored, with_nncf
 from ...exporter.graph.precision.qdq import Scheme, product_sizes, quantizable, restored, with_qdq

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ...calibration.images.sources import ImageSource
 from ...calibration.tokens.cost import LatencyModel, graph_macs, total_macs
 from ...calibration.tokens.outcome import DenseAnswers, Point, cheapest
-from ...exporter.core.answers import Fidelity
 from ...exporter.core.errors import InputError
+from ...exporter.core.fidelity import Fidelity
 from ...exporter.core.outcome import (
     MEASURES,
     OUTCOME,

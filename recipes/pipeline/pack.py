@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...exporter.core import layout
-from ...exporter.core.answers import Fidelity
+from ...exporter.core.fidelity import Fidelity
 from ...exporter.core.gate import Gate
 from ...exporter.core.layout import WIDER, Kind
 from ...exporter.graph.files import read_bare, save, save_beside

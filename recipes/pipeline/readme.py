@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...exporter.core import layout
-from ...exporter.core.answers import Fidelity
+from ...exporter.core.fidelity import Fidelity
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.precision.report import PrecisionReport

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...exporter.core import layout
-from ...exporter.core.answers import Fidelity as Answers
-from ...exporter.core.answers import doubt_labels
 from ...exporter.core.errors import InputError, NotFasterError, RequirementError
+from ...exporter.core.fidelity import Fidelity as Answers
+from ...exporter.core.fidelity import doubt_labels
 from ...exporter.core.files import sha256
 from ...exporter.core.gate import Gate as Requirements
 from ...exporter.core.memory import give_back_memory, only_new_garbage

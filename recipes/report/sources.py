@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ...exporter.core import layout
-from ...exporter.core.answers import Fidelity
 from ...exporter.core.errors import InputError
+from ...exporter.core.fidelity import Fidelity
 from ...exporter.core.gate import Gate
 from ...exporter.core.inputs import InputKind, is_folder, read_text
 from ...exporter.graph.precision.report import PrecisionReport

@@ -30,7 +30,8 @@ from measure import (
 )
 
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
-from vitrim.exporter.core.answers import divergence, fidelity
+from vitrim.exporter.core.answers import divergence
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.vit import PrunedViT
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.answers import LOGITS, Fidelity, Task, fidelity
+from ...core.answers import LOGITS, Task
+from ...core.fidelity import Fidelity, fidelity
 
 Run = Callable[["Layout", np.ndarray], np.ndarray]
 

@@ -12,7 +12,7 @@ from helpers import small_vit
 from vitrim.calibration.tokens import judge as judging
 from vitrim.calibration.tokens.budgets import make_budget
 from vitrim.calibration.tokens.judge import Judge, Verdict, agree_until
-from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.plan import StagePlan
 from vitrim.exporter.pruning.shape import describe

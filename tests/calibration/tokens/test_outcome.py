@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.tokens import outcome
 from vitrim.calibration.tokens.outcome import DenseAnswers, cheapest
-from vitrim.exporter.core.answers import Fidelity, fidelity
+from vitrim.exporter.core.fidelity import Fidelity, fidelity
 from vitrim.exporter.core.outcome import AGREEMENT, best_of
 from vitrim.exporter.pruning.budget import Budget, parse_budget
 from vitrim.exporter.pruning.vit import PrunedViT

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitrim.exporter.core.answers import Fidelity
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.fidelity import Fidelity
 from vitrim.exporter.core.outcome import (
     AGREEMENT,
     KL,

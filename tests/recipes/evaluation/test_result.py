@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitrim.exporter.core.answers import divergence, fidelity, mcnemar
+from vitrim.exporter.core.answers import divergence
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.fidelity import fidelity
+from vitrim.exporter.core.intervals import mcnemar
 from vitrim.recipes.evaluation.judge import judge
 from vitrim.recipes.evaluation.result import FORMAT, Evaluation, by_class, figures, in_order, moved
 from vitrim.recipes.evaluation.shards import Answer

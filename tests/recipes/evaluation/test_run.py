@@ -14,8 +14,8 @@ import pytest
 from evaluated_bundles import label, logits, make_bundle, make_photos, pixels
 
 from vitrim import api
-from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, VitrimError
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.recipes.evaluation.result import Evaluation
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from small_graphs import chooser
 
 from vitrim.calibration.images.sources import ArrayImages
-from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline.fidelity import dense_tokens, measure_fidelity

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import vitrim
 from vitrim import api
-from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.errors import InputError, UnsupportedError
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.recipes.pipeline.in_memory import recipe_of
 from vitrim.recipes.pipeline.portable import dump_recipe

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from int8_graphs import graphs, job, logits
 
-from vitrim.exporter.core.answers import fidelity
 from vitrim.exporter.core.errors import UnsupportedError
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.graph.precision.qdq import quantizable
 from vitrim.exporter.graph.precision.sensitivity import Layout
 from vitrim.recipes.pipeline.int8_around import OPENVINO

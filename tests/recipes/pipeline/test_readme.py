@@ -13,7 +13,7 @@ from helpers import small_recipe
 from kernel_lists import kernel_list
 
 from vitrim.calibration.tokens.budgets import make_budget
-from vitrim.exporter.core.answers import Fidelity, PrecisionChange
+from vitrim.exporter.core.fidelity import Fidelity, PrecisionChange
 from vitrim.exporter.graph.precision.report import PrecisionReport
 from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.pruning.plan import StagePlan

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrim.exporter.core.answers import fidelity
+from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.graph.precision.sensitivity import Costs, Layout, after, refinements, scan
 
 PRODUCTS = [f"p{index}" for index in range(12)]
