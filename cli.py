@@ -16,8 +16,10 @@ from . import cli_output as screen
 from .cli_call import Call, as_it_is
 from .cli_complete import (
     complete_method,
+    complete_methods,
     complete_model,
     complete_precision,
+    complete_precisions,
     complete_recipe,
     complete_setting,
     complete_target,
@@ -28,11 +30,13 @@ from .cli_kernels import print_kernels
 from .cli_optimized import print_optimized
 from .cli_progress import open_listener
 from .cli_streams import open_streams
+from .cli_swept import NAMES, NUMBERS, print_sweep
 from .exporter.core.bounds import ATOL, BATCH, CLASSES, THREADS, WORKERS
 from .exporter.core.errors import NotFasterError, ParityError
 from .exporter.core.targets import RUNTIMES
 from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
 from .exporter.runtime.tensorrt.options import CAPABILITIES, DLA_CORES, WORKSPACE_MIB, EngineOptions
+from .recipes.sweep.wanted import AGREEMENTS, LOOK, RATIOS, SPEEDUPS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -226,6 +230,39 @@ def _model_json(plan: Any) -> Any:
     return plan.model_dump(mode="json")
 
 
+@command("vitrim sweep my.yaml -o sweep/ --methods frugal,tome --ratios 0.5,0.65,0.8")
+@recipe_argument
+@out_option("Folder of the sweep; one that was stopped goes on.")
+@click.option(
+    "--methods", type=NAMES, shell_complete=complete_methods, help="Pruning methods, with commas.  [default: all]"
+)
+@click.option(
+    "--ratios", type=NUMBERS, default=RATIOS, show_default="0.5,0.6,0.7,0.8", help="Shares of the dense model's GMACs."
+)
+@click.option(
+    "--precisions", type=NAMES, shell_complete=complete_precisions, help="Such as fp32,int8.  [default: the recipe's]"
+)
+@click.option(
+    "--agreements",
+    type=NUMBERS,
+    default=AGREEMENTS,
+    show_default="0.99,0.98,0.95",
+    help="Shares of images with the dense answer, to find the fastest point for.",
+)
+@click.option(
+    "--speedups",
+    type=NUMBERS,
+    default=SPEEDUPS,
+    show_default="1.2,1.3,1.5",
+    help="Speeds over dense, to find the point for that agrees most.",
+)
+@click.option("--look", default=LOOK, show_default=True, type=click.IntRange(min=1), help="Images of a first look.")
+@settings_option
+def sweep(recipe: str, out: Path, **options: Any) -> Call:
+    """Try methods x budgets x precisions of RECIPE, and write which are worth having, each with its recipe."""
+    return Call("sweep", (recipe,), {"out": out, **options}, print_sweep)
+
+
 @command("vitrim inspect out/ --target jetpack-5")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--target", shell_complete=complete_target, help="Lint for this target instead of the bundle's own.")
@@ -381,7 +418,7 @@ def compare(results: tuple[Path, ...]) -> Call:
 )
 @force_option
 def report(sources: tuple[Path, ...], out: Path, **options: Any) -> Call:
-    """Write one offline page about SOURCES, bundles or benchmarks: patches, answers, times, proofs. Needs no torch."""
+    """Write one offline page about SOURCES: bundles, benchmarks, sweeps. Needs no torch."""
     return Call("report", (sources, out), options, screen.print_report)
 
 
