@@ -51,7 +51,7 @@ def picture(sweep: Sweep) -> Markup:
 
 def shown(sweep: Sweep) -> tuple[list[Row], float]:
     """The points that are drawn, and the share of agreement that the picture begins at."""
-    front = [row.answers.agreement_interval[0] for row in sweep.front if row.answers is not None and row.answers]
+    front = [row.answers.agreement_interval[0] for row in sweep.front if row.answers is not None]
     useful = [end for end in front if end >= 0.5] or front
     low = max(0.0, round(min(useful, default=0.9) - _BELOW / 2, 2))
     return [row for row in sweep.whole if row.answers is not None and row.answers.agreement >= low], low

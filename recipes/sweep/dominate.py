@@ -69,9 +69,9 @@ def _answers(row: Row, other: Row) -> tuple[Fidelity, Fidelity] | None:
     """Answers of two points on the same images: on all, or on the first few, which are those of float32."""
     if row.answers is not None and other.answers is not None:
         return row.answers, other.answers
-    if row.look is not None and other.look is not None and other.precision in ("fp32", row.precision):
-        return row.look, other.look
-    return None
+    if row.look is None or other.look is None or other.precision not in ("fp32", row.precision):
+        return None
+    return (row.look, other.look) if row.look.images == other.look.images else None
 
 
 def _words(ours: Fidelity, theirs: Fidelity) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...exporter.core.answers import Fidelity
+from ...exporter.core.errors import InputError
 from ...exporter.core.inputs import is_file
 from ...exporter.core.records import Record, optional
 
@@ -167,12 +168,14 @@ class Sweep(Record):
             speedup: the point that agrees most of those at least so fast, in the same way; give one of the two.
 
         Raises:
-            ValueError: not exactly one of them is given.
+            InputError: not exactly one of them is given.
         """
-        if (agreement is None) == (speedup is None):
-            raise ValueError("give agreement= or speedup=")
-        constraint: Constraint = "speedup" if agreement is None else "agreement"
-        chosen = choose(self.points, constraint, float(speedup if agreement is None else agreement))  # type: ignore[arg-type]
+        if agreement is not None and speedup is None:
+            chosen = choose(self.points, "agreement", agreement)
+        elif speedup is not None and agreement is None:
+            chosen = choose(self.points, "speedup", speedup)
+        else:
+            raise InputError("best: give agreement=, such as 0.98, or speedup=, such as 1.3")
         return None if chosen.point is None else self.point(chosen.point)
 
     def _repr_html_(self) -> str | None:

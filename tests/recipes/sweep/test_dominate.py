@@ -53,6 +53,10 @@ def test_a_first_look_is_float32_s_and_no_narrower_point_is_judged_by_it() -> No
     assert dominator(row("random", 0.7, 0.6, 0.9), [narrow], DENSE, True) is not None
 
 
+def test_looks_at_other_images_are_not_held_against_each_other() -> None:
+    assert dominator(looked(0.7, 0.6, 0.9, look=answers(0.6, 0.9, 32)), [GOOD], DENSE, True) is None
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "worse"),
     [

@@ -38,7 +38,7 @@ def test_the_best_for_a_constraint_holds_it_with_its_interval_where_one_does() -
     assert fast.name == "tome at 0.5 in fp32"
     assert found.best(agreement=0.999) is None
     assert [one.point for one in found.chosen] == [best.name, None, fast.name]
-    with pytest.raises(ValueError, match="agreement= or speedup="):
+    with pytest.raises(InputError, match="best: give agreement=, such as 0.98, or speedup="):
         found.best()
 
 
