@@ -57,6 +57,13 @@ def print_sweep(found: Sweep, console: Console) -> None:
     console.print(best)
     lines = [f"{stopped} points were stopped, dominated by others; {len(refused)} cannot be had."]
     lines += [found.untimed] if found.untimed else []
+    disturbed = [row for row in found.whole if row.speed is not None and row.speed.warning is not None]
+    if disturbed:
+        assert disturbed[0].speed is not None
+        lines += [
+            f"{len(disturbed)} points were timed beside other work, such as {disturbed[0].name}: "
+            f"{disturbed[0].speed.warning}"
+        ]
     if found.on_calibration_images:
         lines += ["These are the calibration images themselves: give more images, or an evaluate section."]
     lines += [f"{found.resumed} points were finished before." if found.resumed else ""]

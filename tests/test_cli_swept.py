@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
-from sweeps import sweep
+from sweeps import ROWS, sweep
 
 from vitrim import api, cli_swept
 from vitrim.cli import cli
@@ -53,9 +54,15 @@ def test_the_front_and_the_best_are_printed(asked: dict[str, Any]) -> None:
 
 def test_what_a_reader_should_know_is_said() -> None:
     text = io.StringIO()
-    told = sweep(untimed="trt-10 does not run here", on_calibration_images=True, resumed=3)
+    slow = replace(ROWS[0], speed=replace(ROWS[0].speed, warning="2 cores were busy"))  # type: ignore[type-var]
+    told = sweep((slow, *ROWS[1:]), untimed="trt-10 does not run here", on_calibration_images=True, resumed=3)
     cli_swept.print_sweep(told, console_for(text))
-    for words in ("trt-10 does not run here", "calibration images themselves", "3 points were finished before"):
+    for words in (
+        "trt-10 does not run here",
+        "calibration images themselves",
+        "3 points were finished before",
+        "1 points were timed",
+    ):
         assert words in text.getvalue()
 
 

@@ -12,7 +12,7 @@ from ..sweep.result import Row, Sweep
 from . import svg
 
 TOP, BOTTOM, LEFT, RIGHT = 24.0, 254.0, 38.0, svg.WIDTH - 12.0
-_BELOW = 0.1  # of agreement that is shown below the front; what lies lower is of no use
+_USEFUL, _BELOW = 0.5, 0.05  # shares of agreement: below which a point is of no use, and what is shown below the front
 _KINDS = 9  # of looks that methods can have, see report.css
 _COLUMNS = 4  # of the legend
 # Marks about a point, each with a look of its own, so that a print without colours tells them apart.
@@ -40,7 +40,7 @@ def picture(sweep: Sweep) -> Markup:
         svg.axis(x, svg.ticks(min(ends), max(ends)), TOP, BOTTOM, ""),
         svg.text((LEFT + RIGHT) / 2, BOTTOM + 27, unit, "small", "middle"),
         _shares(y, low),
-        *_front(sweep.front, x, y),
+        *_front([row for row in sweep.front if row in rows], x, y),
         *(_point(row, methods.index(row.method), x, y) for row in rows),
         *_rings(sweep, rows, x, y),
         _mark(x(1.0 if timed else sweep.dense_gmacs), y(1.0), "dense", 1, "the dense model"),
@@ -52,8 +52,8 @@ def picture(sweep: Sweep) -> Markup:
 def shown(sweep: Sweep) -> tuple[list[Row], float]:
     """The points that are drawn, and the share of agreement that the picture begins at."""
     front = [row.answers.agreement_interval[0] for row in sweep.front if row.answers is not None]
-    useful = [end for end in front if end >= 0.5] or front
-    low = max(0.0, round(min(useful, default=0.9) - _BELOW / 2, 2))
+    useful = [end for end in front if end >= _USEFUL] or front
+    low = max(0.0, round(min(useful, default=_USEFUL) - _BELOW, 2))
     return [row for row in sweep.whole if row.answers is not None and row.answers.agreement >= low], low
 
 
@@ -83,7 +83,7 @@ def _shares(y: Callable[[float], float], low: float) -> Markup:
 
 
 def _front(front: Sequence[Row], x: Callable[[float], float], y: Callable[[float], float]) -> list[Markup]:
-    places = [(x(_at(row)), max(TOP, min(BOTTOM, y(_agreement(row))))) for row in front]
+    places = [(x(_at(row)), y(_agreement(row))) for row in front]
     return [svg.line(*one, *other, "front") for one, other in pairwise(places)]
 
 

@@ -69,7 +69,7 @@ class Sources:
         bundles: in the order that they were named.
         benches: every benchmark by its name, those of the bundles too.
         comparison: of the benchmarks; None where there are fewer than two.
-        sweeps: by the folder's name.
+        sweeps: by the folder's name, or of a second one of that name by its path.
     """
 
     bundles: tuple[BundleFacts, ...]
@@ -95,7 +95,8 @@ def read_sources(paths: Sequence[str | os.PathLike[str]]) -> Sources:
             timed.append(path)
             continue
         if is_sweep(Path(path)):
-            sweeps[os.fspath(path)] = read_sweep(Path(path))
+            name = Path(path).resolve().name
+            sweeps[os.fspath(path) if name in sweeps else name] = read_sweep(Path(path))
             continue
         found = read_bundle(Path(path))
         bundles.append(found)

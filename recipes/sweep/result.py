@@ -24,6 +24,7 @@ class Speed(Record):
         speedup, interval: over the dense graph, round by round, with its 95 % interval.
         median, dense: milliseconds a batch.
         overhead: over the floor of the plan.
+        warning: what disturbed the benchmark.
     """
 
     speedup: float
@@ -31,6 +32,7 @@ class Speed(Record):
     median: float
     dense: float
     overhead: float | None = optional()
+    warning: str | None = optional()
 
     @property
     def floor(self) -> float:

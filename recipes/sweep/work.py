@@ -151,4 +151,5 @@ def _speed(file: Path) -> Speed | None:
     if not file.exists():
         return None
     bench = Benchmark.read(file, "benchmark")
-    return Speed(bench.speedup, bench.speedup_interval, bench.pruned.median, bench.dense.median, bench.overhead)
+    times = bench.pruned.median, bench.dense.median
+    return Speed(bench.speedup, bench.speedup_interval, *times, bench.overhead, bench.warning)

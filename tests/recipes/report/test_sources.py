@@ -30,7 +30,8 @@ def test_bundles_and_benchmarks_are_told_apart_and_compared(tmp_path: Path) -> N
 
 def test_a_sweep_is_told_from_a_bundle_by_its_journal(tmp_path: Path) -> None:
     place = sweeps.folder(tmp_path / "s")
-    assert read_sources([place]).sweeps == {str(place): sweeps.sweep()}
+    other = sweeps.folder(tmp_path / "b" / "s")
+    assert read_sources([place, other]).sweeps == {"s": sweeps.sweep(), str(other): sweeps.sweep()}
     (place / "sweep.json").write_text('{"format": "vitrim-sweep/1"}')
     with pytest.raises(InputError, match=r"sweep.json"):
         read_sources([place])
