@@ -24,6 +24,7 @@ class Speed(Record):
         speedup, interval: over the dense graph, round by round, with its 95 % interval.
         median, dense: milliseconds a batch.
         overhead: over the floor of the plan.
+        rivals: points that were timed in the same rounds, this one among them; 0: it was timed alone with dense.
         warning: what disturbed the benchmark.
     """
 
@@ -32,6 +33,7 @@ class Speed(Record):
     median: float
     dense: float
     overhead: float | None = optional()
+    rivals: int = optional(0)
     warning: str | None = optional()
 
     @property

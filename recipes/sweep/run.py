@@ -36,6 +36,7 @@ from .wanted import Wanted
 from .work import PLAN, Work
 from .write import check_folder, write_files
 
+RACES = 2
 _KIND = Kind(
     "vitrim-sweep-journal/1",
     "journal of a sweep",
@@ -150,7 +151,7 @@ def _read(journal: Lines) -> Known:
 
 def _work(run: Run, base: Recipe, points: list[Point], wanted: Wanted, known: Known, journal: Lines) -> None:
     """Finish every point that is not."""
-    if all(point in known.rows for point in points):
+    if all(point in known.rows for point in points) and not _rivals(known):
         return
     run.listener.stage(f"dense answers on {len(run.sources.evaluation)} images")
     for stage in PLAN[:1]:
@@ -168,6 +169,31 @@ def _work(run: Run, base: Recipe, points: list[Point], wanted: Wanted, known: Kn
         for point in layers([one for one in points if one.precision == precision and one in costs], costs)
     ]
     _finish(work, base, ordered, known, journal)
+    _race(work, base, known, journal)
+
+
+def _race(work: Work, base: Recipe, known: Known, journal: Lines) -> None:
+    """Time the points on the front anew, all in the same rounds: what was lucky to get there is found out."""
+    for _ in range(RACES):  # others may come to the front where one was too lucky
+        rivals = _rivals(known)
+        if not rivals:
+            return
+        work.listener.stage(f"{len(rivals)} points on the front, in the same rounds")
+        for point, speed in work.together(base, rivals).items():
+            row = known.rows[point]
+            assert row.speed is not None
+            row = replace(row, speed=replace(speed, overhead=row.speed.overhead))
+            journal.append({"row": row.to_json(), "stages": known.stages[point]})
+            known.rows[point] = row
+
+
+def _rivals(known: Known) -> list[Point]:
+    """The points on the front, where there are two that were not yet timed in the same rounds."""
+    front = {row.name: row for row in _bare(tuple(known.rows.values())).front if row.speed is not None}
+    alone = [row for row in front.values() if row.speed is not None and not row.speed.rivals]
+    if len(front) < 2 or not alone:
+        return []
+    return [point for point in known.rows if str(point) in front]
 
 
 def _look(work: Work, base: Recipe, points: list[Point], known: Known, journal: Lines) -> None:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import cast
+
+import numpy as np
 
 from ...calibration.images.sources import Part, choose
 from ...calibration.tokens.outcome import DenseAnswers
 from ...exporter.core import layout
 from ...exporter.core.answers import Fidelity as Answers
 from ...exporter.core.errors import EnvironmentLackError, VitrimError
+from ...exporter.core.memory import give_back_memory
+from ...exporter.core.targets import Precision as PrecisionName
+from ...exporter.core.targets import Target
 from ...exporter.pruning.budget import Budget, read_budget
+from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.report import Bench as Benchmark
+from ...exporter.runtime.bench.stats import paired_ratio
+from ...exporter.runtime.choose import runner_for
+from ...exporter.runtime.commands.bench import random_images
+from ...exporter.runtime.machine.environment import Watch, busy, environment
 from ..pipeline.bench import Bench
 from ..pipeline.calibrate import Calibrate
 from ..pipeline.fidelity import Fidelity
-from ..pipeline.forms import Forms
+from ..pipeline.forms import Forms, weight_bytes
+from ..pipeline.graphs import final_graphs
 from ..pipeline.listener import Listener
+from ..pipeline.pack import Pack
 from ..pipeline.precision import Precision
-from ..pipeline.recipe import Recipe
+from ..pipeline.recipe import BenchSection, Recipe
 from ..pipeline.reference import Reference
 from ..pipeline.rewrite import Rewrite
 from ..pipeline.run import Run
@@ -29,6 +44,7 @@ from .points import Point, recipe_for
 from .result import Row, Speed
 
 PLAN: tuple[type[Stage], ...] = (Slim, Calibrate)
+TOGETHER = 2 << 30  # bytes of weights that may be loaded at once
 GRAPHS: tuple[type[Stage], ...] = (Reference, Trace, Rewrite, Forms, Precision)
 
 
@@ -141,6 +157,56 @@ class Work:
         speed = _speed(own.folders["bench"] / layout.BENCH) if self.timed else None
         return replace(row, speed=speed), [path.name for path in own.folders.values()]
 
+    def together(self, base: Recipe, points: Sequence[Point]) -> dict[Point, Speed]:
+        """Speeds of points that were measured before, timed anew in the same rounds; their graphs are in the cache.
+
+        Args:
+            base: recipe of the sweep.
+            points: of which as many are loaded at once as `TOGETHER` allows, with the dense graph beside them.
+        """
+        graphs: dict[Point, tuple[Path, Path]] = {}
+        for point in points:
+            own = self.open(recipe_for(base, point))
+            for stage in GRAPHS:
+                own.do(stage)
+            final = final_graphs(own.view(Pack)).final
+            graphs[point] = final["dense"], final["pruned"]
+        found: dict[Point, Speed] = {}
+        size = max(1, TOGETHER // max(weight_bytes(pruned) for _, pruned in graphs.values()))
+        for start in range(0, len(points), size):
+            part = {point: graphs[point] for point in points[start : start + size]}
+            found |= _in_turns(part, self.run.target, self.run.recipe.bench, self.listener)
+            give_back_memory()
+        return found
+
+
+def _in_turns(
+    graphs: Mapping[Point, tuple[Path, Path]], target: Target, section: BenchSection, listener: Listener
+) -> dict[Point, Speed]:
+    """Speeds of graphs timed in the same rounds.
+
+    Args:
+        graphs: by point its dense graph, of which the first is taken, and its pruned one.
+        target, section: where and how.
+        listener: hears how many rounds are done.
+    """
+    dense = runner_for(next(iter(graphs.values()))[0], target, section.threads)[0]
+    runners = {"dense": dense} | {
+        str(point): runner_for(pruned, target, section.threads, cast("PrecisionName", point.precision))[0]
+        for point, (_, pruned) in graphs.items()
+    }
+    calls = {name: partial(one, random_images(one.shape, one.dtype)) for name, one in runners.items()}
+    with Watch() as watch:
+        samples = interleave(calls, section.runs, section.warmup, listener.progress)
+    seen = {**environment(section.threads), "other_cores": watch.other_cores, "stolen_cores": watch.stolen_cores}
+    median = {name: float(np.median(values)) for name, values in samples.items()}
+    found = {}
+    for point in graphs:
+        ratio = paired_ratio(samples["dense"], samples[str(point)])
+        times = median[str(point)], median["dense"]
+        found[point] = Speed(ratio.median, ratio.interval, *times, rivals=len(graphs), warning=busy(seen))
+    return found
+
 
 def _plan(run: Run) -> Budget:
     return read_budget(run.folders["calibrate"] / layout.BUDGET)
@@ -152,4 +218,4 @@ def _speed(file: Path) -> Speed | None:
         return None
     bench = Benchmark.read(file, "benchmark")
     times = bench.pruned.median, bench.dense.median
-    return Speed(bench.speedup, bench.speedup_interval, *times, bench.overhead, bench.warning)
+    return Speed(bench.speedup, bench.speedup_interval, *times, bench.overhead, warning=bench.warning)

@@ -31,7 +31,11 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         speed = 0.97 / point.ratio
         return replace(row, speed=Speed(speed, (speed, speed), 1 / speed, 1.0, 1.0)), []
 
+    def together(self: Work, base: Any, points: list[Point]) -> dict[Point, Speed]:
+        return {one: Speed(0.9 / one.ratio, (0.9 / one.ratio,) * 2, 1.0, 1.0, rivals=len(points)) for one in points}
+
     monkeypatch.setattr(Work, "measured", measured)
+    monkeypatch.setattr(Work, "together", together)
     return seen
 
 
@@ -81,6 +85,17 @@ def test_a_run_that_was_killed_goes_on_with_the_point_that_it_was_at(
     timed.clear()
     run(tmp_path / "s")
     assert timed == []
+
+
+def test_the_front_is_timed_anew_in_the_same_rounds(timed: list[str]) -> None:
+    found = run(None, look=1)  # one image has no interval: nothing is stopped by it
+    speeds = {row.name: row.speed for row in found.whole if row.speed is not None}
+    again = {name for name, speed in speeds.items() if speed.rivals}
+    assert set(found.on_front) <= again or len(found.front) == 1
+    for name, speed in speeds.items():
+        ratio = found.point(name).ratio
+        assert speed.speedup == pytest.approx((0.9 if name in again else 0.97) / ratio)
+        assert speed.overhead == 1.0
 
 
 def test_a_sweep_grows_by_another_grid(tmp_path: Path, timed: list[str]) -> None:

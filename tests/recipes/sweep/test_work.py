@@ -12,6 +12,7 @@ from listeners import Ears
 from vitrim.recipes.pipeline.cache import cache_of
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.run import open_run
+from vitrim.recipes.sweep import work as module
 from vitrim.recipes.sweep.points import Point
 from vitrim.recipes.sweep.work import Within, Work
 
@@ -60,6 +61,19 @@ def test_another_precision_has_its_own_answers(tmp_path: Path) -> None:
     assert row.answers.precision is not None  # measured on the graph
     assert row.speed is not None
     assert {name.partition("-")[0] for name in stages} >= {"precision", "fidelity", "bench"}
+
+
+@pytest.mark.slow
+def test_points_are_timed_in_the_same_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, base = begun(tmp_path, 5)
+    points = [Point("zero_tprune", 0.7, "fp32"), Point("zero_tprune", 0.7, "int8")]
+    both = work.together(base, points)
+    assert [speed.rivals for speed in both.values()] == [2, 2]
+    assert both[points[0]].dense == both[points[1]].dense
+    assert all(speed.interval[0] <= speed.speedup <= speed.interval[1] for speed in both.values())
+    monkeypatch.setattr(module, "TOGETHER", 1)  # too little for two
+    apart = work.together(base, points)
+    assert [speed.rivals for speed in apart.values()] == [1, 1]
 
 
 def test_a_note_is_heard_once() -> None:
