@@ -230,7 +230,7 @@ def _model_json(plan: Any) -> Any:
     return plan.model_dump(mode="json")
 
 
-@command("vitrim sweep my.yaml -o sweep/ --methods frugal,tome --ratios 0.5,0.65,0.8")
+@command("vitrim sweep my.yaml -o sweep/ --ratios 0.5,0.65,0.8 --precisions fp32,int8")
 @recipe_argument
 @out_option("Folder of the sweep; one that was stopped goes on.")
 @click.option(
