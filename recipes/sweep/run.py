@@ -113,6 +113,8 @@ def _sweep(base: Recipe, folder: Path, wanted: Wanted, listener: Listener, given
             if known.resumed:
                 listener.note(f"goes on after {known.resumed} points that {journal.path} has")
             _work(run, base, points, wanted, known, journal)
+        if all(known.rows[point].refused is not None for point in points):
+            raise InputError(f"there is no such point: {known.rows[points[0]].refused}")
         result = replace(_result(run, wanted, known), seconds=time.perf_counter() - begun)
         names = {str(point): recipe_for(base, point) for point in known.rows}
         in_memory = base.model.given or base.images.given or (base.evaluate is not None and base.evaluate.given)
@@ -142,7 +144,7 @@ def _read(journal: Lines) -> Known:
         point = Point(row.method, row.ratio, row.precision)
         if "look" in line:
             known.looks[point] = row
-        else:
+        if "row" in line or row.refused is not None:
             known.rows[point] = row
             known.stages[point] = [str(name) for name in line.get("stages", ())]
     known.resumed = len(known.rows)
@@ -208,8 +210,6 @@ def _look(work: Work, base: Recipe, points: list[Point], known: Known, journal: 
         if known.looks[point].refused is not None:
             known.rows[point] = known.looks[point]
         listener.progress(done + 1, len(points))
-    if all(point in known.rows and known.rows[point].refused for point in points):
-        raise InputError(f"there is no such point: {known.rows[points[0]].refused}")
 
 
 def _finish(work: Work, base: Recipe, ordered: list[Point], known: Known, journal: Lines) -> None:

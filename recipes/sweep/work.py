@@ -217,5 +217,7 @@ def _speed(file: Path) -> Speed | None:
     if not file.exists():
         return None
     bench = Benchmark.read(file, "benchmark")
+    if bench.cpu_only is not None:  # times of this CPU, which say nothing of the target
+        return None
     times = bench.pruned.median, bench.dense.median
     return Speed(bench.speedup, bench.speedup_interval, *times, bench.overhead, warning=bench.warning)

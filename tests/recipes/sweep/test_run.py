@@ -116,13 +116,16 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path, timed: list[str]
         run(tmp_path / "s")
 
 
-def test_what_cannot_be_had_is_a_row_or_where_it_is_all_an_error(timed: list[str]) -> None:
+def test_what_cannot_be_had_is_a_row_or_where_it_is_all_an_error(tmp_path: Path, timed: list[str]) -> None:
     found = run(None, methods=["tome"], ratios=(0.05, 0.7))
     assert found.points[0].refused is not None
     assert "the least is" in found.points[0].refused
     assert found.points[1].is_whole
-    with pytest.raises(InputError, match="there is no such point: .*the least is"):
-        run(None, methods=["tome"], ratios=(0.05,))
+    for _ in range(2):
+        with pytest.raises(InputError, match="there is no such point: .*the least is"):
+            run(tmp_path / "s", methods=["tome"], ratios=(0.05,))
+    grown = run(tmp_path / "s", methods=["tome"], ratios=(0.7,))
+    assert [row.refused is None for row in grown.points] == [False, True]
 
 
 def test_a_target_that_does_not_run_here_is_judged_by_gmacs() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from helpers import small_recipe
 from listeners import Ears
+from report_bundles import samples
 
+from vitrim.exporter.runtime.bench.report import report
 from vitrim.recipes.pipeline.cache import cache_of
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.run import open_run
@@ -51,28 +53,35 @@ def test_what_is_not_timed_here_is_not_traced(tmp_path: Path) -> None:
     assert work.measured(base, Point("tome", 0.7, "fp32"), row) == (row, [])
 
 
+def test_times_of_another_machine_s_graph_are_none(tmp_path: Path) -> None:
+    report(samples(), 1, {"runtime": "onnxruntime-cpu"}).write(tmp_path / "here.json")
+    report(samples(), 1, {"runtime": "onnxruntime-cpu", "cpu_only": "no GPU"}).write(tmp_path / "cpu.json")
+    here = module._speed(tmp_path / "here.json")
+    assert here is not None
+    assert here.speedup == pytest.approx(1.25, abs=0.01)
+    assert here.floor == pytest.approx(10 / 7, abs=0.02)
+    assert module._speed(tmp_path / "cpu.json") is None
+    assert module._speed(tmp_path / "none.json") is None
+
+
 @pytest.mark.slow
-def test_another_precision_has_its_own_answers(tmp_path: Path) -> None:
-    work, base = begun(tmp_path, 5)
-    point = Point("zero_tprune", 0.7, "int8")
-    row, stages = work.measured(base, point, work.answered(base, point, work.look(base, point, {})))
+def test_another_precision_has_its_own_answers_and_is_timed_beside_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, base = begun(tmp_path, 5, precision={"images": 4})
+    wide, narrow = (Point("zero_tprune", 0.7, name) for name in ("fp32", "fp16"))
+    row, stages = work.measured(base, narrow, work.answered(base, narrow, work.look(base, narrow, {})))
     assert row.refused is None
     assert row.answers is not None
     assert row.answers.precision is not None  # measured on the graph
     assert row.speed is not None
     assert {name.partition("-")[0] for name in stages} >= {"precision", "fidelity", "bench"}
-
-
-@pytest.mark.slow
-def test_points_are_timed_in_the_same_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    work, base = begun(tmp_path, 5)
-    points = [Point("zero_tprune", 0.7, "fp32"), Point("zero_tprune", 0.7, "int8")]
-    both = work.together(base, points)
+    both = work.together(base, [wide, narrow])
     assert [speed.rivals for speed in both.values()] == [2, 2]
-    assert both[points[0]].dense == both[points[1]].dense
+    assert both[wide].dense == both[narrow].dense
     assert all(speed.interval[0] <= speed.speedup <= speed.interval[1] for speed in both.values())
     monkeypatch.setattr(module, "TOGETHER", 1)  # too little for two
-    apart = work.together(base, points)
+    apart = work.together(base, [wide, narrow])
     assert [speed.rivals for speed in apart.values()] == [1, 1]
 
 
