@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .exporter.core.latency import PROCESSES, ROUNDS
 from .exporter.runtime.bench.timing import Timing
 from .exporter.runtime.tensorrt.options import Compatibility, EngineOptions
+from .recipes.sweep.wanted import AGREEMENTS, LOOK, RATIOS, SPEEDUPS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .recipes.pipeline.recipe import Recipe
     from .recipes.pipeline.run import Exported
     from .recipes.report.write import Written
+    from .recipes.sweep.result import Sweep
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
 Settings = Mapping[str, Any] | Iterable[str | tuple[str, Any]]
@@ -306,6 +308,63 @@ def slim(
     return run(chosen, out, listener, force=force)
 
 
+def sweep(
+    source: RecipeLike | nn.Module,
+    images: Any = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    methods: Sequence[str] | None = None,
+    ratios: Sequence[float] = RATIOS,
+    precisions: Sequence[str] | None = None,
+    agreements: Sequence[float] = AGREEMENTS,
+    speedups: Sequence[float] = SPEEDUPS,
+    look: int = LOOK,
+    settings: Settings = (),
+    listener: Listener | None = None,
+    **keywords: Any,
+) -> Sweep:
+    """Try methods x budgets x precisions: answers on held-out images, graphs timed in turns with the dense one.
+
+    Every point is looked at on a few images first. A point is stopped where another one that was measured agrees
+    clearly more and is as fast as the point could be at best. What is finished is kept, so that the same call goes on
+    after any end.
+
+    Args:
+        source: a recipe (a file, the name of one that ships, or plain data), or a timm model.
+        images: photos, a loader or tensors; a recipe names its own.
+        out: folder for `sweep.json`, the table, the Pareto picture, and a recipe for every constraint; None: no files.
+        methods: by name; None takes all.
+        ratios: shares of the dense model's GMACs.
+        precisions: None takes the recipe's own; `auto` takes all that the target has.
+        agreements: shares of images with the dense model's answer, for each of which the fastest point is sought.
+        speedups: for each the point is sought that agrees most.
+        look: images of the first look.
+        settings: what to change in a recipe.
+        listener: hears progress.
+        keywords: as of `export` (`target="openvino"`, `batch=8`, `evaluate="val/"`).
+
+    Returns:
+        its `points`, their `front`, and `best(agreement=0.98)` or `best(speedup=1.3)`.
+
+    Raises:
+        InputError: bad input; `out` is no sweep, or one of something else; no point can be had.
+        EnvironmentLackError: something is missing here.
+    """
+    need_export()
+    from .recipes.sweep.run import sweep as run
+    from .recipes.sweep.wanted import Wanted
+
+    wanted = Wanted(methods, ratios, precisions, agreements, speedups, look)
+    if isinstance(source, (str, os.PathLike, Mapping)):
+        from .recipes.pipeline.keywords import as_settings
+
+        changed = as_settings({"images": images, **keywords})
+        return run(recipe(source, [*_pairs(settings), *_pairs(changed)]), out, wanted, listener=listener)
+    from .recipes.sweep.in_memory import sweep_model
+
+    return sweep_model(source, images, out, wanted, keywords, listener)
+
+
 def inspect(path: str | os.PathLike[str], target: str | None = None, *, kernels: bool = False) -> dict[str, Any]:
     """Operators of a bundle's graph before and after the passes, or of any ONNX file, and its lint for a target.
 
@@ -497,10 +556,10 @@ def report(
     force: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Written:
-    """Write one offline HTML page about bundles and benchmarks, and the same as JSON beside it. Needs no torch.
+    """Write one offline HTML page about bundles, benchmarks and sweeps, and the same as JSON beside it. Needs no torch.
 
     Args:
-        sources: bundles, or files that `bench` wrote.
+        sources: bundles, folders of sweeps, or files that `bench` wrote.
         out: the page, a file that ends in .html and lies in no bundle; a report there is replaced.
         images: `golden` shows photos that lie in the bundle, with what became of their patches; `none` shows no photo.
         count: photos of each bundle, changed answers first.

@@ -119,7 +119,7 @@ def compare(results: tuple[Path, ...]) -> Call:
 )
 @force_option
 def report(sources: tuple[Path, ...], out: Path, **options: Any) -> Call:
-    """Write one offline page about SOURCES, bundles or benchmarks: patches, answers, times, proofs. Needs no torch."""
+    """Write one offline page about SOURCES: bundles, benchmarks, sweeps. Needs no torch."""
     return Call("report", (sources, out), options, screen.print_report)
 
 

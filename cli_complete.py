@@ -56,6 +56,16 @@ def complete_precision(context: click.Context, parameter: click.Parameter, begun
     return _beginning(begun, (*PRECISIONS, "auto"))
 
 
+def complete_methods(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Pruning methods behind commas."""
+    return _in_list(begun, _methods())
+
+
+def complete_precisions(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Precisions behind commas."""
+    return _in_list(begun, PRECISIONS)
+
+
 def complete_model(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """The models of the installed timm."""
     return _beginning(begun, _models())
@@ -63,6 +73,12 @@ def complete_model(context: click.Context, parameter: click.Parameter, begun: st
 
 def _beginning(begun: str, words: Iterable[str]) -> list[CompletionItem]:
     return [CompletionItem(word) for word in words if word.startswith(begun)]
+
+
+def _in_list(begun: str, words: Iterable[str]) -> list[CompletionItem]:
+    """The last word of a list with commas; those that stand before it are not offered again."""
+    before, comma, _ = begun.rpartition(",")
+    return _beginning(begun, (f"{before}{comma}{word}" for word in words if word not in before.split(",")))
 
 
 def _targets() -> list[str]:

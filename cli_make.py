@@ -10,12 +10,22 @@ import click
 
 from . import cli_output as screen
 from .cli_call import Call
-from .cli_complete import complete_method, complete_model, complete_precision, complete_recipe, complete_target
+from .cli_complete import (
+    complete_method,
+    complete_methods,
+    complete_model,
+    complete_precision,
+    complete_precisions,
+    complete_recipe,
+    complete_target,
+)
 from .cli_group import command, device_option, force_option, out_option, recipe_argument, settings_option, track_option
 from .cli_latency import print_table
 from .cli_optimized import print_optimized
+from .cli_swept import NAMES, NUMBERS, print_sweep
 from .exporter.core.bounds import BATCH, CLASSES, PROFILE_PROCESSES, PROFILE_ROUNDS, THREADS
 from .exporter.core.latency import PROCESSES, ROUNDS
+from .recipes.sweep.wanted import AGREEMENTS, LOOK, RATIOS, SPEEDUPS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,6 +137,39 @@ def profile(source: str, out: Path, **options: Any) -> Call:
     Give it as prune.target.table, with prune.target.latency_ms or prune.target.speedup.
     """
     return Call("profile", (source, out), options, print_table)
+
+
+@command("vitrim sweep my.yaml -o sweep/ --ratios 0.5,0.65,0.8 --precisions fp32,int8")
+@recipe_argument
+@out_option("Folder of the sweep; one that was stopped goes on.")
+@click.option(
+    "--methods", type=NAMES, shell_complete=complete_methods, help="Pruning methods, with commas.  [default: all]"
+)
+@click.option(
+    "--ratios", type=NUMBERS, default=RATIOS, show_default="0.5,0.6,0.7,0.8", help="Shares of the dense model's GMACs."
+)
+@click.option(
+    "--precisions", type=NAMES, shell_complete=complete_precisions, help="Such as fp32,int8.  [default: the recipe's]"
+)
+@click.option(
+    "--agreements",
+    type=NUMBERS,
+    default=AGREEMENTS,
+    show_default="0.99,0.98,0.95",
+    help="Shares of images with the dense answer, to find the fastest point for.",
+)
+@click.option(
+    "--speedups",
+    type=NUMBERS,
+    default=SPEEDUPS,
+    show_default="1.2,1.3,1.5",
+    help="Speeds over dense, to find the point for that agrees most.",
+)
+@click.option("--look", default=LOOK, show_default=True, type=click.IntRange(min=1), help="Images of a first look.")
+@settings_option
+def sweep(recipe: str, out: Path, **options: Any) -> Call:
+    """Try methods x budgets x precisions of RECIPE, and write which are worth having, each with its recipe."""
+    return Call("sweep", (recipe,), {"out": out, **options}, print_sweep)
 
 
 @command("vitrim slim my.yaml -o slim.safetensors --set slim.target.flops_ratio=0.8")

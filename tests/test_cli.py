@@ -18,6 +18,7 @@ from vitrim.cli import cli
 COMMANDS = [
     "export", "calibrate", "slim", "inspect", "lint", "targets", "check", "bench", "compare", "report", "build",
     "recipes", "methods", "models", "new", "clean", "doctor", "optimize", "evaluate", "triton", "profile", "devices",
+    "sweep",
 ]  # fmt: skip
 
 
@@ -51,6 +52,7 @@ def test_there_is_a_command_a_function_and_an_example_each() -> None:
         (["export", "quickstart", "-o", "o", "--set", "export.target=jetpack-9"], "there is no target 'jetpack-9'"),
         (["export", "quickstart", "-o", "file"], "is a file or a link"),
         (["export", "quickstart", "-o", "o", "--set", "prune.method=tomato"], "unknown pruning method 'tomato'"),
+        (["sweep", "quickstart", "-o", "o", "--methods", "tomato"], "unknown pruning method 'tomato'"),
         (["calibrate", "quickstart", "-o", "empty"], "is a folder; name the budget file"),
         (["check", "none"], "there is no bundle none"),
         (["check", "empty"], "has no manifest.json"),

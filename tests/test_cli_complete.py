@@ -43,6 +43,9 @@ def completed(*words: str, begun: str = "") -> list[str]:
         (("new", "vit", "--target"), "cp", {"cpu"}),
         (("new",), "deit3_small_patch16_2", {"deit3_small_patch16_224"}),
         (("optimize", "m.onnx", "--method"), "to", {"tofu", "tome"}),
+        (("sweep", "my.yaml", "--methods"), "to", {"tofu", "tome"}),
+        (("sweep", "my.yaml", "--methods"), "tofu,to", {"tofu,tome"}),
+        (("sweep", "my.yaml", "--precisions"), "fp32,i", {"fp32,int8"}),
         (("new", "vit", "--precision"), "", {"fp32", "fp16", "bf16", "int8", "auto"}),
     ],
 )  # fmt: skip

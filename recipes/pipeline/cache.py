@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +119,17 @@ class StageCache:
         """Remove what killed runs left half-made."""
         for path in _own(self.root):
             if path.name.endswith((".making", ".tmp")):
+                _remove(path)
+
+    def keep_only(self, names: Collection[str], stages: Collection[str]) -> None:
+        """Remove finished stages that nobody will ask for again.
+
+        Args:
+            names: of folders that stay.
+            stages: names of stages of which all folders stay.
+        """
+        for path in _own(self.root):
+            if path.is_dir() and path.name not in names and path.name.rpartition("-")[0] not in stages:
                 _remove(path)
 
     def clear(self) -> int:

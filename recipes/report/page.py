@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ... import __version__
 from ...exporter.core.errors import visible
 from ...exporter.runtime.lines import made_by
-from . import charts, photos, proofs
+from . import charts, pareto, photos, proofs
 from .answers import Answer, Answers, answers_of, chosen
 from .patches import Fate, fates_of, grid_of, survival
 from .sources import BundleFacts, Sources
@@ -137,6 +137,7 @@ def render(sources: Sources, chapters: list[Chapter], photos_wanted: int) -> str
         photos_wanted=photos_wanted,
         charts=charts,
         proofs=proofs,
+        pareto=pareto,
         made_by=made_by,
         style=style,
         version=__version__,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from ...exporter.runtime.bench.report import Bench
 from ...exporter.runtime.lines import outcome_lines
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
+from ..sweep.result import Sweep, is_sweep, read_sweep
 
 
 @dataclass(frozen=True)
@@ -68,28 +69,34 @@ class Sources:
         bundles: in the order that they were named.
         benches: every benchmark by its name, those of the bundles too.
         comparison: of the benchmarks; None where there are fewer than two.
+        sweeps: by the folder's name, or of a second one of that name by its path.
     """
 
     bundles: tuple[BundleFacts, ...]
     benches: dict[str, Bench]
     comparison: Comparison | None
+    sweeps: dict[str, Sweep] = field(default_factory=dict)
 
 
 def read_sources(paths: Sequence[str | os.PathLike[str]]) -> Sources:
     """Read what a report is of.
 
     Args:
-        paths: bundles, and files that `vitrim bench -o` or `run_on_device.py bench -o` wrote.
+        paths: bundles, sweeps, and files that `vitrim bench -o` or `run_on_device.py bench -o` wrote.
 
     Raises:
         InputError: nothing is named, or something is neither, or damaged.
     """
     if not paths:
-        raise InputError("name a bundle, or a file of `vitrim bench BUNDLE -o FILE`, to report on")
-    bundles, timed = [], []
+        raise InputError("name a bundle, a sweep, or a file of `vitrim bench BUNDLE -o FILE`, to report on")
+    bundles, timed, sweeps = [], [], {}
     for path in paths:
         if not is_folder(Path(path)):
             timed.append(path)
+            continue
+        if is_sweep(Path(path)):
+            name = Path(path).resolve().name
+            sweeps[os.fspath(path) if name in sweeps else name] = read_sweep(Path(path))
             continue
         found = read_bundle(Path(path))
         bundles.append(found)
@@ -97,7 +104,7 @@ def read_sources(paths: Sequence[str | os.PathLike[str]]) -> Sources:
     comparison = compare(timed) if len(timed) > 1 else None
     names = [row.name for row in comparison.rows] if comparison else [Path(path).name for path in timed]
     benches = {name: read_bench(path) for name, path in zip(names, timed, strict=True)}
-    return Sources(tuple(bundles), benches, comparison)
+    return Sources(tuple(bundles), benches, comparison, sweeps)
 
 
 def read_bundle(folder: Path) -> BundleFacts:

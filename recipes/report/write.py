@@ -18,6 +18,7 @@ from ...exporter.core.records import Record, finite
 from ...exporter.runtime.outputs import Output, check_output
 
 if TYPE_CHECKING:
+    from ..sweep.result import Sweep
     from .page import Chapter
     from .sources import Sources
 
@@ -87,6 +88,7 @@ def write_report(
         "format": FORMAT,
         "bundles": [_plain(one) for one in chapters],
         "benchmarks": {name: bench.to_json() for name, bench in sources.benches.items()},
+        "sweeps": {name: sweep.to_json() for name, sweep in sources.sweeps.items()},
         "comparison": None if sources.comparison is None else sources.comparison.to_json(),
     }
     atomic_write(data, json.dumps(finite(plain), indent=1) + "\n")
@@ -107,7 +109,23 @@ def in_frame(folder: Path, photos: int) -> str | None:
         text, _, _ = _composed([folder], photos)
     except (EnvironmentLackError, InputError):
         return None
-    return f'<iframe title="vitrim report" sandbox srcdoc="{escape(text)}" style="{_FRAME}"></iframe>'
+    return _framed(text)
+
+
+def sweep_in_frame(sweep: Sweep) -> str | None:
+    """A sweep's part of a report for a notebook, as `in_frame`."""
+    try:
+        need_report()
+    except EnvironmentLackError:
+        return None
+    from .page import render
+    from .sources import Sources
+
+    return _framed(render(Sources((), {}, None, {sweep.model: sweep}), [], 0))
+
+
+def _framed(page: str) -> str:
+    return f'<iframe title="vitrim report" sandbox srcdoc="{escape(page)}" style="{_FRAME}"></iframe>'
 
 
 def _composed(paths: Sequence[str | os.PathLike[str]], photos: int) -> tuple[str, list[Chapter], Sources]:

@@ -45,6 +45,17 @@ def test_a_stage_is_found_again_and_its_former_result_goes(tmp_path: Path) -> No
     assert sorted(path.name for path in cache.root.iterdir()) == [MARKER, newer.name]
 
 
+def test_of_many_results_only_those_that_are_named_stay(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path / ".out.cache", keeps=True)
+    old, new, timed = cache.make(Thing, KEY, fill), cache.make(Thing, OTHER, fill), cache.make(Timed, KEY, fill)
+    (cache.root / "notes").mkdir()  # a stranger's
+    cache.keep_only({new.name}, {"clock"})
+    assert sorted(path.name for path in cache.root.iterdir()) == sorted([MARKER, "notes", new.name, timed.name])
+    assert not old.exists()
+    cache.keep_only((), ())
+    assert sorted(path.name for path in cache.root.iterdir()) == [MARKER, "notes"]
+
+
 def test_a_stage_that_fails_leaves_nothing(tmp_path: Path) -> None:
     cache = StageCache(tmp_path / ".out.cache")
 

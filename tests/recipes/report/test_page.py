@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import report_bundles
+import sweeps
 
 from vitrim.recipes.report.page import TEMPLATES, chapter, percent, render
 from vitrim.recipes.report.sources import Sources, read_sources
@@ -50,17 +51,17 @@ def page_of(*paths: Path, photos: int = 4) -> str:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of a bundle, and of a benchmark beside it."""
+    """Of a bundle, with a benchmark and a sweep beside it."""
     root = tmp_path_factory.mktemp("page")
     out = report_bundles.make(root / "out", rung="onnx_" + "x" * 150)  # which no line breaks by itself
     shutil.copyfile(out / "bench.json", root / "orin.json")
-    return page_of(out, root / "orin.json")
+    return page_of(out, root / "orin.json", sweeps.folder(root / "sweep"))
 
 
 def test_every_section_is_there_and_every_link_leads_somewhere(page: str) -> None:
     seen = Seen(page)
     sections = [found["data-section"] for tag, found in seen.tags if tag == "section"]
-    assert sections == SECTIONS
+    assert sections == [*SECTIONS[:-1], "sweep", SECTIONS[-1]]
     names = [found["id"] for _, found in seen.tags if "id" in found]
     assert len(names) == len(set(names))
     links = {str(found["href"])[1:] for tag, found in seen.tags if tag in ("a", "use")}
@@ -101,7 +102,7 @@ def test_nothing_is_loaded_and_nothing_runs(page: str) -> None:
 def test_every_picture_says_what_it_shows(page: str) -> None:
     drawn = re.findall(r"<svg (.*?)>(.{0,9})", page)
     shown = [rest for attributes, rest in drawn if "aria-hidden" not in attributes]
-    assert len(shown) == 4 * 3 + 2 + 6  # cells, maps, charts
+    assert len(shown) == 4 * 3 + 2 + 6 + 1  # cells, maps, charts, the sweep's picture
     assert all(rest.startswith("<title>") for rest in shown)
     assert all('role="img"' in attributes for attributes, _ in drawn if "aria-hidden" not in attributes)
     assert not re.search(r"<title>\s*</title>", page)
@@ -160,7 +161,8 @@ def test_colours_can_be_told_apart(theme: int) -> None:
     for ground in ("paper", "card"):
         for text in ("ink", "soft", "good", "bad", "link"):
             assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
-    for drawn in ("dense", "pruned", "floor", "other", "bar", "stage", "good", "bad"):
+    methods = [f"k{at}" for at in range(9)]
+    for drawn in ("dense", "pruned", "floor", "other", "bar", "stage", "good", "bad", *methods):
         assert contrast(colours[drawn], colours["paper"]) >= 3, drawn
 
 

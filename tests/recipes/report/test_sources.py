@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import report_bundles
+import sweeps
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.recipes.report.sources import read_sources
@@ -25,6 +26,15 @@ def test_bundles_and_benchmarks_are_told_apart_and_compared(tmp_path: Path) -> N
     assert len(found.comparison.pairs) == 1
     only = read_sources([tmp_path / "orin.json"])
     assert (only.bundles, list(only.benches), only.comparison) == ((), ["orin.json"], None)
+
+
+def test_a_sweep_is_told_from_a_bundle_by_its_journal(tmp_path: Path) -> None:
+    place = sweeps.folder(tmp_path / "s")
+    other = sweeps.folder(tmp_path / "b" / "s")
+    assert read_sources([place, other]).sweeps == {"s": sweeps.sweep(), str(other): sweeps.sweep()}
+    (place / "sweep.json").write_text('{"format": "vitrim-sweep/1"}')
+    with pytest.raises(InputError, match=r"sweep.json"):
+        read_sources([place])
 
 
 def test_what_is_neither_or_damaged_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,224 @@
+"""What is measured of a point: its plan and a first look, its answers, its graphs in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from ...calibration.images.sources import Part, choose
+from ...calibration.tokens.outcome import DenseAnswers
+from ...exporter.core import layout
+from ...exporter.core.errors import EnvironmentLackError, VitrimError
+from ...exporter.core.fidelity import Fidelity as Answers
+from ...exporter.core.memory import give_back_memory
+from ...exporter.core.targets import Precision as PrecisionName
+from ...exporter.core.targets import Target
+from ...exporter.pruning.budget import Budget, read_budget
+from ...exporter.runtime.bench.interleave import interleave
+from ...exporter.runtime.bench.report import Bench as Benchmark
+from ...exporter.runtime.bench.stats import paired_ratio
+from ...exporter.runtime.choose import runner_for
+from ...exporter.runtime.commands.bench import random_images
+from ...exporter.runtime.machine.environment import Watch, busy, environment
+from ..pipeline.bench import Bench
+from ..pipeline.calibrate import Calibrate
+from ..pipeline.fidelity import Fidelity
+from ..pipeline.forms import Forms, weight_bytes
+from ..pipeline.graphs import final_graphs
+from ..pipeline.listener import Listener
+from ..pipeline.pack import Pack
+from ..pipeline.precision import Precision
+from ..pipeline.recipe import Recipe
+from ..pipeline.reference import Reference
+from ..pipeline.rewrite import Rewrite
+from ..pipeline.run import Run
+from ..pipeline.sections.outputs import BenchSection
+from ..pipeline.slim import Slim
+from ..pipeline.stage import Stage
+from ..pipeline.trace import Trace
+from .points import Point, recipe_for
+from .result import Row, Speed
+
+PLAN: tuple[type[Stage], ...] = (Slim, Calibrate)
+TOGETHER = 2 << 30  # bytes of weights that may be loaded at once
+GRAPHS: tuple[type[Stage], ...] = (Reference, Trace, Rewrite, Forms, Precision)
+
+
+class Within:
+    """A listener for the stages of a point: their progress is the sweep's own matter, and a note is heard once."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener, self._heard = listener, set[str]()
+
+    def stage(self, name: str, cached: bool = False) -> None:
+        """Ignore."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Pass on what is new."""
+        if text not in self._heard:
+            self._heard.add(text)
+            self._listener.note(text)
+
+
+@dataclass
+class Work:
+    """Measures points of one sweep.
+
+    Attributes:
+        run: of the base recipe, its images and model opened; silent.
+        listener: hears how far the sweep is.
+        few, whole: dense answers on the first few evaluation images, and on all.
+        timed: whether graphs can be timed here.
+    """
+
+    run: Run
+    listener: Listener
+    few: DenseAnswers
+    whole: DenseAnswers
+    timed: bool
+
+    @classmethod
+    def begin(cls, run: Run, look: int) -> Work:
+        """Answer all evaluation images with the dense model.
+
+        Args:
+            run: of the base recipe.
+            look: images of a first look.
+        """
+        source, progress = run.sources.evaluation, run.listener.progress
+        models = (run.dense(), run.model())
+        whole = DenseAnswers(*models, source, progress=progress)
+        few = whole
+        if look < len(source):
+            few = DenseAnswers(*models, Part(source, choose(len(source), count=look)))
+        quiet = replace(run, listener=Within(run.listener))
+        return cls(quiet, run.listener, few, whole, Bench.wanted(run.recipe))
+
+    def open(self, recipe: Recipe) -> Run:
+        """A run of a point's recipe, its plan made."""
+        own = self.run.of(recipe, self.run.target)
+        for stage in PLAN:
+            own.do(stage)
+        return own
+
+    def look(self, base: Recipe, point: Point, known: dict[tuple[object, ...], Answers]) -> Row:
+        """A point's plan, and its answers on the first few images.
+
+        Args:
+            base: recipe of the sweep.
+            point: which.
+            known: by plan, answers of points that were looked at; this one's are added.
+        """
+        row = Row(point.method, point.ratio, point.precision)
+        try:
+            budget = _plan(self.open(recipe_for(base, point)))
+            key = (budget.method, str(budget.parameters), str(budget.blocks))
+            if key not in known:
+                known[key] = self.few.held_against(budget)
+        except EnvironmentLackError:
+            raise
+        except VitrimError as error:
+            return replace(row, refused=str(error))
+        floor = budget.gmacs["pruned"]
+        tokens = tuple(block.after for block in budget.blocks)
+        return replace(row, tokens=tokens, gmacs=budget.total_gmacs, floor_gmacs=floor, look=known[key])
+
+    def answered(self, base: Recipe, point: Point, row: Row) -> Row:
+        """A row with answers on all images, of PyTorch's model; what float32 is not gets its own later."""
+        answers = self.whole.held_against(_plan(self.open(recipe_for(base, point))))
+        return replace(row, answers=replace(answers, on_calibration_images=not self.run.sources.disjoint))
+
+    def measured(self, base: Recipe, point: Point, row: Row) -> tuple[Row, list[str]]:
+        """A row with its graphs timed in turns where they run here, and of another precision with its answers.
+
+        Returns:
+            the row, and the names of its stages in the cache.
+        """
+        narrow = point.precision != "fp32"
+        if not self.timed and not narrow:
+            return row, []
+        own = self.open(recipe_for(base, point))
+        try:
+            for stage in (*GRAPHS, *([Fidelity] if narrow else []), *([Bench] if self.timed else [])):
+                own.do(stage)
+        except EnvironmentLackError:
+            raise
+        except VitrimError as error:
+            return replace(row, refused=str(error)), []
+        if narrow:
+            row = replace(row, answers=Answers.read(own.folders["fidelity"] / layout.FIDELITY, "fidelity report"))
+        speed = _speed(own.folders["bench"] / layout.BENCH) if self.timed else None
+        return replace(row, speed=speed), [path.name for path in own.folders.values()]
+
+    def together(self, base: Recipe, points: Sequence[Point]) -> dict[Point, Speed]:
+        """Speeds of points that were measured before, timed anew in the same rounds; their graphs are in the cache.
+
+        Args:
+            base: recipe of the sweep.
+            points: of which as many are loaded at once as `TOGETHER` allows, with the dense graph beside them.
+        """
+        graphs: dict[Point, tuple[Path, Path]] = {}
+        for point in points:
+            own = self.open(recipe_for(base, point))
+            for stage in GRAPHS:
+                own.do(stage)
+            final = final_graphs(own.view(Pack)).final
+            graphs[point] = final["dense"], final["pruned"]
+        found: dict[Point, Speed] = {}
+        size = max(1, TOGETHER // max(weight_bytes(pruned) for _, pruned in graphs.values()))
+        for start in range(0, len(points), size):
+            part = {point: graphs[point] for point in points[start : start + size]}
+            found |= _in_turns(part, self.run.target, self.run.recipe.bench, self.listener)
+            give_back_memory()
+        return found
+
+
+def _in_turns(
+    graphs: Mapping[Point, tuple[Path, Path]], target: Target, section: BenchSection, listener: Listener
+) -> dict[Point, Speed]:
+    """Speeds of graphs timed in the same rounds.
+
+    Args:
+        graphs: by point its dense graph, of which the first is taken, and its pruned one.
+        target, section: where and how.
+        listener: hears how many rounds are done.
+    """
+    dense = runner_for(next(iter(graphs.values()))[0], target, section.threads)[0]
+    runners = {"dense": dense} | {
+        str(point): runner_for(pruned, target, section.threads, cast("PrecisionName", point.precision))[0]
+        for point, (_, pruned) in graphs.items()
+    }
+    calls = {name: partial(one, random_images(one.shape, one.dtype)) for name, one in runners.items()}
+    with Watch() as watch:
+        samples = interleave(calls, section.runs, section.warmup, listener.progress)
+    seen = {**environment(section.threads), "other_cores": watch.other_cores, "stolen_cores": watch.stolen_cores}
+    median = {name: float(np.median(values)) for name, values in samples.items()}
+    found = {}
+    for point in graphs:
+        ratio = paired_ratio(samples["dense"], samples[str(point)])
+        times = median[str(point)], median["dense"]
+        found[point] = Speed(ratio.median, ratio.interval, *times, rivals=len(graphs), warning=busy(seen))
+    return found
+
+
+def _plan(run: Run) -> Budget:
+    return read_budget(run.folders["calibrate"] / layout.BUDGET)
+
+
+def _speed(file: Path) -> Speed | None:
+    """What a benchmark says of a graph; None where its target does not run here."""
+    if not file.exists():
+        return None
+    bench = Benchmark.read(file, "benchmark")
+    if bench.cpu_only is not None:  # times of this CPU, which say nothing of the target
+        return None
+    times = bench.pruned.median, bench.dense.median
+    return Speed(bench.speedup, bench.speedup_interval, *times, bench.overhead, warning=bench.warning)
