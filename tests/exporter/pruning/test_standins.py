@@ -41,7 +41,7 @@ HARMLESS: dict[str, Any] = {
     "a large number": 2**70,
 }
 REFUSED: dict[str, tuple[Any, str]] = {
-    "a call that is prepared": (functools.partial(print, 1), r"functools\.partial|builtins\.print"),
+    "a call that is prepared": (functools.partial(abs, 1), r"functools\.partial|builtins\.abs"),
     "a getter": (operator.itemgetter(1), r"operator\.itemgetter"),
     "a function": (eval, "eval"),
     "a class of its own": (fractions.Fraction(1, 3), r"fractions\.Fraction"),
