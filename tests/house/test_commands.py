@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from click.testing import CliRunner
 from helpers import small_vit
 from torch.utils.data import DataLoader, TensorDataset
 from warm import vitrim
 
 from vitrim.calibration.images.generated import write_folder
+from vitrim.cli import cli
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime.bundle import verify
 from vitrim.exporter.runtime.tensorrt.rtx_build import by_rtx
@@ -118,6 +120,25 @@ def test_python_runs_as_written(code: str, tmp_path: Path, monkeypatch: pytest.M
     assert bundle.precision.asked == "fp16"
     assert get_target(verify(tmp_path / "out").target) is get_target("jetpack-6")
     assert bundle.recipe.images.path == str(tmp_path / "photos")
+
+
+def shell_commands() -> list[Any]:
+    """`vitrim` commands of blocks that are not run: they name files of the reader, or take long."""
+    found = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        blocks = re.findall(r"^```sh\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+        for line in re.split(r"\n|&&", "".join(blocks).replace("\\\n", " ")):
+            words = shlex.split(line, comments=True)
+            names = [at for at, word in enumerate(words) if word.rpartition("/")[2] == "vitrim"]
+            found += [pytest.param(words[at + 1 :], id=f"{path.name}: {line.strip()[:60]}") for at in names[:1]]
+    return found
+
+
+@pytest.mark.parametrize("words", shell_commands())
+def test_commands_of_other_blocks_can_be_read(words: list[str]) -> None:
+    page = CliRunner().invoke(cli, [*words, "--print-python"])
+    assert page.exit_code == 0, page.output
+    assert page.output.startswith("from vitrim import api")
 
 
 def test_every_line_of_a_bash_block_is_run() -> None:
