@@ -140,6 +140,19 @@ force_option = click.option(
     "--force", is_flag=True, help="Replace whatever plain file is there, but nothing that is read."
 )
 
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(*WORKERS),
+    help="Processes; with --ray actors, all that fit by default.  [default: 1]",
+)
+ray_option = click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="Work on a cluster of Ray: HOST:PORT, auto ($RAY_ADDRESS, or the one here), or local to start one.",
+)
+
 
 def out_option(text: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
     """-o, which must be given."""
@@ -215,6 +228,8 @@ def optimize(path: Path, out: Path, allow_slower: bool, tracker: str | None, **o
 @recipe_argument
 @out_option("The budget.json to write.")
 @device_option
+@workers_option
+@ray_option
 @settings_option
 @force_option
 def calibrate(recipe: str, out: Path, device: str | None, **options: Any) -> Call:
@@ -385,18 +400,8 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
 )
 @click.option("--count", type=click.IntRange(min=1), help="Images, spread evenly; all by default.")
 @click.option("--classes", type=click.Path(path_type=Path), help="File that says which folder is which class.")
-@click.option(
-    "--workers",
-    type=click.IntRange(*WORKERS),
-    help="Processes; with --ray actors, all that fit by default.  [default: 1]",
-)
-@click.option(
-    "--ray",
-    is_flag=False,
-    flag_value="auto",
-    metavar="[ADDRESS]",
-    help="Work on a cluster of Ray: HOST:PORT, auto ($RAY_ADDRESS, or the one here), or local to start one.",
-)
+@workers_option
+@ray_option
 @click.option("--threads", type=click.IntRange(*THREADS), help="Threads of each; the cores are shared out by default.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON; a run that ended goes on."

@@ -15,7 +15,6 @@ from ...calibration.tokens.latency import MeasuredLatency
 from ...calibration.tokens.presets import get_preset
 from ...calibration.tokens.rules import Rule, default_rule
 from ...calibration.tokens.scores import Decisions, gather, statistics
-from ...calibration.tokens.search import search
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
@@ -26,10 +25,12 @@ from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import check_budget, parameters_of, parse_parameters
 from ...exporter.pruning.plan import Preset
 from ...exporter.pruning.shape import ViTShape, check_fits_model, describe, with_all_read
+from ..pools.choose import ALONE, Crew
 from . import outcome
 from .listener import Listener
 from .provenance import provenance
 from .recipe import PruneSection, Recipe
+from .search import best_plan
 from .stage import Stage, short_hash
 from .tables import MAKER, facts, measured_latency, without_folder
 
@@ -52,6 +53,8 @@ class Planning:
         source: calibration images; None where Python gave none.
         folder: where the streamed scores go.
         listener: hears progress.
+        crew: who judges plans of a search.
+        study: where a search's journal lies, by its name; None: nowhere.
     """
 
     prune: PruneSection
@@ -64,6 +67,8 @@ class Planning:
     source: ImageSource | None
     folder: Path
     listener: Listener
+    crew: Crew = ALONE
+    study: Callable[[str], Path] | None = None
 
     @property
     def preset(self) -> Preset | None:
@@ -181,11 +186,7 @@ def _searched(plan: Planning, limit: float, latency: MeasuredLatency | None = No
     if taken != plan.multiple:
         words = "any number of tokens" if taken == 1 else f"multiples of {taken} tokens"
         plan.listener.note(f"no plan in multiples of {plan.multiple} tokens meets the target: it has {words}")
-    trials, budget = plan.prune.search.trials, ruled
-    if trials:
-        images, progress = plan.images_for("prune.search"), plan.listener.progress
-        found = search(plan.model, images, ruled, limit, trials, progress, price=price, shape=plan.shape)
-        budget = found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
+    budget = best_plan(plan, ruled, limit, price) if plan.prune.search.trials else ruled
     if latency is None:
         return budget
     told = {"latency": facts(latency, latency.milliseconds(budget))}
@@ -257,7 +258,15 @@ def check_prune(prune: PruneSection) -> None:
 
 
 def make_plan(
-    recipe: Recipe, model: Any, source: ImageSource | None, folder: Path, listener: Listener, dense: Any
+    recipe: Recipe,
+    model: Any,
+    source: ImageSource | None,
+    folder: Path,
+    listener: Listener,
+    dense: Any,
+    *,
+    crew: Crew = ALONE,
+    study: Callable[[str], Path] | None = None,
 ) -> Budget:
     """Decide a budget as the recipe says.
 
@@ -268,6 +277,7 @@ def make_plan(
         folder: where the streamed scores go.
         listener: hears progress.
         dense: the model before it was slimmed, or `model` itself.
+        crew, study: see `Planning`.
 
     Raises:
         InputError: the section does not fit the model; naming the key.
@@ -284,7 +294,8 @@ def make_plan(
             "prune.given: this recipe's budget was in memory, handed over in Python; give prune.budget: FILE"
         )
     multiple = prune.multiple or recipe.export.token_multiple
-    plan = Planning(prune, multiple, recipe.export.batch, model, shape, dense, whole, source, folder, listener)
+    about = (prune, multiple, recipe.export.batch, model, shape, dense, whole, source, folder, listener)
+    plan = Planning(*about, crew, study)
     way = next(make for key, make in WAYS.items() if getattr(prune, key) is not None)
     threshold = plan.method.threshold
     if prune.search.trials and threshold is not None and plan.parameters[threshold.quantile] is not None:
@@ -330,7 +341,9 @@ class Calibrate(Stage):
         """Decide the budget, or take the one that is handed over."""
         budget = view.plan
         if budget is None:
-            budget = make_plan(view.recipe, view.model, view.calibration, folder, view.listener, view.dense)
+            models = {"model": view.model, "dense": view.dense}
+            where = {"folder": folder, "crew": view.crew, "study": view.study_file}
+            budget = make_plan(view.recipe, source=view.calibration, listener=view.listener, **models, **where)
             (folder / "importance.npy").unlink(missing_ok=True)
         write_budget(budget, folder / layout.BUDGET)
 
