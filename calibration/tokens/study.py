@@ -1,4 +1,4 @@
-"""Search of a budget by Optuna: the study's storage is the state, so any process may end at any time and nothing is lost.
+"""Search of a budget by Optuna: the study's storage is the state, so any process may end at any time.
 
 Whoever works on a study asks it for the next plan, judges it shard by shard, and tells it what came of it: workers of
 one command and of others alike. A plan whose judge was killed is taken back and queued again.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Protocol
@@ -167,6 +167,11 @@ class Study:
 
     def judge(self, trial: Any, budget: Budget | None, shards: Shards) -> None:
         """Judge a trial's plan, shard by shard, until a rung gives it up."""
+        # Not this one's any more where somebody took this process for dead, and queued the trial again.
+        with suppress(self._optuna.exceptions.UpdateFinishedTrialError):
+            self._judge(trial, budget, shards)
+
+    def _judge(self, trial: Any, budget: Budget | None, shards: Shards) -> None:
         state, values = self._optuna.trial.TrialState, np.empty(0)
         cut = Cut(len(self.task.source), self.task.largest)
         for index in range(len(cut.shards)) if budget is not None else ():
@@ -222,7 +227,7 @@ class Study:
         return not survives(kl, [value for value in rivals if value is not None])
 
     def _tell(self, trial: Any, **what: Any) -> None:
-        """Unless somebody took this process for dead, and queued the trial again."""
+        """Unless it is finished, see `judge`."""
         with quiet(self._optuna):
             self._study.tell(trial, skip_if_finished=True, **what)
 

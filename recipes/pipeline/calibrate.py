@@ -341,9 +341,8 @@ class Calibrate(Stage):
         """Decide the budget, or take the one that is handed over."""
         budget = view.plan
         if budget is None:
-            models = {"model": view.model, "dense": view.dense}
-            where = {"folder": folder, "crew": view.crew, "study": view.study_file}
-            budget = make_plan(view.recipe, source=view.calibration, listener=view.listener, **models, **where)
+            seen = (view.recipe, view.model, view.calibration, folder, view.listener, view.dense)
+            budget = make_plan(*seen, crew=view.crew, study=view.study_file)
             (folder / "importance.npy").unlink(missing_ok=True)
         write_budget(budget, folder / layout.BUDGET)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +94,7 @@ def _own(plan: Planning, name: str) -> str | None:
     return None if place is None else str(place)
 
 
-def _what_decides(plan: Planning, frame: Frame) -> Mapping[str, Any]:
+def _what_decides(plan: Planning, frame: Frame) -> dict[str, Any]:
     """All that a study's figures depend on, but for its seed and its rungs; more trials are the same study."""
     price, like = frame.price, frame.like
     return {
