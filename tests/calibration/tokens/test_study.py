@@ -20,6 +20,7 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.shape import describe
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install 'vitrim[search]'")
+pytestmark = pytest.mark.slow  # every step of a study is synced to the disk
 
 
 class Here:
@@ -110,10 +111,11 @@ def all_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "_started", lambda pid: f"{now} and later")
 
 
-@pytest.mark.parametrize("shard", [0, 1])
+@pytest.mark.parametrize("shard", [0, 2])
 def test_what_a_killed_process_had_is_judged_again_and_the_end_is_the_same(
     task: Task, shard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    task = replace(task, halving=False)
     whole = search_by_study(replace(task, storage=None), Here())
     with pytest.raises(KeyboardInterrupt):
         search_by_study(task, Here(5))
