@@ -237,15 +237,28 @@ def calibrate(
     out: str | os.PathLike[str],
     *,
     settings: Settings = (),
+    workers: int | None = None,
+    ray: str | None = None,
     listener: Listener | None = None,
     force: bool = False,
 ) -> Budget:
-    """Decide a budget and write it as JSON; see `vitrim.recipes.pipeline.run.calibrate`."""
+    """Decide a budget and write it as JSON; see `vitrim.recipes.pipeline.run.calibrate`.
+
+    Args:
+        source: a recipe: a file, the name of one that ships, or plain data.
+        out: the budget.json to write.
+        settings: what to change in it; see `recipe`.
+        workers, ray: who judges the plans of a search by Optuna, as in `evaluate_bundle`. On a cluster, the output or
+            `prune.search.storage` must be at the same place for every node.
+        listener: hears progress.
+        force: replace any other plain file, too.
+    """
     chosen = recipe(source, settings)
     need_export()
     from .recipes.pipeline.run import calibrate as run
+    from .recipes.pools.choose import Crew
 
-    return run(chosen, out, listener, force=force)
+    return run(chosen, out, listener, crew=Crew(workers, ray), force=force)
 
 
 def profile(

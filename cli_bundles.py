@@ -10,8 +10,17 @@ import click
 from . import cli_output as screen
 from .cli_call import Call
 from .cli_evaluated import print_evaluation
-from .cli_group import bundle_argument, command, force_option, out_option, runtime_option, threads_option
-from .exporter.core.bounds import ATOL, THREADS, WORKERS
+from .cli_group import (
+    bundle_argument,
+    command,
+    force_option,
+    out_option,
+    ray_option,
+    runtime_option,
+    threads_option,
+    workers_option,
+)
+from .exporter.core.bounds import ATOL, THREADS
 from .exporter.core.errors import NotFasterError, ParityError
 from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
 from .exporter.runtime.tensorrt.options import CAPABILITIES, DLA_CORES, WORKSPACE_MIB, EngineOptions
@@ -75,18 +84,8 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
 )
 @click.option("--count", type=click.IntRange(min=1), help="Images, spread evenly; all by default.")
 @click.option("--classes", type=click.Path(path_type=Path), help="File that says which folder is which class.")
-@click.option(
-    "--workers",
-    type=click.IntRange(*WORKERS),
-    help="Processes; with --ray actors, all that fit by default.  [default: 1]",
-)
-@click.option(
-    "--ray",
-    is_flag=False,
-    flag_value="auto",
-    metavar="[ADDRESS]",
-    help="Work on a cluster of Ray: HOST:PORT, auto ($RAY_ADDRESS, or the one here), or local to start one.",
-)
+@workers_option
+@ray_option
 @click.option("--threads", type=click.IntRange(*THREADS), help="Threads of each; the cores are shared out by default.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON; a run that ended goes on."

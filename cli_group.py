@@ -15,7 +15,7 @@ from . import cli_output as screen
 from .cli_call import Call
 from .cli_complete import complete_device, complete_recipe, complete_setting
 from .cli_progress import open_listener
-from .exporter.core.bounds import THREADS
+from .exporter.core.bounds import THREADS, WORKERS
 from .exporter.core.errors import NotFasterError
 from .exporter.core.targets import RUNTIMES
 
@@ -111,6 +111,20 @@ track_option = click.option(
 )
 force_option = click.option(
     "--force", is_flag=True, help="Replace whatever plain file is there, but nothing that is read."
+)
+
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(*WORKERS),
+    help="Processes; with --ray actors, all that fit by default.  [default: 1]",
+)
+ray_option = click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="Work on a cluster of Ray: HOST:PORT, auto ($RAY_ADDRESS, or the one here), or local to start one.",
 )
 
 

@@ -19,7 +19,17 @@ from .cli_complete import (
     complete_recipe,
     complete_target,
 )
-from .cli_group import command, device_option, force_option, out_option, recipe_argument, settings_option, track_option
+from .cli_group import (
+    command,
+    device_option,
+    force_option,
+    out_option,
+    ray_option,
+    recipe_argument,
+    settings_option,
+    track_option,
+    workers_option,
+)
 from .cli_latency import print_table
 from .cli_optimized import print_optimized
 from .cli_swept import NAMES, NUMBERS, print_sweep
@@ -103,6 +113,8 @@ def optimize(path: Path, out: Path, allow_slower: bool, tracker: str | None, **o
 @recipe_argument
 @out_option("The budget.json to write.")
 @device_option
+@workers_option
+@ray_option
 @settings_option
 @force_option
 def calibrate(recipe: str, out: Path, device: str | None, **options: Any) -> Call:

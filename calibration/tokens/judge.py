@@ -52,6 +52,7 @@ class Judge:
     Attributes:
         best: the plan that others are held against.
         kl: its divergence.
+        seen: images that plans were judged on, all in all.
     """
 
     @torch.inference_mode()
@@ -66,7 +67,7 @@ class Judge:
         every = -(-len(start.blocks) * size // MEMORY)  # so many blocks apart fit into memory
         self._held = range(0, len(start.blocks), every)
         self._states = {0: first}
-        self.best, self._values = start, np.empty(0)
+        self.best, self._values, self.seen = start, np.empty(0), 0
         found = self.judge(start)
         assert found is not None, "nothing can be worse than no plan"
         self.take(start, found)
@@ -85,6 +86,7 @@ class Judge:
                     states[block].append(state)
                 state, _ = pruned.step(block, state)
             values = np.append(values, self._task.distance(dense, pruned.finish(state).numpy()))
+            self.seen += len(dense)
             if self._is_worse(values):
                 return None
         return Verdict(values, states)

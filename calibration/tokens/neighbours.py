@@ -129,7 +129,7 @@ class Frame:
 
     def budget(self, plan: Plan) -> Budget:
         """The plan as a budget."""
-        build, _ = builder(self.shape, self.like.method, self._parameters(plan), self.rule(plan))
+        build, _ = builder(self.shape, self.like.method, self.parameters_of(plan), self.rule(plan))
         return build(kept_of(plan))
 
     def settled(self, plan: Plan, index: int) -> Plan | None:
@@ -138,7 +138,7 @@ class Frame:
         Returns:
             None where no size of that stage meets the cost, or the method cannot do what it takes.
         """
-        _, cost = builder(self.shape, self.like.method, self._parameters(plan), self.rule(plan), self.price)
+        _, cost = builder(self.shape, self.like.method, self.parameters_of(plan), self.rule(plan), self.price)
         kept, most = kept_of(plan), removable(self.method, self.shape.prefix_tokens, self.like.parameters)
         before = kept[index - 1] if index else self.patches
 
@@ -176,7 +176,7 @@ class Frame:
             return None
         return None if settled == plan else settled
 
-    def _parameters(self, plan: Plan) -> dict[str, Any]:
+    def parameters_of(self, plan: Plan) -> dict[str, Any]:
         """The method's parameters, those that the plan changes as it has them."""
         values = zip(self.method.searchable, self.searched, plan.parameters, strict=True)
         return self.like.parameters | {name: value for name, first, value in values if value != first}

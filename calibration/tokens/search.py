@@ -35,12 +35,14 @@ class SearchResult:
     kl_of_rule: float
     kl_of_best: float
     images: int
+    images_seen: int
 
     def summary(self) -> dict[str, Any]:
         """Figures for `budget.json`."""
         return {
             "judged": self.judged,
             "images": self.images,
+            "images_seen": self.images_seen,
             "kl_of_rule": round(self.kl_of_rule, 6),
             "kl_of_best": round(self.kl_of_best, 6),
         }
@@ -86,7 +88,7 @@ def search(
     for step in steps(frame):
         while climb.sweep(step):
             pass
-    return SearchResult(judge.best, climb.judged, of_rule, judge.kl, len(images))
+    return SearchResult(judge.best, climb.judged, of_rule, judge.kl, len(images), judge.seen)
 
 
 def steps(frame: Frame) -> list[int]:

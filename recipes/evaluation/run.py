@@ -15,8 +15,7 @@ from ...calibration.images.listing import open_images
 from ...calibration.images.sources import ImageSource
 from ...exporter.core import layout
 from ...exporter.core.answers import LOGITS
-from ...exporter.core.bounds import THREADS, WORKERS, require_within
-from ...exporter.core.cores import usable_cores
+from ...exporter.core.bounds import THREADS, require_within
 from ...exporter.core.errors import EnvironmentLackError, InputError
 from ...exporter.core.fidelity import doubt_labels
 from ...exporter.core.files import sha256
@@ -24,7 +23,7 @@ from ...exporter.core.preprocess import Preprocess
 from ...exporter.runtime import bundle
 from ...exporter.runtime.choose import unable
 from ...exporter.runtime.outputs import Output, check_output, output_of
-from ..pools.choose import open_pool
+from ..pools.choose import Crew, open_pool
 from .journal import Journal
 from .judge import Judge, Task
 from .result import FORMAT, Evaluation, as_integers, by_class, figures, in_order, moved
@@ -59,8 +58,7 @@ class Wanted:
     shard: int = SHARD
 
     def __post_init__(self) -> None:
-        if self.workers is not None:
-            require_within("workers", self.workers, *WORKERS)
+        self.crew  # noqa: B018 (holds the number of workers to its bounds)
         for name, value in (("count", self.count), ("shard", self.shard)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
@@ -70,16 +68,17 @@ class Wanted:
     @property
     def threads_each(self) -> int | None:
         """Threads of a worker; None takes all cores."""
-        if self.threads is None and self.ray is not None:
-            return 1
-        if self.threads is not None or self.in_process:
-            return self.threads
-        return max(1, usable_cores() // (self.workers or 1))
+        return self.crew.threads_each if self.threads is None else self.threads
+
+    @property
+    def crew(self) -> Crew:
+        """Who does it."""
+        return Crew(self.workers, self.ray)
 
     @property
     def in_process(self) -> bool:
         """Whether this process does the work."""
-        return self.ray is None and self.workers in (None, 1)
+        return self.crew.in_process
 
 
 def evaluate(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SHARED = "VITRIM_STAGES"
 _FOLDER = re.compile(r"[a-z]+-[0-9a-f]{16}|\.[a-z]+\.[A-Za-z0-9_]{8}\.making")
 _KEPT = re.compile(r"finetune-[0-9a-f]{16}\.pt|\.finetune-[0-9a-f]{16}\.pt\.[a-z0-9_]{8}\.tmp")  # of fine-tuning
+_STUDY = re.compile(r"search-[0-9a-f]{16}\.journal(\.lock[0-9a-f-]*(\.rename)?)?")  # of a search
 
 
 def cache_of(output: Path, keeps: bool = False) -> StageCache:
@@ -132,14 +133,19 @@ class StageCache:
             if path.is_dir() and path.name not in names and path.name.rpartition("-")[0] not in stages:
                 _remove(path)
 
-    def clear(self) -> int:
+    def clear(self, but_unfinished: bool = False) -> int:
         """Remove the whole cache.
+
+        Args:
+            but_unfinished: leave what a stage goes on from that was stopped.
 
         Returns:
             bytes freed.
         """
         freed = 0
         for path in _own(self.root):
+            if but_unfinished and _is_kept(path):
+                continue
             freed += size_of(path)
             _remove(path)
         drop_if_empty(self.root)
@@ -207,7 +213,7 @@ def _own(root: Path) -> list[Path]:
 
 
 def _is_kept(path: Path) -> bool:
-    return bool(_KEPT.fullmatch(path.name)) and path.is_file() and not path.is_symlink()
+    return any(name.fullmatch(path.name) for name in (_KEPT, _STUDY)) and path.is_file() and not path.is_symlink()
 
 
 def _remove(path: Path) -> None:

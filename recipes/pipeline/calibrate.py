@@ -15,7 +15,6 @@ from ...calibration.tokens.latency import MeasuredLatency
 from ...calibration.tokens.presets import get_preset
 from ...calibration.tokens.rules import Rule, default_rule
 from ...calibration.tokens.scores import Decisions, gather, statistics
-from ...calibration.tokens.search import search
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
@@ -26,10 +25,12 @@ from ...exporter.pruning.methods.base import Method
 from ...exporter.pruning.methods.options import check_budget, parameters_of, parse_parameters
 from ...exporter.pruning.plan import Preset
 from ...exporter.pruning.shape import ViTShape, check_fits_model, describe, with_all_read
+from ..pools.choose import ALONE, Crew
 from . import outcome
 from .listener import Listener
 from .provenance import provenance
 from .recipe import Recipe
+from .search import best_plan
 from .sections.prune import PruneSection
 from .stage import Stage, short_hash
 from .tables import MAKER, facts, measured_latency, without_folder
@@ -53,6 +54,8 @@ class Planning:
         source: calibration images; None where Python gave none.
         folder: where the streamed scores go.
         listener: hears progress.
+        crew: who judges plans of a search.
+        study: where a search's journal lies, by its name; None: nowhere.
     """
 
     prune: PruneSection
@@ -65,6 +68,8 @@ class Planning:
     source: ImageSource | None
     folder: Path
     listener: Listener
+    crew: Crew = ALONE
+    study: Callable[[str], Path] | None = None
 
     @property
     def preset(self) -> Preset | None:
@@ -182,11 +187,7 @@ def _searched(plan: Planning, limit: float, latency: MeasuredLatency | None = No
     if taken != plan.multiple:
         words = "any number of tokens" if taken == 1 else f"multiples of {taken} tokens"
         plan.listener.note(f"no plan in multiples of {plan.multiple} tokens meets the target: it has {words}")
-    trials, budget = plan.prune.search.trials, ruled
-    if trials:
-        images, progress = plan.images_for("prune.search"), plan.listener.progress
-        found = search(plan.model, images, ruled, limit, trials, progress, price=price, shape=plan.shape)
-        budget = found.budget.model_copy(update={"statistics": ruled.statistics | {"search": found.summary()}})
+    budget = best_plan(plan, ruled, limit, price) if plan.prune.search.trials else ruled
     if latency is None:
         return budget
     told = {"latency": facts(latency, latency.milliseconds(budget))}
@@ -258,7 +259,15 @@ def check_prune(prune: PruneSection) -> None:
 
 
 def make_plan(
-    recipe: Recipe, model: Any, source: ImageSource | None, folder: Path, listener: Listener, dense: Any
+    recipe: Recipe,
+    model: Any,
+    source: ImageSource | None,
+    folder: Path,
+    listener: Listener,
+    dense: Any,
+    *,
+    crew: Crew = ALONE,
+    study: Callable[[str], Path] | None = None,
 ) -> Budget:
     """Decide a budget as the recipe says.
 
@@ -269,6 +278,7 @@ def make_plan(
         folder: where the streamed scores go.
         listener: hears progress.
         dense: the model before it was slimmed, or `model` itself.
+        crew, study: see `Planning`.
 
     Raises:
         InputError: the section does not fit the model; naming the key.
@@ -285,7 +295,8 @@ def make_plan(
             "prune.given: this recipe's budget was in memory, handed over in Python; give prune.budget: FILE"
         )
     multiple = prune.multiple or recipe.export.token_multiple
-    plan = Planning(prune, multiple, recipe.export.batch, model, shape, dense, whole, source, folder, listener)
+    about = (prune, multiple, recipe.export.batch, model, shape, dense, whole, source, folder, listener)
+    plan = Planning(*about, crew, study)
     way = next(make for key, make in WAYS.items() if getattr(prune, key) is not None)
     threshold = plan.method.threshold
     if prune.search.trials and threshold is not None and plan.parameters[threshold.quantile] is not None:
@@ -331,7 +342,8 @@ class Calibrate(Stage):
         """Decide the budget, or take the one that is handed over."""
         budget = view.plan
         if budget is None:
-            budget = make_plan(view.recipe, view.model, view.calibration, folder, view.listener, view.dense)
+            seen = (view.recipe, view.model, view.calibration, folder, view.listener, view.dense)
+            budget = make_plan(*seen, crew=view.crew, study=view.study_file)
             (folder / "importance.npy").unlink(missing_ok=True)
         write_budget(budget, folder / layout.BUDGET)
 

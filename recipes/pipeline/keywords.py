@@ -91,7 +91,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, Section):
-        return value.model_dump(mode="json", exclude_unset=True)
+        return {key: plain(getattr(value, key)) for key in type(value).model_fields if key in value.model_fields_set}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [plain(inner) for inner in value]
     return value

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ... import __version__
+from ...calibration.tokens.storage import is_url
 from ...exporter.core.errors import InputError, did_you_mean, excerpt
 from ...exporter.core.inputs import InputKind, is_file, is_torn, read_text, require_file
 from ...exporter.pruning.budget import first_problem, ordered_problems
@@ -374,7 +375,18 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             holder = holder.get(part) if isinstance(holder, dict) else None
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
             holder[key] = resolve_path(holder[key], folder)
+    _resolve_storage(result, folder)
     return result
+
+
+def _resolve_storage(data: dict[str, Any], folder: Path) -> None:
+    """A study's file, which need not be there yet: from the folder; a database's URL stays."""
+    holder: Any = data
+    for part in ("prune", "search"):
+        holder = holder.get(part) if isinstance(holder, dict) else None
+    storage = holder.get("storage") if isinstance(holder, dict) else None
+    if isinstance(storage, str) and not is_url(storage):
+        holder["storage"] = os.path.abspath(folder / storage)
 
 
 def recipe_from(data: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -29,6 +29,7 @@ from ...exporter.runtime.bench.report import Bench as Benchmark
 from ...exporter.runtime.outputs import refuse_over_inputs
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.runners import OrtRunner
+from ..pools.choose import ALONE, Crew
 from .auto import candidates, decide, is_open
 from .bench import Bench
 from .cache import StageCache, cache_of
@@ -52,6 +53,7 @@ from .recipe import Recipe
 from .recover import open_model
 from .reference import Reference
 from .rewrite import Rewrite
+from .search import check_crew
 from .slim import Slim, load_slim
 from .stage import Stage, stage_key
 from .tables import check_recipe, uses_table
@@ -145,6 +147,7 @@ class Run:
         folders: by name of a stage, its result.
         keys: by name of a stage, what the stages behind it are keyed by.
         made: names of the stages that were not taken from the cache.
+        crew: who does what several workers can do.
     """
 
     recipe: Recipe
@@ -159,6 +162,7 @@ class Run:
     folders: dict[str, Path] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
+    crew: Crew = ALONE
     _models: dict[str, Any] = field(default_factory=dict)
     _contents: dict[str, str] = field(default_factory=dict)
 
@@ -261,7 +265,12 @@ def do_all(run: Run, stages: Iterable[type[Stage]] = STAGES) -> None:
 
 @only_new_garbage()
 def calibrate(
-    recipe: Recipe, out: str | os.PathLike[str], listener: Listener | None = None, *, force: bool = False
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    listener: Listener | None = None,
+    *,
+    crew: Crew = ALONE,
+    force: bool = False,
 ) -> Budget:
     """Decide a budget and write it. One for an outcome is judged as well, on the images kept apart.
 
@@ -270,6 +279,7 @@ def calibrate(
             matter.
         out: the budget.json to write; a budget that is there is replaced.
         listener: hears progress.
+        crew: who judges the plans of a search by Optuna.
         force: replace any other plain file, too, that the run does not read.
 
     Raises:
@@ -279,9 +289,11 @@ def calibrate(
     if recipe.prune is None:
         raise InputError("the recipe has no prune section, so there is no token budget to decide; see `vitrim slim`")
     check_file(path, BUDGET, recipe, force, listener)
+    check_crew(recipe.prune, crew)
     cache = cache_of(path)
-    run = open_run(recipe, cache, listener)
+    run = replace(open_run(recipe, cache, listener), crew=crew)
     with cache.locked(listener.note):
+        done = False
         try:
             do_all(run, (Slim, Calibrate))
             budget = read_budget(run.folders["calibrate"] / layout.BUDGET)
@@ -289,8 +301,9 @@ def calibrate(
             budget = judge(budget, models, sources.evaluation, sources.disjoint, listener)
             check_file(path, BUDGET, recipe, force)  # much may have happened meanwhile
             write_budget(budget, path)
+            done = True
         finally:
-            cache.clear()
+            cache.clear(but_unfinished=not done)
     return budget
 
 

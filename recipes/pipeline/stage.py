@@ -113,7 +113,8 @@ def plain_value(recipe: Recipe, key: str) -> Any:
 def _content(section: BaseModel, name: str) -> Any:
     value = getattr(section, name)
     if isinstance(value, BaseModel):
-        return {key: _content(value, key) for key in type(value).model_fields}
+        keys = (key for key, field in type(value).model_fields.items() if not field.exclude)
+        return {key: _content(value, key) for key in keys}
     if name not in type(section).model_fields:  # what a section says of itself
         return value
     extra = type(section).model_fields[name].json_schema_extra

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ...calibration.images.sources import ImageSource
     from ...exporter.core.preprocess import Preprocess
     from ...exporter.pruning.budget import Budget
+    from ..pools.choose import Crew
     from .listener import Listener
     from .recipe import Recipe
     from .run import Run
@@ -55,6 +56,15 @@ class View:
     def lasting_file(self, name: str, suffix: str) -> Path:
         """A file of the stage that outlives a run that was stopped in it; bound to the stage's key."""
         return self._run.cache.root / f"{name}-{self._key}{suffix}"
+
+    def study_file(self, name: str) -> Path:
+        """The journal of a search, which is bound to its name alone: a search that asks for more plans goes on."""
+        return self._run.cache.root / f"search-{name}.journal"
+
+    @property
+    def crew(self) -> Crew:
+        """Who does the work, of which no result depends but in the order of what is tried."""
+        return self._run.crew
 
     @property
     def model(self) -> Any:

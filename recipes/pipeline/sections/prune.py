@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -93,12 +93,46 @@ class TargetSection(Section):
 
 
 class SearchSection(Section):
-    """Search of the budget on the calibration images, by small changes that pay."""
+    """Search of the budget on the calibration images, at the cost of the rule's."""
 
-    trials: int = Field(default=0, ge=0, le=10000, description="Plans to judge at most; 0 takes the rule's.")
-    seed: int = Field(
-        default=0, ge=0, le=MOST_SEED, description="Of older recipes; without effect, as nothing is drawn by chance."
+    rules = (
+        {
+            "if": {"properties": {"by": {"const": "optuna"}}, "required": ["by"]},
+            "else": {"properties": {"storage": {"type": "null"}, "seed": {"const": 0}, "stop": {"type": "null"}}},
+        },
     )
+
+    trials: int = Field(
+        default=0,
+        ge=0,
+        le=10000,
+        description="Plans to judge: at most by climb, all in all by optuna, which goes on where it has fewer. 0 takes "
+        "the rule's.",
+    )
+    by: Literal["climb", "optuna"] = Field(
+        default="climb",
+        description="climb: small changes that pay, one after the other, in one process. optuna: by what all plans "
+        "before showed, in as many processes as there are; the extra `search`.",
+    )
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="With optuna: of what is proposed.")
+    stop: Literal["halving", "none"] | None = Field(
+        default=None,
+        description="With optuna: give plans up early that are not in the best third on the first images, and again on "
+        "three times as many, or judge all on all images; null: halving.",
+    )
+    storage: str | None = Field(
+        default=None,
+        exclude=True,
+        description="With optuna: file of the study, on a disk that all processes share, or a database's URL; null: "
+        "beside the output, until it is written.",
+    )
+
+    @model_validator(mode="after")
+    def _of_optuna(self) -> SearchSection:
+        for name in ("storage", "stop", "seed"):
+            if self.by == "climb" and getattr(self, name):
+                raise ValueError(f"{name} is for by: optuna; climb draws nothing and judges in one process")
+        return self
 
 
 # What the validators of `PruneSection` refuse, as JSON Schema.

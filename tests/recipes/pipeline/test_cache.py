@@ -244,3 +244,15 @@ def test_a_file_in_the_way_of_the_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentLackError, match=r"cannot write .*file"):
         StageCache(tmp_path / "file" / ".out.cache").make(Thing, KEY, fill)
+
+
+def test_the_journal_of_a_search_outlives_a_run_that_failed(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path / ".out.cache")
+    cache.make(Thing, KEY, lambda folder: None)
+    journal = cache.root / f"search-{KEY}.journal"
+    for path in (journal, journal.with_name(f"{journal.name}.lock"), cache.root / f"finetune-{KEY}.pt"):
+        path.write_text("x")
+    cache.clear(but_unfinished=True)
+    assert len(list(cache.root.iterdir())) == 4  # the marker too
+    cache.clear()
+    assert not cache.root.exists()

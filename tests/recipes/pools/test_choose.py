@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+from vitrim.exporter.core.cores import usable_cores
+from vitrim.exporter.core.errors import InputError
 from vitrim.recipes.pools.by_ray import RayPool
-from vitrim.recipes.pools.choose import open_pool
+from vitrim.recipes.pools.choose import ALONE, Crew, open_pool
 from vitrim.recipes.pools.pool import InProcess
 from vitrim.recipes.pools.processes import Processes
 
@@ -15,3 +19,13 @@ def test_a_pool_is_what_was_asked_for() -> None:
     assert isinstance(found, RayPool)
     assert (found.address, found.workers, found.cores, found.gpus) == ("auto", None, 2, 1.0)
     assert open_pool(1, "local") != InProcess()
+
+
+def test_workers_share_the_cores_out() -> None:
+    assert (ALONE.in_process, ALONE.threads_each) == (True, None)
+    assert Crew(1).in_process
+    assert Crew(256).threads_each == 1
+    assert Crew(2).threads_each == max(1, usable_cores() // 2)
+    assert (Crew(None, "auto").in_process, Crew(1, "auto").threads_each) == (False, 1)
+    with pytest.raises(InputError, match="workers is 0"):
+        Crew(0)

@@ -1,0 +1,244 @@
+"""`prune.search` by climb and by Optuna, and what is left of a study whose driver or worker is killed.
+
+    python benchmarks/search.py killed                  # the quickstart model: nothing else is needed
+    python benchmarks/search.py photos --data DATA      # DeiT-Ti: tuned on even classes, KL on odd ones
+
+DATA is described at the top of measure.py. Each command keeps its rows in results/search.json and writes
+results/search.md anew. It needs `pip install 'vitrim[search]'`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from measure import MODELS, load_model
+
+import vitrim
+from vitrim.exporter.pruning.budget import read_budget
+from vitrim.exporter.pruning.vit import PrunedViT
+
+RESULTS = Path(__file__).parent / "results"
+KILLS = (40, 110)  # plans after which something dies
+DEIT = "DeiT-Ti"
+Row = dict[str, Any]
+
+
+def search(recipe: str, out: Path, settings: Mapping[str, Any], *options: str) -> list[str]:
+    """The command line of a search."""
+    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    words = [sys.executable, "-m", "vitrim.cli", "calibrate", recipe, "-o", str(out), "--quiet"]
+    return [*words, "--set", "prune.search.by=optuna", *sets, *options]
+
+
+def row(name: str, out: Path, seconds: float, **more: Any) -> Row:
+    """A search that is done: its figures and a line of its tokens."""
+    budget = read_budget(out)
+    tokens = " ".join(f"{stage.block}:{stage.after}" for stage in budget.choosing)
+    found = {"name": name, **budget.statistics["search"], "tokens": tokens, "seconds": round(seconds, 1), **more}
+    print(found, flush=True)
+    return found
+
+
+def run(name: str, words: list[str], out: Path) -> Row:
+    """Run a search to its end."""
+    began = time.perf_counter()
+    subprocess.run(words, check=True)
+    return row(name, out, time.perf_counter() - began)
+
+
+def finished(journal: Path) -> dict[int, float | None]:
+    """By number, the values of the trials that a study has finished."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if not journal.exists() or not journal.stat().st_size:
+        return {}
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    studies = storage.get_all_studies()
+    trials = storage.get_all_trials(studies[0]._study_id) if studies else []
+    return {trial.number: trial.value for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")}
+
+
+def when(journal: Path, plans: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait for so many finished plans."""
+    while len(finished(journal)) < plans:
+        if process.poll() is not None:
+            raise SystemExit("the search was done before anything was killed")
+        time.sleep(0.2)
+
+
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    """Workers of a driver."""
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    found = [int(one) for one in text.split()]
+    return [one for one in found if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def killed(name: str, words: list[str], out: Path, journal: Path, workers: bool) -> Row:
+    """A search of which the driver, or a worker, is killed twice, and that goes on to its end."""
+    began, lost, at = time.perf_counter(), 0, []
+    process = subprocess.Popen(words)
+    for plans in KILLS:
+        when(journal, plans, process)
+        if workers:
+            os.kill(children(process)[0], signal.SIGKILL)
+        else:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        before = finished(journal)
+        at.append(len(before))
+        if not workers:
+            process = subprocess.Popen(words)
+        when(journal, len(before) + 1, process)
+        after = finished(journal)
+        lost += sum(after.get(number, object()) != value for number, value in before.items())
+    if process.wait():
+        raise SystemExit(f"{name}: ended with {process.returncode}")
+    return row(name, out, time.perf_counter() - began, at=at, gone=lost)
+
+
+def together(name: str, words: Callable[[Path], list[str]], folder: Path) -> Row:
+    """Two commands on one study, as an array of SLURM runs them."""
+    began, outs = time.perf_counter(), [folder / "one.json", folder / "two.json"]
+    processes = [subprocess.Popen(words(out)) for out in outs]
+    if any(process.wait() for process in processes):
+        raise SystemExit(f"{name}: failed")
+    same = read_budget(outs[0]).blocks == read_budget(outs[1]).blocks
+    return row(name, outs[0], time.perf_counter() - began, same=same)
+
+
+@click.group()
+def main() -> None:
+    """Measure and write the page."""
+
+
+@main.command("killed")
+@click.option("--trials", default=200, show_default=True)
+@click.option("--images", default=128, show_default=True)
+def kills(trials: int, images: int) -> None:
+    """The quickstart model, undisturbed and with kills."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def words(out: Path, study: str, *options: str) -> list[str]:
+            settings = {"prune.search.trials": trials, "images.count": images}
+            settings["prune.search.storage"] = str(folder / study)
+            return search("quickstart", out, settings, *options)
+
+        out = folder / "budget.json"
+        rows.append(run("1 worker", words(out, "a"), out))
+        rows.append(killed("1 worker, the driver killed twice", words(out, "b"), out, folder / "b", False))
+        two = ("--workers", "2")
+        rows.append(killed("2 workers, the driver killed twice", words(out, "c", *two), out, folder / "c", False))
+        rows.append(killed("2 workers, one of them killed, twice", words(out, "d", *two), out, folder / "d", True))
+        rows.append(together("2 commands on one study", lambda one: words(one, "e"), folder))
+    write("killed", f"{trials} plans of the quickstart model on {images} images", rows)
+
+
+@main.command("photos")
+@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path), help="Weights and photos.")
+@click.option("--trials", default=200, show_default=True)
+@click.option("--images", default=128, show_default=True)
+@click.option("--workers", default=2, show_default=True)
+@click.option("--share", default=0.65, show_default=True, help="Of the dense model's GMACs.")
+def photos(data: Path, trials: int, images: int, workers: int, share: float) -> None:
+    """DeiT-Ti: climb, halving, and every plan on every image."""
+    model, checkpoint = MODELS[DEIT]
+    place = data.resolve() / "imagenet_sample"
+    recipe = {
+        "model": {"name": model, "checkpoint": str(data.resolve() / checkpoint)},
+        "images": {"path": str(place), "every": 2, "count": images},
+        "prune": {"target": {"flops_ratio": share}},
+    }
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        file, out = Path(name) / "recipe.yaml", Path(name) / "budget.json"
+        file.write_text(json.dumps(recipe))
+        common, some = {"prune.search.trials": trials}, ("--workers", str(workers))
+        ways = (
+            ("climb", {"prune.search.by": "climb"}, ()),
+            ("optuna, halving", {"prune.search.stop": "halving"}, some),
+            ("optuna, all images", {"prune.search.stop": "none"}, some),
+        )
+        for title, settings, options in ways:
+            rows.append(run(title, search(str(file), out, common | settings, *options), out))
+            rows[-1] |= on_others(out, data, place)
+            print(rows[-1], flush=True)
+        file.write_text(json.dumps({**recipe, "prune": {"target": {"flops_ratio": share}}}))
+        subprocess.run([*search(str(file), out, {"prune.search.by": "climb", "prune.search.trials": 0})], check=True)
+        rows.insert(0, {"name": "the rule's plan", **on_others(out, data, place)})
+    title = f"{DEIT}, {share} of its GMACs, {trials} plans at most on {images} photos of even classes"
+    write("photos", title, rows)
+
+
+def on_others(out: Path, data: Path, place: Path) -> Row:
+    """A plan on the photos of odd classes."""
+    from vitrim.calibration.images.listing import open_images
+    from vitrim.exporter.pruning.load import preprocessing
+
+    model, budget = load_model(DEIT, data), read_budget(out)
+    odd = open_images(place, preprocessing(model), classes=1000, every=2, offset=1, count=None)
+    found = vitrim.evaluate(PrunedViT(model, budget), odd)
+    tokens = " ".join(f"{stage.block}:{stage.after}" for stage in budget.choosing)
+    return {"odd": {"images": found.images, "kl": found.kl, "agreement": found.agreement}, "tokens": tokens}
+
+
+def write(part: str, title: str, rows: list[Row]) -> None:
+    """Keep a part's rows, and the page of all parts."""
+    place = RESULTS / "search.json"
+    kept = json.loads(place.read_text()) if place.exists() else {}
+    kept[part] = {"command": " ".join(["python", "benchmarks/search.py", *_shown()]), "title": title, "rows": rows}
+    place.write_text(json.dumps(kept, indent=2) + "\n")
+    (RESULTS / "search.md").write_text(page(kept))
+    print(page(kept))
+
+
+def _shown() -> list[str]:
+    """The command's words, without this machine's paths."""
+    return ["DATA" if before == "--data" else word for before, word in zip(sys.argv, sys.argv[1:], strict=False)]
+
+
+def page(kept: Mapping[str, Any]) -> str:
+    """Both tables."""
+    shown = ["# Searches: what they find, what they cost, and what a kill costs", ""]
+    if "photos" in kept:
+        part = kept["photos"]
+        shown += [f"## {part['title']}", "", f"`{part['command']}`", ""]
+        shown += ["| by | plans | given up early | images seen | KL there | KL on odd classes | agreement % | tokens |"]
+        shown += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+        for one in part["rows"]:
+            odd, here = one["odd"], one.get("kl_of_best", part["rows"][1]["kl_of_rule"])
+            cells = [one["name"], one.get("judged", ""), one.get("stopped", ""), one.get("images_seen", "")]
+            cells += [f"{here:.4f}", f"{odd['kl']:.4f}", f"{100 * odd['agreement']:.1f}", one["tokens"]]
+            shown.append(f"| {' | '.join(map(str, cells))} |")
+        shown += ["", f"KL on {part['rows'][0]['odd']['images']} photos of odd classes, in PyTorch.", ""]
+    if "killed" in kept:
+        part = kept["killed"]
+        shown += [f"## {part['title']}", "", f"`{part['command']}`", ""]
+        shown += ["| run | finished when killed | of them lost | judged anew | plans in the end | KL | seconds |"]
+        shown += ["| --- | --- | --- | --- | --- | --- | --- |"]
+        for one in part["rows"]:
+            cells = [one["name"], ", ".join(map(str, one.get("at", ()))), one.get("gone", ""), one["lost"]]
+            cells += [one["judged"], f"{one['kl_of_best']:.6f}", one["seconds"]]
+            shown.append(f"| {' | '.join(map(str, cells))} |")
+        first, second = part["rows"][:2]
+        same = first["tokens"] == second["tokens"] and first["kl_of_best"] == second["kl_of_best"]
+        shown += ["", f"The first two rows end at {'the same plan' if same else 'different plans'}."]
+    return "\n".join(shown) + "\n"
+
+
+if __name__ == "__main__":
+    main()
