@@ -76,6 +76,7 @@ class Machine:
         return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_from_engines_to_the_table_with_one_that_is_refused_and_nothing_twice(tmp_path: Path) -> None:
     machine, work = Machine(tmp_path), tmp_path / "work"

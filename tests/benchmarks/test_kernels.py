@@ -16,11 +16,12 @@ import click
 import pytest
 
 from vitrim.exporter.core.targets import PRECISIONS
-from vitrim.exporter.pruning.methods import FLOOR, METHODS
+from vitrim.exporter.pruning.methods import DEFAULT, FLOOR, METHODS
 from vitrim.exporter.runtime.tensorrt.family import RTX
 from vitrim.exporter.runtime.tensorrt.versions import builder_missing
 
 ROOT = Path(__file__).resolve().parents[2]
+EVERY_TIME = (FLOOR, DEFAULT, "evit")
 HELD = ROOT / "tests" / "data" / "kernels" / "held.json"
 
 
@@ -60,7 +61,9 @@ def precisions_of(method: str, before: dict[str, dict[str, int]]) -> Collection[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [one if one in EVERY_TIME else pytest.param(one, marks=pytest.mark.exhaustive) for one in METHODS]
+)
 def test_every_method_builds_in_every_precision_with_no_more_kernels(
     kernels: Any, held: dict[str, Any], method: str
 ) -> None:

@@ -36,6 +36,7 @@ def pictures(notebook: Any) -> int:
     return sum("image/png" in data for data in found)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_notebook_prunes_evaluates_draws_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -37,6 +37,7 @@ def test_the_recipe_is_the_trained_model() -> None:
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_importance_matters_on_it() -> None:
     """Few patches decide: of 196, the 12 best by score hurt less than 12 random ones do on average."""

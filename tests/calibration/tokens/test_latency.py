@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import budget_for, small_vit
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from latency_tables import FAST, MLP, made_table
 
@@ -31,6 +31,7 @@ def test_numbers_of_tokens_are_few_on_a_processor_and_many_on_a_gpu() -> None:
     assert counts_for(197, 1, False)[-2:] == (192, 197)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 400), st.integers(0, 3))
 def test_a_whole_half_is_worth_its_own_tokens(tokens: int, block: int) -> None:
     whole = Work(tokens, tokens, tokens, tokens, tokens)

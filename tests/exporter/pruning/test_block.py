@@ -150,6 +150,7 @@ def test_a_fused_token_stands_nowhere() -> None:
         PrunedViT(model, budget_for(model, {1: 9}, "evit", {"fuse": True}))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_recipe_takes_a_rope_model(tmp_path: Any) -> None:
     args = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 10}

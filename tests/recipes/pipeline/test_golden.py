@@ -104,6 +104,7 @@ def test_manifest_and_readme_say_what_to_feed(made: tuple[Path, Any, dict[str, A
     assert "of the 3 best classes" in text
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_images_off_the_grid_come_onto_it(tmp_path: Path) -> None:
     images = np.random.default_rng(0).standard_normal((6, 3, 64, 64)).astype(np.float32)
@@ -117,6 +118,7 @@ def test_images_off_the_grid_come_onto_it(tmp_path: Path) -> None:
     assert api.check(tmp_path / "out").passed
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_slimmed_swin_takes_pixels(tmp_path: Path) -> None:
     recipe = small_recipe(

@@ -213,6 +213,7 @@ def test_features_travel_from_the_model_to_the_device(tmp_path: Path) -> None:
     assert "`features` (pooled; the model has no classifier)" in (out / "README.md").read_text()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_plain_model_is_exported_with_prune_keywords(tmp_path: Path) -> None:
     bundle = vitrim.export(

@@ -76,6 +76,7 @@ def test_auto_takes_the_faster_one(
     assert bool(bf16_nodes(made.graphs["pruned"])) == (around == "bf16")
 
 
+@pytest.mark.exhaustive
 def test_auto_falls_back_to_float32_where_bf16_alone_does_not_hold(
     models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,7 @@ def test_an_engine_that_is_built_is_proven_and_one_that_fails_is_told(
     assert not (tmp_path / "bad" / layout.MANIFEST).exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.skipif(by_rtx.missing() is not None, reason=str(by_rtx.missing()))
@@ -192,6 +193,7 @@ def test_an_engine_of_tensorrt_for_rtx_is_in_a_bundle_made_without_a_gpu(
     bundle.verify(out, needs=(layout.ENGINE,))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_folder_of_hugging_face_is_exported_with_its_labels(tmp_path: Path) -> None:
     """The bundle's own recipe names no model, so the folder beside it says it again."""

@@ -64,6 +64,7 @@ def test_times_of_another_machine_s_graph_are_none(tmp_path: Path) -> None:
     assert module._speed(tmp_path / "none.json") is None
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_another_precision_has_its_own_answers_and_is_timed_beside_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
