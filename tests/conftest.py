@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 from collections.abc import Iterator
@@ -84,27 +83,6 @@ def shared_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def one_table_of_translations() -> None:
     """A seventh of an export's time."""
     one_table()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def parts_of_tensorrt_stay() -> Iterator[None]:
-    """What TensorRT for RTX needs for a build is never freed in tests.
-
-    Some of it is still reached by the garbage collector alone, which frees a parser before its network, and then the
-    worker dies of it in whatever test comes next.
-    """
-    from vitrim.exporter.runtime.tensorrt import network
-
-    made = network.Parts
-
-    def keep(*parts: Any) -> Any:
-        for part in parts:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
-        return made(*parts)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "Parts", keep)
-        yield
 
 
 @pytest.fixture(scope="session")

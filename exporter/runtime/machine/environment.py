@@ -91,8 +91,7 @@ def clocks(found: Mapping[str, Any]) -> tuple[str, list[str]]:
 def _platform() -> str:
     """Like `platform.platform()`, which starts a process to learn what nobody asks for here.
 
-    Starting one disturbs a benchmark. On a virtual machine (Linux 6.18) it also ended the process that started it, by a
-    signal of the kernel's own, where OpenVINO had computed in bfloat16; why, nobody has found out.
+    Starting one disturbs a benchmark.
     """
     parts = (platform.system(), platform.release(), platform.machine(), "with", "".join(platform.libc_ver()))
     return "-".join(parts) if parts[-1] else "-".join(parts[:3])

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...core.errors import excerpt
 from .. import verdict
 from ..verdict import Answer, Refusal
-from .runner import AS_WRITTEN, import_openvino, reason_of, title
+from .runner import AS_WRITTEN, reason_of, the_core, title
 
 _NO_RULE = re.compile(r"No conversion rule found for operations: (.*)")
 _FAILED = re.compile(r"^-- (\w+)-\d+ with a message:\n(.*?)(?=^-- |^Summary:|\Z)", re.DOTALL | re.MULTILINE)
@@ -33,7 +33,7 @@ def answer(model: bytes, place: str) -> Answer:
     Raises:
         EnvironmentLackError: OpenVINO is not there.
     """
-    began, core = time.perf_counter(), import_openvino().Core()
+    began, core = time.perf_counter(), the_core()
     by = title()
     if place and Path(place).parent.is_dir():
         os.chdir(Path(place).parent)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...core.sysfs import read_text
 from ..finding import Check, is_there, version_of
-from .runner import devices, import_openvino
+from .runner import devices, the_core
 
 _PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
 _INTEL = "0x8086"
@@ -40,7 +40,7 @@ def examine_openvino(root: Path, run: Callable[[str], tuple[bool, str]], deep: b
 
 def tell_devices() -> str:
     """By device, its name and the precisions that OpenVINO says are fast, as a line of JSON."""
-    core = import_openvino().Core()
+    core = the_core()
     found = {}
     for device in devices(core):
         fast = map(str, core.get_property(device, "OPTIMIZATION_CAPABILITIES"))

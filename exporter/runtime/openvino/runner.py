@@ -7,7 +7,7 @@ typed bfloat16, products run in it and what decides stays in float32; see `expor
 from __future__ import annotations
 
 import os
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,24 @@ def import_openvino() -> Any:
     return openvino
 
 
+def the_core() -> Any:
+    """OpenVINO's `Core`, the one of this process.
+
+    Each one gives the thread another stack for signals, and gives back the one that it found. Of two that end in the
+    order in which they were made, the second gives back the first one's stack, which is gone: the next signal that
+    Python handles, such as that of a child's end, then ends the process. So there is one, and it stays.
+
+    Raises:
+        EnvironmentLackError: OpenVINO is not installed, or does not load.
+    """
+    return _core_of(import_openvino())
+
+
+@cache
+def _core_of(openvino: Any) -> Any:
+    return openvino.Core()
+
+
 def title() -> str:
     """OpenVINO with its version, for a person.
 
@@ -63,7 +81,7 @@ def capabilities(device: str = "CPU") -> frozenset[str]:
     Raises:
         EnvironmentLackError: OpenVINO or the device is missing.
     """
-    core = import_openvino().Core()
+    core = the_core()
     require_device(core, device)
     return frozenset(map(str, core.get_property(device, "OPTIMIZATION_CAPABILITIES")))
 
@@ -85,7 +103,7 @@ def require_device(core: Any, device: str) -> None:
 def absent(device: str) -> str | None:
     """Why OpenVINO does not run on a device here; None where it does."""
     try:
-        require_device(import_openvino().Core(), device)
+        require_device(the_core(), device)
     except EnvironmentLackError as error:
         return str(error)
     return None
@@ -140,7 +158,7 @@ class OpenVinoRunner:
         name: str | None = None,
         cached: bool = False,
     ) -> None:
-        core = import_openvino().Core()
+        core = the_core()
         require_device(core, device)
         where = "the ONNX model" if isinstance(model, bytes) else os.fspath(model)
         if not isinstance(model, bytes):

@@ -31,10 +31,10 @@ from .network import open_parser, pin_float32, quantized_layers, use_dla
 from .options import EngineOptions, refuse_options
 from .polygraphy_build import by_polygraphy
 from .runner import configure
-from .serializer import Parts, Serializer, Settings, releasing
+from .serializer import Parts, Serializer, Settings
 from .summary import LayerSummary, Wanted, summarize, unreadable
 from .versions import Typing, capability_of, import_tensorrt, listen, typing_for, version_of
-from .wiring import Wiring, read_wiring
+from .wiring import read_wiring
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,10 @@ def build_engine(
     fallback: list[str] = []
     settings = _settings(build, onnx, fallback)
     try:
-        with releasing():
-            quantized, wiring, serialized = _serialized(build, onnx, settings, serialize, pinned, pins_may_miss)
+        parts = _parse(build, onnx)
+        quantized = _mark(build, parts.network, onnx, pinned, pins_may_miss)
+        wiring = read_wiring(parts.network)
+        serialized = serialize(build.trt, parts, settings)
     except VitrimError:
         raise
     except Exception as error:  # TensorRT's binding and polygraphy raise types of their own
@@ -108,20 +110,6 @@ def build_engine(
     )
     layers, kernels = _look_into(build, serialized, wanted, onnx)
     return _save(Path(engine), serialized, _identity(build, source, serialized, layers, kernels, fallback))
-
-
-def _serialized(
-    build: _Build,
-    onnx: str | os.PathLike[str],
-    settings: Settings,
-    serialize: Serializer,
-    pinned: Collection[str],
-    may_miss: bool,
-) -> tuple[set[str], Wiring, bytes]:
-    """Layers that must run in int8, the network's wiring, and the engine; what TensorRT needs for it ends here."""
-    parts = _parse(build, onnx)
-    quantized = _mark(build, parts.network, onnx, pinned, may_miss)
-    return quantized, read_wiring(parts.network), serialize(build.trt, parts, settings)
 
 
 def _open(precision: Precision, options: EngineOptions, family: Family) -> _Build:

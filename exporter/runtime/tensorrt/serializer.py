@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,23 +18,6 @@ class Parts:
     builder: Any
     network: Any
     parser: Any
-
-
-@contextlib.contextmanager
-def releasing() -> Iterator[None]:
-    """Where a build fails, let go of what its frames hold at once, and in order.
-
-    An error that somebody keeps holds the frames that it passed, and their parts with them, until Python's garbage
-    collector finds them. It takes a parser before its network, and TensorRT then ends the process.
-    """
-    try:
-        yield
-    except BaseException as error:
-        passed: BaseException | None = error
-        while passed is not None:
-            traceback.clear_frames(passed.__traceback__)
-            passed = passed.__cause__ or passed.__context__
-        raise
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_graphs import doubler
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
-from vitrim.exporter.runtime.openvino.runner import OpenVinoRunner, devices, import_openvino
+from vitrim.exporter.runtime.openvino.runner import OpenVinoRunner, devices, the_core
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 
 
@@ -111,10 +113,35 @@ def test_wrong_graphs_and_images_are_named(tmp_path: Path, capfd: pytest.Capture
 
 @pytest.mark.parametrize("device", ["GPU", "NPU"])
 def test_a_missing_device_is_an_error_not_a_fallback(device: str) -> None:
-    if device in devices(import_openvino().Core()):
+    if device in devices(the_core()):
         pytest.skip(f"this machine has OpenVINO's {device}")
     with pytest.raises(EnvironmentLackError, match=rf"finds no {device} here \(only CPU\)"):
         OpenVinoRunner(doubler(), device)
+
+
+SIGNAL = """
+import os, signal, sys
+from pathlib import Path
+from vitrim.exporter.runtime.openvino.runner import OpenVinoRunner, capabilities
+
+graph, heard = Path(sys.argv[1]).read_bytes(), []
+first = OpenVinoRunner(graph)
+second = OpenVinoRunner(graph)
+capabilities()
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *given: heard.append(given[0]))
+os.kill(os.getpid(), signal.SIGUSR1)
+print(len(heard))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+def test_a_signal_after_runners_have_ended_does_not_end_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(doubler())
+    done = subprocess.run([sys.executable, "-c", SIGNAL, path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 def test_what_is_compiled_is_kept_under_a_key_of_graph_and_machine(

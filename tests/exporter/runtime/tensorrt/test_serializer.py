@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import types
-import weakref
 from dataclasses import asdict, fields
 
 import pytest
@@ -15,7 +13,7 @@ from vitrim.exporter.runtime.tensorrt.options import COMPATIBILITY_FROM
 from vitrim.exporter.runtime.tensorrt.plain_build import by_tensorrt
 from vitrim.exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from vitrim.exporter.runtime.tensorrt.rtx_build import by_rtx
-from vitrim.exporter.runtime.tensorrt.serializer import Parts, Serializer, Settings, compatibility_level, releasing
+from vitrim.exporter.runtime.tensorrt.serializer import Serializer, Settings, compatibility_level
 
 RTX_ALONE = {"capabilities"}
 
@@ -55,33 +53,3 @@ def test_every_compatibility_has_a_word_of_tensorrt_s() -> None:
     assert compatibility_level(types.SimpleNamespace(), None) is None  # 8.5 has no such levels
     with pytest.raises(AttributeError):
         compatibility_level(types.SimpleNamespace(HardwareCompatibilityLevel=levels), "other")  # type: ignore[arg-type]
-
-
-class Held:
-    """Something of TensorRT's that says when it goes."""
-
-    def __init__(self, name: str, gone: list[str]) -> None:
-        weakref.finalize(self, gone.append, name)
-
-
-def test_what_a_failed_build_holds_goes_at_once_the_parser_last() -> None:
-    gone: list[str] = []
-
-    def parse(parts: Parts) -> None:
-        raise KeyError("refused")
-
-    def build() -> None:
-        parts = Parts(Held("builder", gone), Held("network", gone), Held("parser", gone))
-        try:
-            parse(parts)
-        except KeyError as error:
-            raise RuntimeError("cannot build") from error
-
-    gc.disable()
-    try:
-        with pytest.raises(RuntimeError) as caught, releasing():
-            build()
-        assert gone == ["builder", "network", "parser"]
-        assert caught.value.__cause__ is not None  # it is kept, and holds nothing
-    finally:
-        gc.enable()
