@@ -535,7 +535,6 @@ def evaluate_bundle(
             a place cannot be written.
     """
     from importlib.util import find_spec
-    from pathlib import Path
 
     from .exporter.core.errors import EnvironmentLackError
 
@@ -781,8 +780,6 @@ def new(
         UnsupportedError: vitrim does not take the model.
     """
     need_export()
-    from pathlib import Path
-
     from .exporter.core.files import atomic_write
     from .exporter.runtime.outputs import check_output
     from .recipes.pipeline.new import new_recipe

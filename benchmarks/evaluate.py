@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitrim.recipes.pools.by_ray import SETTINGS
+
 RESULTS = Path(__file__).parent / "results" / "evaluate.md"
 FIGURES = ("answers", "classes", "moved", "mcnemar", "top1_change")
 
@@ -115,7 +117,7 @@ def two_nodes() -> Iterator[Any]:
 
 def on_ray(words: Callable[..., list[str]], out: Path) -> Iterator[Row]:
     """Rows of two nodes: untouched, a worker killed, a node removed, the driver killed."""
-    os.environ.update({"RAY_worker_niceness": "0", "RAY_agent_register_timeout_ms": "240000"})
+    os.environ.update(SETTINGS)
     with two_nodes() as cluster:
         line = words("--ray", cluster.address)
         yield run("Ray, 2 nodes", line, out)

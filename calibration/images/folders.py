@@ -112,6 +112,13 @@ def _walk(top: Path, tree: Tree) -> list[Path]:
     return found
 
 
+def files_in(path: Path, suffix: str) -> list[Path]:
+    """The files of a kind that a path names: itself, or those in a folder; none where there are none."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.suffix.lower() == suffix and not is_leftover(file.name))
+    return [path] if path.suffix.lower() == suffix else []
+
+
 def is_leftover(name: str) -> bool:
     """Whether a name is one that systems and archivers leave behind, or hidden."""
     return name.startswith(".") or name.lower() in _LEFTOVERS

@@ -13,13 +13,14 @@ from ...exporter.core.errors import InputError
 from ...exporter.core.inputs import InputKind, require_file
 from ...exporter.core.preprocess import Preprocess
 from .arrays import check_labels, open_npz
-from .folders import SUFFIXES, Tree, list_tree
+from .folders import SUFFIXES, Tree, files_in, list_tree
 from .labels import Labelled, label_tree
 from .packed import PackedPhotos
-from .parquets import list_parquets, parquets_in
+from .parquets import SUFFIX as PARQUET
+from .parquets import list_parquets
 from .photos import PhotoFiles, Photos
 from .sources import ImageSource, choose
-from .tars import list_tars, tars_in
+from .tars import TAR, list_tars
 
 
 def open_images(
@@ -90,19 +91,22 @@ class Found:
 def _listed(root: Path, preprocess: Preprocess, classes: int | None, class_file: str | None, where: str) -> Found:
     tree = list_tree(root) if root.is_dir() else Tree(root)
     if not tree.pictures:
-        if parquets := parquets_in(root):
+        if parquets := files_in(root, PARQUET):
             _refuse_class_file(class_file, root, where)
             return _of_parquets(root, parquets, preprocess, classes)
-        if tars := tars_in(root):
+        if tars := files_in(root, TAR):
             return _of_tars(root, tars, preprocess, classes, class_file, where)
     if not root.is_dir():
         _refuse_class_file(class_file, root, where)
         require_file(root, InputKind.PICTURE)
         return Found(root, PhotoFiles([root], None, preprocess))
     found = _labelled(tree, classes, class_file, where)
+    return _found(tree, found, PhotoFiles(found.paths, found.labels, preprocess))
+
+
+def _found(tree: Tree, labelled: Labelled, photos: Photos) -> Found:
     skipped = tree.skipped_words()
-    photos = PhotoFiles(found.paths, found.labels, preprocess)
-    return Found(root, photos, (*([skipped] if skipped else []), *found.notes), skipped)
+    return Found(tree.root, photos, (*([skipped] if skipped else []), *labelled.notes), skipped)
 
 
 def _labelled(tree: Tree, classes: int | None, class_file: str | None, where: str) -> Labelled:
@@ -120,9 +124,7 @@ def _of_tars(
         return Found(root, PackedPhotos(listed.photos, labels, preprocess))
     tree, at = listed.tree(root)
     found = _labelled(tree, classes, class_file, where)
-    skipped = tree.skipped_words()
-    photos = PackedPhotos([at[path] for path in found.paths], found.labels, preprocess)
-    return Found(root, photos, (*([skipped] if skipped else []), *found.notes), skipped)
+    return _found(tree, found, PackedPhotos([at[path] for path in found.paths], found.labels, preprocess))
 
 
 def _of_parquets(root: Path, files: Sequence[Path], preprocess: Preprocess, classes: int | None) -> Found:

@@ -48,6 +48,9 @@ class PackedPhotos(Photos):
         """Those of the photos."""
         return [photo.name for photo in self.photos]
 
+    def __len__(self) -> int:
+        return len(self.photos)
+
     def open(self, index: int) -> Image.Image:
         """See `photos.open_photo`."""
         photo = self.photos[index]

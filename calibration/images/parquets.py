@@ -15,7 +15,6 @@ import numpy as np
 
 from ...exporter.core.errors import EnvironmentLackError, InputError, excerpt
 from ...exporter.core.inputs import InputKind, require_file
-from .folders import is_leftover
 
 SUFFIX = ".parquet"
 IMAGES, LABELS = ("image", "img", "jpg", "png"), ("label", "labels", "cls")  # in this order
@@ -56,13 +55,6 @@ class ParquetPhoto:
         if not isinstance(found, bytes) or not found:
             raise InputError(f"{self.name}: {self.column} holds no encoded image; give a dataset that has them inside")
         return found
-
-
-def parquets_in(path: Path) -> list[Path]:
-    """The parquet files that a path names: itself, or those in a folder; none where it names none."""
-    if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() == SUFFIX and not is_leftover(file.name))
-    return [path] if path.suffix.lower() == SUFFIX else []
 
 
 def list_parquets(files: Sequence[Path]) -> tuple[list[ParquetPhoto], np.ndarray | None]:

@@ -162,8 +162,9 @@ class Photos(ABC):
     def part(self, indices: Sequence[int], labels: np.ndarray | None) -> Photos:
         """Some of the photos, by index, with labels of their own."""
 
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self.names)
+        """How many there are."""
 
     @cached_property
     def _transform(self) -> Callable[[Image.Image], np.ndarray]:
@@ -206,6 +207,9 @@ class PhotoFiles(Photos):
     def names(self) -> Sequence[str]:
         """File paths as text."""
         return [str(path) for path in self.paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
     def open(self, index: int) -> Image.Image:
         """See `open_photo`."""

@@ -88,13 +88,6 @@ class Listed:
         return tree, at
 
 
-def tars_in(path: Path) -> list[Path]:
-    """The tar files that a path names: itself, or those in a folder; none where there are none."""
-    if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() == TAR and not is_leftover(file.name))
-    return [path] if path.suffix.lower() == TAR else []
-
-
 def list_tars(files: Sequence[Path]) -> Listed:
     """Find every photo of tar files; only headers and `.cls` files are read.
 

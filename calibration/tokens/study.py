@@ -152,9 +152,10 @@ class Study:
 
     def ask(self) -> tuple[Any, Budget | None] | None:
         """The next trial, which is this process's now, and its plan; None where the study has all of them."""
-        if self.left() <= 0:
+        left = self.left()
+        if left <= 0:
             return None
-        at = len(self._done()) + len(self._trials("RUNNING"))
+        at = self.task.trials - left
         with quiet(self._optuna):
             # A sampler for each: what it draws depends on how many there were before, not on who asked for them.
             self._study.sampler = self._optuna.samplers.TPESampler(seed=_seed(self.task.seed, at))
@@ -191,7 +192,7 @@ class Study:
     def standing(self) -> Standing:
         """What has come of it so far; at least the rule's plan was judged."""
         done, whole = self._done(), self._trials("COMPLETE")
-        best = min(whole, key=lambda trial: (trial.value, trial.number))
+        best = _best(whole)
         rule = next(trial for trial in whole if _RULE in trial.user_attrs)
         budget = self._plan(best.params)
         assert budget is not None, "it was judged"
@@ -216,9 +217,8 @@ class Study:
         """Every other plan is a small change of the best one so far."""
         whole = self._trials("COMPLETE")
         if whole:
-            best = min(whole, key=lambda trial: (trial.value, trial.number))
             drawn = np.random.default_rng((self.task.seed, at))
-            self._study.enqueue_trial(changed(best.params, self.task.frame, drawn))
+            self._study.enqueue_trial(changed(_best(whole).params, self.task.frame, drawn))
 
     def _gives_up(self, trial: Any, kl: float, images: int, at_a_rung: bool) -> bool:
         if not (self.task.halving and at_a_rung) or _RULE in trial.user_attrs:
@@ -242,6 +242,10 @@ class Study:
         wanted = [self._optuna.trial.TrialState[state] for state in states] or None
         found: list[Any] = self._study.get_trials(deepcopy=False, states=wanted)
         return found
+
+
+def _best(trials: Sequence[Any]) -> Any:
+    return min(trials, key=lambda trial: (trial.value, trial.number))
 
 
 def _seed(seed: int, at: int) -> int:

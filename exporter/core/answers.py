@@ -21,7 +21,7 @@ else:
     Compare = Any
 TOKENS = "tokens"  # the output that holds the last hidden tokens, [n, tokens, width] float
 _DIGITS = 12  # of a cosine: images that are there twice tie, whatever order their products are summed in
-_ROWS = 1024  # compared at once: in float64, four times over
+ROWS = 1024  # compared at once: in float64, four times over
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -90,8 +90,8 @@ def same_neighbour(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
         [n] bool.
     """
     parts = [
-        same_top(similarities(reference, start, start + _ROWS), similarities(candidate, start, start + _ROWS))
-        for start in range(0, len(reference), _ROWS)
+        same_top(similarities(reference, start, start + ROWS), similarities(candidate, start, start + ROWS))
+        for start in range(0, len(reference), ROWS)
     ]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .answers import FEATURES, LOGITS, TASKS, Task
+from .answers import FEATURES, LOGITS, ROWS, TASKS, Task
 from .errors import InputError
 from .intervals import Z95, share_interval
 from .records import Record, optional
@@ -16,7 +16,6 @@ from .records import Record, optional
 if TYPE_CHECKING:
     from .intervals import Interval
 
-_ROWS = 1024  # compared at once: in float64, four times over
 _FEWEST, _POOR = 64, 0.05  # images, and a share that no model in use falls below
 
 
@@ -237,7 +236,7 @@ def fidelity(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None, t
         InputError: the shapes differ, or there are no images.
     """
     tally = FidelityTally(task)
-    for start in range(0, len(dense), _ROWS):
-        part = slice(start, start + _ROWS)
+    for start in range(0, len(dense), ROWS):
+        part = slice(start, start + ROWS)
         tally.add(dense[part], pruned[part], None if labels is None else labels[part])
     return tally.result()

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .outcome import MEASURES, Figure
+from .outcome import AGREEMENT, MEASURES, TOP1_DROP, Figure
 from .records import Record
 
-AT_LEAST = {"agreement": True, "top1_drop": False, "speedup": True, "overhead": False}
+AT_LEAST = {**{one.name: one.at_least for one in (AGREEMENT, TOP1_DROP)}, "speedup": True, "overhead": False}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Requirement(Record):
             return f"{asked}: cannot be judged here: {self.why}"
         if self.key in MEASURES:
             return f"{asked}: {MEASURES[self.key].told(self.found)}"
-        low, high = self.found.interval or (self.found.value, self.found.value)
+        low, high = self.found.ends
         return f"{asked}: {self.found.value:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
 

@@ -37,6 +37,11 @@ class Figure(Record):
     value: float
     interval: tuple[float, float] | None = None
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the interval; where there is none, the value itself."""
+        return self.interval or (self.value, self.value)
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -185,7 +190,7 @@ class Wish(Record):
         """
         known, best = f"predicted {self.predicted:.2f}", self.predicted
         if measured is not None:
-            low, high = measured.interval or (measured.value, measured.value)
+            low, high = measured.ends
             known = f"measured {measured.value:.2f} (95 % interval {low:.2f} to {high:.2f}), {known}"
             best = measured.value
         verdict = "met" if best >= self.speedup else "not met, as a faster plan does not hold the outcome"
@@ -249,7 +254,7 @@ class Outcome(Record):
         """Whether other images kept the bound, and of a miss whether it may be one of chance."""
         if self.judged is None or self.kept:
             return "kept" if self.kept else "not judged"
-        low, high = self.judged.figure.interval or (self.judged.figure.value,) * 2
+        low, high = self.judged.figure.ends
         return "missed" + (", which so few images cannot tell from kept" if low <= self.asked <= high else "")
 
 

@@ -7,6 +7,7 @@ import onnx_ir
 from onnx import TensorProto, helper
 from onnxscript.optimizer import optimize_ir
 
+from .surgery import copy_of
 from .trace import quiet, strip_exporter_notes
 
 
@@ -17,8 +18,7 @@ def with_tokens(model: onnx.ModelProto, tokens: int) -> onnx.ModelProto:
         model: [batch, any, width] to the same; it is not changed.
         tokens: how many; what is computed of the free dimension is constant then, and folded away.
     """
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
+    fixed = copy_of(model)
     for value in (*fixed.graph.input, *fixed.graph.output):
         batch, _, width = value.type.tensor_type.shape.dim
         shape = [batch.dim_value, tokens, width.dim_value]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import InputError, excerpt
+from .hub_configs import Config
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # of Pillow
 _BY_SHORT_SIDE = ("CLIP", "ChineseCLIP", "Bit")  # processors to whom a bare number is the short side
@@ -26,7 +27,7 @@ def describe_images(data: Mapping[str, Any], shown: str) -> dict[str, Any]:
         InputError: it does something that timm's transforms do not.
     """
     if data.get("do_rescale", True) is False or not math.isclose(
-        _number(data, "rescale_factor", 1 / 255, shown), 1 / 255, rel_tol=1e-3
+        Config(data, shown).number("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-3
     ):
         raise InputError(f"{shown}: rescale_factor is not 1/255; pixels have to come on a 0..1 scale")
     resample = data.get("resample", 2)
@@ -43,13 +44,6 @@ def describe_images(data: Mapping[str, Any], shown: str) -> dict[str, Any]:
         elif values is not None:
             raise InputError(f"{shown}: {name} is {excerpt(repr(values), 40)}; numbers by channel are wanted")
     return found | _geometry(data, shown)
-
-
-def _number(data: Mapping[str, Any], key: str, default: float, shown: str) -> float:
-    value = data.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{shown}: {key} is {excerpt(repr(value), 40)}; a number is wanted")
-    return value
 
 
 def _geometry(data: Mapping[str, Any], shown: str) -> dict[str, Any]:

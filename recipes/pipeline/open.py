@@ -188,9 +188,7 @@ def _open_sources(
     images = recipe.images
     if _is_halved(recipe, given):
         return _halved(recipe, preprocess, classes, given, note)
-    calibration = given.calibration if images.given else open_section(images, preprocess, classes, note=note)
-    if calibration is None:
-        raise InputError("images.given: this recipe's images were in memory, handed over in Python; give images.path")
+    calibration = _calibration(images, preprocess, classes, given, note)
     if given.evaluation is not None or recipe.evaluate is not None:
         evaluation = given.evaluation
         if recipe.evaluate is not None and not recipe.evaluate.given:
@@ -215,6 +213,16 @@ def _open_sources(
     return Sources(calibration, everything.part(picked, labels), True)
 
 
+def _calibration(
+    images: ImagesSection, preprocess: Preprocess, classes: int, given: Given, note: Callable[[str], None]
+) -> ImageSource:
+    """Images that were handed over, or those that the section names."""
+    found = given.calibration if images.given else open_section(images, preprocess, classes, note=note)
+    if found is None:
+        raise InputError("images.given: this recipe's images were in memory, handed over in Python; give images.path")
+    return found
+
+
 def _overlap(one: ImageSource, other: ImageSource) -> bool:
     """Whether an image is in both: by name, or by content where arrays have no names of their own."""
     if isinstance(one, ArrayImages) and isinstance(other, ArrayImages):
@@ -234,9 +242,7 @@ def _halved(recipe: Recipe, preprocess: Preprocess, classes: int, given: Given, 
     """Even images to decide on, odd ones to judge by: of each as many as the recipe's count."""
     images = recipe.images
     both = images.model_copy(update={"count": None if images.count is None else 2 * images.count})
-    whole = given.calibration if images.given else open_section(both, preprocess, classes, note=note)
-    if whole is None:
-        raise InputError("images.given: this recipe's images were in memory, handed over in Python; give images.path")
+    whole = _calibration(both, preprocess, classes, given, note)
     if len(whole) < 2:
         raise InputError("there is one image, but an outcome is decided on some and judged on others; give more")
     even, odd = halves(whole)

@@ -18,7 +18,7 @@ LOCAL = "local"  # an address: start a cluster here, and end it
 ADDRESS = "RAY_ADDRESS"
 _STARTS = 3  # Ray gives its own processes 30 s to start, which a busy machine exceeds
 # Read by the processes that Ray starts: workers at the usual priority, and time for its agents on a busy machine.
-_SETTINGS = {"RAY_worker_niceness": "0", "RAY_agent_register_timeout_ms": "240000"}
+SETTINGS = {"RAY_worker_niceness": "0", "RAY_agent_register_timeout_ms": "240000"}
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ def _join(ray: Any, address: str, note: Callable[[str], None]) -> None:
 
 
 def _start(ray: Any, address: str, note: Callable[[str], None]) -> None:
-    before = {name: os.environ.get(name) for name in (*_SETTINGS, ADDRESS)}
-    os.environ.update(_SETTINGS)
+    before = {name: os.environ.get(name) for name in (*SETTINGS, ADDRESS)}
+    os.environ.update(SETTINGS)
     os.environ.pop(ADDRESS, None)  # it would be joined instead
     try:
         for left in reversed(range(_STARTS)):
