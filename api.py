@@ -332,6 +332,8 @@ def sweep(
     agreements: Sequence[float] = AGREEMENTS,
     speedups: Sequence[float] = SPEEDUPS,
     look: int = LOOK,
+    workers: int | None = None,
+    ray: str | None = None,
     settings: Settings = (),
     listener: Listener | None = None,
     **keywords: Any,
@@ -352,6 +354,9 @@ def sweep(
         agreements: shares of images with the dense model's answer, for each of which the fastest point is sought.
         speedups: for each the point is sought that agrees most.
         look: images of the first look.
+        workers, ray: who makes plans and answers, as in `evaluate_bundle`. Where one is given, each works with one
+            thread of PyTorch, so that every figure but the times is the same to the last bit for any number of them.
+            Graphs are timed here, one at a time, when they have ended.
         settings: what to change in a recipe.
         listener: hears progress.
         keywords: as of `export` (`target="openvino"`, `batch=8`, `evaluate="val/"`).
@@ -361,21 +366,22 @@ def sweep(
 
     Raises:
         InputError: bad input; `out` is no sweep, or one of something else; no point can be had.
-        EnvironmentLackError: something is missing here.
+        EnvironmentLackError: something is missing here, no cluster answers, or workers die again and again.
     """
     need_export()
+    from .recipes.pools.choose import Crew
     from .recipes.sweep.run import sweep as run
     from .recipes.sweep.wanted import Wanted
 
-    wanted = Wanted(methods, ratios, precisions, agreements, speedups, look)
+    wanted, crew = Wanted(methods, ratios, precisions, agreements, speedups, look), Crew(workers, ray)
     if isinstance(source, (str, os.PathLike, Mapping)):
         from .recipes.pipeline.keywords import as_settings
 
         changed = as_settings({"images": images, **keywords})
-        return run(recipe(source, [*_pairs(settings), *_pairs(changed)]), out, wanted, listener=listener)
+        return run(recipe(source, [*_pairs(settings), *_pairs(changed)]), out, wanted, crew=crew, listener=listener)
     from .recipes.sweep.in_memory import sweep_model
 
-    return sweep_model(source, images, out, wanted, keywords, listener)
+    return sweep_model(source, images, out, wanted, keywords, listener, crew)
 
 
 def inspect(path: str | os.PathLike[str], target: str | None = None, *, kernels: bool = False) -> dict[str, Any]:
@@ -542,9 +548,10 @@ def evaluate_bundle(
     if find_spec("PIL") is None:
         raise EnvironmentLackError("pillow is not installed, which reading photos needs: pip install pillow")
     from .recipes.evaluation.run import Wanted, evaluate
+    from .recipes.pools.choose import Crew
 
     listed = None if classes is None else os.fspath(classes)
-    wanted = Wanted(Path(bundle), Path(images), count, listed, workers, ray, threads, shard)
+    wanted = Wanted(Path(bundle), Path(images), count, listed, Crew(workers, ray), threads, shard)
     heard: dict[str, Any] = {"progress": progress, "note": note}
     return evaluate(wanted, out, force=force, **{name: one for name, one in heard.items() if one is not None})
 
@@ -569,10 +576,12 @@ def report(
     force: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Written:
-    """Write one offline HTML page about bundles, benchmarks and sweeps, and the same as JSON beside it. Needs no torch.
+    """Write one offline HTML page about bundles, benchmarks, sweeps and evaluations, and the same as JSON beside it.
+
+    Needs no torch.
 
     Args:
-        sources: bundles, folders of sweeps, or files that `bench` wrote.
+        sources: bundles, folders of sweeps, or files that `bench` or `evaluate_bundle` wrote.
         out: the page, a file that ends in .html and lies in no bundle; a report there is replaced.
         images: `golden` shows photos that lie in the bundle, with what became of their patches; `none` shows no photo.
         count: photos of each bundle, changed answers first.
@@ -580,7 +589,7 @@ def report(
         note: told what is replaced.
 
     Raises:
-        InputError: a source is neither a bundle nor a benchmark, or damaged; the page cannot be put there.
+        InputError: a source is nothing that a report is of, or damaged; the page cannot be put there.
         EnvironmentLackError: jinja2 or pillow is not installed.
     """
     from .exporter.core.errors import InputError

@@ -23,7 +23,7 @@ from ...exporter.core.preprocess import Preprocess
 from ...exporter.runtime import bundle
 from ...exporter.runtime.choose import unable
 from ...exporter.runtime.outputs import Output, check_output, output_of
-from ..pools.choose import Crew, open_pool
+from ..pools.choose import ALONE, Crew, open_pool
 from .journal import Journal
 from .judge import Judge, Task
 from .result import FORMAT, Evaluation, as_integers, by_class, figures, in_order, moved
@@ -42,9 +42,8 @@ class Wanted:
         images: see `open_images`.
         count: images, spread evenly; None takes all.
         classes: which class folder is which class, see `labels.read_classes`.
-        workers: processes, or actors of a cluster; None is this process, or all that the cluster has room for.
-        ray: address of a cluster of Ray, see `pools.by_ray`; None: this machine.
-        threads: of the CPU, for each; None shares the cores out, and is one on a cluster.
+        crew: who does it.
+        threads: of the CPU, for each worker; None shares the cores out, and is one on a cluster.
         shard: images that are kept, and lost, as one.
     """
 
@@ -52,13 +51,11 @@ class Wanted:
     images: Path
     count: int | None = None
     classes: str | None = None
-    workers: int | None = None
-    ray: str | None = None
+    crew: Crew = ALONE
     threads: int | None = None
     shard: int = SHARD
 
     def __post_init__(self) -> None:
-        self.crew  # noqa: B018 (holds the number of workers to its bounds)
         for name, value in (("count", self.count), ("shard", self.shard)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
@@ -69,16 +66,6 @@ class Wanted:
     def threads_each(self) -> int | None:
         """Threads of a worker; None takes all cores."""
         return self.crew.threads_each if self.threads is None else self.threads
-
-    @property
-    def crew(self) -> Crew:
-        """Who does it."""
-        return Crew(self.workers, self.ray)
-
-    @property
-    def in_process(self) -> bool:
-        """Whether this process does the work."""
-        return self.crew.in_process
 
 
 def evaluate(
@@ -109,16 +96,14 @@ def evaluate(
     task = _task(wanted, manifest, note)
     made = judge = Judge(task)  # here too: what is wrong with the graphs is told before any worker starts
     asked = Asked(judge.batch, judge.dense.name, judge.pruned.name, judge.cpu_only)
-    make: Callable[[], Judge] = (lambda: made) if wanted.in_process else partial(Judge, task)
+    make: Callable[[], Judge] = (lambda: made) if wanted.crew.in_process else partial(Judge, task)
     del judge
     hashes = {"bundle": sha256(wanted.bundle / layout.MANIFEST), "images": task.source.fingerprint()}
     head = {"version": __version__, **hashes, "dense by": asked.dense_by, "pruned by": asked.pruned_by}
     with nullcontext() if place is None else Journal(place, head) as journal:
         answers = _kept(journal, len(task.source), note)
         resumed, images = len(answers), len(task.source)
-        pool = open_pool(
-            wanted.workers, wanted.ray, cores=wanted.threads_each or 1, gpus=_gpus(manifest, asked), note=note
-        )
+        pool = open_pool(wanted.crew, cores=wanted.threads_each or 1, gpus=_gpus(manifest, asked), note=note)
         for shard, found in pool.map(make, cut(images, wanted.shard, asked.batch, answers)):
             if journal is not None:
                 journal.add(shard.start, found)
@@ -184,8 +169,11 @@ def _result(
         classes=by_class(answers, labels),
         moved=moved(answers, task.source.names, labels),
         cpu_only=asked.cpu_only,
-        workers=1 if wanted.in_process else wanted.workers,
-        ray=wanted.ray,
+        workers=wanted.crew.asked,
+        ray=wanted.crew.ray,
+        count=wanted.count,
+        class_file=wanted.classes,
+        version=__version__,
     )
 
 
