@@ -103,7 +103,7 @@ def compare(results: tuple[Path, ...]) -> Call:
     return Call("compare", (results,), {}, screen.print_comparison)
 
 
-@command("vitrim report out/ orin.json -o report.html")
+@command("vitrim report out/ orin.json evaluation.json -o report.html")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @out_option("The page to write; its data goes beside it, as .json.")
 @click.option(
@@ -118,7 +118,7 @@ def compare(results: tuple[Path, ...]) -> Call:
 )
 @force_option
 def report(sources: tuple[Path, ...], out: Path, **options: Any) -> Call:
-    """Write one offline page about SOURCES: bundles, benchmarks, sweeps. Needs no torch."""
+    """Write one offline page about SOURCES: bundles, benchmarks, sweeps, evaluations. Needs no torch."""
     return Call("report", (sources, out), options, screen.print_report)
 
 
