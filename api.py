@@ -508,13 +508,14 @@ def evaluate_bundle(
     workers: int | None = None,
     ray: str | None = None,
     threads: int | None = None,
+    runtime: str = "auto",
     out: str | os.PathLike[str] | None = None,
     shard: int = 100,
     progress: Progress | None = None,
     force: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Hold a bundle's pruned graph against its dense one, and both against labels where the images have any.
+    """Hold a bundle's pruned graph, or its engine, against its dense graph, and both against labels where known.
 
     Needs no torch. Every figure is the same to the last bit for any number of workers and any size of shards.
 
@@ -528,6 +529,9 @@ def evaluate_bundle(
         ray: a cluster of Ray that does the work: `auto` ($RAY_ADDRESS, or the one that runs here), `HOST:PORT`, or
             `local` to start one here. Bundle and images must lie at the same paths on every node.
         threads: of the CPU, for each worker; None shares the cores out, and is one on a cluster.
+        runtime: `tensorrt`, `onnxruntime`, `openvino`, or `auto`: the bundle's engine where it has one that runs here,
+            else the target's own runtime where that is here, else onnxruntime. An engine is held against the dense
+            graph, which onnxruntime runs on the CPU.
         out: a JSON file outside the bundle to write the result to; an evaluation there is replaced. Beside it,
             `<out>.journal` keeps every shard that is done, so that the same call goes on after any end.
         shard: images that are kept as one.
@@ -551,7 +555,7 @@ def evaluate_bundle(
     from .recipes.pools.choose import Crew
 
     listed = None if classes is None else os.fspath(classes)
-    wanted = Wanted(Path(bundle), Path(images), count, listed, Crew(workers, ray), threads, shard)
+    wanted = Wanted(Path(bundle), Path(images), count, listed, Crew(workers, ray), threads, shard, runtime)
     heard: dict[str, Any] = {"progress": progress, "note": note}
     return evaluate(wanted, out, force=force, **{name: one for name, one in heard.items() if one is not None})
 

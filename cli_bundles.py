@@ -87,12 +87,13 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
 @workers_option
 @ray_option
 @click.option("--threads", type=click.IntRange(*THREADS), help="Threads of each; the cores are shared out by default.")
+@runtime_option
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON; a run that ended goes on."
 )
 @force_option
 def evaluate(bundle: Path, images: Path, **options: Any) -> Call:
-    """Hold BUNDLE's pruned graph against its dense one on images, and both against labels. Needs no torch."""
+    """Hold BUNDLE's pruned graph or engine against its dense graph on images, and both to labels. Needs no torch."""
     return Call("evaluate_bundle", (bundle, images), options, print_evaluation)
 
 

@@ -89,6 +89,7 @@ class Evaluation(Record):
         seconds: that this run took.
         count: images that were asked for; None: all.
         class_file: that says which class folder is which class.
+        runtime: that was asked for; None: what runs here.
         version: of vitrim.
     """
 
@@ -113,6 +114,7 @@ class Evaluation(Record):
     seconds: float = 0.0
     count: int | None = optional()
     class_file: str | None = optional()
+    runtime: str | None = optional()
     version: str | None = optional()
 
     def __post_init__(self) -> None:
@@ -129,7 +131,8 @@ class Evaluation(Record):
         """What repeats it, with any number of workers."""
         words = ["vitrim", "evaluate", self.bundle, "--images", self.images]
         words += [] if self.count is None else ["--count", str(self.count)]
-        return [*words, *([] if self.class_file is None else ["--classes", self.class_file])]
+        words += [] if self.class_file is None else ["--classes", self.class_file]
+        return [*words, *([] if self.runtime is None else ["--runtime", self.runtime])]
 
     @property
     def top1_change(self) -> float | None:
