@@ -332,6 +332,8 @@ def sweep(
     agreements: Sequence[float] = AGREEMENTS,
     speedups: Sequence[float] = SPEEDUPS,
     look: int = LOOK,
+    workers: int | None = None,
+    ray: str | None = None,
     settings: Settings = (),
     listener: Listener | None = None,
     **keywords: Any,
@@ -352,6 +354,9 @@ def sweep(
         agreements: shares of images with the dense model's answer, for each of which the fastest point is sought.
         speedups: for each the point is sought that agrees most.
         look: images of the first look.
+        workers, ray: who makes plans and answers, as in `evaluate_bundle`. Where one is given, each works with one
+            thread of PyTorch, so that every figure but the times is the same to the last bit for any number of them.
+            Graphs are timed here, one at a time, when they have ended.
         settings: what to change in a recipe.
         listener: hears progress.
         keywords: as of `export` (`target="openvino"`, `batch=8`, `evaluate="val/"`).
@@ -361,21 +366,22 @@ def sweep(
 
     Raises:
         InputError: bad input; `out` is no sweep, or one of something else; no point can be had.
-        EnvironmentLackError: something is missing here.
+        EnvironmentLackError: something is missing here, no cluster answers, or workers die again and again.
     """
     need_export()
+    from .recipes.pools.choose import Crew
     from .recipes.sweep.run import sweep as run
     from .recipes.sweep.wanted import Wanted
 
-    wanted = Wanted(methods, ratios, precisions, agreements, speedups, look)
+    wanted, crew = Wanted(methods, ratios, precisions, agreements, speedups, look), Crew(workers, ray)
     if isinstance(source, (str, os.PathLike, Mapping)):
         from .recipes.pipeline.keywords import as_settings
 
         changed = as_settings({"images": images, **keywords})
-        return run(recipe(source, [*_pairs(settings), *_pairs(changed)]), out, wanted, listener=listener)
+        return run(recipe(source, [*_pairs(settings), *_pairs(changed)]), out, wanted, crew=crew, listener=listener)
     from .recipes.sweep.in_memory import sweep_model
 
-    return sweep_model(source, images, out, wanted, keywords, listener)
+    return sweep_model(source, images, out, wanted, keywords, listener, crew)
 
 
 def inspect(path: str | os.PathLike[str], target: str | None = None, *, kernels: bool = False) -> dict[str, Any]:
@@ -502,13 +508,14 @@ def evaluate_bundle(
     workers: int | None = None,
     ray: str | None = None,
     threads: int | None = None,
+    runtime: str = "auto",
     out: str | os.PathLike[str] | None = None,
     shard: int = 100,
     progress: Progress | None = None,
     force: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Hold a bundle's pruned graph against its dense one, and both against labels where the images have any.
+    """Hold a bundle's pruned graph, or its engine, against its dense graph, and both against labels where known.
 
     Needs no torch. Every figure is the same to the last bit for any number of workers and any size of shards.
 
@@ -522,6 +529,9 @@ def evaluate_bundle(
         ray: a cluster of Ray that does the work: `auto` ($RAY_ADDRESS, or the one that runs here), `HOST:PORT`, or
             `local` to start one here. Bundle and images must lie at the same paths on every node.
         threads: of the CPU, for each worker; None shares the cores out, and is one on a cluster.
+        runtime: `tensorrt`, `onnxruntime`, `openvino`, or `auto`: the bundle's engine where it has one that runs here,
+            else the target's own runtime where that is here, else onnxruntime. An engine is held against the dense
+            graph, which onnxruntime runs on the CPU.
         out: a JSON file outside the bundle to write the result to; an evaluation there is replaced. Beside it,
             `<out>.journal` keeps every shard that is done, so that the same call goes on after any end.
         shard: images that are kept as one.
@@ -541,9 +551,10 @@ def evaluate_bundle(
     if find_spec("PIL") is None:
         raise EnvironmentLackError("pillow is not installed, which reading photos needs: pip install pillow")
     from .recipes.evaluation.run import Wanted, evaluate
+    from .recipes.pools.choose import Crew
 
     listed = None if classes is None else os.fspath(classes)
-    wanted = Wanted(Path(bundle), Path(images), count, listed, workers, ray, threads, shard)
+    wanted = Wanted(Path(bundle), Path(images), count, listed, Crew(workers, ray), threads, shard, runtime)
     heard: dict[str, Any] = {"progress": progress, "note": note}
     return evaluate(wanted, out, force=force, **{name: one for name, one in heard.items() if one is not None})
 
@@ -568,10 +579,12 @@ def report(
     force: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Written:
-    """Write one offline HTML page about bundles, benchmarks and sweeps, and the same as JSON beside it. Needs no torch.
+    """Write one offline HTML page about bundles, benchmarks, sweeps and evaluations, and the same as JSON beside it.
+
+    Needs no torch.
 
     Args:
-        sources: bundles, folders of sweeps, or files that `bench` wrote.
+        sources: bundles, folders of sweeps, or files that `bench` or `evaluate_bundle` wrote.
         out: the page, a file that ends in .html and lies in no bundle; a report there is replaced.
         images: `golden` shows photos that lie in the bundle, with what became of their patches; `none` shows no photo.
         count: photos of each bundle, changed answers first.
@@ -579,7 +592,7 @@ def report(
         note: told what is replaced.
 
     Raises:
-        InputError: a source is neither a bundle nor a benchmark, or damaged; the page cannot be put there.
+        InputError: a source is nothing that a report is of, or damaged; the page cannot be put there.
         EnvironmentLackError: jinja2 or pillow is not installed.
     """
     from .exporter.core.errors import InputError

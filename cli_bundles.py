@@ -87,12 +87,13 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
 @workers_option
 @ray_option
 @click.option("--threads", type=click.IntRange(*THREADS), help="Threads of each; the cores are shared out by default.")
+@runtime_option
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON; a run that ended goes on."
 )
 @force_option
 def evaluate(bundle: Path, images: Path, **options: Any) -> Call:
-    """Hold BUNDLE's pruned graph against its dense one on images, and both against labels. Needs no torch."""
+    """Hold BUNDLE's pruned graph or engine against its dense graph on images, and both to labels. Needs no torch."""
     return Call("evaluate_bundle", (bundle, images), options, print_evaluation)
 
 
@@ -103,7 +104,7 @@ def compare(results: tuple[Path, ...]) -> Call:
     return Call("compare", (results,), {}, screen.print_comparison)
 
 
-@command("vitrim report out/ orin.json -o report.html")
+@command("vitrim report out/ orin.json evaluation.json -o report.html")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @out_option("The page to write; its data goes beside it, as .json.")
 @click.option(
@@ -118,7 +119,7 @@ def compare(results: tuple[Path, ...]) -> Call:
 )
 @force_option
 def report(sources: tuple[Path, ...], out: Path, **options: Any) -> Call:
-    """Write one offline page about SOURCES: bundles, benchmarks, sweeps. Needs no torch."""
+    """Write one offline page about SOURCES: bundles, benchmarks, sweeps, evaluations. Needs no torch."""
     return Call("report", (sources, out), options, screen.print_report)
 
 

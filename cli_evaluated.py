@@ -38,21 +38,14 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
     if found.mcnemar is not None:
         turned = f"{seen.lost} images turned wrong, {seen.won} right"
         console.print(f"{turned}: McNemar's exact p = {found.mcnemar:.3g}", soft_wrap=True)
-    worst = sorted(found.classes, key=_loss)[:_WORST]
-    if len(found.classes) > 1 and _loss(worst[0]) < 0:
-        said = ", ".join(f"{one.index} ({_words(one)})" for one in worst if _loss(one) < 0)
+    worst = [one for one in found.worst[:_WORST] if one.change < 0]
+    if len(found.classes) > 1 and worst:
+        said = ", ".join(f"{one.index} ({_words(one)})" for one in worst)
         console.print(f"Classes that lost most: {said}", soft_wrap=True)
     if found.cpu_only:
         console.print(found.cpu_only, soft_wrap=True)
     again = f", {found.resumed:,} images of an earlier run" if found.resumed else ""
     console.print(f"Run by {found.dense_by}, {found.pruned_by} in {found.seconds:.1f} s{again}", soft_wrap=True)
-
-
-def _loss(one: ClassAnswers) -> float:
-    """Right answers more or fewer than the dense graph's, or without labels other answers, as a share."""
-    if one.right_dense is None or one.right_pruned is None:
-        return (one.agreeing - one.images) / one.images
-    return (one.right_pruned - one.right_dense) / one.images
 
 
 def _words(one: ClassAnswers) -> str:

@@ -178,6 +178,8 @@ def profile(source: str, out: Path, **options: Any) -> Call:
     help="Speeds over dense, to find the point for that agrees most.",
 )
 @click.option("--look", default=LOOK, show_default=True, type=click.IntRange(min=1), help="Images of a first look.")
+@workers_option
+@ray_option
 @settings_option
 def sweep(recipe: str, out: Path, **options: Any) -> Call:
     """Try methods x budgets x precisions of RECIPE, and write which are worth having, each with its recipe."""

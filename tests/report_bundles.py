@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from vitrim.exporter.core.fidelity import fidelity
+from vitrim.exporter.core.fidelity import Fidelity, fidelity
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.report import report
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.rungs import compare
+from vitrim.recipes.evaluation.result import ClassAnswers, Evaluation, Moved
 
 IMAGES, CLASSES = 6, 3
 PLAN = [(17, 17), (17, 13), (13, 13), (13, 9)]
@@ -85,7 +86,15 @@ def samples() -> dict[str, np.ndarray]:
     return {name: base + noise[at] for at, (name, base) in enumerate((("dense", 10), ("pruned", 8), ("floor", 7)))}
 
 
-def make(folder: Path, *, name: str = "small", command: str = "vitrim", rung: str = "onnx", recipe: str = "") -> Path:
+def make(
+    folder: Path,
+    *,
+    name: str = "small",
+    command: str = "vitrim",
+    rung: str = "onnx",
+    recipe: str = "",
+    labels: list[str] | None = None,
+) -> Path:
     """Publish it; the words may be hostile."""
     folder.mkdir(parents=True)
     held = golden()
@@ -95,9 +104,37 @@ def make(folder: Path, *, name: str = "small", command: str = "vitrim", rung: st
     (folder / "recipe.yaml").write_text(recipe or "prune: {method: tome}\n")
     np.savez(folder / "golden.npz", **held)
     (folder / "budget.json").write_text(json.dumps(budget(name)))
+    if labels is not None:
+        (folder / "labels.json").write_text(json.dumps(labels))
     near = held | {"logits": held["logits"] + np.float32(1e-5)}
     Parity(1e-3, 1e-3, (compare(rung, held, near, atol=1e-3, tie=1e-3),)).write(folder / "parity.json")
     fidelity(dense, held["logits"], None).write(folder / "fidelity.json")
     report(samples(), 1, {"runtime": "onnxruntime-cpu", "cpu": "a CPU"}).write(folder / "bench.json")
     bundle.write_manifest(folder, {"vitrim": "0"}, [command], target="ort-cpu", batch=1)
     return folder
+
+
+def evaluation(folder: Path, manifest: str = "") -> Path:
+    """What an evaluation of six images wrote, by hand."""
+    rows = [(0, 3, 2, 0.25, 3, 1), (1, 2, 2, 0.0, 1, 1), (2, 1, 1, 0.5, 0, 1)]
+    found = Evaluation(
+        format="vitrim-evaluation/1",
+        bundle="out",
+        bundle_sha256=manifest,
+        images="my photos/",
+        images_sha256="5" * 64,
+        target="ort-cpu",
+        dense_by="onnxruntime-cpu",
+        pruned_by="onnxruntime-cpu",
+        answers=Fidelity(
+            6, 5 / 6, 0.25, accuracy_dense=4 / 6, accuracy_pruned=3 / 6, lost=2, won=1, kl_interval=(0, 1)
+        ),
+        by="label",
+        classes=tuple(ClassAnswers(*row) for row in rows),
+        moved=(Moved(4, "secret.png", 0, 2, 0.7, 0),),
+        count=6,
+    )
+    path = folder / "evaluation.json"
+    folder.mkdir(exist_ok=True)
+    found.write(path)
+    return path

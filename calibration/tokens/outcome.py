@@ -45,6 +45,7 @@ class DenseAnswers:
         source: the images, with labels or without.
         batch: images per forward pass.
         progress: called with (images done, images) in every pass.
+        memory: bytes of images that are kept decoded; more are read again in every pass.
     """
 
     @torch.inference_mode()
@@ -55,11 +56,12 @@ class DenseAnswers:
         source: ImageSource,
         batch: int = 32,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        memory: int = MEMORY,
     ) -> None:
         if not len(source):
             raise InputError("there are no images to compare")
         self._model, self._source, self._batch, self._progress = model, source, batch, progress
-        fits = len(source) * source.read(0).nbytes <= MEMORY
+        fits = len(source) * source.read(0).nbytes <= memory
         self._kept = list(batches(source, batch)) if fits else None
         self._dense = [dense(torch.from_numpy(pixels)).numpy() for pixels in self._pieces()]
 

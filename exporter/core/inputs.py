@@ -114,7 +114,8 @@ def read_json(path: str | os.PathLike[str], what: str, maker: str) -> object:
     Raises:
         InputError: the file cannot be read or is not JSON, see `parse_json`; with the place.
     """
-    return parse_json(read_text(path, InputKind.JSON), os.fspath(path), f"`{maker}` writes a {what}")
+    article = "an" if what[0] in "aeio" else "a"
+    return parse_json(read_text(path, InputKind.JSON), os.fspath(path), f"`{maker}` writes {article} {what}")
 
 
 def parse_json(text: str, where: str, remedy: str) -> object:

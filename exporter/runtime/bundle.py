@@ -20,7 +20,7 @@ from ..core.answers import task_of
 from ..core.arrays import read_arrays
 from ..core.errors import InputError, excerpt
 from ..core.files import atomic_write, explain_os_error, explain_read_error, sha256
-from ..core.inputs import InputKind, is_file, is_folder, open_file, parse_json, read_bytes
+from ..core.inputs import InputKind, is_file, is_folder, open_file, parse_json, read_bytes, read_json
 from ..core.records import Record, optional
 from ..core.targets import Precision, Target, get_target
 from .publish import replace_folder
@@ -239,6 +239,21 @@ def _present(root: Path) -> dict[str, os.stat_result]:
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+def load_labels(folder: str | os.PathLike[str], manifest: Manifest) -> list[str] | None:
+    """Names of the classes in their order, each in one line; None where the bundle has none.
+
+    Raises:
+        InputError: the file is no list.
+    """
+    if layout.LABELS not in manifest.files:
+        return None
+    path = Path(folder) / layout.LABELS
+    found = read_json(path, "list of classes", "vitrim export")
+    if not isinstance(found, list):
+        raise InputError(f"{path} is no list of names; export the bundle anew")
+    return [" ".join(str(label).split()) for label in found]
 
 
 def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:

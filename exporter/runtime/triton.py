@@ -53,7 +53,7 @@ def write_model(folder: str | os.PathLike[str], repository: str | os.PathLike[st
     bundle.refuse_in_bundle(final)
     _refuse_other(final)
     by_engine = _takes_engine(source, manifest)
-    labels = _labels(source) if layout.LABELS in manifest.files else None
+    labels = bundle.load_labels(source, manifest)
     text = _config(source, manifest, final.name, by_engine, labels is not None)
     publish.sweep(final)
     staging = publish.staging_folder(final)
@@ -105,12 +105,6 @@ def _takes_engine(source: Path, manifest: bundle.Manifest) -> bool:
     if manifest.precision.name == "bf16":
         raise UnsupportedError(f"{source}: {why or 'Triton runs no bf16 graphs'}; export it in fp32, fp16 or int8")
     return False
-
-
-def _labels(source: Path) -> list[str]:
-    """Names of the classes, each in a line."""
-    found = json.loads((source / layout.LABELS).read_text("utf-8"))
-    return [" ".join(str(label).split()) for label in found]
 
 
 def _fill(source: Path, manifest: bundle.Manifest, version: Path, by_engine: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Precision, get_target
 from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.runners import Outputs, Runner, on_images, run_all
+from ...exporter.runtime.tensorrt.runner import TrtRunner
 from .shards import Answer, Shard, batches
 
 Item = TypeVar("Item")
@@ -37,6 +39,8 @@ class Task:
         target: whose runtime runs the graphs where it is here.
         precision: of the pruned graph.
         threads: of the CPU; None takes all cores.
+        engine: whether the bundle's engine answers in place of its pruned graph.
+        aside: why what answers says nothing of the bundle's own target, where another runtime is asked for.
     """
 
     bundle: Path
@@ -46,18 +50,30 @@ class Task:
     target: str
     precision: Precision
     threads: int | None
+    engine: bool = False
+    aside: str | None = None
 
 
 class Judge:
-    """Both graphs of a bundle, loaded."""
+    """Both graphs of a bundle, loaded; or its dense graph and its engine."""
 
     def __init__(self, task: Task) -> None:
         self._task, self._names = task, task.source.names
         target = get_target(task.target)
         self.dense, _ = runner_for(task.bundle / layout.Kind.DENSE.filename, target, task.threads, cached=True)
-        self.pruned, self.cpu_only = runner_for(
-            task.bundle / layout.MODEL, target, task.threads, task.precision, cached=True
-        )
+        self.pruned: Runner
+        self.cpu_only: str | None
+        self._held = ExitStack()
+        if task.engine:
+            engine = TrtRunner(task.bundle / layout.ENGINE, task.bundle / layout.MODEL)
+            self.pruned, self.cpu_only = self._held.enter_context(engine), None
+        else:
+            self.pruned, why = runner_for(task.bundle / layout.MODEL, target, task.threads, task.precision, cached=True)
+            self.cpu_only = task.aside or why
+
+    def close(self) -> None:
+        """Give a GPU's memory back; it cannot be used after."""
+        self._held.close()
 
     @property
     def batch(self) -> int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from ...exporter.core.errors import InputError
 from ...exporter.core.fidelity import Fidelity
+from ...exporter.core.inputs import read_json
 from ...exporter.core.intervals import change_interval, mcnemar, mean_interval
 from ...exporter.core.records import Record, optional
 from .shards import Answer
 
 FORMAT = "vitrim-evaluation/1"
+MAKER = "vitrim evaluate BUNDLE -o FILE"
 _MOVED = 100  # images that are listed
 
 
@@ -35,6 +40,13 @@ class ClassAnswers(Record):
     kl: float
     right_dense: int | None = optional()
     right_pruned: int | None = optional()
+
+    @property
+    def change(self) -> float:
+        """Right answers more or fewer than the dense graph's, or without labels other answers, as a share."""
+        if self.right_dense is None or self.right_pruned is None:
+            return (self.agreeing - self.images) / self.images
+        return (self.right_pruned - self.right_dense) / self.images
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,10 @@ class Evaluation(Record):
         workers: processes, or actors of a cluster; None: as many as the cluster had room for.
         ray: address of the cluster of Ray; None where this machine did the work.
         seconds: that this run took.
+        count: images that were asked for; None: all.
+        class_file: that says which class folder is which class.
+        runtime: that was asked for; None: what runs here.
+        version: of vitrim.
     """
 
     DERIVED = ("top1_change", "top1_change_interval", "mcnemar")
@@ -96,10 +112,27 @@ class Evaluation(Record):
     workers: int | None = 1
     ray: str | None = optional()
     seconds: float = 0.0
+    count: int | None = optional()
+    class_file: str | None = optional()
+    runtime: str | None = optional()
+    version: str | None = optional()
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(f"has the format {self.format[:40]!r}, but this vitrim knows {FORMAT}")
+
+    @property
+    def worst(self) -> list[ClassAnswers]:
+        """Classes, those that lost most first; of as great a loss, those with the larger divergence."""
+        return sorted(self.classes, key=lambda one: (one.change, -one.kl, one.index))
+
+    @property
+    def command(self) -> list[str]:
+        """What repeats it, with any number of workers."""
+        words = ["vitrim", "evaluate", self.bundle, "--images", self.images]
+        words += [] if self.count is None else ["--count", str(self.count)]
+        words += [] if self.class_file is None else ["--classes", self.class_file]
+        return [*words, *([] if self.runtime is None else ["--runtime", self.runtime])]
 
     @property
     def top1_change(self) -> float | None:
@@ -118,6 +151,23 @@ class Evaluation(Record):
         """Exact p of the images that turned wrong and right; None without labels."""
         seen = self.answers
         return None if seen.won is None or seen.lost is None else mcnemar(seen.lost, seen.won)
+
+
+def is_evaluation(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says that it is one."""
+    with suppress(InputError):
+        data = read_json(path, "evaluation", MAKER)
+        return isinstance(data, dict) and str(data.get("format")).startswith("vitrim-evaluation/")
+    return False
+
+
+def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
+    """An evaluation that was written.
+
+    Raises:
+        InputError: it is damaged, or of another version.
+    """
+    return Evaluation.read(path, "evaluation", MAKER)
 
 
 def figures(answers: Sequence[Answer], labels: Sequence[int] | None) -> Fidelity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,10 @@ from ...exporter.core.fidelity import doubt_labels
 from ...exporter.core.files import sha256
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.runtime import bundle
-from ...exporter.runtime.choose import unable
+from ...exporter.runtime.choose import require_runtime, run_by, unable
 from ...exporter.runtime.outputs import Output, check_output, output_of
-from ..pools.choose import Crew, open_pool
+from ...exporter.runtime.tensorrt.runner import cannot_run
+from ..pools.choose import ALONE, Crew, open_pool
 from .journal import Journal
 from .judge import Judge, Task
 from .result import FORMAT, Evaluation, as_integers, by_class, figures, in_order, moved
@@ -42,23 +43,24 @@ class Wanted:
         images: see `open_images`.
         count: images, spread evenly; None takes all.
         classes: which class folder is which class, see `labels.read_classes`.
-        workers: processes, or actors of a cluster; None is this process, or all that the cluster has room for.
-        ray: address of a cluster of Ray, see `pools.by_ray`; None: this machine.
-        threads: of the CPU, for each; None shares the cores out, and is one on a cluster.
+        crew: who does it.
+        threads: of the CPU, for each worker; None shares the cores out, and is one on a cluster.
         shard: images that are kept, and lost, as one.
+        runtime: `tensorrt`, `onnxruntime`, `openvino`, or `auto`: the bundle's engine where it has one that runs here,
+            else the target's own runtime where that is here, else onnxruntime.
     """
 
     bundle: Path
     images: Path
     count: int | None = None
     classes: str | None = None
-    workers: int | None = None
-    ray: str | None = None
+    crew: Crew = ALONE
     threads: int | None = None
     shard: int = SHARD
+    runtime: str = "auto"
 
     def __post_init__(self) -> None:
-        self.crew  # noqa: B018 (holds the number of workers to its bounds)
+        require_runtime(self.runtime)
         for name, value in (("count", self.count), ("shard", self.shard)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
@@ -70,16 +72,6 @@ class Wanted:
         """Threads of a worker; None takes all cores."""
         return self.crew.threads_each if self.threads is None else self.threads
 
-    @property
-    def crew(self) -> Crew:
-        """Who does it."""
-        return Crew(self.workers, self.ray)
-
-    @property
-    def in_process(self) -> bool:
-        """Whether this process does the work."""
-        return self.crew.in_process
-
 
 def evaluate(
     wanted: Wanted,
@@ -89,7 +81,7 @@ def evaluate(
     note: Note = lambda text: None,
     force: bool = False,
 ) -> Evaluation:
-    """Hold a bundle's pruned graph against its dense one, image by image.
+    """Hold a bundle's pruned graph, or its engine, against its dense graph, image by image.
 
     Args:
         wanted: what, and how.
@@ -107,24 +99,24 @@ def evaluate(
     manifest = bundle.verify(wanted.bundle, needs=(layout.Kind.DENSE.filename, layout.MODEL, layout.GOLDEN))
     place = None if out is None else _journal_of(Path(out), wanted, force, note)
     task = _task(wanted, manifest, note)
-    made = judge = Judge(task)  # here too: what is wrong with the graphs is told before any worker starts
+    judge = Judge(task)  # here too: what is wrong with the graphs is told before any worker starts
     asked = Asked(judge.batch, judge.dense.name, judge.pruned.name, judge.cpu_only)
-    make: Callable[[], Judge] = (lambda: made) if wanted.in_process else partial(Judge, task)
-    del judge
+    make: Callable[[], Judge] = (lambda: judge) if wanted.crew.in_process else partial(Judge, task)
+    if not wanted.crew.in_process:
+        judge.close()
     hashes = {"bundle": sha256(wanted.bundle / layout.MANIFEST), "images": task.source.fingerprint()}
     head = {"version": __version__, **hashes, "dense by": asked.dense_by, "pruned by": asked.pruned_by}
-    with nullcontext() if place is None else Journal(place, head) as journal:
+    with closing(judge), nullcontext() if place is None else Journal(place, head) as journal:
         answers = _kept(journal, len(task.source), note)
         resumed, images = len(answers), len(task.source)
-        pool = open_pool(
-            wanted.workers, wanted.ray, cores=wanted.threads_each or 1, gpus=_gpus(manifest, asked), note=note
-        )
+        pool = open_pool(wanted.crew, cores=wanted.threads_each or 1, gpus=_gpus(manifest, asked), note=note)
         for shard, found in pool.map(make, cut(images, wanted.shard, asked.batch, answers)):
             if journal is not None:
                 journal.add(shard.start, found)
             answers |= {index: one for index, one in enumerate(found, shard.start) if index not in answers}
             progress(len(answers), images)
-        result = _result(wanted, task, asked, hashes, in_order(answers, images))
+        target = manifest.resolved_target.name
+        result = _result(wanted, task, asked, target, hashes, in_order(answers, images))
         result = replace(result, resumed=resumed, seconds=time.perf_counter() - begun)
         if out is not None and journal is not None:
             check_output(out, RESULT, force=force)  # the evaluation has taken its time
@@ -167,7 +159,7 @@ def _kept(journal: Journal | None, images: int, note: Note) -> dict[int, Answer]
 
 
 def _result(
-    wanted: Wanted, task: Task, asked: Asked, hashes: Mapping[str, str], answers: Sequence[Answer]
+    wanted: Wanted, task: Task, asked: Asked, target: str, hashes: Mapping[str, str], answers: Sequence[Answer]
 ) -> Evaluation:
     labels = as_integers(task.source.labels)
     return Evaluation(
@@ -176,7 +168,7 @@ def _result(
         bundle_sha256=hashes["bundle"],
         images=str(wanted.images),
         images_sha256=hashes["images"],
-        target=task.target,
+        target=target,
         dense_by=asked.dense_by,
         pruned_by=asked.pruned_by,
         answers=figures(answers, labels),
@@ -184,8 +176,12 @@ def _result(
         classes=by_class(answers, labels),
         moved=moved(answers, task.source.names, labels),
         cpu_only=asked.cpu_only,
-        workers=1 if wanted.in_process else wanted.workers,
-        ray=wanted.ray,
+        workers=wanted.crew.asked,
+        ray=wanted.crew.ray,
+        count=wanted.count,
+        class_file=wanted.classes,
+        runtime=None if wanted.runtime == "auto" else wanted.runtime,
+        version=__version__,
     )
 
 
@@ -207,7 +203,9 @@ def _task(wanted: Wanted, manifest: bundle.Manifest, note: Note) -> Task:
     root, target = wanted.bundle, manifest.resolved_target
     if manifest.preprocess is None:
         raise InputError(f"{root} does not say how photos become its input; export it anew")
-    unfit = unable(target, manifest.precision.name)
+    engine = _takes_engine(wanted, manifest, note)
+    chosen, aside = (target, None) if engine else run_by(target, wanted.runtime)
+    unfit = None if engine else unable(chosen, manifest.precision.name)
     if unfit:
         raise EnvironmentLackError(f"{root} cannot be evaluated here: {unfit}")
     preprocess = Preprocess.from_dict(manifest.preprocess)
@@ -218,4 +216,28 @@ def _task(wanted: Wanted, manifest: bundle.Manifest, note: Note) -> Task:
     source: ImageSource = open_images(
         wanted.images, preprocess, classes=classes, count=wanted.count, class_file=wanted.classes, note=note
     )
-    return Task(root, source, preprocess, classes, target.name, manifest.precision.name, wanted.threads_each)
+    about = (chosen.name, manifest.precision.name, wanted.threads_each, engine, aside)
+    return Task(root, source, preprocess, classes, *about)
+
+
+def _takes_engine(wanted: Wanted, manifest: bundle.Manifest, note: Note) -> bool:
+    """Whether the bundle's engine answers.
+
+    Raises:
+        InputError: TensorRT is asked for, and the bundle has no engine.
+        EnvironmentLackError: it is asked for, and does not run here.
+    """
+    if wanted.runtime not in ("auto", "tensorrt"):
+        return False
+    asked, place = wanted.runtime == "tensorrt", wanted.bundle / layout.ENGINE
+    if layout.ENGINE not in manifest.files:
+        if asked:
+            how = manifest.resolved_target.no_engine or "build it first"
+            raise InputError(f"{wanted.bundle} has no {layout.ENGINE}: {how}")
+        return False
+    why = cannot_run(place)
+    if why and asked:
+        raise EnvironmentLackError(why)
+    if why:
+        note(f"{layout.ENGINE} is not evaluated, but the graph that it was built from: {why}")
+    return why is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -194,16 +194,26 @@ class Run:
         """The run as a stage sees it."""
         return View(self, stage, key)
 
-    def do(self, stage: type[Stage]) -> None:
-        """Make a stage, or take it from the cache; skip it where the recipe does not want it."""
+    def key_of(self, stage: type[Stage]) -> str:
+        """The key of a stage in the cache; those that it needs are done."""
+        contents: dict[str, str] = {name: self.content(name) for name in stage.takes}
+        return stage_key(stage, self.recipe, contents, self.keys, versions())
+
+    def do(self, stage: type[Stage], fill: Callable[[Path], None] | None = None) -> None:
+        """Make a stage, or take it from the cache; skip it where the recipe does not want it.
+
+        Args:
+            stage: which.
+            fill: fills its folder with what somebody else has made of the same recipe; None: it is made here.
+        """
         if not stage.wanted(self.recipe):
             return
-        contents: dict[str, str] = {name: self.content(name) for name in stage.takes}
-        key = stage_key(stage, self.recipe, contents, self.keys, versions())
+        key = self.key_of(stage)
         folder = self.cache.find(stage, key)
         self.listener.stage(stage.name, cached=folder is not None)
         if folder is None:
-            folder = self.cache.make(stage, key, lambda fresh: stage.make(self.view(stage, key), fresh))
+            own = fill or (lambda fresh: stage.make(self.view(stage, key), fresh))
+            folder = self.cache.make(stage, key, own)
             self.made.add(stage.name)
             give_back_memory()
         self.folders[stage.name], self.keys[stage.name] = folder, stage.result_key(folder, key)

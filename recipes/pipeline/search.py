@@ -82,9 +82,9 @@ def _studied(plan: Planning, ruled: Budget, limit: float, price: Price | None) -
         storage=kept,
         threads=crew.threads_each,
     )
-    pool = open_pool(crew.workers, crew.ray, cores=crew.threads_each or 1, note=plan.listener.note)
+    pool = open_pool(crew, cores=crew.threads_each or 1, note=plan.listener.note)
     found = search_by_study(task, pool, plan.listener.progress, plan.listener.note, here=crew.in_process)
-    workers = {"workers": 1 if crew.in_process else crew.workers, **({"ray": True} if crew.ray is not None else {})}
+    workers = {"workers": crew.asked, **({"ray": True} if crew.ray is not None else {})}
     return found.budget, found.summary() | {"seed": section.seed, "stop": stop, **workers}
 
 

@@ -34,6 +34,11 @@ class Crew:
         return self.ray is None and self.workers in (None, 1)
 
     @property
+    def asked(self) -> int | None:
+        """How many workers a result says there were; None: as many as a cluster had room for."""
+        return 1 if self.in_process else self.workers
+
+    @property
     def threads_each(self) -> int | None:
         """Threads of a worker that is told none: the cores are shared out, and it is one on a cluster; None: all."""
         if self.ray is not None:
@@ -45,8 +50,7 @@ ALONE = Crew()
 
 
 def open_pool(
-    workers: int | None = None,
-    ray: str | None = None,
+    crew: Crew,
     *,
     cores: int = 1,
     gpus: float = 0.0,
@@ -55,11 +59,10 @@ def open_pool(
     """A cluster of Ray where one is named, this process for one worker, else as many of their own.
 
     Args:
-        workers: None is one, or all that a cluster has room for.
-        ray: address of a cluster, see `RayPool`.
+        crew: who does the work.
         cores, gpus: of a worker in a cluster.
         note: hears what a person should know.
     """
-    if ray is not None:
-        return RayPool(ray, workers, cores, gpus, note)
-    return InProcess() if workers in (None, 1) else Processes(workers)
+    if crew.ray is not None:
+        return RayPool(crew.ray, crew.workers, cores, gpus, note)
+    return InProcess() if crew.in_process else Processes(crew.workers or 1)

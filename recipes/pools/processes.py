@@ -44,7 +44,8 @@ class Processes:
                         'of your own, call it under `if __name__ == "__main__":`'
                     ) from error
             finally:
-                executor.shutdown(wait=False, cancel_futures=True)
+                # Idle workers are waited for, so that what is timed next has the machine for itself.
+                executor.shutdown(wait=not left, cancel_futures=True)
 
 
 _make: Callable[[], Callable[[Any], Any]] | None = None

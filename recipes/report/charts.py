@@ -1,4 +1,4 @@
-"""Charts of what a plan costs and how long graphs take: tokens and GMACs by block, latencies, where the time goes."""
+"""Charts of what a plan costs: tokens and GMACs by block, latencies, where the time goes, answers on many images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ...exporter.pruning.budget import Budget
 from ...exporter.runtime.bench.compare import Row
 from ...exporter.runtime.bench.report import Bench
 from ...exporter.runtime.bench.stats import Distribution
+from ..evaluation.result import ClassAnswers, Evaluation
 from . import svg
 
 _LEFT, _RIGHT = 66.0, svg.WIDTH - 10.0
@@ -78,6 +79,61 @@ def latencies(bench: Bench) -> Markup:
         parts += [svg.line(scale(one.p90), y - 4, scale(one.p90), y + 4, f"whisker {_class(name)}")] if one.p90 else []
     alt = "Latencies in milliseconds. " + "; ".join(f"{name}: {_spread(one)}" for name, one in found.items())
     return svg.picture(bottom + 20, alt, *parts)
+
+
+def shares(evaluation: Evaluation) -> Markup:
+    """Agreement and top-1 of both graphs, with 95 % intervals."""
+    seen = evaluation.answers
+    found: list[tuple[str, str, float, tuple[float, float]]] = [
+        ("agrees with dense", "pruned", seen.agreement, seen.agreement_interval)
+    ]
+    for name, kind, value, interval in (
+        ("top-1, dense", "dense", seen.accuracy_dense, seen.accuracy_dense_interval),
+        ("top-1, pruned", "pruned", seen.accuracy_pruned, seen.accuracy_pruned_interval),
+    ):
+        found += [] if value is None or interval is None else [(name, kind, value, interval)]
+    low = min(interval[0] for *_, interval in found)
+    high = max(interval[1] for *_, interval in found)
+    margin = (high - low) * 0.05 or 0.01
+    scale, height = svg.linear(low - margin, high + margin, 8, svg.WIDTH - 46.0), 34
+    bottom = 8.0 + height * len(found)
+    shown = [value / 100 for value in svg.ticks(100 * low, 100 * high, 4)]
+    parts = [svg.axis(lambda value: scale(value / 100), [100 * value for value in shown], 4, bottom, "%")]
+    for at, (name, kind, value, (left, right)) in enumerate(found):
+        y = 30.0 + at * height
+        words = f"{name}: {100 * value:.2f} % ({100 * left:.2f} to {100 * right:.2f})"
+        parts += [
+            svg.text(8, y - 11, name, "small"),
+            svg.line(scale(left), y, scale(right), y, f"whisker {kind}"),
+            svg.dot(scale(value), y, kind, words),
+            svg.text(scale(right) + 7, y + 4, f"{100 * value:.1f} %", "small"),
+        ]
+    alt = "; ".join(f"{name} {100 * value:.2f} %" for name, _, value, _ in found)
+    return svg.picture(bottom + 20, f"Shares of {seen.images} images: {alt}.", *parts)
+
+
+def classes(rows: Sequence[ClassAnswers], names: Sequence[str]) -> Markup:
+    """Of each class what the dense graph had right, and the pruned one; without labels what agrees.
+
+    Args:
+        rows: of classes.
+        names: of the same classes.
+    """
+    scale, height = svg.linear(0, 1, 0, svg.WIDTH - 70.0), 32
+    parts: list[Markup] = []
+    for at, (row, name) in enumerate(zip(rows, names, strict=True)):
+        y = 14.0 + at * height
+        dense, pruned = (row.right_dense, row.right_pruned) if row.right_dense is not None else (row.images, None)
+        kept = row.agreeing if pruned is None else pruned
+        words = f"{dense} → {kept} of {row.images}"
+        parts += [
+            svg.text(0, y, svg.cut(name, 52), "small"),
+            svg.bar(0, y + 4, scale((dense or 0) / row.images), 10, "rail", f"{name}: {words}"),
+            svg.bar(0, y + 4, scale(kept / row.images), 10, "bar", f"{name}: {words}"),
+            svg.text(svg.WIDTH, y + 13, words, "small", "end"),
+        ]
+    told = "; ".join(f"{name} {row.change:+.0%}" for row, name in zip(rows, names, strict=True))
+    return svg.picture(10 + height * len(rows), f"The classes that lost most: {told}.", *parts)
 
 
 def _class(name: str) -> str:

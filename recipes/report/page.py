@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +18,10 @@ from . import charts, pareto, photos, proofs
 from .answers import Answer, Answers, answers_of, chosen
 from .patches import Fate, fates_of, grid_of, survival
 from .sources import BundleFacts, Sources
+from .svg import cut
 
+NAME = 40  # characters of a class's name
+WORST = 12  # classes of an evaluation that are drawn
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -129,7 +134,7 @@ def render(sources: Sources, chapters: list[Chapter], photos_wanted: int) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "visible": visible}
+    environment.filters |= {"percent": percent, "visible": visible, "class_of": class_name, "shell": shlex.join}
     style = Markup((TEMPLATES / "report.css").read_text("utf-8"))  # our own file: no text of a user is in it
     return environment.get_template("report.html").render(
         sources=sources,
@@ -139,9 +144,17 @@ def render(sources: Sources, chapters: list[Chapter], photos_wanted: int) -> str
         proofs=proofs,
         pareto=pareto,
         made_by=made_by,
+        worst=WORST,
         style=style,
         version=__version__,
     )
+
+
+def class_name(index: int, labels: Sequence[str] | None) -> str:
+    """A class for a person: its number, and its name where that is known."""
+    if labels is None or not 0 <= index < len(labels):
+        return f"class {index}"
+    return f"class {index} ({cut(visible(labels[index]), NAME)})"
 
 
 def percent(value: float) -> str:

@@ -1,10 +1,11 @@
-"""What a report is of: bundles, and benchmarks that other machines made. Torch-free."""
+"""What a report is of: bundles, benchmarks that other machines made, sweeps, evaluations. Torch-free."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
 from ...exporter.core.fidelity import Fidelity
+from ...exporter.core.files import sha256
 from ...exporter.core.gate import Gate
 from ...exporter.core.inputs import InputKind, is_folder, read_text
 from ...exporter.graph.precision.report import PrecisionReport
@@ -22,6 +24,7 @@ from ...exporter.runtime.bench.report import Bench
 from ...exporter.runtime.lines import outcome_lines
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
+from ..evaluation.result import Evaluation, is_evaluation, read_evaluation
 from ..sweep.result import Sweep, is_sweep, read_sweep
 
 
@@ -35,6 +38,7 @@ class BundleFacts:
         golden: see `bundle.load_golden`.
         parity, fidelity: proof and answers.
         budget, bench, precision, engine, gate: None where the bundle has none.
+        labels: names of the classes; None where the bundle has none.
     """
 
     folder: Path
@@ -48,6 +52,7 @@ class BundleFacts:
     precision: PrecisionReport | None
     engine: EngineIdentity | None
     gate: Gate | None = None
+    labels: list[str] | None = None
 
     @property
     def promises(self) -> list[str]:
@@ -60,6 +65,11 @@ class BundleFacts:
         """The folder's own, for titles."""
         return self.folder.resolve().name
 
+    @cached_property
+    def sha256(self) -> str:
+        """Of the manifest, and so of all."""
+        return sha256(self.folder / layout.MANIFEST)
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -70,32 +80,46 @@ class Sources:
         benches: every benchmark by its name, those of the bundles too.
         comparison: of the benchmarks; None where there are fewer than two.
         sweeps: by the folder's name, or of a second one of that name by its path.
+        evaluations: by the file's name, in the same way.
     """
 
     bundles: tuple[BundleFacts, ...]
     benches: dict[str, Bench]
     comparison: Comparison | None
     sweeps: dict[str, Sweep] = field(default_factory=dict)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+
+    def evaluated(self, evaluation: Evaluation) -> BundleFacts | None:
+        """The bundle that an evaluation is of; None where it is not in the report, or another one by now."""
+        return next((one for one in self.bundles if one.sha256 == evaluation.bundle_sha256), None)
 
 
 def read_sources(paths: Sequence[str | os.PathLike[str]]) -> Sources:
     """Read what a report is of.
 
     Args:
-        paths: bundles, sweeps, and files that `vitrim bench -o` or `run_on_device.py bench -o` wrote.
+        paths: bundles, sweeps, and files that `vitrim bench -o`, `run_on_device.py bench -o` or `vitrim evaluate -o`
+            wrote.
 
     Raises:
         InputError: nothing is named, or something is neither, or damaged.
     """
     if not paths:
-        raise InputError("name a bundle, a sweep, or a file of `vitrim bench BUNDLE -o FILE`, to report on")
-    bundles, timed, sweeps = [], [], {}
+        raise InputError(
+            "name a bundle, a sweep, or a file of `vitrim bench BUNDLE -o FILE` or `vitrim evaluate BUNDLE -o FILE`, "
+            "to report on"
+        )
+    bundles, timed = list[BundleFacts](), list[str | os.PathLike[str]]()
+    sweeps, evaluations = dict[str, Sweep](), dict[str, Evaluation]()
     for path in paths:
+        name = Path(path).resolve().name
         if not is_folder(Path(path)):
-            timed.append(path)
+            if is_evaluation(path):
+                evaluations[os.fspath(path) if name in evaluations else name] = read_evaluation(path)
+            else:
+                timed.append(path)
             continue
         if is_sweep(Path(path)):
-            name = Path(path).resolve().name
             sweeps[os.fspath(path) if name in sweeps else name] = read_sweep(Path(path))
             continue
         found = read_bundle(Path(path))
@@ -104,7 +128,7 @@ def read_sources(paths: Sequence[str | os.PathLike[str]]) -> Sources:
     comparison = compare(timed) if len(timed) > 1 else None
     names = [row.name for row in comparison.rows] if comparison else [Path(path).name for path in timed]
     benches = {name: read_bench(path) for name, path in zip(names, timed, strict=True)}
-    return Sources(tuple(bundles), benches, comparison, sweeps)
+    return Sources(tuple(bundles), benches, comparison, sweeps, evaluations)
 
 
 def read_bundle(folder: Path) -> BundleFacts:
@@ -129,4 +153,5 @@ def read_bundle(folder: Path) -> BundleFacts:
         else None,
         engine=read_identity(folder / layout.ENGINE) if has(layout.ENGINE) else None,
         gate=Gate.read(folder / layout.GATE, "gate") if has(layout.GATE) else None,
+        labels=bundle.load_labels(folder, manifest),
     )

@@ -69,7 +69,7 @@ def write_report(
     force: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Written:
-    """Report on bundles and benchmarks, see `vitrim.api.report`."""
+    """Report on bundles, benchmarks, sweeps and evaluations, see `vitrim.api.report`."""
     page = Path(out)
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{page} is no name of a page; name a file that ends in .html")
@@ -88,6 +88,7 @@ def write_report(
         "format": FORMAT,
         "bundles": [_plain(one) for one in chapters],
         "benchmarks": {name: bench.to_json() for name, bench in sources.benches.items()},
+        "evaluations": {name: one.to_json() for name, one in sources.evaluations.items()},
         "sweeps": {name: sweep.to_json() for name, sweep in sources.sweeps.items()},
         "comparison": None if sources.comparison is None else sources.comparison.to_json(),
     }

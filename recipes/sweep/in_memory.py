@@ -13,6 +13,7 @@ from ...exporter.pruning.torch_runner import evaluating
 from ...exporter.pruning.vit import PrunedViT
 from ..pipeline.in_memory import Images, recipe_of
 from ..pipeline.listener import Listener
+from ..pools.choose import ALONE, Crew
 from .result import Sweep
 from .run import sweep
 from .wanted import Wanted
@@ -25,6 +26,7 @@ def sweep_model(
     wanted: Wanted,
     keywords: Mapping[str, Any],
     listener: Listener | None = None,
+    crew: Crew = ALONE,
 ) -> Sweep:
     """See `vitrim.api.sweep`, of a model in memory.
 
@@ -38,4 +40,4 @@ def sweep_model(
     prune = {"target": {"flops_ratio": wanted.ratios[0]}}  # any plan makes the recipe whole; points have their own
     recipe, given = recipe_of(model, {"prune": prune, "images": images, **keywords}, listener)
     with evaluating(model):
-        return sweep(recipe, out, wanted, listener=listener, given=given)
+        return sweep(recipe, out, wanted, crew=crew, listener=listener, given=given)

@@ -115,6 +115,8 @@ class Sweep(Record):
         chosen: for every constraint that was asked for.
         untimed: why nothing was timed; None where it was.
         resumed: points that an earlier run had finished.
+        workers: that made plans and answers; None: as many as the cluster had room for.
+        ray: address of the cluster of Ray; None where this machine did the work.
         seconds: that this run took.
     """
 
@@ -133,6 +135,8 @@ class Sweep(Record):
     chosen: tuple[Chosen, ...] = ()
     untimed: str | None = optional()
     resumed: int = 0
+    workers: int | None = 1
+    ray: str | None = optional()
     seconds: float = 0.0
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """`vitrim sweep`: a first look at every point, then points in turn, the most promising first, until all are known.
 
-What is finished is a line of the journal, so that a run that was killed goes on with the point that it was at.
+What is finished is a line of the journal, so that a run that was killed goes on with the point that it was at. Workers
+make plans and answers. They have ended when the first graph is timed, which only this process does, one at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from ... import __version__
 from ...calibration.tokens.cost import dense_plan, model_macs
 from ...exporter.core.cores import usable_cores
 from ...exporter.core.errors import InputError
-from ...exporter.core.fidelity import Fidelity as Answers
 from ...exporter.core.files import explain_os_error
 from ...exporter.core.memory import only_new_garbage
 from ...exporter.pruning.shape import describe
@@ -28,12 +28,13 @@ from ..pipeline.open import NOTHING, Given
 from ..pipeline.recipe import Recipe
 from ..pipeline.run import Run, open_run
 from ..pipeline.stage import short_hash
+from ..pools.choose import ALONE, Crew
 from ..pools.lines import Kind, Lines
 from .dominate import dominator
 from .points import Point, grid, in_order, layers, recipe_for, shared_by_all
 from .result import FORMAT, JOURNAL, Chosen, Row, Sweep, choose
 from .wanted import Wanted
-from .work import PLAN, Work
+from .work import PLAN, Work, row_of
 from .write import check_folder, write_files
 
 RACES = 2
@@ -58,12 +59,14 @@ class Known:
 
     Attributes:
         looks: plans and first looks.
+        answered: the same with answers on all images.
         rows: points that need no more work.
         stages: folders of a point's stages in the cache.
         resumed: points that an earlier run had finished.
     """
 
     looks: dict[Point, Row] = field(default_factory=dict)
+    answered: dict[Point, Row] = field(default_factory=dict)
     rows: dict[Point, Row] = field(default_factory=dict)
     stages: dict[Point, list[str]] = field(default_factory=dict)
     resumed: int = 0
@@ -75,6 +78,7 @@ def sweep(
     out: str | os.PathLike[str] | None,
     wanted: Wanted = Wanted(),
     *,
+    crew: Crew = ALONE,
     listener: Listener | None = None,
     given: Given = NOTHING,
 ) -> Sweep:
@@ -84,6 +88,7 @@ def sweep(
         recipe: of which every point takes all but method, budget and precision.
         out: folder of the sweep; one that was stopped goes on. None: nothing is written.
         wanted: the grid, and the constraints.
+        crew: who makes plans and holds them against the dense model.
         listener: hears progress.
         given: what Python hands over instead of naming it in the recipe.
 
@@ -93,12 +98,12 @@ def sweep(
     """
     heard = listener or Silence()
     if out is not None:
-        return _sweep(recipe, Path(os.path.abspath(out)), wanted, heard, given)
+        return _sweep(recipe, Path(os.path.abspath(out)), wanted, crew, heard, given)
     with tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
-        return _sweep(recipe, Path(folder) / "sweep", wanted, heard, given)
+        return _sweep(recipe, Path(folder) / "sweep", wanted, crew, heard, given)
 
 
-def _sweep(base: Recipe, folder: Path, wanted: Wanted, listener: Listener, given: Given) -> Sweep:
+def _sweep(base: Recipe, folder: Path, wanted: Wanted, crew: Crew, listener: Listener, given: Given) -> Sweep:
     begun, points = time.perf_counter(), grid(base, wanted)
     check_folder(folder, base)
     run = open_run(recipe_for(base, points[0]), cache_of(folder, keeps=True), listener, given)
@@ -112,10 +117,12 @@ def _sweep(base: Recipe, folder: Path, wanted: Wanted, listener: Listener, given
             known = _read(journal)
             if known.resumed:
                 listener.note(f"goes on after {known.resumed} points that {journal.path} has")
-            _work(run, base, points, wanted, known, journal)
+            _work(run, base, points, wanted.look, crew, known, journal)
         if all(known.rows[point].refused is not None for point in points):
             raise InputError(f"there is no such point: {known.rows[points[0]].refused}")
-        result = replace(_result(run, wanted, known), seconds=time.perf_counter() - begun)
+        result = replace(
+            _result(run, wanted, known), workers=crew.asked, ray=crew.ray, seconds=time.perf_counter() - begun
+        )
         names = {str(point): recipe_for(base, point) for point in known.rows}
         in_memory = base.model.given or base.images.given or (base.evaluate is not None and base.evaluate.given)
         return write_files(folder, result, {} if in_memory else names)
@@ -138,12 +145,14 @@ def _read(journal: Lines) -> Known:
     known = Known()
     for index, line in enumerate(journal.found):
         try:
-            row = Row.from_json(line.get("look") or line.get("row"), "row")
+            row = Row.from_json(line.get("look") or line.get("answered") or line.get("row"), "row")
         except InputError as error:
             raise journal.damaged(index) from error
         point = Point(row.method, row.ratio, row.precision)
         if "look" in line:
             known.looks[point] = row
+        if "answered" in line:
+            known.answered[point] = row
         if "row" in line or row.refused is not None:
             known.rows[point] = row
             known.stages[point] = [str(name) for name in line.get("stages", ())]
@@ -151,14 +160,16 @@ def _read(journal: Lines) -> Known:
     return known
 
 
-def _work(run: Run, base: Recipe, points: list[Point], wanted: Wanted, known: Known, journal: Lines) -> None:
+def _work(run: Run, base: Recipe, points: list[Point], look: int, crew: Crew, known: Known, journal: Lines) -> None:
     """Finish every point that is not."""
     if all(point in known.rows for point in points) and not _rivals(known):
         return
-    run.listener.stage(f"dense answers on {len(run.sources.evaluation)} images")
     for stage in PLAN[:1]:
         run.do(stage)
-    work = Work.begin(run, wanted.look)
+    work = Work.begin(run, look, crew)
+    if crew.in_process:
+        run.listener.stage(f"dense answers on {len(run.sources.evaluation)} images")
+        work.quality.begin()
     _look(work, base, points, known, journal)
     costs = {
         point: (row.gmacs, row.look.kl)
@@ -199,17 +210,30 @@ def _rivals(known: Known) -> list[Point]:
 
 
 def _look(work: Work, base: Recipe, points: list[Point], known: Known, journal: Lines) -> None:
-    """A first look at every point that has none."""
-    listener, answers = work.listener, dict[tuple[object, ...], Answers]()
-    listener.stage(f"a first look at {len(points)} points")
-    for done, point in enumerate(points):
-        if point not in known.looks:
-            row = work.look(base, point, answers)
-            journal.append({"look": row.to_json()})
-            known.looks[point] = row
-        if known.looks[point].refused is not None:
-            known.rows[point] = known.looks[point]
-        listener.progress(done + 1, len(points))
+    """A first look at every point that has none; by workers all of their answers, while nothing is timed."""
+    pooled = not work.crew.in_process
+    seen = known.answered if pooled else known.looks
+    todo = [point for point in points if point not in known.rows and point not in seen]
+    more = f", and answers on {len(work.run.sources.evaluation)} images" if pooled else ""
+    work.listener.stage(f"a first look at {len(points)} points{more}")
+    for ask, found in work.looked(work.asks(base, todo)):
+        for point in ask.points:
+            if point not in known.looks:
+                row = row_of(point, found)
+                journal.append({"look": row.to_json()})
+                known.looks[point] = row
+                if row.refused is not None:
+                    known.rows[point] = row
+            if found.answers is not None:
+                _answered(point, replace(known.looks[point], answers=found.answers), known, journal)
+            todo.remove(point)
+        work.listener.progress(len(points) - len(todo), len(points))
+
+
+def _answered(point: Point, row: Row, known: Known, journal: Lines) -> Row:
+    journal.append({"answered": row.to_json()})
+    known.answered[point] = row
+    return row
 
 
 def _finish(work: Work, base: Recipe, ordered: list[Point], known: Known, journal: Lines) -> None:
@@ -221,19 +245,22 @@ def _finish(work: Work, base: Recipe, ordered: list[Point], known: Known, journa
         finished = [row for row in known.rows.values() if row.is_whole]
         if any(row.speed is None for row in finished):
             work.timed = False  # the target does not run here after all
-        row, stages = _one(work, base, point, known.looks[point], finished, dense)
+        row, stages = _one(work, base, point, finished, dense, known, journal)
         journal.append({"row": row.to_json(), "stages": stages})
         known.rows[point], known.stages[point] = row, stages
         _drop(work.run, known)
         clock.tick(measured=row.stopped is None)
 
 
-def _one(work: Work, base: Recipe, point: Point, look: Row, finished: list[Row], dense: float) -> tuple[Row, list[str]]:
+def _one(
+    work: Work, base: Recipe, point: Point, finished: list[Row], dense: float, known: Known, journal: Lines
+) -> tuple[Row, list[str]]:
     """A finished row of a point, and its stages in the cache."""
+    look = known.looks[point]
     stopped = dominator(look, finished, dense, work.timed)
     if stopped is not None:
         return replace(look, stopped=stopped), []
-    row = work.answered(base, point, look)
+    row = known.answered.get(point) or _answered(point, work.answered(base, point, look), known, journal)
     stopped = dominator(row, finished, dense, work.timed)
     if stopped is not None:
         return replace(row, stopped=stopped), []

@@ -1,8 +1,8 @@
-"""What is measured of a point: its plan and a first look, its answers, its graphs in turns."""
+"""What is measured of a point: its plan and answers, by workers or here, and its graphs in turns, always here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,15 +10,14 @@ from typing import cast
 
 import numpy as np
 
-from ...calibration.images.sources import Part, choose
-from ...calibration.tokens.outcome import DenseAnswers
+from ...calibration.tokens.outcome import MEMORY
 from ...exporter.core import layout
 from ...exporter.core.errors import EnvironmentLackError, VitrimError
 from ...exporter.core.fidelity import Fidelity as Answers
 from ...exporter.core.memory import give_back_memory
 from ...exporter.core.targets import Precision as PrecisionName
 from ...exporter.core.targets import Target
-from ...exporter.pruning.budget import Budget, read_budget
+from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.runtime.bench.interleave import interleave
 from ...exporter.runtime.bench.report import Bench as Benchmark
 from ...exporter.runtime.bench.stats import paired_ratio
@@ -41,7 +40,9 @@ from ..pipeline.sections.outputs import BenchSection
 from ..pipeline.slim import Slim
 from ..pipeline.stage import Stage
 from ..pipeline.trace import Trace
+from ..pools.choose import ALONE, Crew, open_pool
 from .points import Point, recipe_for
+from .quality import Ask, Found, Quality, Task, refuse_unsendable
 from .result import Row, Speed
 
 PLAN: tuple[type[Stage], ...] = (Slim, Calibrate)
@@ -75,66 +76,84 @@ class Work:
     Attributes:
         run: of the base recipe, its images and model opened; silent.
         listener: hears how far the sweep is.
-        few, whole: dense answers on the first few evaluation images, and on all.
+        task: what workers have to know.
+        quality: a worker of this process.
         timed: whether graphs can be timed here.
+        crew: who makes plans and holds them against the dense model.
     """
 
     run: Run
     listener: Listener
-    few: DenseAnswers
-    whole: DenseAnswers
+    task: Task
+    quality: Quality
     timed: bool
+    crew: Crew = ALONE
 
     @classmethod
-    def begin(cls, run: Run, look: int) -> Work:
-        """Answer all evaluation images with the dense model.
+    def begin(cls, run: Run, look: int, crew: Crew = ALONE) -> Work:
+        """Work on the points of a recipe.
 
         Args:
-            run: of the base recipe.
+            run: of the base recipe, slimmed where that is wanted.
             look: images of a first look.
+            crew: one that is asked for works with one thread each, so that no number of workers changes a bit.
         """
-        source, progress = run.sources.evaluation, run.listener.progress
-        models = (run.dense(), run.model())
-        whole = DenseAnswers(*models, source, progress=progress)
-        few = whole
-        if look < len(source):
-            few = DenseAnswers(*models, Part(source, choose(len(source), count=look)))
-        quiet = replace(run, listener=Within(run.listener))
-        return cls(quiet, run.listener, few, whole, Bench.wanted(run.recipe))
+        task = Task(
+            dense=run.dense(),
+            model=run.model(),
+            sources=run.sources,
+            look=look,
+            studies=run.cache.root,
+            threads=None if crew == ALONE else 1,
+            memory=MEMORY // (crew.workers or 1),
+        )
+        quality, quiet = Quality(task, run.listener.progress), replace(run, listener=Within(run.listener))
+        return cls(quiet, run.listener, task, quality, Bench.wanted(run.recipe), crew)
+
+    def asks(self, base: Recipe, points: Sequence[Point]) -> list[Ask]:
+        """What is to be known of points, one for each plan. Workers answer all images at once: nothing is timed yet."""
+        runs, groups = dict[str, Run](), dict[str, list[Point]]()
+        for point in points:
+            own = self._slimmed(recipe_for(base, point))
+            key = own.key_of(Calibrate)
+            runs.setdefault(key, own)
+            groups.setdefault(key, []).append(point)
+        found = []
+        for key, own in runs.items():
+            folder = own.cache.find(Calibrate, key)
+            budget = None if folder is None else read_budget(folder / layout.BUDGET)
+            found.append(Ask(tuple(groups[key]), own.recipe, budget, whole=not self.crew.in_process))
+        return found
+
+    def looked(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Found]]:
+        """Ask the crew; plans that are new are kept in the cache, where the stages of a point find them."""
+        if asks and self.crew.ray is None and not self.crew.in_process:
+            refuse_unsendable(self.task)
+        make = self._here if self.crew.in_process else partial(Quality, self.task)
+        for ask, found in open_pool(self.crew, note=self.listener.note).map(make, asks):
+            for text in found.notes:
+                self.run.listener.note(text)
+            if ask.budget is None and found.budget is not None:
+                self._slimmed(ask.recipe).do(Calibrate, partial(_write, found.budget))
+            yield ask, found
+
+    def _here(self) -> Quality:
+        return self.quality
 
     def open(self, recipe: Recipe) -> Run:
         """A run of a point's recipe, its plan made."""
-        own = self.run.of(recipe, self.run.target)
-        for stage in PLAN:
-            own.do(stage)
+        own = self._slimmed(recipe)
+        own.do(Calibrate)
         return own
 
-    def look(self, base: Recipe, point: Point, known: dict[tuple[object, ...], Answers]) -> Row:
-        """A point's plan, and its answers on the first few images.
-
-        Args:
-            base: recipe of the sweep.
-            point: which.
-            known: by plan, answers of points that were looked at; this one's are added.
-        """
-        row = Row(point.method, point.ratio, point.precision)
-        try:
-            budget = _plan(self.open(recipe_for(base, point)))
-            key = (budget.method, str(budget.parameters), str(budget.blocks))
-            if key not in known:
-                known[key] = self.few.held_against(budget)
-        except EnvironmentLackError:
-            raise
-        except VitrimError as error:
-            return replace(row, refused=str(error))
-        floor = budget.gmacs["pruned"]
-        tokens = tuple(block.after for block in budget.blocks)
-        return replace(row, tokens=tokens, gmacs=budget.total_gmacs, floor_gmacs=floor, look=known[key])
+    def _slimmed(self, recipe: Recipe) -> Run:
+        own = self.run.of(recipe, self.run.target)
+        own.do(Slim)
+        return own
 
     def answered(self, base: Recipe, point: Point, row: Row) -> Row:
         """A row with answers on all images, of PyTorch's model; what float32 is not gets its own later."""
-        answers = self.whole.held_against(_plan(self.open(recipe_for(base, point))))
-        return replace(row, answers=replace(answers, on_calibration_images=not self.run.sources.disjoint))
+        return replace(row, answers=self.quality.answers(_plan(self.open(recipe_for(base, point)))))
 
     def measured(self, base: Recipe, point: Point, row: Row) -> tuple[Row, list[str]]:
         """A row with its graphs timed in turns where they run here, and of another precision with its answers.
@@ -207,6 +226,19 @@ def _in_turns(
         times = median[str(point)], median["dense"]
         found[point] = Speed(ratio.median, ratio.interval, *times, rivals=len(graphs), warning=busy(seen))
     return found
+
+
+def row_of(point: Point, found: Found) -> Row:
+    """A point's row after the first look."""
+    row, budget = Row(point.method, point.ratio, point.precision), found.budget
+    if budget is None:
+        return replace(row, refused=found.refused)
+    floor, tokens = budget.gmacs["pruned"], tuple(block.after for block in budget.blocks)
+    return replace(row, tokens=tokens, gmacs=budget.total_gmacs, floor_gmacs=floor, look=found.look)
+
+
+def _write(budget: Budget, folder: Path) -> None:
+    write_budget(budget, folder / layout.BUDGET)
 
 
 def _plan(run: Run) -> Budget:

@@ -12,15 +12,11 @@ from ...core.errors import EnvironmentLackError, InputError
 from ...core.targets import Precision, Target, get_target
 from .. import bundle
 from ..choose import require_runtime, run_by, runner_for, unable
-from ..machine import gpu
 from ..parity import Parity, Rung
 from ..rungs import close, compare
 from ..runners import Outputs, Runner, run_all
 from ..shipped import as_proven, hold_answers
-from ..tensorrt.family import family_named
-from ..tensorrt.identity import read_identity
-from ..tensorrt.runner import TrtRunner
-from ..tensorrt.versions import runtime_missing
+from ..tensorrt.runner import TrtRunner, cannot_run
 
 
 @dataclass(frozen=True)
@@ -86,9 +82,7 @@ def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -
     wanted = graph is None or target.runtime == "tensorrt"
     no_engine = f"{root} has no {layout.ENGINE}: build it first" if wanted else None
     if (root / layout.ENGINE).exists():
-        identity = read_identity(root / layout.ENGINE)
-        no_engine = runtime_missing(family_named(identity.family))
-        no_engine = no_engine or identity.wrong_gpu(gpu.describe()["compute_capability"])
+        no_engine = cannot_run(root / layout.ENGINE)
         result = replace(result, engine_not_checked=no_engine)
         if no_engine is None:
             with TrtRunner(root / layout.ENGINE, root / layout.MODEL) as trt:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import EnvironmentLackError, InputError, UnsupportedError
+from ..machine import gpu
 from ..runners import Outputs, check_image
 from . import cuda
 from .family import TENSORRT, Family, family_named
@@ -84,6 +85,17 @@ def _lean_runtime(runtime: Any, engine: Path, built: str) -> Any:
     if lean is None:
         raise EnvironmentLackError(f"{library}, named in {LEAN_RUNTIME}, is no lean runtime of TensorRT {built}")
     return lean
+
+
+def cannot_run(engine: Path) -> str | None:
+    """Why no engine like this one runs on this machine; None where it may, which loading it tells.
+
+    Raises:
+        InputError: what lies beside it is missing or damaged.
+    """
+    identity = read_identity(engine)
+    missing = runtime_missing(family_named(identity.family))
+    return missing or identity.wrong_gpu(gpu.describe()["compute_capability"])
 
 
 class TrtRunner:

@@ -405,3 +405,16 @@ def test_no_bundle_is_published_into_another(tmp_path: Path) -> None:
     bundle.refuse_foreign(outer)
     assert (bundle.is_bundle(outer), bundle.is_bundle(tmp_path)) == (True, False)
     bundle.refuse_in_bundle(tmp_path / "beside.json")
+
+
+def test_names_of_classes_are_in_one_line_each_and_may_be_missing(tmp_path: Path) -> None:
+    bundle.write_manifest(tmp_path, {}, [])
+    assert bundle.load_labels(tmp_path, bundle.read_manifest(tmp_path)) is None
+    for text, wanted in (('["cat", "great\\nwhite", 3]', ["cat", "great white", "3"]), ('{"a": 1}', None)):
+        (tmp_path / "labels.json").write_text(text)
+        bundle.write_manifest(tmp_path, {}, [])
+        if wanted is None:
+            with pytest.raises(InputError, match=r"labels.json is no list of names; export the bundle anew"):
+                bundle.load_labels(tmp_path, bundle.read_manifest(tmp_path))
+        else:
+            assert bundle.load_labels(tmp_path, bundle.read_manifest(tmp_path)) == wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,16 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.core.intervals import mcnemar
 from vitrim.recipes.evaluation.judge import judge
-from vitrim.recipes.evaluation.result import FORMAT, Evaluation, by_class, figures, in_order, moved
+from vitrim.recipes.evaluation.result import (
+    FORMAT,
+    Evaluation,
+    by_class,
+    figures,
+    in_order,
+    is_evaluation,
+    moved,
+    read_evaluation,
+)
 from vitrim.recipes.evaluation.shards import Answer
 
 DRAW = np.random.default_rng(0)
@@ -99,3 +109,33 @@ def test_another_format_is_refused() -> None:
     data = json.loads(json.dumps(evaluation().to_json())) | {"format": "vitrim-evaluation/2"}
     with pytest.raises(InputError, match="^e.json has the format 'vitrim-evaluation/2', but this vitrim knows"):
         Evaluation.from_json(data, "e.json")
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_classes_that_lost_most_come_first(labelled: bool) -> None:
+    found = evaluation(labelled).worst
+    assert sorted(found, key=lambda one: one.index) == list(evaluation(labelled).classes)
+    changes = [one.change for one in found]
+    assert changes == sorted(changes)
+    first = found[0]
+    if labelled:
+        assert first.change == ((first.right_pruned or 0) - (first.right_dense or 0)) / first.images < 0
+    else:
+        assert first.change == (first.agreeing - first.images) / first.images < 0
+
+
+def test_it_says_what_repeats_it() -> None:
+    assert evaluation().command == ["vitrim", "evaluate", "b", "--images", "i"]
+    some = replace(evaluation(), count=9, class_file="c.txt")
+    assert some.command[5:] == ["--count", "9", "--classes", "c.txt"]
+
+
+def test_a_file_is_known_by_its_format(tmp_path: Path) -> None:
+    evaluation().write(tmp_path / "e.json")
+    assert is_evaluation(tmp_path / "e.json")
+    assert read_evaluation(tmp_path / "e.json") == evaluation()
+    (tmp_path / "other.json").write_text("[]")
+    (tmp_path / "none.json").write_text("{")
+    assert not any(is_evaluation(tmp_path / name) for name in ("other.json", "none.json", "nowhere.json"))
+    with pytest.raises(InputError, match="`vitrim evaluate BUNDLE -o FILE` writes an evaluation"):
+        read_evaluation(tmp_path / "none.json")

@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluated_bundles import label, logits, make_bundle, make_photos, pixels
+import standin_bundles
+from evaluated_bundles import PREPROCESS, label, logits, make_bundle, make_photos, pixels
+from onnx import TensorProto, helper, numpy_helper
 
 from vitrim import api
+from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, VitrimError
 from vitrim.exporter.core.fidelity import fidelity
+from vitrim.exporter.runtime import bundle
 from vitrim.recipes.evaluation.result import Evaluation
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -166,3 +170,72 @@ def test_it_needs_no_torch(made: tuple[Path, Path]) -> None:
         [sys.executable, "-c", code, *map(str, made)], env=path, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "23 []"
+
+
+def dense_of_the_standin() -> bytes:
+    """A real graph of what the stand-in's dense one computes: `logits` [2, 4], three times each channel's mean."""
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("Mul", ["means", "scale"], ["logits"]),
+    ]
+    ends = [
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, standin_bundles.SHAPE)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, standin_bundles.SHAPE[:2])],
+    ]
+    made = helper.make_graph(nodes, "g", *ends, [numpy_helper.from_array(np.float32(3), "scale")])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.slow
+def test_an_engine_answers_in_place_of_its_graph(tmp_path: Path) -> None:
+    """By a stand-in for TensorRT whose engine gives two thirds of the dense logits."""
+    folder = standin_bundles.make(tmp_path / "b", scale=2.0)
+    np.savez(folder / "golden.npz", **standin_bundles.golden(2.0))  # type: ignore[arg-type]
+    (folder / "dense.onnx").write_bytes(dense_of_the_standin())
+    preprocess = {**PREPROCESS, "input_size": [4, 2, 2], "mean": [0.5] * 4, "std": [0.5] * 4}
+    bundle.write_manifest(folder, {}, [], target="jetpack-5", batch=2, preprocess=preprocess)
+    images = np.random.default_rng(3).standard_normal((7, 4, 2, 2)).astype(np.float32)
+    np.savez(tmp_path / "some.npz", image=images)
+    given = (folder, tmp_path / "some.npz")
+    with pytest.raises(InputError, match="b has no model.engine: build it first"):
+        api.evaluate_bundle(*given, runtime="tensorrt")
+    with pytest.raises(InputError, match="there is no runtime 'cuda'"):
+        api.evaluate_bundle(*given, runtime="cuda")
+
+    cudart = standin_bundles.compiled_cudart(tmp_path)
+    there = {**os.environ, **standin_bundles.standin_environment(cudart, tmp_path, "8.6.1")}
+    there["PYTHONPATH"] = os.pathsep.join([str(standin_bundles.STANDIN), str(ROOT.parent)])
+    build = [sys.executable, str(folder / layout.STANDALONE), "build"]
+    subprocess.run(build, env=there, check=True, capture_output=True)
+    code = (
+        "import sys, json; from vitrim import api\n"
+        "for runtime in ('auto', 'tensorrt'):\n"
+        "    print(json.dumps(api.evaluate_bundle(sys.argv[1], sys.argv[2], runtime=runtime).to_json()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, given)], env=there, check=True, capture_output=True, text=True
+    )
+    means = images.mean(axis=(2, 3))
+    wanted = fidelity(3 * means, 2 * means, None)
+    for line, asked in zip(done.stdout.splitlines(), (None, "tensorrt"), strict=True):
+        found = Evaluation.from_json(json.loads(line), "line")
+        assert (found.dense_by, found.pruned_by, found.cpu_only) == ("onnxruntime-cpu", "tensorrt-8.6.1", None)
+        assert found.answers.kl == pytest.approx(wanted.kl, rel=1e-5)
+        assert (found.answers.agreement, found.runtime, found.target) == (wanted.agreement, asked, "trt-8.5")
+    notes: list[str] = []  # and here, where there is no TensorRT
+    with pytest.raises(EnvironmentLackError, match="^TensorRT "):
+        api.evaluate_bundle(*given, runtime="tensorrt")
+    with pytest.raises(InputError, match="onnxruntime cannot load"):  # the stand-in's graph, which is none
+        api.evaluate_bundle(*given, note=notes.append)
+    assert any("model.engine is not evaluated, but the graph that it was built from: TensorRT " in one for one in notes)
+
+
+def test_another_runtime_is_taken_where_it_is_asked_for(tmp_path: Path) -> None:
+    given = make_bundle(tmp_path / "b", target="jetpack-6"), make_photos(tmp_path / "photos", 4)
+    own, asked = (api.evaluate_bundle(*given, runtime=name) for name in ("auto", "onnxruntime"))
+    assert of(own) == of(asked)
+    assert own.cpu_only is not None
+    assert asked.cpu_only == f"the graph is for {own.target}, but onnxruntime ran it on the CPU, as asked"
+    assert own.target == asked.target
+    assert asked.command[-2:] == ["--runtime", "onnxruntime"]

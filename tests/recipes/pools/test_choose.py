@@ -13,17 +13,18 @@ from vitrim.recipes.pools.processes import Processes
 
 
 def test_a_pool_is_what_was_asked_for() -> None:
-    assert open_pool() == open_pool(1) == InProcess()
-    assert open_pool(3) == Processes(3)
-    found = open_pool(None, "auto", cores=2, gpus=1.0)
+    assert open_pool(ALONE) == open_pool(Crew(1)) == InProcess()
+    assert open_pool(Crew(3)) == Processes(3)
+    found = open_pool(Crew(None, "auto"), cores=2, gpus=1.0)
     assert isinstance(found, RayPool)
     assert (found.address, found.workers, found.cores, found.gpus) == ("auto", None, 2, 1.0)
-    assert open_pool(1, "local") != InProcess()
+    assert open_pool(Crew(1, "local")) != InProcess()
 
 
 def test_workers_share_the_cores_out() -> None:
     assert (ALONE.in_process, ALONE.threads_each) == (True, None)
     assert Crew(1).in_process
+    assert [one.asked for one in (ALONE, Crew(3), Crew(None, "auto"), Crew(4, "auto"))] == [1, 3, None, 4]
     assert Crew(256).threads_each == 1
     assert Crew(2).threads_each == max(1, usable_cores() // 2)
     assert (Crew(None, "auto").in_process, Crew(1, "auto").threads_each) == (False, 1)

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import report_bundles
 
+from vitrim.exporter.core.fidelity import Fidelity
 from vitrim.exporter.pruning.budget import parse_budget
 from vitrim.exporter.runtime.bench.compare import Row
 from vitrim.exporter.runtime.bench.report import Bench, report
+from vitrim.recipes.evaluation.result import Evaluation
 from vitrim.recipes.report import charts
 
 
@@ -71,3 +75,17 @@ def test_devices_that_claim_nothing_are_hollow() -> None:
     drawn = charts.speedups([row("orin", 1.5, True), row("x" * 90, 0.9, False)])
     assert [one.get("class") for one in ElementTree.fromstring(drawn).iter("circle")] == ["pruned", "hollow"]
     assert "x" * 51 + "…" in drawn
+
+
+def test_answers_on_many_images_are_shares_with_intervals_and_classes(tmp_path: Path) -> None:
+    found = Evaluation.read(report_bundles.evaluation(tmp_path), "evaluation")
+    drawn = charts.shares(found)
+    low, high = found.answers.agreement_interval
+    assert f"agrees with dense: 83.33 % ({100 * low:.2f} to {100 * high:.2f})" in drawn
+    assert drawn.count("<circle") == 3
+    bare = charts.shares(replace(found, answers=Fidelity(6, 1.0, 0.0)))
+    assert bare.count("<circle") == 1
+    rows = charts.classes(found.worst[:2], ["a <b>", "c"])
+    assert "a &lt;b&gt;: 3 → 1 of 3" in rows
+    assert "The classes that lost most: a &lt;b&gt; -67%; c +0%." in rows
+    assert re.findall(r'width="(\d+\.?\d*)"', rows)[:2] == ["290", "96.67"]

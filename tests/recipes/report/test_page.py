@@ -14,7 +14,10 @@ import pytest
 import report_bundles
 import sweeps
 
-from vitrim.recipes.report.page import TEMPLATES, chapter, percent, render
+from vitrim.exporter.core.fidelity import Fidelity
+from vitrim.exporter.core.files import sha256
+from vitrim.recipes.evaluation.result import ClassAnswers, Evaluation
+from vitrim.recipes.report.page import TEMPLATES, chapter, class_name, percent, render
 from vitrim.recipes.report.sources import Sources, read_sources
 
 SECTIONS = ["verdict", "patches", "places", "blocks", "latency", "parity", "precision", "kernels", "repeat", "devices"]
@@ -51,22 +54,24 @@ def page_of(*paths: Path, photos: int = 4) -> str:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of a bundle, with a benchmark and a sweep beside it."""
+    """Of a bundle, with a benchmark, two evaluations and a sweep beside it."""
     root = tmp_path_factory.mktemp("page")
-    out = report_bundles.make(root / "out", rung="onnx_" + "x" * 150)  # which no line breaks by itself
+    labels = ["cat", "x" * 150, HOSTILE]  # which no line breaks by itself
+    out = report_bundles.make(root / "out", rung="onnx_" + "x" * 150, labels=labels)
+    own, other = report_bundles.evaluation(root / "a", sha256(out / "manifest.json")), report_bundles.evaluation(root)
     shutil.copyfile(out / "bench.json", root / "orin.json")
-    return page_of(out, root / "orin.json", sweeps.folder(root / "sweep"))
+    return page_of(out, root / "orin.json", own, other, sweeps.folder(root / "sweep"))
 
 
 def test_every_section_is_there_and_every_link_leads_somewhere(page: str) -> None:
     seen = Seen(page)
     sections = [found["data-section"] for tag, found in seen.tags if tag == "section"]
-    assert sections == [*SECTIONS[:-1], "sweep", SECTIONS[-1]]
+    assert sections == [*SECTIONS[:-1], "evaluation", "evaluation", "sweep", SECTIONS[-1]]
     names = [found["id"] for _, found in seen.tags if "id" in found]
     assert len(names) == len(set(names))
     links = {str(found["href"])[1:] for tag, found in seen.tags if tag in ("a", "use")}
     assert links <= set(names)
-    assert len(links) == 9 + 4
+    assert len(links) == 9 + 1 + 4
 
 
 def test_figures_are_those_of_the_files(page: str) -> None:
@@ -82,6 +87,14 @@ def test_figures_are_those_of_the_files(page: str) -> None:
         "no difference is claimed between orin.json and out",
         "All of the graph computes in fp32",
         "There is no engine: none was built",
+        "same: class 1 (" + "x" * 39 + "…), ",
+        "Answers on 6 images: evaluation.json",
+        "-16.67 points",
+        "2 images turned wrong, 1 right",
+        "class 0 (cat)320.2500031-67 % class 1 (",
+        "vitrim evaluate out --images 'my photos/' --count 6",
+        "which is not among the bundles of this report as it was then",
+        "class 0320.2500031-67 % class 122",
     ):
         assert words in text
 
@@ -102,7 +115,7 @@ def test_nothing_is_loaded_and_nothing_runs(page: str) -> None:
 def test_every_picture_says_what_it_shows(page: str) -> None:
     drawn = re.findall(r"<svg (.*?)>(.{0,9})", page)
     shown = [rest for attributes, rest in drawn if "aria-hidden" not in attributes]
-    assert len(shown) == 4 * 3 + 2 + 6 + 1  # cells, maps, charts, the sweep's picture
+    assert len(shown) == 4 * 3 + 2 + 6 + 4 + 1  # cells, maps, charts, those of evaluations, the sweep's picture
     assert all(rest.startswith("<title>") for rest in shown)
     assert all('role="img"' in attributes for attributes, _ in drawn if "aria-hidden" not in attributes)
     assert not re.search(r"<title>\s*</title>", page)
@@ -120,8 +133,11 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_private_photos_stay_out(tmp_path: Path) -> None:
+    seen = report_bundles.evaluation(tmp_path)
+    assert "secret.png" in page_of(seen)
     found = page_of(report_bundles.make(tmp_path / "out"), photos=0)
     assert "data:image" not in found
+    assert "secret.png" not in page_of(seen, photos=0)
     assert "Photos were left out of this report as asked. Of 6 golden photos 1 changed class." in Seen(found).text
     assert [one["data-section"] for tag, one in Seen(found).tags if tag == "section"] == SECTIONS
 
@@ -222,6 +238,27 @@ def test_a_browser_shows_it_whole(page: str, scheme: int, ground: str, tmp_path:
         assert one["worst"] >= 4.5
         assert one["texts"] > 100
         assert (one["loaded"], one["ground"]) == (0, ground)
+
+
+def test_an_evaluation_alone_without_labels_is_a_page(tmp_path: Path) -> None:
+    path = report_bundles.evaluation(tmp_path)
+    whole = Evaluation.read(path, "evaluation")
+    seen = Fidelity(6, 5 / 6, 0.25)
+    rows = tuple(ClassAnswers(one.index, one.images, one.agreeing, one.kl) for one in whole.classes)
+    replace(whole, answers=seen, by="dense answer", classes=rows, moved=()).write(path)
+    text = re.sub(r"\s+", " ", Seen(page_of(path)).text)
+    assert "The images have no labels" in text
+    assert "Top-1" not in text
+    assert "class 0320.25000 class" in text
+    steady = replace(whole, classes=rows[1:])
+    steady.write(path)
+    assert "No class lost anything." in Seen(page_of(path)).text
+
+
+def test_a_class_has_its_name_where_there_is_one() -> None:
+    assert class_name(1, None) == class_name(1, ["cat"]) == "class 1"
+    assert class_name(-1, ["cat"]) == "class -1"
+    assert class_name(0, ["a\x1bb"]) == "class 0 (a\\x1bb)"
 
 
 def test_percent() -> None:

@@ -11,6 +11,7 @@ import report_bundles
 import sweeps
 
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.files import sha256
 from vitrim.recipes.report.sources import read_sources
 
 ROOT = Path(__file__).parents[3]
@@ -35,6 +36,20 @@ def test_a_sweep_is_told_from_a_bundle_by_its_journal(tmp_path: Path) -> None:
     (place / "sweep.json").write_text('{"format": "vitrim-sweep/1"}')
     with pytest.raises(InputError, match=r"sweep.json"):
         read_sources([place])
+
+
+def test_an_evaluation_is_told_from_a_benchmark_and_finds_its_bundle(tmp_path: Path) -> None:
+    out = report_bundles.make(tmp_path / "out", labels=["cat", "dog", "great\nwhite"])
+    first = report_bundles.evaluation(tmp_path / "a", sha256(out / "manifest.json"))
+    second = report_bundles.evaluation(tmp_path / "b")
+    found = read_sources([out, first, out / "bench.json", second])
+    assert list(found.evaluations) == ["evaluation.json", str(second)]
+    assert list(found.benches) == ["out", "bench.json"]
+    assert [found.evaluated(one) is not None for one in found.evaluations.values()] == [True, False]
+    assert found.bundles[0].labels == ["cat", "dog", "great white"]
+    first.write_text(first.read_text().replace("evaluation/1", "evaluation/9"))
+    with pytest.raises(InputError, match="has the format 'vitrim-evaluation/9'"):
+        read_sources([first])
 
 
 def test_what_is_neither_or_damaged_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def test_a_run_that_was_killed_goes_on_with_the_point_that_it_was_at(
     tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(None)
-    first, fake, looks = list(timed), Work.measured, []
+    first, fake, looks, answered = list(timed), Work.measured, list[Any](), Work.answered
     timed.clear()
 
     def killed(self: Work, base: Any, point: Point, row: Row) -> tuple[Row, list[str]]:
@@ -75,16 +76,44 @@ def test_a_run_that_was_killed_goes_on_with_the_point_that_it_was_at(
         patch.setattr(Work, "measured", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "s")
-    look = Work.look
-    monkeypatch.setattr(Work, "look", lambda *given: looks.append(given[2]) or look(*given))
+    looked = Work.looked
+    monkeypatch.setattr(Work, "looked", lambda work, asks: looks.extend(asks) or looked(work, asks))
+    monkeypatch.setattr(Work, "answered", lambda *given: looks.append(given) or answered(*given))
     ears = Ears()
     again = run(tmp_path / "s", listener=ears)
-    assert (timed, looks, again.resumed) == (first, [], 1)
+    assert (timed, again.resumed) == (first, 1)
+    assert len(looks) == len(first) - 2  # of the point that it was at, the answers are there; it was not timed
     assert f"goes on after 1 points that {tmp_path / 's' / 'sweep.journal'} has" in ears.notes
     assert replace(again, resumed=0, seconds=0, chosen=()) == replace(whole, seconds=0, chosen=())
     timed.clear()
     run(tmp_path / "s")
     assert timed == []
+
+
+@pytest.mark.slow
+def test_workers_change_no_figure_and_an_end_of_the_driver_loses_none(tmp_path: Path, timed: list[str]) -> None:
+    """Ended when two workers have done two of six plans; one goes on, and its figures are those of one alone."""
+
+    class Ending(Ears):
+        def progress(self, done: int, total: int) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "s", workers=2, listener=Ending())
+    lines = (tmp_path / "s" / "sweep.journal").read_text().splitlines()[1:]
+    assert [line.partition(":")[0] for line in lines] == ['{"look"', '{"answered"'] * 2
+    found, whole = run(tmp_path / "s", workers=1), run(None, workers=1)
+    assert found.points == whole.points
+    assert (found.workers, whole.ray) == (1, None)
+    held = (tmp_path / "s" / "sweep.journal").read_text().splitlines()[1:]
+    assert held[:4] == lines
+    assert sum('"answered"' in line for line in held) == len({row.name for row in found.whole} | set(_names(lines)))
+
+
+def _names(lines: list[str]) -> list[str]:
+    rows = [json.loads(line)["answered"] for line in lines if '"answered"' in line]
+    return [f"{row['method']} at {row['ratio']:g} in {row['precision']}" for row in rows]
 
 
 def test_the_front_is_timed_anew_in_the_same_rounds(timed: list[str]) -> None:
@@ -112,7 +141,7 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path, timed: list[str]
             run(tmp_path / "s", settings=[setting])
     with open(tmp_path / "s" / "sweep.journal", "a") as file:
         file.write('{"row": {"method": 3}}\n')
-    with pytest.raises(InputError, match="line 4 of .*sweep.journal is damaged"):
+    with pytest.raises(InputError, match="line 5 of .*sweep.journal is damaged"):
         run(tmp_path / "s")
 
 

@@ -10,13 +10,17 @@ from helpers import small_recipe
 from listeners import Ears
 from report_bundles import samples
 
+from vitrim.calibration.tokens.outcome import MEMORY
+from vitrim.exporter.pruning.budget import read_budget
 from vitrim.exporter.runtime.bench.report import report
 from vitrim.recipes.pipeline.cache import cache_of
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.run import open_run
+from vitrim.recipes.pools.choose import ALONE, Crew
 from vitrim.recipes.sweep import work as module
 from vitrim.recipes.sweep.points import Point
-from vitrim.recipes.sweep.work import Within, Work
+from vitrim.recipes.sweep.result import Row
+from vitrim.recipes.sweep.work import Within, Work, row_of
 
 
 def begun(tmp_path: Path, look: int, **sections: Any) -> tuple[Work, Any]:
@@ -24,32 +28,49 @@ def begun(tmp_path: Path, look: int, **sections: Any) -> tuple[Work, Any]:
     return Work.begin(open_run(base, cache_of(tmp_path / "s", keeps=True), Ears()), look), base
 
 
-def test_a_look_is_at_images_spread_over_all_and_a_plan_is_judged_once(tmp_path: Path) -> None:
+def look(work: Work, base: Any, point: Point) -> Row:
+    """A point's row after the first look."""
+    ((_, found),) = work.looked(work.asks(base, [point]))
+    return row_of(point, found)
+
+
+def test_points_that_differ_in_precision_have_one_plan_and_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VITRIM_STAGES", raising=False)
     work, base = begun(tmp_path, 5)
-    known: dict[Any, Any] = {}
-    row = work.look(base, Point("tome", 0.7, "fp32"), known)
-    assert row.look is not None
-    assert row.look.images == 5
-    assert row.tokens[-1] < 17
-    assert 0 < row.floor_gmacs < row.gmacs  # type: ignore[operator]
-    narrow = work.look(base, Point("tome", 0.7, "int8"), known)
-    assert len(known) == 1
-    assert narrow.look is row.look
-    whole = work.answered(base, Point("tome", 0.7, "fp32"), row)
+    points = [Point("tome", 0.7, name) for name in ("fp32", "int8")]
+    (ask,) = work.asks(base, points)
+    assert (ask.points, ask.budget, ask.whole) == (tuple(points), None, False)
+    ((same, found),) = work.looked([ask])
+    assert same is ask
+    rows = [row_of(point, found) for point in points]
+    assert rows[0].look is rows[1].look is found.look
+    assert rows[0].tokens[-1] < 17
+    assert 0 < rows[0].floor_gmacs < rows[0].gmacs  # type: ignore[operator]
+    (again,) = work.asks(base, points)
+    assert again.budget == found.budget
+    held = read_budget(work.open(ask.recipe).folders["calibrate"] / "budget.json")
+    assert held == found.budget
+    whole = work.answered(base, points[0], rows[0])
     assert whole.answers is not None
-    assert (whole.answers.images, whole.answers.on_calibration_images) == (12, False)
-    assert whole.answers.accuracy_dense is not None
+    assert (whole.answers.images, whole.look) == (12, rows[0].look)
 
 
-def test_few_images_are_all_looked_at(tmp_path: Path) -> None:
-    work, _ = begun(tmp_path, 64)
-    assert work.few is work.whole
+def test_workers_that_are_asked_for_have_one_thread_and_answer_all_images(tmp_path: Path) -> None:
+    base = recipe_from(small_recipe())
+    run = open_run(base, cache_of(tmp_path / "s", keeps=True), Ears())
+    alone, one, three = (Work.begin(run, 5, crew) for crew in (ALONE, Crew(1), Crew(3)))
+    assert [work.task.threads for work in (alone, one, three)] == [None, 1, 1]
+    assert three.task.memory == MEMORY // 3
+    asked = [work.asks(base, [Point("tome", 0.7, "fp32")])[0].whole for work in (alone, one, three)]
+    assert asked == [False, False, True]
 
 
 def test_what_is_not_timed_here_is_not_traced(tmp_path: Path) -> None:
     work, base = begun(tmp_path, 5, export={"target": "trt-10"})
     assert not work.timed
-    row = work.look(base, Point("tome", 0.7, "fp32"), {})
+    row = look(work, base, Point("tome", 0.7, "fp32"))
     assert work.measured(base, Point("tome", 0.7, "fp32"), row) == (row, [])
 
 
@@ -71,7 +92,7 @@ def test_another_precision_has_its_own_answers_and_is_timed_beside_float32(
 ) -> None:
     work, base = begun(tmp_path, 5, precision={"images": 4})
     wide, narrow = (Point("zero_tprune", 0.7, name) for name in ("fp32", "fp16"))
-    row, stages = work.measured(base, narrow, work.answered(base, narrow, work.look(base, narrow, {})))
+    row, stages = work.measured(base, narrow, work.answered(base, narrow, look(work, base, narrow)))
     assert row.refused is None
     assert row.answers is not None
     assert row.answers.precision is not None  # measured on the graph

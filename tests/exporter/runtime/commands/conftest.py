@@ -12,6 +12,7 @@ import pytest
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.runtime.commands import bench, build, check
 from vitrim.exporter.runtime.machine import gpu
+from vitrim.exporter.runtime.tensorrt import runner
 from vitrim.exporter.runtime.tensorrt.family import TENSORRT, Family
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
@@ -104,8 +105,8 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         monkeypatch.setattr(bench, name, getattr(made, name))
     monkeypatch.setattr(build, "build_engine", made.build_engine)
     monkeypatch.setattr(check, "TrtRunner", made.TrtRunner)
-    monkeypatch.setattr(check, "runtime_missing", made.missing)
-    monkeypatch.setattr(check, "read_identity", made.read_identity)
+    monkeypatch.setattr(runner, "runtime_missing", made.missing)
+    monkeypatch.setattr(runner, "read_identity", made.read_identity)
     monkeypatch.setattr(bench, "environment", lambda threads=None: {"cpu": "c", "cores": 2, "load_average": [0.0]})
     return made
 
