@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .recipes.evaluation.result import Evaluation
     from .recipes.pipeline.listener import Listener
     from .recipes.pipeline.optimize_pack import Optimized
+    from .recipes.pipeline.profile import ProfilePack
     from .recipes.pipeline.recipe import Recipe
     from .recipes.pipeline.run import Exported
     from .recipes.report.write import Written
@@ -295,14 +296,50 @@ def profile(
         InputError: there is no table for such a target, precision or recipe.
         EnvironmentLackError: the target's runtime does not run here.
     """
+    chosen = _profiled(source, target, batch, threads, settings)
+    from .recipes.pipeline.profile import profile as run
+
+    return run(chosen, out, methods, processes=processes, rounds=rounds, listener=listener, force=force)
+
+
+def pack_profile(
+    source: RecipeLike,
+    out: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+    methods: Sequence[str] = (),
+    settings: Settings = (),
+    listener: Listener | None = None,
+) -> ProfilePack:
+    """Write a folder whose `run_on_device.py table` measures the table of `profile` on a device without torch.
+
+    Nothing is measured here. The table that the device writes is given as `prune.target.table`.
+
+    Args:
+        source, target, batch, threads, methods, settings, listener: see `profile`.
+        out: the folder; one that was written so before is replaced.
+
+    Raises:
+        InputError: there is no table for such a target, precision or recipe; or something else lies there.
+    """
+    chosen = _profiled(source, target, batch, threads, settings)
+    from .recipes.pipeline.profile import pack_profile as run
+
+    return run(chosen, out, methods, listener=listener)
+
+
+def _profiled(
+    source: RecipeLike, target: str | None, batch: int | None, threads: int | None, settings: Settings
+) -> Recipe:
+    """The recipe whose graphs are profiled."""
     need_export()
     from .recipes.pipeline.profile import as_recipe
-    from .recipes.pipeline.profile import profile as run
 
     given = {"export.target": target, "export.batch": batch, "bench.threads": threads}
     own = [(key, value) for key, value in given.items() if value is not None]
-    chosen = recipe(as_recipe(source), [*_pairs(settings), *own])
-    return run(chosen, out, methods, processes=processes, rounds=rounds, listener=listener, force=force)
+    return recipe(as_recipe(source), [*_pairs(settings), *own])
 
 
 def slim(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.errors import visible
+from ..core.latency import LatencyTable
 from ..core.outcome import Figure, outcome_of
 from .bench.report import Bench, Conditions, Loaded, Prediction, Untimed
 from .bench.stats import Distribution
@@ -81,6 +83,30 @@ def _loaded(found: Loaded) -> str:
     words = [counted(number, what) for number, what in counts if number is not None]
     version = (found.version or "").partition("-")[0]
     return f"OpenVINO {version}: {', '.join([*words, found.hint or 'no hint'])}"
+
+
+def table_lines(found: LatencyTable) -> list[str]:
+    """A latency table: a line per number of tokens, what stages add, and what it is of."""
+    rows = [
+        f"  {count} tokens: attention {', '.join(f'{form.attention[at]:.3f}' for form in found.forms.values())} ms, "
+        f"mlp {found.mlp[at]:.3f} ms"
+        for at, count in enumerate(found.counts)
+    ]
+    return [f"{visible(found.of.model)}: {', '.join(found.forms)}", *rows, *table_notes(found)]
+
+
+def table_notes(found: LatencyTable) -> list[str]:
+    """What a table's rows do not hold: the dense graph, what stages add, and what it is of."""
+    of, lines = found.of, []
+    for name, form in found.forms.items():
+        stages = [f"{method} {cost.of(found.counts[-1]):.3f}" for method, cost in form.stages.items()]
+        added = ", ".join(stages) or "nothing"
+        lines.append(f"{name}: dense {form.dense:.3f} ms; a stage of all tokens adds {added}")
+    lines.append(
+        f"On {visible(of.device)} by {of.runtime}, batch {of.batch}, {counted(of.threads, 'thread')}, {of.precision}; "
+        f"medians of {found.processes} processes, whose quartiles lie {100 * found.spread:.1f} % apart"
+    )
+    return lines
 
 
 def counted(number: int, what: str) -> str:

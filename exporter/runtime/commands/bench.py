@@ -20,6 +20,7 @@ from ...core.memory import give_back_memory
 from ...core.targets import Precision, Target, get_target
 from .. import bundle
 from ..bench.interleave import interleave, repeat
+from ..bench.predicted import prediction_here
 from ..bench.report import Bench, TimedBundle, Untimed, report
 from ..bench.stats import Distribution, summarize
 from ..bench.timing import Timing
@@ -196,6 +197,8 @@ def bench_bundle(
         if result.cpu_only and runtime == "auto" and layout.ENGINE in manifest.files:
             note = f"{result.cpu_only}; {layout.ENGINE} is not timed: {reason}"
             result = replace(result, environment={**result.environment, "cpu_only": note})
+    if layout.BUDGET in manifest.files:
+        result = replace(result, prediction=prediction_here(root / layout.BUDGET, target, result))
     return replace(result, bundle=TimedBundle.of(manifest))
 
 
