@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -494,6 +495,7 @@ def bench(
     cuda_graph: bool = Timing.cuda_graph,
     copies: bool = Timing.copies,
     energy: bool = Timing.energy,
+    by_block: bool = False,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     force: bool = False,
@@ -506,6 +508,7 @@ def bench(
         runs, warmup, threads, cuda_graph, copies, energy: see `vitrim.exporter.runtime.bench.timing.Timing`.
         runtime: `tensorrt`, `onnxruntime`, `openvino`, or `auto`: the engine where there is one that runs here, else
             the target's own.
+        by_block: count also what each block of the dense and the pruned graph takes; needs the package onnx.
         out: a JSON file outside the bundle to write the result to, for `compare`; a benchmark there is replaced.
         progress: called with (rounds done, rounds).
         force: replace any other plain file, too.
@@ -523,11 +526,23 @@ def bench(
         if replaced and note:
             note(replaced)
     timing = Timing(runs, warmup, threads, cuda_graph, copies, energy)
-    result = bench_bundle(bundle, timing, runtime=runtime, progress=progress)
+    blocks = _blocks_in(Path(bundle)) if by_block else None
+    result = bench_bundle(bundle, timing, runtime=runtime, progress=progress, blocks=blocks)
     if out is not None:
         check_output(out, kind, force=force)  # the benchmark has taken its time
         result.write(out)
     return result
+
+
+def _blocks_in(bundle: Path) -> Callable[[Path], dict[str, str]]:
+    """What tells the nodes of a bundle's graphs to their blocks."""
+    need_packages(*_GRAPHS)
+    from .exporter.core.layout import BUDGET
+    from .exporter.graph.blocks import blocks_of
+    from .exporter.pruning.budget import read_budget
+
+    after = read_budget(bundle / BUDGET).behind_blocks if (bundle / BUDGET).exists() else ()
+    return partial(blocks_of, after=after)
 
 
 def evaluate_bundle(

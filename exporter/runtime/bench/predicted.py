@@ -6,32 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...core.inputs import read_json
-from ...core.latency import latency_of
+from ...core.latency import PlanLatency, latency_of
 from ...core.targets import Target
 from ..machine.named import machine_of
 from .report import Bench, Prediction
 
 
-def prediction_here(budget: Path, target: Target, found: Bench) -> Prediction | None:
-    """A bundle's prediction held against a benchmark of it: as ratios to dense, which other work moves less.
-
-    An export measures a prediction itself, as its table was; this is of a bundle whose table came from this device.
-
-    Args:
-        budget: the bundle's.
-        target: the bundle's.
-        found: the benchmark.
-
-    Returns:
-        None where the plan was not solved on a table, or that is of another machine or number of threads, or another
-        runtime ran the graphs than the target's.
+def told_by(budget: Path) -> PlanLatency | None:
+    """What a latency table said of a bundle's plan; None where it was not solved on one.
 
     Raises:
         InputError: the budget is damaged.
     """
     data = read_json(budget, "budget", "vitrim export")
     statistics = data.get("statistics") if isinstance(data, Mapping) else None
-    told = latency_of(statistics) if isinstance(statistics, Mapping) else None
+    return latency_of(statistics) if isinstance(statistics, Mapping) else None
+
+
+def prediction_here(told: PlanLatency | None, target: Target, found: Bench) -> Prediction | None:
+    """A bundle's prediction held against a benchmark of it: as ratios to dense, which other work moves less.
+
+    An export measures a prediction itself, as its table was; this is of a bundle whose table came from this device.
+
+    Args:
+        told: by the table.
+        target: the bundle's.
+        found: the benchmark.
+
+    Returns:
+        None where there was no table, or it is of another machine or number of threads, or another runtime ran the
+        graphs than the target's.
+    """
     if told is None or found.cpu_only is not None:
         return None
     threads = found.conditions.threads if target.is_cpu else told.table.threads

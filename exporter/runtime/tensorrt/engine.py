@@ -20,6 +20,7 @@ from typing import Any
 from ...core.errors import EnvironmentLackError, InputError, UnsupportedError, VitrimError
 from ...core.files import atomic_path, sha256
 from ...core.targets import Precision
+from ...core.wiring import Wiring
 from ..caches import cache_root, graph_hash, timing_cache_path
 from ..machine.jetpack import read_l4t
 from .family import Family
@@ -34,7 +35,7 @@ from .runner import configure
 from .serializer import Parts, Serializer, Settings, releasing
 from .summary import LayerSummary, Wanted, summarize, unreadable
 from .versions import Typing, capability_of, import_tensorrt, listen, typing_for, version_of
-from .wiring import Wiring, read_wiring
+from .wiring import read_wiring
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 import report_bundles
 
 from vitrim.exporter.pruning.budget import parse_budget
+from vitrim.exporter.runtime.bench.blocks import BlockTimes, ByBlock
 from vitrim.exporter.runtime.bench.compare import Row
 from vitrim.exporter.runtime.bench.report import Bench, report
 from vitrim.recipes.report import charts
@@ -71,3 +72,23 @@ def test_devices_that_claim_nothing_are_hollow() -> None:
     drawn = charts.speedups([row("orin", 1.5, True), row("x" * 90, 0.9, False)])
     assert [one.get("class") for one in ElementTree.fromstring(drawn).iter("circle")] == ["pruned", "hollow"]
     assert "x" * 51 + "…" in drawn
+
+
+def test_time_by_block_is_drawn_dense_above_pruned() -> None:
+    dense = BlockTimes({"embedding": 1.0, "block 0": 4.0, "block 1": 4.0, "head": 0.5}, 10.0)
+    pruned = BlockTimes({"embedding": 1.0, "block 0": 5.0, "block 1": 2.0, "head": 0.5}, 9.0)
+    drawn = charts.times(ByBlock("onnxruntime", 20, {"dense": dense, "pruned": pruned}))
+
+    def bars(kind: str) -> list[float]:
+        return [float(one) for one in re.findall(rf'width="([\d.]+)" height="6" class="{kind}"', drawn)]
+
+    assert bars("dense") == [37, 148, 148, 18.5]  # of 185 for the longest, which is a pruned one
+    assert bars("pruned") == [37, 185, 74, 18.5]
+    assert "4.000 → 5.000" in drawn
+    assert "Milliseconds by block: 9.500 in all dense, 8.500 pruned." in drawn
+
+
+def test_work_too_little_for_its_digits_is_not_told_as_nothing() -> None:
+    drawn = charts.costs({"dense": [1.0, 1.0], "pruned": [0.5, 0.5], "scoring": [0.0002, 0.0]})
+    assert "0.500 + &lt;0.001" in drawn
+    assert ">0.500<" in drawn

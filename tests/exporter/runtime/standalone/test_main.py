@@ -25,9 +25,9 @@ from standin_bundles import STANDIN, compiled_cudart, golden, make, standin_envi
 
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import EnvironmentLackError, UnsupportedError
+from vitrim.exporter.core.latency import LatencyTable
 from vitrim.exporter.runtime import bundle, rungs
 from vitrim.exporter.runtime.bench import stats
-from vitrim.exporter.core.latency import LatencyTable
 from vitrim.exporter.runtime.bench.report import Bench
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.standalone import pack as standalone
