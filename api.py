@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .recipes.evaluation.result import Evaluation
     from .recipes.pipeline.listener import Listener
     from .recipes.pipeline.optimize_pack import Optimized
+    from .recipes.pipeline.profile import ProfilePack
     from .recipes.pipeline.recipe import Recipe
     from .recipes.pipeline.run import Exported
     from .recipes.report.write import Written
@@ -295,14 +297,50 @@ def profile(
         InputError: there is no table for such a target, precision or recipe.
         EnvironmentLackError: the target's runtime does not run here.
     """
+    chosen = _profiled(source, target, batch, threads, settings)
+    from .recipes.pipeline.profile import profile as run
+
+    return run(chosen, out, methods, processes=processes, rounds=rounds, listener=listener, force=force)
+
+
+def pack_profile(
+    source: RecipeLike,
+    out: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+    methods: Sequence[str] = (),
+    settings: Settings = (),
+    listener: Listener | None = None,
+) -> ProfilePack:
+    """Write a folder whose `run_on_device.py table` measures the table of `profile` on a device without torch.
+
+    Nothing is measured here. The table that the device writes is given as `prune.target.table`.
+
+    Args:
+        source, target, batch, threads, methods, settings, listener: see `profile`.
+        out: the folder; one that was written so before is replaced.
+
+    Raises:
+        InputError: there is no table for such a target, precision or recipe; or something else lies there.
+    """
+    chosen = _profiled(source, target, batch, threads, settings)
+    from .recipes.pipeline.profile import pack_profile as run
+
+    return run(chosen, out, methods, listener=listener)
+
+
+def _profiled(
+    source: RecipeLike, target: str | None, batch: int | None, threads: int | None, settings: Settings
+) -> Recipe:
+    """The recipe whose graphs are profiled."""
     need_export()
     from .recipes.pipeline.profile import as_recipe
-    from .recipes.pipeline.profile import profile as run
 
     given = {"export.target": target, "export.batch": batch, "bench.threads": threads}
     own = [(key, value) for key, value in given.items() if value is not None]
-    chosen = recipe(as_recipe(source), [*_pairs(settings), *own])
-    return run(chosen, out, methods, processes=processes, rounds=rounds, listener=listener, force=force)
+    return recipe(as_recipe(source), [*_pairs(settings), *own])
 
 
 def slim(
@@ -463,6 +501,7 @@ def bench(
     cuda_graph: bool = Timing.cuda_graph,
     copies: bool = Timing.copies,
     energy: bool = Timing.energy,
+    by_block: bool = False,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     force: bool = False,
@@ -475,6 +514,7 @@ def bench(
         runs, warmup, threads, cuda_graph, copies, energy: see `vitrim.exporter.runtime.bench.timing.Timing`.
         runtime: `tensorrt`, `onnxruntime`, `openvino`, or `auto`: the engine where there is one that runs here, else
             the target's own.
+        by_block: count also what each block of the dense and the pruned graph takes; needs the package onnx.
         out: a JSON file outside the bundle to write the result to, for `compare`; a benchmark there is replaced.
         progress: called with (rounds done, rounds).
         force: replace any other plain file, too.
@@ -492,11 +532,23 @@ def bench(
         if replaced and note:
             note(replaced)
     timing = Timing(runs, warmup, threads, cuda_graph, copies, energy)
-    result = bench_bundle(bundle, timing, runtime=runtime, progress=progress)
+    blocks = _blocks_in(Path(bundle)) if by_block else None
+    result = bench_bundle(bundle, timing, runtime=runtime, progress=progress, blocks=blocks)
     if out is not None:
         check_output(out, kind, force=force)  # the benchmark has taken its time
         result.write(out)
     return result
+
+
+def _blocks_in(bundle: Path) -> Callable[[Path], dict[str, str]]:
+    """What tells the nodes of a bundle's graphs to their blocks."""
+    need_packages(*_GRAPHS)
+    from .exporter.core.layout import BUDGET
+    from .exporter.graph.blocks import blocks_of
+    from .exporter.pruning.budget import read_budget
+
+    after = read_budget(bundle / BUDGET).behind_blocks if (bundle / BUDGET).exists() else ()
+    return partial(blocks_of, after=after)
 
 
 def evaluate_bundle(

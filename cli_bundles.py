@@ -61,6 +61,7 @@ def check(bundle: Path, **options: Any) -> Call:
 @click.option("--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs; the other way is timed too.")
 @click.option("--copies/--no-copies", help="Time engines with the copies to and from the GPU.")
 @click.option("--energy", is_flag=True, help="Also measure energy per image, in separate loops.")
+@click.option("--by-block", is_flag=True, help="Also count what each block takes, on a CPU; needs the package onnx.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON.")
 @force_option
 @click.option("--allow-slower", is_flag=True, help="Do not fail when the pruned graph is not faster.")
@@ -71,7 +72,7 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
         if not allow_slower and result.fails:
             raise NotFasterError(f"the pruned graph is {result.verdict}; allow it with --allow-slower")
 
-    return Call("bench", (bundle,), options, screen.print_bench, judge=judge)
+    return Call("bench", (bundle,), options, screen.print_blocks, judge=judge)
 
 
 @command("vitrim evaluate out/ --images imagenet/val --workers 4 -o evaluation.json")

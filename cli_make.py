@@ -30,7 +30,7 @@ from .cli_group import (
     track_option,
     workers_option,
 )
-from .cli_latency import print_table
+from .cli_latency import print_pack, print_table
 from .cli_optimized import print_optimized
 from .cli_swept import NAMES, NUMBERS, print_sweep
 from .exporter.core.bounds import BATCH, CLASSES, PROFILE_PROCESSES, PROFILE_ROUNDS, THREADS
@@ -124,7 +124,7 @@ def calibrate(recipe: str, out: Path, device: str | None, **options: Any) -> Cal
 
 @command("vitrim profile my.yaml -o table.json --threads 1")
 @click.argument("source", metavar="MODEL|RECIPE")
-@out_option("The table to write, a .json.")
+@out_option("The table to write, a .json; with --pack a folder.")
 @click.option("--target", help="Over the recipe's export.target, see `vitrim targets`.")
 @click.option("--batch", type=click.IntRange(*BATCH), help="Over the recipe's export.batch.")
 @click.option("--threads", type=click.IntRange(*THREADS), help="Over the recipe's bench.threads.")
@@ -141,14 +141,24 @@ def calibrate(recipe: str, out: Path, device: str | None, **options: Any) -> Cal
 @click.option(
     "--rounds", default=ROUNDS, show_default=True, type=click.IntRange(*PROFILE_ROUNDS), help="Of each process."
 )
+@click.option(
+    "--pack", is_flag=True, help="Write a folder, whose run_on_device.py makes the table on a device without torch."
+)
 @settings_option
 @force_option
-def profile(source: str, out: Path, **options: Any) -> Call:
+def profile(source: str, out: Path, pack: bool, **options: Any) -> Call:
     """Measure a table of latencies here, for targets that are milliseconds or a speed-up.
 
     Give it as prune.target.table, with prune.target.latency_ms or prune.target.speedup.
     """
-    return Call("profile", (source, out), options, print_table)
+    if not pack:
+        return Call("profile", (source, out), options, print_table)
+    measured = (options.pop("processes"), options.pop("rounds"))
+    if options.pop("force") or measured != (PROCESSES, ROUNDS):
+        raise click.UsageError(
+            "--pack measures nothing, so --processes and --rounds are for run_on_device.py table; --force is not needed"
+        )
+    return Call("pack_profile", (source, out), options, print_pack)
 
 
 @command("vitrim sweep my.yaml -o sweep/ --ratios 0.5,0.65,0.8 --precisions fp32,int8")

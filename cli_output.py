@@ -181,7 +181,12 @@ def print_parity(parity: Parity, console: Console) -> None:
     print_lines(parity_notes(parity), console)
 
 
-def print_bench(bench: Bench, console: Console) -> None:
+def print_blocks(bench: Bench, console: Console) -> None:
+    """`print_bench`, and milliseconds by block where they were counted."""
+    print_bench(bench, console, by_block=True)
+
+
+def print_bench(bench: Bench, console: Console, by_block: bool = False) -> None:
     """Latencies and what may be claimed."""
     from .exporter.runtime.lines import bench_notes
 
@@ -194,7 +199,7 @@ def print_bench(bench: Bench, console: Console) -> None:
         low, high = found.median_interval
         table.add_row(name, f"{found.median:.2f}", f"{low:.2f} to {high:.2f}", f"{rates[name]:.1f}")
     console.print(table)
-    print_lines(bench_notes(bench), console)
+    print_lines(bench_notes(bench, by_block), console)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

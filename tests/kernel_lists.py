@@ -11,9 +11,9 @@ import lzma
 from pathlib import Path
 from typing import Any
 
+from vitrim.exporter.core.wiring import Probabilities, Wiring
 from vitrim.exporter.runtime.tensorrt.inspector import Layer, read_layers
 from vitrim.exporter.runtime.tensorrt.kernels import inspector_json
-from vitrim.exporter.runtime.tensorrt.wiring import Probabilities, Wiring
 
 PLACE = Path(__file__).parent / "data" / "kernels" / "rtx-1.7.json.xz"
 GRAPHS = ("dense", "floor", "evit", "ats", "ppt", "tome", "tofu", "frugal", "zero_tprune")

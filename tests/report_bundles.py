@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vitrim.exporter.core.fidelity import Fidelity, fidelity
 from vitrim.exporter.runtime import bundle
-from vitrim.exporter.runtime.bench.report import report
+from vitrim.exporter.runtime.bench.blocks import BlockTimes, ByBlock
+from vitrim.exporter.runtime.bench.report import Bench, report
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.rungs import compare
 from vitrim.recipes.evaluation.result import ClassAnswers, Evaluation, Moved
@@ -138,3 +140,12 @@ def evaluation(folder: Path, manifest: str = "") -> Path:
     folder.mkdir(exist_ok=True)
     found.write(path)
     return path
+
+
+def counted(found: Bench) -> Bench:
+    """A benchmark with the time by block."""
+    dense = BlockTimes({"embedding": 1.0, **{f"block {at}": 2.0 for at in range(4)}, "head": 0.5}, 11.0)
+    pruned = BlockTimes(
+        {"embedding": 1.0, "block 0": 2.0, "block 1": 2.5, "block 2": 1.0, "block 3": 0.5, "head": 0.5}, 9.0
+    )
+    return replace(found, by_block=ByBlock("onnxruntime", 20, {"dense": dense, "pruned": pruned}))

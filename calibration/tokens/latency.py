@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...exporter.core.errors import InputError
-from ...exporter.core.latency import FormTimes, LatencyTable, StageCost
+from ...exporter.core.latency import FormTimes, LatencyTable
+from ...exporter.core.loads import Load, without_stages
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.work import Work, work_of
 from .cost import Price, attention_macs
@@ -55,8 +55,7 @@ class MeasuredLatency:
 
     def __init__(self, table: LatencyTable, shape: ViTShape, correction: float = 0.0) -> None:
         self.table, self.shape, self.correction = table, shape, correction
-        self._counts = np.array(table.counts, dtype=np.float64)
-        self._mlp = np.maximum.accumulate(table.mlp)
+        self._dense = load_of(shape, None)
 
     def milliseconds(self, budget: Budget) -> float:
         """What a plan's graph takes.
@@ -64,74 +63,31 @@ class MeasuredLatency:
         Raises:
             InputError: the table does not know the plan's method.
         """
-        times = (self._of_form(form, budget) for form in self.table.forms.values())
+        load = load_of(self.shape, budget)
+        times = (self._of_form(form, load, budget.method) for form in self.table.forms.values())
         return min(times) + (self.correction if budget.stages else 0.0)
 
     def price(self) -> Price:
         """Milliseconds as what a target is solved by."""
         return Price(self.milliseconds, "ms", 1.0, self.table.dense, self.table.dense)
 
-    def without_stages(self, form: FormTimes, budget: Budget) -> float:
-        """What a plan's graph takes in one attention form, but for what its stages add."""
-        return form.dense + self._halves(form, budget) - self._halves(form, None)
-
-    def _of_form(self, form: FormTimes, budget: Budget) -> float:
-        if not budget.choosing:
-            return self.without_stages(form, budget)
-        if budget.method not in form.stages:
+    def _of_form(self, form: FormTimes, load: Load, method: str) -> float:
+        plain = without_stages(self.table, form, load, self._dense)
+        if not load.before:
+            return plain
+        if method not in form.stages:
             raise InputError(
-                f"prune.target.table does not know {budget.method} (it knows {', '.join(form.stages) or 'no method'}); "
-                f"add it: vitrim profile ... --method {budget.method}"
+                f"prune.target.table does not know {method} (it knows {', '.join(form.stages) or 'no method'}); "
+                f"add it: vitrim profile ... --method {method}"
             )
-        cost = form.stages[budget.method]
-        return self.without_stages(form, budget) + sum(cost.of(row.before) for row in budget.choosing)
-
-    def _halves(self, form: FormTimes, budget: Budget | None) -> float:
-        """All blocks' halves; the table has those of all blocks together."""
-        depth, rising = self.shape.depth, np.maximum.accumulate(form.attention)
-        works = [work_of(self.shape, budget, block) for block in range(depth)]
-        attention = [same_attention(self.shape, block, work) for block, work in enumerate(works)]
-        mlp = [work.mlp for work in works]
-        total = np.interp(attention, self._counts, rising).sum() + np.interp(mlp, self._counts, self._mlp).sum()
-        return float(total) / depth
+        return plain + sum(form.stages[method].of(before) for before in load.before)
 
 
-def stage_cost(measured: Sequence[tuple[Budget, float]]) -> StageCost:
-    """What a stage of a method adds, from what is left of measured graphs of it.
-
-    The line of least squares through two plans or more, of one slope for all; neither part is below 0 unless the plans
-    took less than their blocks do, which is told by a fixed part below 0.
-
-    Args:
-        measured: plans of one method, and the milliseconds that their graphs took beyond `without_stages`.
-    """
-    stages = np.array([len(budget.choosing) for budget, _ in measured], dtype=np.float64)
-    tokens = np.array([sum(row.before for row in budget.choosing) for budget, _ in measured], dtype=np.float64)
-    extra = np.array([milliseconds for _, milliseconds in measured])
-    fixed, slope = 0.0, 0.0
-    if np.ptp(tokens / stages) > 0:
-        fixed, slope = (float(one) for one in np.linalg.lstsq(np.stack([stages, tokens], 1), extra, rcond=None)[0])
-    if slope <= 0 or fixed < 0:
-        only = tokens if fixed < 0 < slope and extra.min() > 0 else stages
-        best = float(only @ extra / (only @ only))
-        fixed, slope = (0.0, best) if only is tokens else (best, 0.0)
-    return StageCost(fixed, slope)
-
-
-def fitted(
-    model: MeasuredLatency, measured: Mapping[str, Sequence[tuple[Budget, Mapping[str, float]]]]
-) -> dict[str, FormTimes]:
-    """The forms of a table with what stages cost in each.
-
-    Args:
-        model: of the table as it is without.
-        measured: by method, plans and what their graphs took by form.
-    """
-    found = {}
-    for name, form in model.table.forms.items():
-        stages = {
-            method: stage_cost([(plan, took[name] - model.without_stages(form, plan)) for plan, took in rows])
-            for method, rows in measured.items()
-        }
-        found[name] = FormTimes(form.dense, form.attention, stages)
-    return found
+def load_of(shape: ViTShape, budget: Budget | None) -> Load:
+    """What a plan asks of the halves of a model's blocks; without a budget, that of the dense graph."""
+    works = [work_of(shape, budget, block) for block in range(shape.depth)]
+    return Load(
+        attention=tuple(same_attention(shape, block, work) for block, work in enumerate(works)),
+        mlp=tuple(float(work.mlp) for work in works),
+        before=() if budget is None else tuple(row.before for row in budget.choosing),
+    )

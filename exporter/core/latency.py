@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .errors import InputError, excerpt
-from .records import Record
+from .records import Record, optional
 
 FORMAT: Literal["vitrim-latency/1"] = "vitrim-latency/1"
+LATENCY = "latency"  # its key in the statistics of a budget
 PROCESSES, ROUNDS = 6, 10  # that a table takes by default: where a process has its memory decides how fast it is
 
 
@@ -66,8 +68,24 @@ class Conditions(Record):
 
 
 @dataclass(frozen=True)
+class PlanLatency(Record):
+    """What a table says of a plan that was solved on it, as `latency` in the statistics of a budget.
+
+    Attributes:
+        predicted_ms, dense_ms: of the plan's graph, the correction included, and of the dense one.
+        correction_ms: see the recipe's `prune.target`.
+        table: what that was of.
+    """
+
+    predicted_ms: float
+    dense_ms: float
+    correction_ms: float
+    table: Conditions
+
+
+@dataclass(frozen=True)
 class LatencyTable(Record):
-    """What `vitrim profile` writes.
+    """What `vitrim profile` writes, and `run_on_device.py table`.
 
     Attributes:
         format: of the file.
@@ -79,6 +97,7 @@ class LatencyTable(Record):
         processes, rounds: everything was loaded anew in so many processes, and timed in turns so often in each.
         spread: typical distance of the quartiles of what the processes measured, as a share.
         environment: the machine, for a reader.
+        packed: made by `run_on_device.py table`, for exports that are made elsewhere.
     """
 
     format: Literal["vitrim-latency/1"]
@@ -91,6 +110,7 @@ class LatencyTable(Record):
     rounds: int
     spread: float
     environment: dict[str, Any]
+    packed: bool = optional(False)
 
     def __post_init__(self) -> None:
         if len(self.counts) < 2 or list(self.counts) != sorted(set(self.counts)):
@@ -124,6 +144,16 @@ class LatencyTable(Record):
                     f"{where} is a table of {name} {excerpt(str(found), 80)}, but here it is "
                     f"{excerpt(str(wanted[name]), 80)}; make one that fits: {maker}"
                 )
+
+
+def latency_of(statistics: Mapping[str, Any]) -> PlanLatency | None:
+    """What a table says of a plan, from its budget's statistics; None where it was not solved on one.
+
+    Raises:
+        InputError: what stands there is damaged.
+    """
+    data = statistics.get(LATENCY)
+    return None if data is None else PlanLatency.from_json(data, f"budget.json: statistics.{LATENCY}")
 
 
 def read_table(path: str) -> LatencyTable:

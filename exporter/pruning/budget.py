@@ -90,6 +90,11 @@ class Budget(BaseModel):
         """The stages that choose patches; one that keeps prefix tokens only has nothing to choose."""
         return tuple(row for row in self.stages if row.after > self.prefix_tokens)
 
+    @property
+    def behind_blocks(self) -> frozenset[int]:
+        """Blocks whose stage stands behind them."""
+        return frozenset(row.block for row in self.stages) if self.place == "after_block" else frozenset()
+
     def chooses(self, block: int) -> bool:
         """Whether a stage at some block would have anything to choose."""
         return self.blocks[block].after > self.prefix_tokens

@@ -126,13 +126,18 @@ def write_manifest(folder: Path, versions: Mapping[str, Any], command: Sequence[
 
 def renew_manifest(folder: Path, manifest: Manifest) -> None:
     """Write a manifest with the files that are there now, and the present time."""
-    files = {
-        name: FileEntry(sha256(folder / name), (folder / name).stat().st_size)
-        for name in sorted(_present(folder))
-        if name != layout.MANIFEST and is_file(folder / name)
-    }
+    files = entries_of(folder, layout.MANIFEST)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     atomic_write(folder / layout.MANIFEST, seal(replace(manifest, created=now, files=files).to_json()))
+
+
+def entries_of(folder: Path, listing: str) -> dict[str, FileEntry]:
+    """Hash and size of every file of a folder, but of the one that will list them."""
+    return {
+        name: FileEntry(sha256(folder / name), (folder / name).stat().st_size)
+        for name in sorted(_present(folder))
+        if name != listing and is_file(folder / name)
+    }
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -199,23 +204,46 @@ def verify(folder: str | os.PathLike[str], needs: Sequence[str] = ()) -> Manifes
     missing = [name for name in needs if name not in manifest.files]
     if missing:
         raise InputError(f"{root} has no {missing[0]}; export it anew")
-    for name, entry in manifest.files.items():
+    _verify_files(root, present, manifest.files, "bundle")
+    extra = sorted(set(present) - set(manifest.files) - {layout.MANIFEST})
+    if extra:
+        raise InputError(f"{root}: {excerpt(extra[0])} is not in the manifest; remove it or publish the bundle anew")
+    return manifest
+
+
+def verify_files(root: Path, files: Mapping[str, FileEntry], listing: str, what: str) -> None:
+    """Check that a folder holds some files as they were published, and nothing else.
+
+    Args:
+        root: the folder.
+        files: by path in it.
+        listing: the file that lists them.
+        what: the folder is, for messages.
+
+    Raises:
+        InputError: a file is missing, changed, a link, or not listed; it is named.
+    """
+    present = _present(root)
+    _verify_files(root, present, files, what)
+    extra = sorted(set(present) - set(files) - {listing})
+    if extra:
+        raise InputError(f"{root}: {excerpt(extra[0])} is not in {listing}; remove it")
+
+
+def _verify_files(root: Path, present: Mapping[str, os.stat_result], files: Mapping[str, FileEntry], what: str) -> None:
+    for name, entry in files.items():
         called = f"{root}: {excerpt(name)}"
         if os.path.isabs(name) or ".." in Path(name).parts:
-            raise InputError(f"{called} is outside the bundle; it is not used")
+            raise InputError(f"{called} is outside the {what}; it is not used")
         if name not in present:
-            raise InputError(f"{called} is missing; copy the bundle again")
+            raise InputError(f"{called} is missing; copy the {what} again")
         found = present[name]
         if not stat.S_ISREG(found.st_mode):
             kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
             raise InputError(f"{called} is {kind}; it is not used")
         # The size first: it is cheap, and a file of another size need not be read.
         if found.st_size != entry.bytes or sha256(root / name) != entry.sha256:
-            raise InputError(f"{called} is not the file that was published (its hash differs); copy the bundle again")
-    extra = sorted(set(present) - set(manifest.files) - {layout.MANIFEST})
-    if extra:
-        raise InputError(f"{root}: {excerpt(extra[0])} is not in the manifest; remove it or publish the bundle anew")
-    return manifest
+            raise InputError(f"{called} is not the file that was published (its hash differs); copy the {what} again")
 
 
 def _present(root: Path) -> dict[str, os.stat_result]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.errors import visible
+from ..core.latency import LatencyTable
+from ..core.layout import Kind
 from ..core.outcome import Figure, outcome_of
+from .bench.blocks import ByBlock
 from .bench.report import Bench, Conditions, Loaded, Prediction, Untimed
 from .bench.stats import Distribution
 from .parity import Parity
@@ -22,8 +26,13 @@ def bench_lines(bench: Bench) -> list[str]:
     return [f"{bench.runtime}, batch {bench.batch}, {device}", *rows, *bench_notes(bench)]
 
 
-def bench_notes(bench: Bench) -> list[str]:
-    """What a table of latencies does not hold: modes of an engine, verdict, overhead, energy, clocks, warnings."""
+def bench_notes(bench: Bench, by_block: bool = False) -> list[str]:
+    """What a table of latencies does not hold: modes of an engine, verdict, overhead, energy, clocks, warnings.
+
+    Args:
+        bench: the benchmark.
+        by_block: a line per block too.
+    """
     where = bench.conditions
     lines = [
         f"  pruned, {_mode(name, where)}: {found.reason if isinstance(found, Untimed) else _spread(found, name)}"
@@ -38,11 +47,24 @@ def bench_notes(bench: Bench) -> list[str]:
         lines.append(f"Overhead over free slicing to the same tokens: {bench.overhead:.3f}")
     if bench.prediction is not None:
         lines.append(_predicted(bench.prediction))
+    if bench.by_block is not None and by_block:
+        lines += block_lines(bench.by_block)
     if bench.energy is not None:
         lines += [f"Energy: {text}" for text in bench.energy.lines()]
     if where.clock_advice:
         lines.append(f"Clocks: {where.clocks}; to lock them: {'; '.join(where.clock_advice)}")
     return [*lines, f"Warning: {bench.warning}"] if bench.warning else lines
+
+
+def block_lines(found: ByBlock) -> list[str]:
+    """Milliseconds by block: dense, pruned, and what they are the sum of."""
+    dense, pruned = found.graphs[Kind.DENSE], found.graphs[Kind.PRUNED]
+    rows = [
+        f"  {part}: {took:.3f} dense, {pruned.parts.get(part, 0.0):.3f} pruned" for part, took in dense.parts.items()
+    ]
+    slowed = f"counting slows a whole run to {dense.whole:.3f} and {pruned.whole:.3f} ms"
+    told = f"{found.statistic} of {found.rounds} runs; {slowed}"
+    return [f"Milliseconds by block, counted by {found.counted_by}: {told}", *rows]
 
 
 def outcome_lines(statistics: Mapping[str, Any], bench: Bench | None = None) -> list[str]:
@@ -81,6 +103,30 @@ def _loaded(found: Loaded) -> str:
     words = [counted(number, what) for number, what in counts if number is not None]
     version = (found.version or "").partition("-")[0]
     return f"OpenVINO {version}: {', '.join([*words, found.hint or 'no hint'])}"
+
+
+def table_lines(found: LatencyTable) -> list[str]:
+    """A latency table: a line per number of tokens, what stages add, and what it is of."""
+    rows = [
+        f"  {count} tokens: attention {', '.join(f'{form.attention[at]:.3f}' for form in found.forms.values())} ms, "
+        f"mlp {found.mlp[at]:.3f} ms"
+        for at, count in enumerate(found.counts)
+    ]
+    return [f"{visible(found.of.model)}: {', '.join(found.forms)}", *rows, *table_notes(found)]
+
+
+def table_notes(found: LatencyTable) -> list[str]:
+    """What a table's rows do not hold: the dense graph, what stages add, and what it is of."""
+    of, lines = found.of, []
+    for name, form in found.forms.items():
+        stages = [f"{method} {cost.of(found.counts[-1]):.3f}" for method, cost in form.stages.items()]
+        added = ", ".join(stages) or "nothing"
+        lines.append(f"{name}: dense {form.dense:.3f} ms; a stage of all tokens adds {added}")
+    lines.append(
+        f"On {visible(of.device)} by {of.runtime}, batch {of.batch}, {counted(of.threads, 'thread')}, {of.precision}; "
+        f"medians of {found.processes} processes, whose quartiles lie {100 * found.spread:.1f} % apart"
+    )
+    return lines
 
 
 def counted(number: int, what: str) -> str:

@@ -77,6 +77,7 @@ class OrtRunner:
         threads: intra-op threads; None takes all cores.
         name: shown in tables.
         options: of each provider, see `providers.provider_options`; None for none.
+        counted: where onnxruntime's profile goes, a path without its ending; None: it counts nothing.
 
     Raises:
         InputError: the file is not a whole ONNX model, or its shapes are not static.
@@ -90,6 +91,7 @@ class OrtRunner:
         threads: int | None = None,
         name: str | None = None,
         options: Sequence[Mapping[str, str]] | None = None,
+        counted: str | os.PathLike[str] | None = None,
     ) -> None:
         try:
             import onnxruntime
@@ -108,6 +110,8 @@ class OrtRunner:
         settings.intra_op_num_threads = session_threads(threads)
         # Idle pools of several sessions in one process would spin into each other.
         settings.add_session_config_entry("session.force_spinning_stop", "1")
+        if counted is not None:
+            settings.enable_profiling, settings.profile_file_prefix = True, os.fspath(counted)
         chosen = named(providers, options) if options else list(providers)
         where = "the ONNX model" if isinstance(model, bytes) else os.fspath(model)
         if not isinstance(model, bytes):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,13 @@ from ...exporter.core import layout
 from ...exporter.core.files import sha256
 from ...exporter.core.layout import Kind
 from ...exporter.core.targets import get_target
+from ...exporter.graph.blocks import blocks_of
+from ...exporter.runtime.bench.blocks import ROUNDS
 from ...exporter.runtime.bench.timing import Timing
 from ...exporter.runtime.choose import not_here, unable
-from ...exporter.runtime.commands.bench import Graph, bench_graphs
+from ...exporter.runtime.commands.bench import Graph, bench_graphs, count_blocks
 from .graphs import final_graphs
+from .kinds import plan_of
 from .precision import in_manifest
 from .stage import Stage
 
@@ -32,7 +36,7 @@ class Bench(Stage):
     """`bench.json`; nothing where the target does not run here, unless the recipe asks for it by `bench.here`."""
 
     name = "bench"
-    needs = ("passes", "forms", "precision")
+    needs = ("calibrate", "passes", "forms", "precision")
     reads = ("bench.runs", "bench.warmup", "bench.threads", "bench.here", "export.target")
     timed = True
 
@@ -63,6 +67,11 @@ class Bench(Stage):
             view.listener.progress,
             earlier,
         )
+        if result.cpu_only is None and target.is_cpu:
+            budget, files = plan_of(view), {kind: Graph(path) for kind, path in timed.items()}
+            blocks = partial(blocks_of, after=() if budget is None else budget.behind_blocks)
+            counted = count_blocks(files, blocks, target, section.threads, min(section.runs, ROUNDS))
+            result = replace(result, by_block=counted)
         forms = json.loads((view.folder("forms") / "forms.json").read_text())
         replace(result, attention=forms).write(folder / layout.BENCH)
 

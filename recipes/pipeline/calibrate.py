@@ -18,6 +18,7 @@ from ...calibration.tokens.scores import Decisions, gather, statistics
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
+from ...exporter.core.latency import LATENCY
 from ...exporter.core.outcome import OUTCOME
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
@@ -190,7 +191,7 @@ def _searched(plan: Planning, limit: float, latency: MeasuredLatency | None = No
     budget = best_plan(plan, ruled, limit, price) if plan.prune.search.trials else ruled
     if latency is None:
         return budget
-    told = {"latency": facts(latency, latency.milliseconds(budget))}
+    told = {LATENCY: facts(latency, latency.milliseconds(budget))}
     return budget.model_copy(update={"statistics": budget.statistics | told})
 
 

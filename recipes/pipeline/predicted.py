@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
-from ...exporter.core.latency import read_table
+from ...exporter.core.latency import latency_of, read_table
 from ...exporter.core.targets import get_target
 from ...exporter.pruning.budget import Budget
 from ...exporter.runtime.bench.report import Bench, Prediction
+from ...exporter.runtime.bench.turns import Samples, measure
 from .graphs import final_graphs
 from .kinds import plan_of
 from .recipe import Recipe
 from .sections.prune import TargetSection
 from .stage import Stage
-from .tables import uses_table
-from .turns import Samples, measure
+from .tables import measures_here
 
 if TYPE_CHECKING:
     from .run import Run
@@ -39,8 +39,8 @@ class Predicted(Stage):
 
     @staticmethod
     def wanted(recipe: Recipe) -> bool:
-        """Where the target was solved on a table."""
-        return uses_table(recipe)
+        """Where the target was solved on a table of this machine."""
+        return measures_here(recipe)
 
     @staticmethod
     def make(view: View, folder: Path) -> None:
@@ -68,8 +68,9 @@ def prediction_of(samples: Samples, busy: bool, budget: Budget, target: TargetSe
         budget: whose statistics say what was predicted.
         target: the recipe's.
     """
-    told = budget.statistics["latency"]
-    predicted, speedup = told["predicted_ms"], told["dense_ms"] / told["predicted_ms"]
+    told = latency_of(budget.statistics)
+    assert told is not None
+    predicted, speedup = told.predicted_ms, told.dense_ms / told.predicted_ms
     took = samples.milliseconds("pruned")
     measured = samples.milliseconds("dense") / took
     by_time = target.latency_ms is not None and not busy
@@ -80,7 +81,7 @@ def prediction_of(samples: Samples, busy: bool, budget: Budget, target: TargetSe
         measured_speedup=measured,
         judged_by="ms" if by_time else "speedup",
         error=predicted / took - 1 if by_time else measured / speedup - 1,
-        correction_ms=told["correction_ms"],
+        correction_ms=told.correction_ms,
     )
 
 

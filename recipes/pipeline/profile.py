@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from timm import is_model
 
-from ...calibration.tokens.latency import MeasuredLatency, fitted
+from ...calibration.tokens.latency import load_of
 from ...exporter.core.bounds import PROFILE_PROCESSES, PROFILE_ROUNDS, require_within
+from ...exporter.core.cores import session_threads, usable_cores
+from ...exporter.core.errors import EnvironmentLackError, InputError
+from ...exporter.core.files import explain_os_error
 from ...exporter.core.inputs import is_file
-from ...exporter.core.latency import FORMAT, PROCESSES, ROUNDS, Conditions, FormTimes, LatencyTable
+from ...exporter.core.latency import PROCESSES, ROUNDS, LatencyTable
 from ...exporter.core.memory import only_new_garbage
+from ...exporter.core.records import Record
+from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import ViTShape, describe
-from ...exporter.runtime.bench.apart import clock_of
-from ...exporter.runtime.machine.environment import environment
+from ...exporter.runtime import bundle, publish
+from ...exporter.runtime.bench import profile as profiles
+from ...exporter.runtime.bench.profile import Profile
+from ...exporter.runtime.commands.table import time_profile
+from ...exporter.runtime.outputs import refuse_over_inputs
+from ...exporter.runtime.standalone import pack as standalone
+from .engine import engine_missing
 from .graphs import forms_for
 from .listener import Listener, Silence
 from .load import shipped
-from .own_files import TABLE, check_file
-from .profile_graphs import DENSE, ProfileGraphs, profile_graphs, reference_plans
+from .own_files import TABLE, check_file, inputs_of
+from .profile_graphs import ProfileGraphs, profile_graphs, reference_plans
 from .recipe import Recipe
 from .recover import open_model
-from .tables import conditions_of, one_target
-from .turns import Samples, measure
+from .tables import model_of, one_target
 
 
 def as_recipe(source: Any) -> Any:
@@ -43,6 +53,28 @@ def as_recipe(source: Any) -> Any:
         "images": {"generator": "noise", "count": 1},
         "prune": {"target": {"flops_ratio": 0.7}},
     }
+
+
+@dataclass(frozen=True)
+class ProfilePack(Record):
+    """A folder that makes a latency table on a device without torch.
+
+    Attributes:
+        folder: where it lies.
+        target: whose device it is for.
+        graphs: that are timed there.
+        bytes: of all files.
+    """
+
+    folder: str
+    target: str
+    graphs: int
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        """Of the folder, which it has on the device too."""
+        return Path(self.folder).name
 
 
 @only_new_garbage()
@@ -75,67 +107,106 @@ def profile(
     require_within("processes", processes, *PROFILE_PROCESSES)
     require_within("rounds", rounds, *PROFILE_ROUNDS)
     target = one_target(recipe)
-    reads = recipe.model_copy(update={"prune": None}).within(recipe.folder, recipe.file)  # not the table that it names
+    why = engine_missing(target, "auto") if target.runtime == "tensorrt" else None
+    if why is not None:
+        raise EnvironmentLackError(f"{why}; for another machine: {profiles.MAKER}")
+    reads = _read_by(recipe)
     check_file(path, TABLE, reads, force, listener)
-    listener.stage("model")
-    model = open_model(recipe, note=listener.note)
-    named = list(methods) or [recipe.prune.method if recipe.prune and recipe.prune.method else DEFAULT]
-    plans = {method: reference_plans(model, method, recipe.prune) for method in named}
     with tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
-        listener.stage("trace")
-        batch, forms = recipe.export.batch, forms_for(target, recipe.export.attention)
-        graphs = profile_graphs(model, target, batch, forms, plans, Path(folder), listener.progress)
-        shape = describe(model)
-        del model
+        known, graphs = _made(recipe, methods, Path(folder), listener)
         listener.stage("profile")
-        of, base = conditions_of(shape, target, recipe), f"{DENSE}.{forms[0]}"
-        count = (of.threads, processes, rounds)
-        samples = measure(graphs.files, base, target, *count, listener.progress, sizes=graphs.bytes)
-    table = _table(of, clock_of(of.threads, target.is_cpu), graphs, samples, processes, rounds)
-    table = replace(table, forms=_with_stages(table, shape, graphs, samples))
+        threads = session_threads(recipe.bench.threads) or usable_cores()
+        table = time_profile(known, graphs.files, threads, processes, rounds, listener.progress)
     check_file(path, TABLE, reads, force)  # it has taken its time
     table.write(path)
     return table
 
 
-def _table(
-    of: Conditions,
-    clock: Literal["processor", "wall"],
-    graphs: ProfileGraphs,
-    samples: Samples,
-    processes: int,
-    rounds: int,
-) -> LatencyTable:
-    """A table that knows no stage's cost yet."""
-    forms = {
-        form: FormTimes(samples.milliseconds(f"{DENSE}.{form}"), _row(graphs, samples, "attention", form), {})
-        for form in graphs.forms
-    }
-    return LatencyTable(
-        format=FORMAT,
-        of=of,
+@only_new_garbage()
+def pack_profile(
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    methods: Sequence[str] = (),
+    *,
+    listener: Listener | None = None,
+) -> ProfilePack:
+    """Write a folder whose `run_on_device.py table` measures the table on a device without torch.
+
+    Args:
+        recipe, methods: see `profile`.
+        out: the folder; one that was written so before is replaced.
+        listener: hears progress.
+
+    Raises:
+        InputError: the recipe's target, precision or slimming has no table; something else lies there.
+    """
+    final, listener = Path(os.path.abspath(out)), listener or Silence()
+    target = one_target(recipe)
+    refuse_over_inputs(final, inputs_of(_read_by(recipe)))
+    _refuse_other(final)
+    publish.sweep(final)
+    staging = publish.staging_folder(final)
+    try:
+        with tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
+            known, graphs = _made(recipe, methods, Path(folder), listener)
+            for path in sorted(graphs.folder.iterdir()):
+                shutil.move(path, staging / path.name)
+        standalone.write(staging)
+        profiles.list_files(staging, known)
+        size = sum(path.stat().st_size for path in staging.iterdir())
+        publish.replace_folder(staging, final, _refuse_other)
+    except OSError as error:
+        raise explain_os_error(error, final) from error
+    finally:
+        publish.discard(staging, final)
+    return ProfilePack(str(final), target.name, len(known.graphs), size)
+
+
+def _read_by(recipe: Recipe) -> Recipe:
+    """A recipe without the table that it names, which it is made for."""
+    return recipe.model_copy(update={"prune": None}).within(recipe.folder, recipe.file)
+
+
+def _refuse_other(final: Path) -> None:
+    """Refuse to replace what is no such folder."""
+    bundle.refuse_in_bundle(final)
+    if os.path.lexists(final) and (final.is_symlink() or not final.is_dir() or not _may_go(final)):
+        raise InputError(f"{final} is there and no folder of `vitrim profile --pack`; remove it, or name another one")
+
+
+def _may_go(folder: Path) -> bool:
+    return not any(folder.iterdir()) or profiles.is_profile(folder)
+
+
+def _made(recipe: Recipe, methods: Sequence[str], folder: Path, listener: Listener) -> tuple[Profile, ProfileGraphs]:
+    """The graphs of a recipe's table, in a folder, and what they are."""
+    listener.stage("model")
+    target, model = one_target(recipe), open_model(recipe, note=listener.note)
+    named = list(methods) or [recipe.prune.method if recipe.prune and recipe.prune.method else DEFAULT]
+    plans = {method: reference_plans(model, method, recipe.prune) for method in named}
+    listener.stage("trace")
+    batch, forms = recipe.export.batch, forms_for(target, recipe.export.attention)
+    graphs = profile_graphs(model, target, batch, forms, plans, folder, listener.progress)
+    return profile_of(recipe, describe(model), target.name, graphs), graphs
+
+
+def profile_of(recipe: Recipe, shape: ViTShape, target: str, graphs: ProfileGraphs) -> Profile:
+    """What the graphs of a table are, for whoever times them."""
+
+    def loads(plans: Sequence[Budget]) -> tuple[Any, ...]:
+        return tuple(load_of(shape, plan) for plan in plans)
+
+    return Profile(
+        format=profiles.FORMAT,
+        **model_of(shape),
+        target=target,
+        precision="fp32",  # see `one_target`
+        batch=recipe.export.batch,
+        threads=recipe.bench.threads,
         counts=graphs.counts,
-        mlp=_row(graphs, samples, "mlp", graphs.forms[0]),
-        forms=forms,
-        clock=clock,
-        processes=processes,
-        rounds=rounds,
-        spread=round(samples.spread, 4),
-        environment=environment(of.threads),
+        forms=graphs.forms,
+        dense=load_of(shape, None),
+        plans={method: loads(plans) for method, plans in graphs.plans.items()},
+        graphs=graphs.bytes,
+        files={},
     )
-
-
-def _row(graphs: ProfileGraphs, samples: Samples, half: str, form: str) -> tuple[float, ...]:
-    return tuple(samples.milliseconds(f"{half}.{count}.{form}") for count in graphs.counts)
-
-
-def _with_stages(empty: LatencyTable, shape: ViTShape, graphs: ProfileGraphs, samples: Samples) -> dict[str, FormTimes]:
-    """The forms with what stages of every method cost."""
-    took = {
-        method: [
-            (plan, {form: samples.milliseconds(f"{method}.{at}.{form}") for form in graphs.forms})
-            for at, plan in enumerate(plans)
-        ]
-        for method, plans in graphs.plans.items()
-    }
-    return fitted(MeasuredLatency(empty, shape), took)

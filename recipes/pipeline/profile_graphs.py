@@ -27,11 +27,11 @@ from ...exporter.pruning.methods.options import parse_parameters
 from ...exporter.pruning.parts import HALVES, Halves
 from ...exporter.pruning.shape import describe
 from ...exporter.pruning.whole import deployable
+from ...exporter.runtime.bench.profile import DENSE
 from .kinds import without_stages
 from .sections.prune import PruneSection
 
 SHARES = (0.55, 0.8)  # of the dense cost, that a method's stages are measured at
-DENSE = "dense"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class ProfileGraphs:
     """Graphs for a target, by name.
 
     Attributes:
+        folder: where they lie.
         files: `<half>.<tokens>.<form>`, `dense.<form>` and `<method>.<number>.<form>`.
         bytes: of each, what it loads.
         counts: numbers of tokens.
@@ -46,6 +47,7 @@ class ProfileGraphs:
         plans: by method, the plans whose graphs are numbered.
     """
 
+    folder: Path
     files: dict[str, Path]
     bytes: dict[str, int]
     counts: tuple[int, ...]
@@ -120,7 +122,7 @@ def profile_graphs(
                     store.save(made, f"{key}.onnx", weights)
                     files[key] = folder / "rewritten" / f"{key}.onnx"
                     sizes[key] = sum(map(size_of, made.graph.initializer))
-    return ProfileGraphs(files, sizes, counts, forms, dict(plans))
+    return ProfileGraphs(folder / "rewritten", files, sizes, counts, forms, dict(plans))
 
 
 def _trace(

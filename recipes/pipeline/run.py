@@ -250,7 +250,9 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     check_require(recipe)
     if recipe.prune is not None:
         check_prune(recipe.prune)
-    check_recipe(recipe)
+    elsewhere = check_recipe(recipe)
+    if elsewhere is not None:
+        listener.note(elsewhere)
     if recipe.slim is not None and recipe.slim.widths is not None:
         read_widths(recipe.slim.widths)
     listener.stage("model and images")

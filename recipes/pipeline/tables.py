@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,11 @@ from ...calibration.tokens.cost import graph_macs
 from ...calibration.tokens.latency import MeasuredLatency
 from ...exporter.core.cores import session_threads, usable_cores
 from ...exporter.core.errors import InputError
-from ...exporter.core.latency import Conditions, read_table
+from ...exporter.core.latency import LatencyTable, PlanLatency, read_table
 from ...exporter.core.targets import Target, get_target, group_of
-from ...exporter.runtime.machine.environment import cpu_name, nvidia_smi, version
+from ...exporter.runtime.bench.profile import MAKER as PACKER
+from ...exporter.runtime.bench.profile import is_of_here
+from ...exporter.runtime.machine.named import machine_of
 
 if TYPE_CHECKING:
     from ...exporter.pruning.shape import ViTShape
@@ -33,11 +34,6 @@ def one_target(recipe: Recipe) -> Target:
         names = ", ".join(target.name for target in targets)
         raise InputError(f"a latency table is of one target, and export.target leaves it open; name one of {names}")
     target = targets[0]
-    if target.runtime == "tensorrt":
-        raise InputError(
-            f"a latency table is timed by onnxruntime or OpenVINO, and {target.name} runs engines; give "
-            "prune.target.flops_ratio, and see what `vitrim bench` says of the engine"
-        )
     if recipe.precision.name != "fp32":
         raise InputError(
             f"a latency table is of fp32 graphs, and precision.name is {recipe.precision.name}; take fp32 here"
@@ -48,15 +44,6 @@ def one_target(recipe: Recipe) -> Target:
             "checkpoint as model.checkpoint"
         )
     return target
-
-
-def machine_of(target: Target) -> dict[str, Any]:
-    """This machine as a table names it."""
-    gpu = None if target.is_cpu else nvidia_smi()
-    package = "openvino" if target.runtime == "openvino" else "onnxruntime"
-    found = version(package) or version(f"{package}-gpu")
-    device = cpu_name() if gpu is None else f"{cpu_name()}, {gpu['name']}"
-    return {"device": device, "runtime": f"{package} {found}"}
 
 
 def export_of(recipe: Recipe) -> dict[str, Any]:
@@ -70,39 +57,64 @@ def model_of(shape: ViTShape) -> dict[str, Any]:
     return {"model": shape.name, "tokens": shape.tokens, "gmacs": round(graph_macs(shape) / 1e9, 6)}
 
 
-def conditions_of(shape: ViTShape, target: Target, recipe: Recipe) -> Conditions:
-    """What a table for a recipe is of."""
-    return Conditions(target=target.name, **model_of(shape), **machine_of(target), **export_of(recipe))
+def table_named_by(recipe: Recipe) -> str | None:
+    """The file of the table that a recipe's target names."""
+    return None if recipe.prune is None or recipe.prune.target is None else recipe.prune.target.table
 
 
 def uses_table(recipe: Recipe) -> bool:
     """Whether a recipe's target is solved on a table."""
-    return recipe.prune is not None and recipe.prune.target is not None and recipe.prune.target.table is not None
+    return table_named_by(recipe) is not None
 
 
-def check_recipe(recipe: Recipe) -> None:
+def measures_here(recipe: Recipe) -> bool:
+    """Whether a recipe's target is solved on a table of this machine, so that what it predicts can be measured here."""
+    path = table_named_by(recipe)
+    return path is not None and is_of_here(read_table(path))
+
+
+def check_recipe(recipe: Recipe) -> str | None:
     """Refuse, before a model is opened, a table that is of another target, machine or export than a recipe.
+
+    A table that `run_on_device.py table` made may be of another machine: it says what graphs take there.
+
+    Returns:
+        what to tell of a table of another machine; None: it is of this one, or there is none.
 
     Raises:
         InputError: naming what differs.
     """
-    if recipe.prune is None or recipe.prune.target is None or recipe.prune.target.table is None:
-        return
-    path, target = recipe.prune.target.table, one_target(recipe)
-    table = read_table(path)
-    table.require(path, MAKER, target=target.name, **machine_of(target), **export_of(recipe))
+    path = table_named_by(recipe)
+    if path is None:
+        return None
+    target, table = one_target(recipe), read_table(path)
+    wanted = export_of(recipe)
+    if table.packed and not is_of_here(table):
+        if recipe.bench.threads is None or not target.is_cpu:  # it is the device whose cores count
+            wanted.pop("threads")
+        table.require(path, MAKER, target=target.name, **wanted)
+        return (
+            f"{path} is of {table.of.device} by {table.of.runtime}, not of this machine: the plan is predicted for "
+            "that one, and neither measured nor corrected here; there: run_on_device.py bench"
+        )
+    table.require(path, _maker(table), target=target.name, **machine_of(target), **wanted)
+    return None
+
+
+def _maker(table: LatencyTable) -> str:
+    return MAKER if table.packed else f"{MAKER}; for another machine: {PACKER}"
 
 
 def measured_latency(section: TargetSection, shape: ViTShape) -> MeasuredLatency:
     """The latencies of a model's plans by the table that a target names.
 
     Raises:
-        InputError: it is of another model or machine.
+        InputError: it is of another model, or of another machine and not made for that.
     """
     assert section.table is not None
     table = read_table(section.table)
-    machine = machine_of(get_target(table.of.target))
-    table.require(section.table, MAKER, **model_of(shape), **machine)
+    machine = {} if table.packed else machine_of(get_target(table.of.target))
+    table.require(section.table, _maker(table), **model_of(shape), **machine)
     return MeasuredLatency(table, shape, section.correction_ms or 0.0)
 
 
@@ -116,9 +128,5 @@ def without_folder(prune: PruneSection) -> PruneSection:
 
 def facts(latency: MeasuredLatency, milliseconds: float) -> dict[str, Any]:
     """What `budget.json` says of a plan that was solved on a table."""
-    return {
-        "predicted_ms": round(milliseconds, 6),
-        "dense_ms": round(latency.table.dense, 6),
-        "correction_ms": latency.correction,
-        "table": asdict(latency.table.of),
-    }
+    table = latency.table
+    return PlanLatency(round(milliseconds, 6), round(table.dense, 6), latency.correction, table.of).to_json()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...exporter.core.errors import EnvironmentLackError, InputError, VitrimError, excerpt
-from .pool import TRIES, Item, Result
+from ...exporter.runtime.processes import TRIES, Item, Result
 
 LOCAL = "local"  # an address: start a cluster here, and end it
 ADDRESS = "RAY_ADDRESS"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ...exporter.core.bounds import WORKERS, require_within
 from ...exporter.core.cores import usable_cores
+from ...exporter.runtime.processes import Processes
 from .by_ray import RayPool
 from .pool import InProcess, Pool
-from .processes import Processes
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-TRIES = 3  # times in a row that workers may die without any item done
+from ...exporter.runtime.processes import Item, Result
 
 
 class Pool(Protocol):

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from ...exporter.core.layout import Kind
 from ...exporter.pruning.budget import Budget
+from ...exporter.runtime.bench.blocks import ByBlock
 from ...exporter.runtime.bench.compare import Row
 from ...exporter.runtime.bench.report import Bench
 from ...exporter.runtime.bench.stats import Distribution
@@ -46,7 +47,7 @@ def costs(by_block: dict[str, list[float]]) -> Markup:
     parts: list[Markup] = []
     for block, (whole, rest, more) in enumerate(zip(dense, pruned, scoring, strict=True)):
         y = 8 + block * height
-        words = f"{rest:.3f}" + (f" + {more:.3f}" if more else "")
+        words = f"{rest:.3f}" + (f" + {more:.3f}" if more >= 5e-4 else " + <0.001" if more else "")
         parts += [
             svg.text(0, y + 10, f"block {block}", "small"),
             svg.bar(46, y, scale(whole), 12, "rail", f"dense: {whole:.4f} GMACs"),
@@ -56,6 +57,24 @@ def costs(by_block: dict[str, list[float]]) -> Markup:
         ]
     alt = f"GMACs by block: {sum(dense):.3f} dense, {sum(pruned):.3f} pruned and {sum(scoring):.3f} for its stages."
     return svg.picture(16 + len(dense) * height, alt, *parts)
+
+
+def times(found: ByBlock) -> Markup:
+    """Milliseconds of every block, embedding and head: the dense graph's above the pruned one's."""
+    dense, pruned = found.graphs[Kind.DENSE].parts, found.graphs[Kind.PRUNED].parts
+    rows = [(part, dense.get(part, 0.0), pruned.get(part, 0.0)) for part in {**dense, **pruned}]
+    scale, height = svg.linear(0, max(max(whole, less) for _, whole, less in rows), 0, 185), 17
+    parts: list[Markup] = []
+    for at, (part, whole, less) in enumerate(rows):
+        y = 8 + at * height
+        parts += [
+            svg.text(0, y + 10, part, "small"),
+            svg.bar(66, y, scale(whole), 6, "dense", f"{part}, dense: {whole:.3f} ms"),
+            svg.bar(66, y + 6.5, scale(less), 6, "pruned", f"{part}, pruned: {less:.3f} ms"),
+            svg.text(svg.WIDTH, y + 10, f"{whole:.3f} → {less:.3f}", "small", "end"),
+        ]
+    alt = f"Milliseconds by block: {sum(dense.values()):.3f} in all dense, {sum(pruned.values()):.3f} pruned."
+    return svg.picture(16 + len(rows) * height, alt, *parts)
 
 
 def latencies(bench: Bench) -> Markup:

@@ -20,7 +20,7 @@ from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget, read_budget
 from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.compare import Comparison, compare, read_bench
-from ...exporter.runtime.bench.report import Bench
+from ...exporter.runtime.bench.report import Bench, TimedBundle
 from ...exporter.runtime.lines import outcome_lines
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
@@ -92,6 +92,13 @@ class Sources:
     def evaluated(self, evaluation: Evaluation) -> BundleFacts | None:
         """The bundle that an evaluation is of; None where it is not in the report, or another one by now."""
         return next((one for one in self.bundles if one.sha256 == evaluation.bundle_sha256), None)
+
+    def counted(self, facts: BundleFacts) -> list[Bench]:
+        """Benchmarks that have the time by block of a bundle's own graphs."""
+        own = TimedBundle.of(facts.manifest)
+        of = (own.graph_sha256, own.dense_sha256)
+        found = [one for one in self.benches.values() if one.by_block is not None and one.bundle is not None]
+        return [one for one in found if one.bundle and (one.bundle.graph_sha256, one.bundle.dense_sha256) == of]
 
 
 def read_sources(paths: Sequence[str | os.PathLike[str]]) -> Sources:

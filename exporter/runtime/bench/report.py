@@ -13,6 +13,7 @@ from ...core.errors import InputError
 from ...core.layout import Kind
 from ...core.records import Record, optional
 from ..machine.energy import Energy
+from .blocks import ByBlock
 from .stats import FEWEST, Distribution, Ratio, paired_ratio, summarize
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ class Bench(Record):
         energy: where it was asked for.
         bundle: which graphs these were, where they were a bundle's.
         attention: by graph, which form of attention runs here fastest, of an export.
-        prediction: of an export whose target was solved on a latency table.
+        prediction: of a plan that was solved on a latency table of this machine.
+        by_block: of the dense and the pruned graph, where it was counted.
     """
 
     DERIVED = ("unit", "speedup", "overhead", "claimed", "verdict", "images_per_second")
@@ -182,6 +184,7 @@ class Bench(Record):
     bundle: TimedBundle | None = optional()
     attention: dict[str, Any] | None = optional()
     prediction: Prediction | None = optional()
+    by_block: ByBlock | None = optional()
 
     def __post_init__(self) -> None:
         if self.batch < 1:

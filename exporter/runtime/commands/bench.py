@@ -19,7 +19,9 @@ from ...core.layout import Kind
 from ...core.memory import give_back_memory
 from ...core.targets import Precision, Target, get_target
 from .. import bundle
+from ..bench.blocks import ROUNDS, ByBlock, measure_blocks
 from ..bench.interleave import interleave, repeat
+from ..bench.predicted import prediction_here, told_by
 from ..bench.report import Bench, TimedBundle, Untimed, report
 from ..bench.stats import Distribution, summarize
 from ..bench.timing import Timing
@@ -41,7 +43,9 @@ from ..tensorrt.versions import runtime_missing
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make these
     Call = Callable[[], object]
     Progress = Callable[[int, int], None]
+    Blocks = Callable[[Path], Mapping[str, str]]
 REPEATS = 3
+BY_BLOCK = "time by block is counted on a CPU, by onnxruntime or OpenVINO"
 _MODE_ROUNDS = 50  # of what is reported beside the three graphs
 
 
@@ -152,6 +156,7 @@ def bench_bundle(
     runtime: str = "auto",
     progress: Progress | None = None,
     serialize: Serializer = by_polygraphy,
+    blocks: Blocks | None = None,
 ) -> Bench:
     """Benchmark a bundle's graphs on this machine: its engine where there is one, else by onnxruntime or OpenVINO.
 
@@ -162,19 +167,22 @@ def bench_bundle(
             machine runs it, else the target's own where it runs here, else onnxruntime.
         progress: called with (rounds done, rounds).
         serialize: builds the engines of the other graphs.
+        blocks: of a graph's file, the blocks of its nodes, see `exporter.graph.blocks`: the dense and the pruned graph
+            are run once more, and counted by block. None: they are not.
 
     Returns:
         the benchmark; `bundle` in it says which graphs these were.
 
     Raises:
         InputError: there is no such runtime, or the bundle is damaged, or has no engine where one is asked for.
-        EnvironmentLackError: a runtime is asked for, but cannot run.
+        EnvironmentLackError: a runtime is asked for, but cannot run; or time is asked for by block of what is no CPU's.
     """
     require_runtime(runtime)
     root = Path(folder)
     manifest = bundle.verify(root)
     graphs = graphs_of(root, manifest)
     target = manifest.resolved_target
+    told = told_by(root / layout.BUDGET) if layout.BUDGET in manifest.files else None
     how = target.no_engine or "build it first"
     reason = None if layout.ENGINE in manifest.files else f"{root} has no {layout.ENGINE}: {how}"
     if runtime == "tensorrt" and reason:
@@ -184,19 +192,35 @@ def bench_bundle(
     if runtime == "tensorrt" and reason:
         raise EnvironmentLackError(reason)
     if reason is None:
+        if blocks is not None:
+            raise EnvironmentLackError(f"{BY_BLOCK}, and an engine is timed; add --runtime onnxruntime")
         result = _bench_engines(root, graphs, timing, progress, serialize)
     else:
         chosen, aside = run_by(target, runtime)
         unfit = next(filter(None, (unable(chosen, graph.precision) for graph in graphs.values())), None)
         if unfit:
             raise EnvironmentLackError(unfit if target.no_engine else f"{unfit}, and no engine is timed: {reason}")
+        if blocks is not None and not chosen.is_cpu:
+            elsewhere = f"{target.name} is for another device"
+            raise EnvironmentLackError(f"{BY_BLOCK}, and {elsewhere}; add --runtime onnxruntime")
         result = bench_graphs(graphs, timing, chosen, progress, cached=True)
+        if blocks is not None:
+            result = replace(result, by_block=count_blocks(graphs, blocks, chosen, timing.threads))
         if aside:
             result = replace(result, environment={**result.environment, "cpu_only": aside})
         if result.cpu_only and runtime == "auto" and layout.ENGINE in manifest.files:
             note = f"{result.cpu_only}; {layout.ENGINE} is not timed: {reason}"
             result = replace(result, environment={**result.environment, "cpu_only": note})
-    return replace(result, bundle=TimedBundle.of(manifest))
+    return replace(result, bundle=TimedBundle.of(manifest), prediction=prediction_here(told, target, result))
+
+
+def count_blocks(
+    graphs: Mapping[str, Graph], blocks: Blocks, target: Target, threads: int | None = None, rounds: int = ROUNDS
+) -> ByBlock | None:
+    """Milliseconds by block of a benchmark's dense and pruned graphs, see `bench.blocks.measure_blocks`."""
+    files = {str(kind): graphs[kind].path for kind in (Kind.DENSE, Kind.PRUNED)}
+    parts = {kind: blocks(path) for kind, path in files.items()}
+    return measure_blocks(files, parts, target, random_images, threads, rounds)
 
 
 def _cannot_run(serialize: Serializer) -> str | None:

@@ -140,6 +140,7 @@ class OpenVinoRunner:
         hint: `latency` runs one image batch on all threads; `throughput` runs several side by side, see `rate`.
         name: shown in tables.
         cached: whether the compiled form is kept in the cache, and taken from there; for graphs that have a path.
+        counted: whether OpenVINO counts what each of its layers takes, see `request.profiling_info`.
 
     Attributes:
         conditions: what a reader of a benchmark should know.
@@ -157,6 +158,7 @@ class OpenVinoRunner:
         hint: Hint = "latency",
         name: str | None = None,
         cached: bool = False,
+        counted: bool = False,
     ) -> None:
         core = the_core()
         require_device(core, device)
@@ -164,6 +166,8 @@ class OpenVinoRunner:
         if not isinstance(model, bytes):
             require_file(model, InputKind.GRAPH)
         config: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper(), **(AS_WRITTEN if device != "NPU" else {})}
+        if counted:
+            config["PERF_COUNT"] = True
         wanted = session_threads(threads) if device == "CPU" else 0
         if wanted:
             config["INFERENCE_NUM_THREADS"] = wanted

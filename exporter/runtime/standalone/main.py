@@ -1,7 +1,7 @@
-"""What run_on_device.py does when it is called: `info`, `check`, `build`, `bench`, without vitrim. Torch-free.
+"""What run_on_device.py does when it is called: `info`, `check`, `build`, `bench`, `table`, without vitrim.
 
-It runs on Python 3.8 with numpy and tensorrt, onnxruntime or openvino, and so does everything that it imports;
-`standalone` makes it one file.
+Torch-free. It runs on Python 3.8 with numpy and tensorrt, onnxruntime or openvino, and so does everything that it
+imports; `standalone` makes it one file.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from ...core import layout
 from ...core.errors import NotFasterError, ParityError, VitrimError, visible
 from ...core.files import atomic_write, explain_stray_error
+from ...core.latency import PROCESSES, ROUNDS, LatencyTable
 from ...core.records import Record, finite
 from .. import bundle
 from ..bench.report import Bench, TimedBundle
@@ -25,7 +26,8 @@ from ..bench.timing import Timing
 from ..commands.bench import bench_bundle
 from ..commands.build import build_bundle
 from ..commands.check import check_bundle
-from ..lines import bench_lines, parity_lines
+from ..commands.table import make_table
+from ..lines import bench_lines, parity_lines, table_lines
 from ..machine import gpu
 from ..machine.environment import environment
 from ..outputs import check_output, output_of
@@ -65,6 +67,7 @@ _RESULTS: dict[str, tuple[type[Record], str]] = {
     "check": (Parity, "parity report"),
     "build": (Parity, "parity report"),
     "bench": (Bench, "benchmark"),
+    "table": (LatencyTable, "latency table"),
 }
 
 
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str], here: Path) -> int:
     options = _parser(here).parse_args(arguments)
     options.bundle = Path(os.path.abspath(options.bundle))  # now: `build` may take the working directory away
     options.out = None if options.out is None else Path(os.path.abspath(options.out))
-    commands = {"info": _info, "check": _check, "build": _build, "bench": _bench}
+    commands = {"info": _info, "check": _check, "build": _build, "bench": _bench, "table": _table}
     try:
         _check_out(options)
         result = commands[options.command](options)
@@ -115,13 +118,14 @@ def _parser(here: Path) -> argparse.ArgumentParser:
         prog="run_on_device.py",
         description="Build, check and time this bundle with what this machine runs it by, without vitrim.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="info|check|build|bench")
+    commands = parser.add_subparsers(dest="command", metavar="info|check|build|bench|table")
     commands.required = True
     for name, text in (
         ("info", "what machine this is"),
         ("check", "verify every file, and hold the engine, or the graph, against PyTorch's golden outputs"),
         ("build", "build model.engine here with TensorRT, prove it, and put it into the bundle"),
         ("bench", "time dense, pruned and floor, interleaved"),
+        ("table", "of a folder of `vitrim profile --pack`: time its graphs, and make the latency table for an export"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("bundle", nargs="?", type=Path, default=here, help="by default the folder of this file")
@@ -133,6 +137,14 @@ def _parser(here: Path) -> argparse.ArgumentParser:
                 words = f"by {title} on the CPU, where installed, whatever the bundle is for"
                 command.add_argument(f"--{other}", dest="runtime", action="store_const", const=other, help=words)
             command.add_argument("--threads", type=int, help="of the CPU; all cores by default")
+        if name == "table":
+            command.add_argument(
+                "--threads", type=int, help="of the CPU; by default what the folder says, or all cores"
+            )
+            command.add_argument(
+                "--processes", type=int, default=PROCESSES, help="everything is loaded anew in so many"
+            )
+            command.add_argument("--rounds", type=int, default=ROUNDS, help="of each process")
         if name == "check":
             command.add_argument(
                 "--atol", type=float, help="largest error of a logit; the bundle's own limits by default"
@@ -200,6 +212,15 @@ def _bench(options: argparse.Namespace) -> Bench:
     return bench_bundle(options.bundle, timing, runtime=_runtime(options), serialize=by_tensorrt)
 
 
+def _table(options: argparse.Namespace) -> LatencyTable:
+    count = (options.threads, options.processes, options.rounds)
+
+    def progress(done: int, total: int) -> None:
+        _note(f"{done} of {total}")
+
+    return make_table(options.bundle, *count, progress=progress, serialize=by_tensorrt)
+
+
 def _runtime(options: argparse.Namespace) -> str:
     """What runs the graphs: for a TensorRT its engine, and nothing in its place, for the others the target's own."""
     if options.runtime:
@@ -242,5 +263,7 @@ def _lines(result: Record) -> list[str]:
         return bench_lines(result)
     if isinstance(result, Parity):
         return parity_lines(result)
+    if isinstance(result, LatencyTable):
+        return table_lines(result)
     assert isinstance(result, Info)
     return result.lines()

@@ -20,6 +20,7 @@ _HEAD = '''#!/usr/bin/env python3
     python3 out/run_on_device.py build     build model.engine with this machine's TensorRT, and prove it
     python3 out/run_on_device.py check     the files against their hashes, engine or graph against PyTorch's outputs
     python3 out/run_on_device.py bench     dense, pruned and floor, interleaved; -o bench.json keeps the result
+    python3 out/run_on_device.py table     of a folder of `vitrim profile --pack`: what tokens cost; -o table.json
 
 It takes Python 3.8 or newer, numpy, and what the target names: CUDA's runtime library and TensorRT 8.5 to 11 or
 TensorRT for RTX; or openvino or onnxruntime, for which nothing is built. It changes no clocks and goes to no network.

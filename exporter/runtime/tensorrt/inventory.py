@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...core.records import Record, optional
+from ...core.wiring import BLOCK, EMBEDDING, HEAD, STAGE, Wiring
 from .inspector import Layer
-from .wiring import BLOCK, EMBEDDING, HEAD, STAGE, Wiring
 
 Does = Literal[
     "product", "attention", "row product", "softmax", "top-k", "pad", "slice", "copy", "elementwise", "other"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.records import Record, optional
+from ...core.wiring import Probabilities, Wiring
 from .inspector import BITS, Layer
-from .wiring import Probabilities, Wiring
 
 TOLERATED = 0.1  # share of layers whose precision a weakly typed builder may choose otherwise, by timing
 _NAMED = 10  # wrong layers that a summary names

@@ -46,7 +46,8 @@ class TargetSection(Section):
         default=None, gt=0, le=1e9, description="Milliseconds of the pruned graph for a batch; needs the table."
     )
     table: str | None = file_key(
-        "With speedup or latency_ms: what `vitrim profile` measured, on this machine and for this export."
+        "With speedup or latency_ms: what `vitrim profile` measured on this machine, or `run_on_device.py table` on "
+        "another one, for this export."
     )
     correction_ms: float | None = Field(
         default=None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from helpers import budget_for, small_vit
 from hypothesis import given, settings
@@ -10,11 +9,11 @@ from hypothesis import strategies as st
 from latency_tables import FAST, MLP, made_table
 
 from vitrim.calibration.tokens.cost import attention_macs
-from vitrim.calibration.tokens.latency import MeasuredLatency, counts_for, fitted, same_attention, stage_cost
+from vitrim.calibration.tokens.latency import MeasuredLatency, counts_for, load_of, same_attention
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.core.latency import StageCost
+from vitrim.exporter.core.loads import without_stages
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.work import Work
@@ -52,7 +51,9 @@ def test_a_plan_takes_its_halves_its_stages_and_the_rest() -> None:
     first = same_attention(SHAPE, 0, Work(17, 17, 17, 9, 9))
     lasts = [same_attention(SHAPE, 3, Work(count, 1, 1, 1, 1)) for count in (17, 9)]
     saved = FAST * (17 - first + 2 * 8 + lasts[0] - lasts[1]) + MLP * 3 * 8
-    assert LATENCY.without_stages(form, nine) == pytest.approx(9.5 - saved / 4)
+    assert without_stages(LATENCY.table, form, load_of(SHAPE, nine), load_of(SHAPE, None)) == pytest.approx(
+        9.5 - saved / 4
+    )
     assert LATENCY.milliseconds(nine) == pytest.approx(9.5 - saved / 4 + 0.25)
     corrected = MeasuredLatency(LATENCY.table, SHAPE, 0.5)
     assert corrected.milliseconds(nine) == pytest.approx(LATENCY.milliseconds(nine) + 0.5)
@@ -91,32 +92,9 @@ def test_targets_that_are_out_of_reach_say_what_is_not() -> None:
         from_target(SHAPE, "zero_tprune", {}, 2.0, rule, price=LATENCY.price())
 
 
-@given(st.floats(0, 1), st.floats(0.001, 0.05))
-def test_what_stages_cost_is_found_in_two_plans(fixed: float, slope: float) -> None:
-    plans = [plan({0: 12, 1: 8, 2: 4}), plan({0: 16, 1: 14, 2: 12})]
-    cost = StageCost(fixed, slope)
-    extra = [sum(cost.of(row.before) for row in one.choosing) for one in plans]
-    found = stage_cost(list(zip(plans, extra, strict=True)))
-    assert (found.fixed, found.per_token) == (pytest.approx(fixed, abs=1e-9), pytest.approx(slope))
-
-
-def test_stages_that_noise_makes_cheap_cost_by_stage_or_by_token_alone() -> None:
-    plans = [plan({0: 12, 1: 8, 2: 4}), plan({0: 16, 1: 14, 2: 12})]
-    assert stage_cost([(plans[0], 0.6)]) == StageCost(pytest.approx(0.2), 0.0)
-    falling = stage_cost([(plans[0], 0.9), (plans[1], 0.3)])
-    assert falling == StageCost(pytest.approx(0.2), 0.0)
-    steep = stage_cost([(plans[0], 0.1), (plans[1], 0.9)])
-    assert steep.fixed == 0
-    assert steep.per_token > 0
-    assert stage_cost([(plans[0], -0.3), (plans[1], -0.3)]).fixed == pytest.approx(-0.1)
-
-
-def test_a_table_is_filled_with_what_was_left_of_measured_graphs() -> None:
-    bare = MeasuredLatency(made_table(stages={}), SHAPE)
-    one = plan({1: 9})
-    took = {name: bare.without_stages(form, one) + 0.4 for name, form in bare.table.forms.items()}
-    forms = fitted(bare, {"zero_tprune": [(one, took)]})
-    assert [form.stages["zero_tprune"].of(17) for form in forms.values()] == [pytest.approx(0.4)] * 2
-    table = type(bare.table)(**{**vars(bare.table), "forms": forms})
-    assert MeasuredLatency(table, SHAPE).milliseconds(one) == pytest.approx(min(took.values()))
-    assert np.isclose(table.dense, 9.5)
+def test_a_plan_asks_for_its_blocks_tokens_and_its_stages() -> None:
+    dense, nine = load_of(SHAPE, None), load_of(SHAPE, plan({0: 9}))
+    assert (dense.attention[:3], dense.mlp, dense.before) == ((17, 17, 17), (17, 17, 17, 1), ())
+    assert (nine.mlp, nine.before) == ((9, 9, 9, 1), (17,))
+    assert 9 < nine.attention[0] < 17
+    assert nine.attention[1:3] == pytest.approx((9, 9))

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from latency_tables import made_table
+
+from vitrim.exporter.runtime.bench.blocks import BlockTimes, ByBlock
 from vitrim.exporter.runtime.bench.report import LATER, Bench, Untimed
-from vitrim.exporter.runtime.lines import bench_lines, bench_notes, engine_lines, engine_state, made_by, parity_lines
+from vitrim.exporter.runtime.lines import (
+    bench_lines,
+    bench_notes,
+    engine_lines,
+    engine_state,
+    made_by,
+    parity_lines,
+    table_lines,
+)
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.summary import Attention
@@ -100,3 +111,29 @@ def test_an_engine_that_was_not_run_is_not_called_proven() -> None:
     assert engine_state(unchecked, None) == "built, but not run here: its numbers and times are unproven"
     assert "Note: the engine was not checked: no GPU" in parity_lines(unchecked)
     assert engine_state(parity, "skipped by the recipe") == "skipped by the recipe"
+
+
+def test_time_by_block_is_told_where_it_is_asked_for() -> None:
+    times = {
+        kind: BlockTimes({"block 0": one, "head": 0.25}, 2 * one) for kind, one in (("dense", 4.0), ("pruned", 3.0))
+    }
+    bench = replace(Bench.read(OLD / "bench-engine.json", "benchmark"), by_block=ByBlock("openvino", 20, times))
+    lines = bench_notes(bench, by_block=True)
+    at = lines.index(
+        "Milliseconds by block, counted by openvino: means of 20 runs; counting slows a whole run to 8.000 and 6.000 ms"
+    )
+    assert lines[at + 1 : at + 3] == ["  block 0: 4.000 dense, 3.000 pruned", "  head: 0.250 dense, 0.250 pruned"]
+    assert not any("by block" in line for line in bench_notes(bench))
+
+
+def test_a_latency_table() -> None:
+    assert table_lines(made_table()) == [
+        "small: decomposed, fused",
+        "  1 tokens: attention 1.200, 1.175 ms, mlp 1.300 ms",
+        "  9 tokens: attention 2.800, 2.575 ms, mlp 3.700 ms",
+        "  17 tokens: attention 4.400, 3.975 ms, mlp 6.100 ms",
+        "decomposed: dense 10.000 ms; a stage of all tokens adds zero_tprune 0.250",
+        "fused: dense 9.500 ms; a stage of all tokens adds zero_tprune 0.250",
+        "On a processor by onnxruntime 1, batch 1, 1 thread, fp32; medians of 2 processes, whose quartiles lie 1.0 % "
+        "apart",
+    ]

@@ -13,6 +13,7 @@ from helpers import small_recipe
 from small_graphs import doubler
 
 from vitrim.exporter.graph.precision.report import PrecisionReport
+from vitrim.exporter.runtime.bench.blocks import BlockTimes, ByBlock
 from vitrim.exporter.runtime.bench.report import Bench as Benchmark
 from vitrim.exporter.runtime.bench.report import report
 from vitrim.exporter.runtime.bench.timing import Timing
@@ -21,6 +22,7 @@ from vitrim.recipes.pipeline.graphs import Graphs
 from vitrim.recipes.pipeline.load import recipe_from
 
 FLOAT32 = {kind: Path(f"{kind}.32.onnx") for kind in ("dense", "pruned", "floor", "proof")}
+COUNTED = ByBlock("onnxruntime", 7, dict.fromkeys(("dense", "pruned"), BlockTimes({"block 0": 1.0}, 2.0)))
 FORMS = {"dense": {"form": "fused"}, "pruned": {"form": "decomposed"}}
 ROUNDS = {"dense": np.array([2.0, 2.1]), "pruned": np.array([1.0, 1.1])}
 
@@ -44,6 +46,10 @@ def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         seen.update(graphs=held, timing=timing, target=target.name, earlier=earlier)
         return report({"dense": 2 + np.arange(9.0), "pruned": 1 + np.arange(9.0)}, 1, {"cpu": "x", "runtime": "test"})
 
+    def count_blocks(graphs: Any, blocks: Any, target: Any, threads: int, rounds: int) -> ByBlock:
+        seen["counted"] = ({kind: graphs[kind].path.name for kind in ("dense", "pruned")}, threads, rounds)
+        return COUNTED
+
     def run(
         graphs: Graphs,
         made_now: bool = False,
@@ -66,6 +72,8 @@ def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return seen | {"result": Benchmark.read(made, "benchmark") if made.exists() else None}
 
     monkeypatch.setattr(bench, "bench_graphs", bench_graphs)
+    monkeypatch.setattr(bench, "count_blocks", count_blocks)
+    monkeypatch.setattr(bench, "plan_of", lambda view: None)
     return run
 
 
@@ -122,3 +130,10 @@ def test_bf16_is_timed_in_float32_here(timed: Any) -> None:
     seen = timed(narrower("bf16"), made_now=True)
     assert seen["graphs"] == {kind: (f"{kind}.32.onnx", "fp32") for kind in ("dense", "pruned", "floor")}
     assert seen["earlier"] is not None
+
+
+def test_time_is_counted_by_block_where_a_cpu_is_what_it_is_for(timed: Any) -> None:
+    seen = timed(narrower("int8"), target="ort-cpu")
+    assert seen["counted"] == ({"dense": "dense.32.onnx", "pruned": "pruned.int8.onnx"}, 3, 7)
+    assert seen["result"].by_block == COUNTED
+    assert timed(Graphs(FLOAT32, FLOAT32, FLOAT32, None), target="trt-10.3")["result"].by_block is None

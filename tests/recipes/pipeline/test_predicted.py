@@ -16,8 +16,12 @@ from listeners import Ears
 
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.latency import PlanLatency
+from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.pruning.budget import Budget, read_budget, write_budget
 from vitrim.exporter.runtime.bench.report import Bench, Prediction
+from vitrim.exporter.runtime.bench.turns import Samples
+from vitrim.exporter.runtime.machine.named import machine_of
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.predicted import (
     FILE,
@@ -28,9 +32,8 @@ from vitrim.recipes.pipeline.predicted import (
     with_prediction,
 )
 from vitrim.recipes.pipeline.sections.prune import TargetSection
-from vitrim.recipes.pipeline.turns import Samples
 
-TOLD = {"predicted_ms": 8.0, "dense_ms": 12.0, "correction_ms": 0.0}
+TOLD = PlanLatency(8.0, 12.0, 0.0, made_table().of).to_json()
 SAMPLES = Samples(20.0, {"dense": np.ones(3), "pruned": np.array([0.5, 0.4, 0.6])})
 
 
@@ -105,7 +108,7 @@ def test_a_corrected_run_is_decided_first_and_then_done_whole(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_the_stage_times_the_graphs_of_a_run_as_the_table_was(walked: Any, tmp_path: Path) -> None:
-    made_table().write(tmp_path / "t.json")
+    made_table(**machine_of(get_target("ort-cpu"))).write(tmp_path / "t.json")
     plan = tmp_path / "plan"
     shutil.copytree(walked.folders["calibrate"], plan)
     write_budget(told(read_budget(plan / layout.BUDGET)), plan / layout.BUDGET)

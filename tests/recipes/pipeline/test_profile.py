@@ -12,8 +12,10 @@ from helpers import small_recipe
 from listeners import Ears
 
 from vitrim import api
-from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.core.latency import LatencyTable, read_table
+from vitrim.exporter.runtime.bench.profile import read_profile
+from vitrim.exporter.runtime.commands.table import make_table
 from vitrim.recipes.pipeline.profile import as_recipe
 
 SETTINGS = {"model.args.depth": 2, "export.attention": "decomposed", "prune.blocks": [0], "prune.final": False}
@@ -84,7 +86,6 @@ def test_without_a_table_a_speed_up_is_said_to_be_a_formula_s(tmp_path: Path) ->
     [
         ({"processes": 0}, "processes is 0; give a whole number from 1 to 256"),
         ({"rounds": 0}, "rounds is 0"),
-        ({"target": "jetpack-6"}, "runs engines"),
         ({"target": "nowhere"}, "nowhere"),
     ],
 )
@@ -102,3 +103,35 @@ def test_a_model_s_name_stands_for_a_recipe() -> None:
     assert as_recipe("quickstart") == "quickstart"
     assert as_recipe("no_such_thing") == "no_such_thing"
     assert as_recipe(found) is found
+
+
+def test_a_table_of_engines_takes_what_builds_them(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLackError, match=r"for another machine: vitrim profile RECIPE -o FOLDER --pack"):
+        api.profile(small_recipe(), tmp_path / "t.json", target="jetpack-6")
+
+
+@pytest.mark.slow
+def test_a_folder_for_a_device_holds_the_graphs_and_the_plans_loads(tmp_path: Path) -> None:
+    out, settings = tmp_path / "pack", SETTINGS | {"prune.method": "evit"}
+    done = api.pack_profile(small_recipe(), out, threads=1, settings=settings)
+    assert (done.folder, done.name, done.target, done.graphs) == (str(out), "pack", "ort-cpu", 14)
+    found = read_profile(out)
+    assert (found.counts, found.forms, found.threads, found.batch) == ((1, 4, 7, 11, 14, 17), ("decomposed",), 1, 1)
+    assert found.dense.mlp == (17.0, 1.0)
+    assert [load.before for load in found.plans["evit"]] == [(17,)]  # 0.55 is out of reach
+    table = make_table(out, processes=1, rounds=2)
+    assert table.packed
+    assert 0 < table.mlp[0] < table.mlp[-1] < table.forms["decomposed"].dense
+
+    table.write(tmp_path / "t.json")
+    target = {"speedup": 1.02, "table": str(tmp_path / "t.json")}
+    recipe = small_recipe(model={"args": small_recipe()["model"]["args"] | {"depth": 2}}, bench={"threads": 1})
+    recipe["prune"] = {"method": "evit", "blocks": [0], "final": False, "target": target}
+    assert api.calibrate(recipe, tmp_path / "b.json").statistics["latency"]["dense_ms"] == pytest.approx(table.dense)
+
+    api.pack_profile(small_recipe(), out, threads=2, settings=settings)  # takes the place of the first
+    assert read_profile(out).threads == 2
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is there and no folder of `vitrim profile --pack`"):
+        api.pack_profile(small_recipe(), out, settings=settings)
+    assert (out / "mine.txt").read_text() == "mine"

@@ -6,10 +6,10 @@ import pytest
 
 from vitrim.exporter.core.cores import usable_cores
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.runtime.processes import Processes
 from vitrim.recipes.pools.by_ray import RayPool
 from vitrim.recipes.pools.choose import ALONE, Crew, open_pool
 from vitrim.recipes.pools.pool import InProcess
-from vitrim.recipes.pools.processes import Processes
 
 
 def test_a_pool_is_what_was_asked_for() -> None:

@@ -11,6 +11,7 @@ import report_bundles
 
 from vitrim.exporter.core.fidelity import Fidelity
 from vitrim.exporter.pruning.budget import parse_budget
+from vitrim.exporter.runtime.bench.blocks import BlockTimes, ByBlock
 from vitrim.exporter.runtime.bench.compare import Row
 from vitrim.exporter.runtime.bench.report import Bench, report
 from vitrim.recipes.evaluation.result import Evaluation
@@ -89,3 +90,23 @@ def test_answers_on_many_images_are_shares_with_intervals_and_classes(tmp_path: 
     assert "a &lt;b&gt;: 3 → 1 of 3" in rows
     assert "The classes that lost most: a &lt;b&gt; -67%; c +0%." in rows
     assert re.findall(r'width="(\d+\.?\d*)"', rows)[:2] == ["290", "96.67"]
+
+
+def test_time_by_block_is_drawn_dense_above_pruned() -> None:
+    dense = BlockTimes({"embedding": 1.0, "block 0": 4.0, "block 1": 4.0, "head": 0.5}, 10.0)
+    pruned = BlockTimes({"embedding": 1.0, "block 0": 5.0, "block 1": 2.0, "head": 0.5}, 9.0)
+    drawn = charts.times(ByBlock("onnxruntime", 20, {"dense": dense, "pruned": pruned}))
+
+    def bars(kind: str) -> list[float]:
+        return [float(one) for one in re.findall(rf'width="([\d.]+)" height="6" class="{kind}"', drawn)]
+
+    assert bars("dense") == [37, 148, 148, 18.5]  # of 185 for the longest, which is a pruned one
+    assert bars("pruned") == [37, 185, 74, 18.5]
+    assert "4.000 → 5.000" in drawn
+    assert "Milliseconds by block: 9.500 in all dense, 8.500 pruned." in drawn
+
+
+def test_work_too_little_for_its_digits_is_not_told_as_nothing() -> None:
+    drawn = charts.costs({"dense": [1.0, 1.0], "pruned": [0.5, 0.5], "scoring": [0.0002, 0.0]})
+    assert "0.500 + &lt;0.001" in drawn
+    assert ">0.500<" in drawn

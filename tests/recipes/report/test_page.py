@@ -16,6 +16,7 @@ import sweeps
 
 from vitrim.exporter.core.fidelity import Fidelity
 from vitrim.exporter.core.files import sha256
+from vitrim.exporter.runtime.bench.compare import read_bench
 from vitrim.recipes.evaluation.result import ClassAnswers, Evaluation
 from vitrim.recipes.report.page import TEMPLATES, chapter, class_name, percent, render
 from vitrim.recipes.report.sources import Sources, read_sources
@@ -72,6 +73,17 @@ def test_every_section_is_there_and_every_link_leads_somewhere(page: str) -> Non
     links = {str(found["href"])[1:] for tag, found in seen.tags if tag in ("a", "use")}
     assert links <= set(names)
     assert len(links) == 9 + 1 + 4
+
+
+def test_time_by_block_is_shown_where_it_was_counted_and_else_how_to(page: str, tmp_path: Path) -> None:
+    assert "Not counted. On a CPU: vitrim bench out --by-block -o bench.json" in re.sub(r"\s+", " ", Seen(page).text)
+    out = report_bundles.make(tmp_path / "out")
+    report_bundles.counted(read_bench(out)).write(tmp_path / "here.json")
+    text = re.sub(r"\s+", " ", Seen(page_of(out, tmp_path / "here.json")).text)
+    assert "Not counted" not in text
+    assert "Medians of 20 runs in turns, on a CPU, batch 1: what the kernels took, counted by onnxruntime-cpu" in text
+    assert "a whole one took 11.00 ms dense and 9.00 pruned meanwhile." in text
+    assert all(words in text for words in ("2.000 → 2.500", "2.000 → 0.500", "0.500 → 0.500"))
 
 
 def test_figures_are_those_of_the_files(page: str) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import sweeps
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.files import sha256
+from vitrim.exporter.runtime.bench.compare import read_bench
 from vitrim.recipes.report.sources import read_sources
 
 ROOT = Path(__file__).parents[3]
@@ -75,3 +77,15 @@ def test_a_report_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
     code = f"import sys; sys.path[:] = {paths!r}\n{code}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("6\n", "")
+
+
+def test_time_by_block_is_a_bundle_s_where_its_own_graphs_were_counted(tmp_path: Path) -> None:
+    out = report_bundles.make(tmp_path / "out")
+    bare = read_sources([out])
+    assert bare.counted(bare.bundles[0]) == []
+    plain = report_bundles.counted(read_bench(out))
+    plain.write(tmp_path / "here.json")
+    assert plain.bundle is not None
+    replace(plain, bundle=replace(plain.bundle, graph_sha256="0" * 64)).write(tmp_path / "other.json")
+    found = read_sources([out, tmp_path / "here.json", tmp_path / "other.json"])
+    assert found.counted(found.bundles[0]) == [plain]

@@ -208,3 +208,24 @@ def test_a_bundle_for_openvino_is_never_told_to_be_built(tmp_path: Path) -> None
     bf16 = doubling(tmp_path / "bf16", precision={"name": "bf16", "float32_nodes": []}, target="openvino")
     with pytest.raises(EnvironmentLackError, match="^onnxruntime runs no bf16 graphs$"):
         bench_bundle(bf16, runtime="onnxruntime")
+
+
+def test_time_is_counted_by_block_on_a_cpu_alone(recorder: Any, tmp_path: Path) -> None:
+    root = half(tmp_path / "b")
+    asked: list[str] = []
+
+    def blocks(path: Path) -> dict[str, str]:
+        asked.append(path.name)
+        return {"/head": "head", "/topk": "block 0"}
+
+    for runtime, statistic in (("onnxruntime", "medians"), ("openvino", "means")):
+        found = bench_bundle(root, ONE_THREAD, runtime=runtime, blocks=blocks).by_block
+        assert found is not None
+        assert (found.counted_by, found.statistic, set(found.graphs)) == (runtime, statistic, {"dense", "pruned"})
+        assert [list(one.parts) for one in found.graphs.values()] == [["block 0", "head"]] * 2
+    assert asked == ["dense.onnx", "model.onnx"] * 2
+    assert bench_bundle(root, ONE_THREAD, blocks=lambda path: {}).by_block is None  # no blocks that can be told
+    with pytest.raises(EnvironmentLackError, match="counted on a CPU.*, and trt-10.3 is for another device"):
+        bench_bundle(doubling(tmp_path / "t", target="trt-10.3"), ONE_THREAD, blocks=blocks)
+    with pytest.raises(EnvironmentLackError, match="and an engine is timed; add --runtime onnxruntime"):
+        bench_bundle(named(tmp_path / "n"), QUICK, serialize=recorder, blocks=blocks)

@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from profile_folders import doubling_folder, standin_folder
 from python38 import python_38
 from small_bundles import doubling
 from standin_bundles import STANDIN, compiled_cudart, golden, make, standin_environment
 
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import EnvironmentLackError, UnsupportedError
+from vitrim.exporter.core.latency import LatencyTable
 from vitrim.exporter.runtime import bundle, rungs
 from vitrim.exporter.runtime.bench import stats
 from vitrim.exporter.runtime.bench.report import Bench
@@ -418,3 +420,47 @@ def test_a_bundle_for_openvino_takes_numpy_and_openvino_alone(tmp_path: Path) ->
     refused = device("build")
     assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
     assert "needs no build: none belongs to openvino" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_latency_table_is_made_of_engines(python: str, cudart: Path, tmp_path: Path) -> None:
+    seconds = {
+        "attention.1": 0.001,
+        "attention.9": 0.004,
+        "mlp.1": 0.002,
+        "mlp.9": 0.006,
+        "dense": 0.012,
+        "frugal": 0.01,
+    }
+    folder, device = standin_folder(tmp_path / "p", seconds), Device(python, cudart, tmp_path, "8.5.2.2")
+    out = tmp_path / "table.json"
+    done = device(folder, "table", "--processes", "1", "--rounds", "3", "-o", str(out))
+    assert (done.returncode, done.stderr.count("\n")) == (0, 7)  # six engines, one process
+    assert "small: decomposed\n  1 tokens: attention 1." in done.stdout
+    assert len(device.builds()) == 6
+    table = LatencyTable.read(out, "latency table")
+    assert (table.packed, table.clock, table.of.runtime) == (True, "wall", "TensorRT 8.5.2.2")
+    assert table.of.device.endswith(", RTX 4090")  # what the stand-in driver says
+    took = (*table.forms["decomposed"].attention, *table.mlp, table.forms["decomposed"].dense)
+    assert took == pytest.approx([1000 * one for one in list(seconds.values())[:5]], rel=0.2, abs=0.5)
+    # One attention half at 5 tokens and not 9, and both MLPs: 0.75 ms and 2 ms less than dense, of 10 ms.
+    assert table.forms["decomposed"].stages["frugal"].fixed == pytest.approx(10 - (12 - 0.75 - 2), abs=1.0)
+
+    inside = device(folder, "table", "-o", str(folder / "table.json"))
+    assert (inside.returncode, inside.stderr.count("\n")) == (3, 1)
+    (folder / "json.py").write_text("raise SystemExit('a stranger was run')")
+    refused = device(folder, "table")
+    assert (refused.returncode, refused.stderr) == (
+        3,
+        f"run_on_device.py: {folder}: json.py is not in profile.json; remove it\n",
+    )
+
+
+@pytest.mark.slow
+def test_a_latency_table_is_made_by_onnxruntime(cudart: Path, tmp_path: Path) -> None:
+    folder, device = doubling_folder(tmp_path / "p"), Device(sys.executable, cudart, tmp_path, "")
+    done = device(folder, "table", "--processes", "1", "--rounds", "2", "--json")
+    assert (done.returncode, done.stderr) == (0, "run_on_device.py: 1 of 1\n")
+    table = LatencyTable.from_json(json.loads(done.stdout), "printed")
+    assert table.of.runtime.startswith("onnxruntime 1.")
+    assert 0 < table.mlp[0] < 1

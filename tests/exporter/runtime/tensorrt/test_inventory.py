@@ -9,9 +9,9 @@ import pytest
 from engine_layers import FOREIGN, GEMM_9, MHA, NORM, QKV, REFORMAT, SOFTMAX, text
 from kernel_lists import GRAPHS, PRECISIONS, kernel_list
 
+from vitrim.exporter.core.wiring import Wiring
 from vitrim.exporter.runtime.tensorrt.inspector import read_layers
 from vitrim.exporter.runtime.tensorrt.inventory import Kernel, beyond, by_part, inventory
-from vitrim.exporter.runtime.tensorrt.wiring import Wiring
 
 
 def kernels(graph: str, precision: str) -> tuple[Kernel, ...]:

@@ -9,6 +9,7 @@ import pytest
 from engine_layers import CONV_8, CONV_INT8, ELEVEN, FOREIGN, GEMM_9, MATMUL_8, MHA, NORM, QKV, REFORMAT, SOFTMAX, text
 from kernel_lists import kernel_list
 
+from vitrim.exporter.core.wiring import Probabilities, Wiring
 from vitrim.exporter.runtime.tensorrt.inspector import read_layers
 from vitrim.exporter.runtime.tensorrt.summary import (
     Attention,
@@ -20,7 +21,6 @@ from vitrim.exporter.runtime.tensorrt.summary import (
     why_not_fused,
     wrong_layers,
 )
-from vitrim.exporter.runtime.tensorrt.wiring import Probabilities, Wiring
 
 
 def test_fused_attention_needs_no_reason() -> None:

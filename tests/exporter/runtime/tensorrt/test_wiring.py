@@ -10,9 +10,10 @@ import pytest
 from helpers import budget_for, small_vit
 
 from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.core.wiring import Probabilities, Wiring
 from vitrim.exporter.runtime.tensorrt.family import RTX
 from vitrim.exporter.runtime.tensorrt.versions import builder_missing, listen
-from vitrim.exporter.runtime.tensorrt.wiring import Probabilities, Wiring, read_wiring
+from vitrim.exporter.runtime.tensorrt.wiring import read_wiring
 
 TOKENS, SQUARE = (1, 9, 16), (1, 2, 9, 9)
 

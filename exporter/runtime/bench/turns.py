@@ -1,4 +1,4 @@
-"""Graphs timed in turns in several processes: where a process has its memory decides how fast it is."""
+"""Graphs timed in turns in several processes: where a process has its memory decides how fast it is. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...exporter.core.targets import Target
-from ...exporter.runtime.bench.apart import measuring
-from ..pools.processes import Processes
+from ...core.targets import Target
+from ..processes import Processes
+from .apart import measuring
 
 TOGETHER = 1 << 30  # bytes of weights that are loaded at once
 
@@ -49,6 +49,7 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    engines: Path | None = None,
 ) -> Samples:
     """Time graphs in several processes.
 
@@ -62,12 +63,13 @@ def measure(
         progress: called with (parts done, parts).
         seed: of the first process; the next one has the next.
         sizes: bytes that each loads, where not all should be loaded at once; None: they are.
+        engines: see `apart.time_here`.
 
     Raises:
         EnvironmentLackError: the target's runtime does not run here.
     """
-    groups = list(in_groups(sizes or dict.fromkeys(files, 0), base))
-    make = partial(measuring, base, target.name, threads, rounds)
+    groups = list(in_groups({name: (sizes or {}).get(name, 0) for name in files}, base))
+    make = partial(measuring, base, target.name, threads, rounds, None if engines is None else str(engines))
     bases: list[float] = []
     shares: dict[str, list[float]] = {name: [] for name in files}
     for done in range(processes):

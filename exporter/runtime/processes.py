@@ -1,4 +1,4 @@
-"""Work in several processes of this machine."""
+"""Work in several processes of this machine. Torch-free."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
-from typing import Any
+from typing import Any, TypeVar
 
-from ...exporter.core.errors import EnvironmentLackError
-from .pool import TRIES, Item, Result
+from ..core.errors import EnvironmentLackError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+TRIES = 3  # times in a row that workers may die without any item done
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,13 @@ class Processes:
     workers: int
 
     def map(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-        """See `Pool`; where a worker is killed, all are started anew, with what was not done."""
+        """See `recipes.pools.pool.Pool`; where a worker is killed, all are started anew, with what was not done."""
         left, tries = dict(enumerate(items)), TRIES
         while left:
             executor = ProcessPoolExecutor(self.workers, get_context("spawn"), _start, (make,))
+            waiting: dict[Future[Any], int] = {}
             try:
-                waiting: dict[Future[Any], int] = {executor.submit(_work_on, one): at for at, one in left.items()}
+                waiting.update({executor.submit(_work_on, one): at for at, one in left.items()})
                 for future in as_completed(waiting):
                     result = future.result()
                     tries = TRIES
@@ -44,8 +48,10 @@ class Processes:
                         'of your own, call it under `if __name__ == "__main__":`'
                     ) from error
             finally:
+                for future in waiting:
+                    future.cancel()
                 # Idle workers are waited for, so that what is timed next has the machine for itself.
-                executor.shutdown(wait=not left, cancel_futures=True)
+                executor.shutdown(wait=not left)
 
 
 _make: Callable[[], Callable[[Any], Any]] | None = None

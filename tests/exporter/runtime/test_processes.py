@@ -14,8 +14,8 @@ import pytest
 from evaluated_bundles import doubling, dying, refusing
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
+from vitrim.exporter.runtime.processes import Processes
 from vitrim.recipes.pools.pool import Pool
-from vitrim.recipes.pools.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -50,7 +50,7 @@ def test_workers_that_always_die_end_in_one_line(tmp_path: Path) -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys; from functools import partial; from pathlib import Path; from evaluated_bundles import sleeping;"
-        "from vitrim.recipes.pools.processes import Processes;"
+        "from vitrim.exporter.runtime.processes import Processes;"
         "list(Processes(2).map(partial(sleeping, Path(sys.argv[1])), [1, 2]))"
     )
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT.parent)])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from vitrim.exporter.core.targets import get_target
-from vitrim.recipes.pipeline import turns
-from vitrim.recipes.pipeline.turns import Samples, in_groups, measure
+from vitrim.exporter.runtime.bench import turns
+from vitrim.exporter.runtime.bench.turns import Samples, in_groups, measure
 
 
 def test_the_base_is_in_every_group_and_nothing_twice() -> None:
