@@ -37,6 +37,7 @@ class Task:
         target: whose runtime runs the graphs where it is here.
         precision: of the pruned graph.
         threads: of the CPU; None takes all cores.
+        size: of the images, of a bundle of several; None: the bundle's own.
     """
 
     bundle: Path
@@ -46,6 +47,7 @@ class Task:
     target: str
     precision: Precision
     threads: int | None
+    size: str | None = None
 
 
 class Judge:
@@ -53,11 +55,9 @@ class Judge:
 
     def __init__(self, task: Task) -> None:
         self._task, self._names = task, task.source.names
-        target = get_target(task.target)
-        self.dense, _ = runner_for(task.bundle / layout.Kind.DENSE.filename, target, task.threads, cached=True)
-        self.pruned, self.cpu_only = runner_for(
-            task.bundle / layout.MODEL, target, task.threads, task.precision, cached=True
-        )
+        target, files = get_target(task.target), layout.Sized(task.bundle, task.size)
+        self.dense, _ = runner_for(files / layout.Kind.DENSE.filename, target, task.threads, cached=True)
+        self.pruned, self.cpu_only = runner_for(files / layout.MODEL, target, task.threads, task.precision, cached=True)
 
     @property
     def batch(self) -> int:

@@ -75,6 +75,7 @@ class Evaluation(Record):
         workers: processes, or actors of a cluster; None: as many as the cluster had room for.
         ray: address of the cluster of Ray; None where this machine did the work.
         seconds: that this run took.
+        size: of the bundle's graphs, where it has several and not its own was asked for.
     """
 
     DERIVED = ("top1_change", "top1_change_interval", "mcnemar")
@@ -96,6 +97,7 @@ class Evaluation(Record):
     workers: int | None = 1
     ray: str | None = optional()
     seconds: float = 0.0
+    size: str | None = optional()
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:

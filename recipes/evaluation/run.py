@@ -46,6 +46,7 @@ class Wanted:
         ray: address of a cluster of Ray, see `pools.by_ray`; None: this machine.
         threads: of the CPU, for each; None shares the cores out, and is one on a cluster.
         shard: images that are kept, and lost, as one.
+        size: of the bundle's graphs, see `layout.size_name`; None: the bundle's own.
     """
 
     bundle: Path
@@ -56,6 +57,7 @@ class Wanted:
     ray: str | None = None
     threads: int | None = None
     shard: int = SHARD
+    size: str | int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         self.crew  # noqa: B018 (holds the number of workers to its bounds)
@@ -104,15 +106,17 @@ def evaluate(
         EnvironmentLackError: nothing runs the graphs here, workers die, or a place cannot be written.
     """
     begun = time.perf_counter()
-    manifest = bundle.verify(wanted.bundle, needs=(layout.Kind.DENSE.filename, layout.MODEL, layout.GOLDEN))
+    whole = bundle.verify(wanted.bundle, needs=(layout.Kind.DENSE.filename, layout.MODEL, layout.GOLDEN))
+    files, manifest = bundle.open_size(wanted.bundle, whole, wanted.size)
     place = None if out is None else _journal_of(Path(out), wanted, force, note)
-    task = _task(wanted, manifest, note)
+    task = _task(wanted, files, manifest, note)
     made = judge = Judge(task)  # here too: what is wrong with the graphs is told before any worker starts
     asked = Asked(judge.batch, judge.dense.name, judge.pruned.name, judge.cpu_only)
     make: Callable[[], Judge] = (lambda: made) if wanted.in_process else partial(Judge, task)
     del judge
     hashes = {"bundle": sha256(wanted.bundle / layout.MANIFEST), "images": task.source.fingerprint()}
     head = {"version": __version__, **hashes, "dense by": asked.dense_by, "pruned by": asked.pruned_by}
+    head |= {} if files.size is None else {"size": files.size}
     with nullcontext() if place is None else Journal(place, head) as journal:
         answers = _kept(journal, len(task.source), note)
         resumed, images = len(answers), len(task.source)
@@ -186,6 +190,7 @@ def _result(
         cpu_only=asked.cpu_only,
         workers=1 if wanted.in_process else wanted.workers,
         ray=wanted.ray,
+        size=task.size,
     )
 
 
@@ -202,20 +207,21 @@ def _journal_of(out: Path, wanted: Wanted, force: bool, note: Note) -> Path:
     return place
 
 
-def _task(wanted: Wanted, manifest: bundle.Manifest, note: Note) -> Task:
+def _task(wanted: Wanted, files: layout.Sized, manifest: bundle.Manifest, note: Note) -> Task:
     """The images, and how the bundle's graphs take them."""
-    root, target = wanted.bundle, manifest.resolved_target
+    root, target = files.root, manifest.resolved_target
     if manifest.preprocess is None:
         raise InputError(f"{root} does not say how photos become its input; export it anew")
     unfit = unable(target, manifest.precision.name)
     if unfit:
         raise EnvironmentLackError(f"{root} cannot be evaluated here: {unfit}")
     preprocess = Preprocess.from_dict(manifest.preprocess)
-    golden = bundle.load_golden(root)
+    golden = bundle.load_golden(files)
     if LOGITS.output not in golden:
         raise InputError(f"{root} has no classifier: only a classifier's answers can be evaluated")
     classes = golden[LOGITS.output].shape[1]
     source: ImageSource = open_images(
         wanted.images, preprocess, classes=classes, count=wanted.count, class_file=wanted.classes, note=note
     )
-    return Task(root, source, preprocess, classes, target.name, manifest.precision.name, wanted.threads_each)
+    how = (target.name, manifest.precision.name, wanted.threads_each)
+    return Task(root, source, preprocess, classes, *how, files.size)
