@@ -73,7 +73,9 @@ def test_what_several_graphs_have_lies_once_and_the_rest_in_its_graph(make_graph
 
 def test_equal_graphs_give_equal_files(make_graph: Any, tmp_path: Path) -> None:
     for name in ("one", "other"):
-        graphs = {key: (chain(make_graph, bias, W[0]), Weights(tmp_path)) for key, bias in (("a.onnx", 1), ("b.onnx", 2))}
+        graphs = {
+            key: (chain(make_graph, bias, W[0]), Weights(tmp_path)) for key, bias in (("a.onnx", 1), ("b.onnx", 2))
+        }
         save_shared(graphs, tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(files) == 3

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import report_bundles
 import sweeps
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.recipes.report.sources import read_sources
+from vitrim.exporter.runtime.bundle import SizeEntry
+from vitrim.recipes.report.sources import read_bundle, read_sources
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,6 +28,14 @@ def test_bundles_and_benchmarks_are_told_apart_and_compared(tmp_path: Path) -> N
     assert len(found.comparison.pairs) == 1
     only = read_sources([tmp_path / "orin.json"])
     assert (only.bundles, list(only.benches), only.comparison) == ((), ["orin.json"], None)
+
+
+def test_of_a_bundle_of_several_image_sizes_it_is_said_which_one_is_shown(tmp_path: Path) -> None:
+    facts = read_bundle(report_bundles.make(tmp_path / "out"))
+    assert not [line for line in facts.promises if "size" in line]
+    several = replace(facts.manifest, preprocess={"input_size": [3, 64, 64]}, sizes={"48x80": SizeEntry()})
+    said = "Image size 64x64; of its further sizes (48x80) nothing is shown"
+    assert replace(facts, manifest=several).promises == [said, *facts.promises]
 
 
 def test_a_sweep_is_told_from_a_bundle_by_its_journal(tmp_path: Path) -> None:
