@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
 Settings = Mapping[str, Any] | Iterable[str | tuple[str, Any]]
 Progress = Callable[[int, int], None]
+Size = str | int | Sequence[int]  # of images: "192x256", 288, (192, 256)
 _GRAPHS = ("onnx", "onnx_graphsurgeon")  # what works with graphs
 
 
@@ -422,12 +423,15 @@ def sweep(
     return sweep_model(source, images, out, wanted, keywords, listener, crew)
 
 
-def inspect(path: str | os.PathLike[str], target: str | None = None, *, kernels: bool = False) -> dict[str, Any]:
+def inspect(
+    path: str | os.PathLike[str], target: str | None = None, *, kernels: bool = False, size: Size | None = None
+) -> dict[str, Any]:
     """Operators of a bundle's graph before and after the passes, or of any ONNX file, and its lint for a target.
 
     Args:
         path: a bundle or an .onnx file.
         target: lint for this target; None takes the bundle's own, or `ort-cpu`.
+        size: of the images, such as `"192x256"`, in a bundle of several; None: the bundle's own.
         kernels: of a bundle with an engine, list its kernels too. Where TensorRT for RTX is here, the plan's floor and
             the dense model are built beside it, to be counted.
 
@@ -441,7 +445,7 @@ def inspect(path: str | os.PathLike[str], target: str | None = None, *, kernels:
     need_export()
     from .recipes.pipeline.inspect import inspect as run
 
-    return run(path, target, kernels)
+    return run(path, target, kernels, size)
 
 
 def lint(
@@ -484,11 +488,12 @@ def check(
     tie: float | None = None,
     threads: int | None = None,
     runtime: str = "auto",
+    size: Size | None = None,
 ) -> Parity:
     """Verify a bundle and hold it against PyTorch's golden outputs; see `vitrim.exporter.runtime.commands.check`."""
     from .exporter.runtime.commands.check import check_bundle
 
-    return check_bundle(bundle, atol=atol, tie=tie, threads=threads, runtime=runtime)
+    return check_bundle(bundle, atol=atol, tie=tie, threads=threads, runtime=runtime, size=size)
 
 
 def bench(
@@ -506,6 +511,7 @@ def bench(
     progress: Progress | None = None,
     force: bool = False,
     note: Callable[[str], None] | None = None,
+    size: Size | None = None,
 ) -> Bench:
     """Time a bundle's dense, pruned and floor graphs, interleaved; see `vitrim.exporter.runtime.commands.bench`.
 
@@ -519,6 +525,7 @@ def bench(
         progress: called with (rounds done, rounds).
         force: replace any other plain file, too.
         note: told what is replaced.
+        size: of the images, such as `"192x256"`, in a bundle of several; None: the bundle's own.
     """
     from .exporter.runtime.bench.report import Bench
     from .exporter.runtime.bundle import refuse_inside
@@ -532,22 +539,24 @@ def bench(
         if replaced and note:
             note(replaced)
     timing = Timing(runs, warmup, threads, cuda_graph, copies, energy)
-    blocks = _blocks_in(Path(bundle)) if by_block else None
-    result = bench_bundle(bundle, timing, runtime=runtime, progress=progress, blocks=blocks)
+    blocks = _blocks_in(Path(bundle), size) if by_block else None
+    result = bench_bundle(bundle, timing, runtime=runtime, progress=progress, blocks=blocks, size=size)
     if out is not None:
         check_output(out, kind, force=force)  # the benchmark has taken its time
         result.write(out)
     return result
 
 
-def _blocks_in(bundle: Path) -> Callable[[Path], dict[str, str]]:
-    """What tells the nodes of a bundle's graphs to their blocks."""
+def _blocks_in(root: Path, size: Size | None) -> Callable[[Path], dict[str, str]]:
+    """What tells the nodes of the graphs of a bundle's image size to their blocks."""
     need_packages(*_GRAPHS)
     from .exporter.core.layout import BUDGET
     from .exporter.graph.blocks import blocks_of
     from .exporter.pruning.budget import read_budget
+    from .exporter.runtime.bundle import open_size, read_manifest
 
-    after = read_budget(bundle / BUDGET).behind_blocks if (bundle / BUDGET).exists() else ()
+    budget = open_size(root, read_manifest(root), size)[0] / BUDGET
+    after = read_budget(budget).behind_blocks if budget.exists() else ()
     return partial(blocks_of, after=after)
 
 
@@ -566,6 +575,7 @@ def evaluate_bundle(
     progress: Progress | None = None,
     force: bool = False,
     note: Callable[[str], None] | None = None,
+    size: Size | None = None,
 ) -> Evaluation:
     """Hold a bundle's pruned graph, or its engine, against its dense graph, and both against labels where known.
 
@@ -590,6 +600,7 @@ def evaluate_bundle(
         progress: called with (images done, images).
         force: replace any other plain file, too.
         note: told what a person should know.
+        size: of the bundle's graphs, such as `"192x256"`, where it has several; None: the bundle's own.
 
     Raises:
         InputError: the bundle or an image cannot be used, or the journal is of others.
@@ -606,7 +617,7 @@ def evaluate_bundle(
     from .recipes.pools.choose import Crew
 
     listed = None if classes is None else os.fspath(classes)
-    wanted = Wanted(Path(bundle), Path(images), count, listed, Crew(workers, ray), threads, shard, runtime)
+    wanted = Wanted(Path(bundle), Path(images), count, listed, Crew(workers, ray), threads, shard, runtime, size)
     heard: dict[str, Any] = {"progress": progress, "note": note}
     return evaluate(wanted, out, force=force, **{name: one for name, one in heard.items() if one is not None})
 
@@ -667,6 +678,7 @@ def build(
     dla_core: int | None = EngineOptions.dla_core,
     strict: bool = EngineOptions.strict,
     note: Callable[[str], None] | None = None,
+    size: Size | None = None,
 ) -> Parity:
     """Build a bundle's engine with this machine's TensorRT and prove it; `engine` in the result is its identity.
 
@@ -676,13 +688,14 @@ def build(
         workspace_mib, timing_cache, version_compatible, hardware_compatible, capabilities, dla_core, strict: see
             `vitrim.exporter.runtime.tensorrt.options.EngineOptions`.
         note: told who else is at work on the bundle, while that is waited for.
+        size: of the images, such as `"192x256"`, in a bundle of several; None: the bundle's own.
     """
     from .exporter.runtime.commands.build import build_bundle
 
     options = EngineOptions(
         workspace_mib, timing_cache, version_compatible, hardware_compatible, tuple(capabilities), dla_core, strict
     )
-    return build_bundle(bundle, options, note=note)
+    return build_bundle(bundle, options, note=note, size=size)
 
 
 def triton(bundle: str | os.PathLike[str], repository: str | os.PathLike[str], *, name: str | None = None) -> Path:

@@ -17,6 +17,7 @@ from .cli_group import (
     out_option,
     ray_option,
     runtime_option,
+    size_option,
     threads_option,
     workers_option,
 )
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 )
 @threads_option
 @runtime_option
+@size_option
 def check(bundle: Path, **options: Any) -> Call:
     """Verify every file of BUNDLE, and hold its graph and engine against PyTorch's golden outputs. Needs no torch."""
     return Call("check", (bundle,), options, screen.print_parity, judge=_refuse_failed)
@@ -58,6 +60,7 @@ def check(bundle: Path, **options: Any) -> Call:
 )
 @threads_option
 @runtime_option
+@size_option
 @click.option("--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs; the other way is timed too.")
 @click.option("--copies/--no-copies", help="Time engines with the copies to and from the GPU.")
 @click.option("--energy", is_flag=True, help="Also measure energy per image, in separate loops.")
@@ -92,6 +95,7 @@ def bench(bundle: Path, allow_slower: bool, **options: Any) -> Call:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Write the result here, as JSON; a run that ended goes on."
 )
+@size_option
 @force_option
 def evaluate(bundle: Path, images: Path, **options: Any) -> Call:
     """Hold BUNDLE's pruned graph or engine against its dense graph on images, and both to labels. Needs no torch."""
@@ -166,6 +170,7 @@ def triton(bundle: Path, out: Path, name: str | None) -> Call:
     help="Of GPUs that an engine of TensorRT for RTX is for; may be repeated.  [default: 8.0 and newer]",
 )
 @click.option("--any-precision", is_flag=True, help="Keep an engine whose layers run in another precision.")
+@size_option
 def build(bundle: Path, timing_cache: Path | None, no_timing_cache: bool, any_precision: bool, **options: Any) -> Call:
     """Build BUNDLE's engine with this machine's TensorRT, prove it, and publish the bundle with it. Needs no torch."""
     if timing_cache and no_timing_cache:

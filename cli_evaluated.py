@@ -18,8 +18,8 @@ _WORST = 5  # classes that are shown
 
 def print_evaluation(found: Evaluation, console: Console) -> None:
     """Figures of all images, then the classes that lost most."""
-    seen = found.answers
-    table = Table(title=f"Answers on {seen.images:,} images of {found.images}", title_justify="left")
+    seen, sized = found.answers, "" if found.size is None else f", as {found.size}"
+    table = Table(title=f"Answers on {seen.images:,} images of {found.images}{sized}", title_justify="left")
     for column in ("", "figure", "95 % interval"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row("agrees with dense", percent(seen.agreement), percent_range(seen.agreement_interval))

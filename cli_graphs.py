@@ -10,7 +10,7 @@ import click
 from . import cli_output as screen
 from .cli_call import Call, as_it_is
 from .cli_complete import complete_target
-from .cli_group import command
+from .cli_group import command, size_option
 from .cli_kernels import print_kernels
 
 
@@ -18,7 +18,8 @@ from .cli_kernels import print_kernels
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--target", shell_complete=complete_target, help="Lint for this target instead of the bundle's own.")
 @click.option("--kernels", is_flag=True, help="Show the kernels of the bundle's engine instead, by block and stage.")
-def inspect(path: Path, target: str | None, kernels: bool) -> Call:
+@size_option
+def inspect(path: Path, kernels: bool, **options: Any) -> Call:
     """Show the operators of PATH (a bundle or any .onnx) before and after the passes, and lint it."""
 
     def judge(result: dict[str, Any]) -> None:
@@ -26,7 +27,7 @@ def inspect(path: Path, target: str | None, kernels: bool) -> Call:
             raise SystemExit(1)
 
     show = print_kernels if kernels else screen.print_inspection
-    return Call("inspect", (path,), {"target": target, "kernels": kernels}, show, plain=as_it_is, judge=judge)
+    return Call("inspect", (path,), {"kernels": kernels, **options}, show, plain=as_it_is, judge=judge)
 
 
 @command("vitrim lint model.onnx --target jetpack-5 --target trt-11")

@@ -103,6 +103,9 @@ runtime_option = click.option(
     type=click.Choice(["auto", *RUNTIMES]),
     help="What runs the graphs: auto takes the engine where there is one, else the target's own runtime.",
 )
+size_option = click.option(
+    "--size", metavar="HxW", help="Images of this size, such as 192x256, of a bundle of several; its own by default."
+)
 track_option = click.option(
     "--track",
     "tracker",

@@ -101,9 +101,23 @@ def print_export(done: Exported, console: Console) -> None:
 
         console.print(f"Precision: {precision_words(done.precision, seen)}", soft_wrap=True)
     print_lines([] if done.gate is None else done.gate.lines(), console)
+    if done.sizes:
+        print_sizes(done, console)
     console.print(f"Engine: {engine_state(done.parity, done.engine)}", soft_wrap=True)
     console.print(f"Bundle: {done.folder}")
     console.print(f"To look at it: vitrim report {done.folder} -o report.html", soft_wrap=True)
+
+
+def print_sizes(done: Exported, console: Console) -> None:
+    """Every image size of a bundle of several; the first is its own, of which all the rest of the screen is."""
+    from .recipes.pipeline.readme import SIZE_COLUMNS, size_rows
+
+    table = Table(title=f"Image sizes; all above is {done.size}", title_justify="left")
+    for column in SIZE_COLUMNS:
+        table.add_column(column, justify="left" if column in ("size", "parity") else "right")
+    for row in size_rows({done.size: done, **done.sizes}):
+        table.add_row(*row)
+    console.print(table)
 
 
 def print_choice(choice: Choice, console: Console) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from small_graphs import chooser, doubler
 
+from vitrim.exporter.core import layout
 from vitrim.exporter.graph.precision.half import to_half
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.parity import Limits, Parity
@@ -31,6 +32,17 @@ def doubling(folder: Path, **entries: Any) -> Path:
     Parity(1e-3, 1e-3, (rung,)).write(folder / "parity.json")
     bundle.write_manifest(folder, {"vitrim": "0"}, ["vitrim"], **entries)
     return folder
+
+
+def two_sizes(folder: Path, size: str, **entries: Any) -> Path:
+    """The same bundle, and everything in it once more for a further size, in float32."""
+    root = doubling(folder)
+    for name in ("model.onnx", "dense.onnx", "golden.npz", "parity.json"):
+        (root / layout.of_size(name, size)).write_bytes((root / name).read_bytes())
+    further = {"input": {"shape": [4, 3]}, "precision": {"name": "fp32"}}
+    own = {"preprocess": {"input_size": [3, 1, 1]}, **entries}
+    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], sizes={size: further}, **own)
+    return root
 
 
 def half(folder: Path, *, ties: int = 1, half_io: bool = False, **golden: np.ndarray) -> Path:

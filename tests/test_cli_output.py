@@ -130,10 +130,16 @@ def test_widths_are_printed_with_their_cost() -> None:
 def test_an_export_for_another_machine_says_where_to_time_it() -> None:
     seen = Fidelity(images=40, agreement=0.75, kl=0.1)
     parts = {"widths": None, "budget": None, "bench": None, "precision": None, "engine": None}
-    done = SimpleNamespace(fidelity=seen, parity=Parity(1e-4, 1e-5, ()), folder="out", choice=None, gate=None, **parts)
+    parts |= {"choice": None, "gate": None, "size": "64x64", "sizes": {}}
+    done = SimpleNamespace(fidelity=seen, parity=Parity(1e-4, 1e-5, ()), folder="out", **parts)
     page = printed(cli_output.print_export, done)
     assert "\nSpeed: to be timed on the device: python3 run_on_device.py bench\n" in page
     assert "median ms" not in page
+    assert "Image sizes" not in page
+    done.sizes = {"48x80": done}
+    page = printed(cli_output.print_export, done)
+    assert "Image sizes; all above is 64x64" in page
+    assert rows_of(page)[-2:] == [[size, "-", "-", "75.0%", "passed", "-", "-", "-"] for size in ("64x64", "48x80")]
 
 
 def test_findings_of_a_kind_are_one_line() -> None:

@@ -28,7 +28,7 @@ SINGLE_FILE_LIMIT = 2**31 - 2**24  # protobuf's 2 GB, less room for what is in n
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in onnx.proto
 _BYTES = 2  # protobuf's wire type of what has a length
 _PIECE = 1 << 20
-_SHARED = 1024  # bytes of a weight that another graph may have from this one's file
+SHARED = 1024  # bytes of a weight that another graph may have from this one's file
 _SAYS_NO_MORE = {"dims", "data_type", "name", "raw_data"}
 
 Chunk = bytes | TensorProto  # a tensor stands for its data
@@ -55,9 +55,9 @@ def read_bare(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Weights]:
     for tensor in filter(is_external, model.graph.initializer):
         weights.find(tensor)
         if not goes_aside(tensor.data_type, size_of(tensor)):
-            _take_in(tensor, weights)
+            take_in(tensor, weights)
     for tensor in filter(is_external, inner_tensors(model)):
-        _take_in(tensor, weights)
+        take_in(tensor, weights)
     return model, weights
 
 
@@ -69,11 +69,11 @@ def read_whole(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """
     model, weights = read_bare(path)
     for tensor in filter(is_external, model.graph.initializer):
-        _take_in(tensor, weights)
+        take_in(tensor, weights)
     return model
 
 
-def _take_in(tensor: TensorProto, weights: Weights) -> None:
+def take_in(tensor: TensorProto, weights: Weights) -> None:
     """An external tensor's data into it, in place."""
     tensor.raw_data = b"".join(_pieces(tensor, weights))
     tensor.ClearField("data_location")
@@ -145,7 +145,7 @@ def save_beside(
         assert weights is not None, f"nobody said where {tensor.name} is"
         inside = TensorProto()
         inside.CopyFrom(tensor)
-        _take_in(inside, weights)
+        take_in(inside, weights)
         return inside
 
     lean = with_initializers(model, kept)
@@ -207,7 +207,7 @@ def _is_plain(tensor: TensorProto) -> bool:
     """Whether a tensor that may be shared says nothing but its type, shape, name and data, in that order."""
     says = {field.name for field, _ in tensor.ListFields()}
     size = size_of(tensor)
-    return goes_aside(tensor.data_type, size, _SHARED) and says <= _SAYS_NO_MORE and len(tensor.raw_data) == size
+    return goes_aside(tensor.data_type, size, SHARED) and says <= _SAYS_NO_MORE and len(tensor.raw_data) == size
 
 
 def _size(chunk: Chunk) -> int:

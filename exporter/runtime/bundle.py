@@ -49,6 +49,17 @@ class GraphPrecision(Record):
 
 
 @dataclass(frozen=True)
+class SizeEntry(Record):
+    """What a bundle's manifest says of one further image size; see `Manifest`, whose fields these are."""
+
+    preprocess: dict[str, Any] | None = optional()
+    input: dict[str, Any] | None = optional()
+    precision: GraphPrecision = GraphPrecision()
+    engine: str | None = optional()
+    bench: str | None = optional()
+
+
+@dataclass(frozen=True)
 class Manifest(Record):
     """What a bundle is, and the hash of every file in it.
 
@@ -65,6 +76,7 @@ class Manifest(Record):
         precision: of its graphs but the dense one, which is float32.
         engine: `built`, or why there is none.
         bench: where the graphs are to be timed; None where `bench.json` is in the bundle.
+        sizes: by further image size, what differs there; None where the bundle has one size.
         extra: what a newer vitrim added.
     """
 
@@ -80,6 +92,7 @@ class Manifest(Record):
     precision: GraphPrecision = GraphPrecision()
     engine: str | None = optional()
     bench: str | None = optional()
+    sizes: dict[str, SizeEntry] | None = optional()
     extra: dict[str, Any] | None = optional()
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +115,44 @@ class Manifest(Record):
     def resolved_target(self) -> Target:
         """The target as data; `ort-cpu` where the manifest does not say."""
         return get_target(self.target or "ort-cpu")
+
+    @property
+    def own_size(self) -> str:
+        """The image size of the files without one in their names."""
+        told = (self.preprocess or {}).get("input_size")
+        return layout.size_name(told[1:]) if isinstance(told, (list, tuple)) and len(told) == 3 else "one size"
+
+    def of(self, size: str | None) -> Manifest:
+        """What the manifest says of an image size, as if the bundle had no other: its files by their plain names.
+
+        Args:
+            size: see `layout.size_name`; None, or the bundle's own, is the manifest as it is.
+
+        Raises:
+            InputError: the bundle has no such size; those that it has are named.
+        """
+        if size is None or size == self.own_size:
+            return self
+        entry = (self.sizes or {}).get(size)
+        if entry is None:
+            has = ", ".join([self.own_size, *(self.sizes or {})])
+            raise InputError(f"the bundle has no graphs for {size}; it has {has}: export it anew with export.sizes")
+        plain = ((layout.by_size(name, size) or _shared(name), one) for name, one in self.files.items())
+        files = {name: one for name, one in plain if name is not None}
+        own = {one.name: getattr(entry, one.name) for one in fields(entry)}
+        return replace(self, files=files, **own)
+
+    def with_engine(self, size: str | None) -> Manifest:
+        """The manifest of a bundle that has an engine of a size now."""
+        if size is None or size == self.own_size:
+            return replace(self, engine="built")
+        sizes = dict(self.sizes or {})
+        return replace(self, sizes={**sizes, size: replace(sizes[size], engine="built")})
+
+
+def _shared(name: str) -> str | None:
+    """The name of a file that all sizes of a bundle share; None of one that is a size's own."""
+    return None if layout.is_sized(name) else name
 
 
 def seal(data: Mapping[str, Any]) -> str:
@@ -284,14 +335,32 @@ def load_labels(folder: str | os.PathLike[str], manifest: Manifest) -> list[str]
     return [" ".join(str(label).split()) for label in found]
 
 
-def load_golden(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def open_size(
+    root: Path, manifest: Manifest, size: str | int | Sequence[int] | None = None
+) -> tuple[layout.Sized, Manifest]:
+    """The files of an image size in a bundle, and what its manifest says of them.
+
+    Args:
+        root: the bundle.
+        manifest: its own.
+        size: see `layout.size_name`; None: the bundle's own.
+
+    Raises:
+        InputError: there is no such size, or the text is none.
+    """
+    name = None if size is None else layout.size_name(size)
+    found = manifest.of(name)
+    return layout.Sized(root, None if found is manifest else name), found
+
+
+def load_golden(folder: str | os.PathLike[str] | layout.Sized) -> dict[str, np.ndarray]:
     """Golden inputs and outputs: `image` as the graph takes it, `logits` or `features`, perhaps `tokens`,
     `kept_<block>`, `merged_<block>`, `gap_<block>`, and `probabilities` and `classes` where the graph gives them.
 
     Raises:
         InputError: the file is missing or damaged, lacks the image or the logits, or an array has another form.
     """
-    path = Path(folder) / layout.GOLDEN
+    path = (folder if isinstance(folder, layout.Sized) else Path(folder)) / layout.GOLDEN
     try:
         golden = read_arrays(path)
     except InputError as error:

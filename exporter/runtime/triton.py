@@ -113,8 +113,8 @@ def _fill(source: Path, manifest: bundle.Manifest, version: Path, by_engine: boo
     if by_engine:
         shutil.copyfile(source / layout.ENGINE, version / "model.plan")
         return
-    for name in (layout.MODEL, f"{layout.MODEL}.data"):
-        if name in manifest.files:
+    for name in manifest.files:
+        if name in (layout.MODEL, f"{layout.MODEL}.data") or layout.is_common_weights(name):
             shutil.copyfile(source / name, version / name)
 
 

@@ -41,6 +41,7 @@ class Task:
         threads: of the CPU; None takes all cores.
         engine: whether the bundle's engine answers in place of its pruned graph.
         aside: why what answers says nothing of the bundle's own target, where another runtime is asked for.
+        size: of the images, of a bundle of several; None: the bundle's own.
     """
 
     bundle: Path
@@ -52,6 +53,7 @@ class Task:
     threads: int | None
     engine: bool = False
     aside: str | None = None
+    size: str | None = None
 
 
 class Judge:
@@ -59,16 +61,16 @@ class Judge:
 
     def __init__(self, task: Task) -> None:
         self._task, self._names = task, task.source.names
-        target = get_target(task.target)
-        self.dense, _ = runner_for(task.bundle / layout.Kind.DENSE.filename, target, task.threads, cached=True)
+        target, files = get_target(task.target), layout.Sized(task.bundle, task.size)
+        self.dense, _ = runner_for(files / layout.Kind.DENSE.filename, target, task.threads, cached=True)
         self.pruned: Runner
         self.cpu_only: str | None
         self._held = ExitStack()
         if task.engine:
-            engine = TrtRunner(task.bundle / layout.ENGINE, task.bundle / layout.MODEL)
+            engine = TrtRunner(files / layout.ENGINE, files / layout.MODEL)
             self.pruned, self.cpu_only = self._held.enter_context(engine), None
         else:
-            self.pruned, why = runner_for(task.bundle / layout.MODEL, target, task.threads, task.precision, cached=True)
+            self.pruned, why = runner_for(files / layout.MODEL, target, task.threads, task.precision, cached=True)
             self.cpu_only = task.aside or why
 
     def close(self) -> None:

@@ -91,6 +91,7 @@ class Evaluation(Record):
         class_file: that says which class folder is which class.
         runtime: that was asked for; None: what runs here.
         version: of vitrim.
+        size: of the bundle's graphs, where it has several and not its own was asked for.
     """
 
     DERIVED = ("top1_change", "top1_change_interval", "mcnemar")
@@ -116,6 +117,7 @@ class Evaluation(Record):
     class_file: str | None = optional()
     runtime: str | None = optional()
     version: str | None = optional()
+    size: str | None = optional()
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:

@@ -48,6 +48,7 @@ class Wanted:
         shard: images that are kept, and lost, as one.
         runtime: `tensorrt`, `onnxruntime`, `openvino`, or `auto`: the bundle's engine where it has one that runs here,
             else the target's own runtime where that is here, else onnxruntime.
+        size: of the bundle's graphs, see `layout.size_name`; None: the bundle's own.
     """
 
     bundle: Path
@@ -58,6 +59,7 @@ class Wanted:
     threads: int | None = None
     shard: int = SHARD
     runtime: str = "auto"
+    size: str | int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         require_runtime(self.runtime)
@@ -96,9 +98,10 @@ def evaluate(
         EnvironmentLackError: nothing runs the graphs here, workers die, or a place cannot be written.
     """
     begun = time.perf_counter()
-    manifest = bundle.verify(wanted.bundle, needs=(layout.Kind.DENSE.filename, layout.MODEL, layout.GOLDEN))
+    whole = bundle.verify(wanted.bundle, needs=(layout.Kind.DENSE.filename, layout.MODEL, layout.GOLDEN))
+    files, manifest = bundle.open_size(wanted.bundle, whole, wanted.size)
     place = None if out is None else _journal_of(Path(out), wanted, force, note)
-    task = _task(wanted, manifest, note)
+    task = _task(wanted, files, manifest, note)
     judge = Judge(task)  # here too: what is wrong with the graphs is told before any worker starts
     asked = Asked(judge.batch, judge.dense.name, judge.pruned.name, judge.cpu_only)
     make: Callable[[], Judge] = (lambda: judge) if wanted.crew.in_process else partial(Judge, task)
@@ -106,6 +109,7 @@ def evaluate(
         judge.close()
     hashes = {"bundle": sha256(wanted.bundle / layout.MANIFEST), "images": task.source.fingerprint()}
     head = {"version": __version__, **hashes, "dense by": asked.dense_by, "pruned by": asked.pruned_by}
+    head |= {} if files.size is None else {"size": files.size}
     with closing(judge), nullcontext() if place is None else Journal(place, head) as journal:
         answers = _kept(journal, len(task.source), note)
         resumed, images = len(answers), len(task.source)
@@ -182,6 +186,7 @@ def _result(
         class_file=wanted.classes,
         runtime=None if wanted.runtime == "auto" else wanted.runtime,
         version=__version__,
+        size=task.size,
     )
 
 
@@ -198,18 +203,18 @@ def _journal_of(out: Path, wanted: Wanted, force: bool, note: Note) -> Path:
     return place
 
 
-def _task(wanted: Wanted, manifest: bundle.Manifest, note: Note) -> Task:
+def _task(wanted: Wanted, files: layout.Sized, manifest: bundle.Manifest, note: Note) -> Task:
     """The images, and how the bundle's graphs take them."""
-    root, target = wanted.bundle, manifest.resolved_target
+    root, target = files.root, manifest.resolved_target
     if manifest.preprocess is None:
         raise InputError(f"{root} does not say how photos become its input; export it anew")
-    engine = _takes_engine(wanted, manifest, note)
+    engine = _takes_engine(wanted, files, manifest, note)
     chosen, aside = (target, None) if engine else run_by(target, wanted.runtime)
     unfit = None if engine else unable(chosen, manifest.precision.name)
     if unfit:
         raise EnvironmentLackError(f"{root} cannot be evaluated here: {unfit}")
     preprocess = Preprocess.from_dict(manifest.preprocess)
-    golden = bundle.load_golden(root)
+    golden = bundle.load_golden(files)
     if LOGITS.output not in golden:
         raise InputError(f"{root} has no classifier: only a classifier's answers can be evaluated")
     classes = golden[LOGITS.output].shape[1]
@@ -217,10 +222,10 @@ def _task(wanted: Wanted, manifest: bundle.Manifest, note: Note) -> Task:
         wanted.images, preprocess, classes=classes, count=wanted.count, class_file=wanted.classes, note=note
     )
     about = (chosen.name, manifest.precision.name, wanted.threads_each, engine, aside)
-    return Task(root, source, preprocess, classes, *about)
+    return Task(root, source, preprocess, classes, *about, files.size)
 
 
-def _takes_engine(wanted: Wanted, manifest: bundle.Manifest, note: Note) -> bool:
+def _takes_engine(wanted: Wanted, files: layout.Sized, manifest: bundle.Manifest, note: Note) -> bool:
     """Whether the bundle's engine answers.
 
     Raises:
@@ -229,15 +234,15 @@ def _takes_engine(wanted: Wanted, manifest: bundle.Manifest, note: Note) -> bool
     """
     if wanted.runtime not in ("auto", "tensorrt"):
         return False
-    asked, place = wanted.runtime == "tensorrt", wanted.bundle / layout.ENGINE
+    asked, place = wanted.runtime == "tensorrt", files / layout.ENGINE
     if layout.ENGINE not in manifest.files:
         if asked:
             how = manifest.resolved_target.no_engine or "build it first"
-            raise InputError(f"{wanted.bundle} has no {layout.ENGINE}: {how}")
+            raise InputError(f"{wanted.bundle} has no {place.name}: {how}")
         return False
     why = cannot_run(place)
     if why and asked:
         raise EnvironmentLackError(why)
     if why:
-        note(f"{layout.ENGINE} is not evaluated, but the graph that it was built from: {why}")
+        note(f"{place.name} is not evaluated, but the graph that it was built from: {why}")
     return why is None

@@ -46,11 +46,14 @@ def engine_missing(target: Target, mode: str) -> str | None:
     return why
 
 
-def build_into(staging: Path, target: Target, section: EngineSection, precision: Mapping[str, Any]) -> EngineIdentity:
+def build_into(
+    staging: Path | layout.Sized, target: Target, section: EngineSection, precision: Mapping[str, Any]
+) -> EngineIdentity:
     """Build the engine of a folder's graph into it, and hold it against the golden outputs like the graph before it.
 
     Args:
-        staging: with the graph, `golden.npz` and `parity.json`, which gets the engine's rungs.
+        staging: with the graph, `golden.npz` and `parity.json`, which gets the engine's rungs; perhaps those of one of
+            several image sizes.
         target, section: of the graph.
         precision: as a manifest has it.
 

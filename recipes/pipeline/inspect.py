@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ class _Passes(Record):
     operators_after: dict[str, int]
 
 
-def _before(root: Path, timed: bool) -> dict[str, Any]:
+def _before(root: layout.Sized, timed: bool) -> dict[str, Any]:
     """What a bundle's pruned graph was before the passes, and what they did, in the attention form that it has."""
     place = root / layout.PASSES
     reports = read_json(place, "report of the passes", "vitrim export")
@@ -128,17 +128,24 @@ def _before(root: Path, timed: bool) -> dict[str, Any]:
     return {"before": found["operators_before"], "passes": found["passes"]}
 
 
-def inspect(path: str | os.PathLike[str], target: str | None = None, kernels: bool = False) -> dict[str, Any]:
+def inspect(
+    path: str | os.PathLike[str],
+    target: str | None = None,
+    kernels: bool = False,
+    size: str | int | Sequence[int] | None = None,
+) -> dict[str, Any]:
     """See `vitrim.api.inspect`."""
     root = Path(path)
     result: dict[str, Any] = {}
     if kernels and not is_folder(root):
         raise InputError(f"{root} is no bundle, whose engine's kernels could be listed")
+    if size is not None and not is_folder(root):
+        raise InputError(f"{root} is no bundle, whose sizes could be chosen from; leave size out")
     if is_folder(root):
-        manifest = bundle.verify(root)
-        model = read_graph(root / layout.MODEL)
+        files, manifest = bundle.open_size(root, bundle.verify(root), size)
+        model = read_graph(files / layout.MODEL)
         name = target or manifest.resolved_target.name
-        result = _before(root, timed=layout.BENCH in manifest.files)
+        result = _before(files, timed=layout.BENCH in manifest.files)
     else:
         model, name = read_graph(root), target or "ort-cpu"
     found = lint(model, get_target(name), foreign=True)
@@ -147,7 +154,7 @@ def inspect(path: str | os.PathLike[str], target: str | None = None, kernels: bo
     if kernels:
         from .kernels import bundle_kernels
 
-        result["kernels"] = bundle_kernels(root, manifest).to_json()
+        result["kernels"] = bundle_kernels(files, manifest).to_json()
     return result | {
         "operators": operator_table(model),
         "opset": opset_of(model),

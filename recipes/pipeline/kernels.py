@@ -74,18 +74,20 @@ class BundleKernels(Record):
     kernels: tuple[Kernel, ...]
 
 
-def bundle_kernels(root: Path, manifest: bundle.Manifest) -> BundleKernels:
+def bundle_kernels(root: layout.Sized, manifest: bundle.Manifest) -> BundleKernels:
     """See `vitrim.api.inspect`; the others are built to be counted, where that needs no GPU.
 
     Args:
-        root: the bundle, whose files have been verified.
-        manifest: its own.
+        root: the files of one image size of a bundle, which have been verified.
+        manifest: what it says of them.
 
     Raises:
         InputError: the bundle has no engine, or one that was built before kernels were kept.
     """
     if not (root / layout.ENGINE).exists():
-        raise InputError(f"{root} has no {layout.ENGINE}, whose kernels could be listed: vitrim build {root}")
+        raise InputError(
+            f"{root} has no {(root / layout.ENGINE).name}, whose kernels could be listed: vitrim build {root}"
+        )
     own = read_identity(root / layout.ENGINE)
     if own.kernels is None or own.layers is None:
         raise InputError(f"{root / layout.ENGINE} was built before kernels were kept: vitrim build {root}")
@@ -159,10 +161,11 @@ def count_kernels(
     return identity
 
 
-def _graph(root: Path, kind: Kind) -> Path:
-    if not (root / kind.filename).exists():
-        raise InputError(f"{root} has no {kind.filename}")
-    return root / kind.filename
+def _graph(root: layout.Sized, kind: Kind) -> Path:
+    path = root / kind.filename
+    if not path.exists():
+        raise InputError(f"{root} has no {path.name}")
+    return path
 
 
 def _dense(path: Path, precision: Precision, folder: Path) -> Path:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ...exporter.core import layout
@@ -20,8 +22,9 @@ from ...exporter.graph.files import read_bare, save, save_beside
 from ...exporter.graph.precision.float_nodes import float_nodes
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.graph.shapes import with_shapes
+from ...exporter.graph.shared import save_shared
 from ...exporter.graph.surgery import import_graph
-from ...exporter.graph.weights import Place
+from ...exporter.graph.weights import Place, Weights
 from ...exporter.pruning.budget import Budget, write_budget
 from ...exporter.pruning.load import labels_of
 from ...exporter.pruning.widths import read_widths, write_widths
@@ -44,6 +47,8 @@ from .readme import bundle_readme
 from .stage import Stage
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from .run import Run
 
 _REPORTS = {
@@ -71,6 +76,8 @@ class Reports:
         precision: what was decided; None where float32 was asked for.
         engine: what the engine is; None where none was built.
         gate: whether what the recipe requires holds; None where it requires nothing.
+        budget: the token plan; None where tokens are not pruned.
+        sizes: of a bundle's own image size, what was found at the further ones, by their names.
     """
 
     parity: Parity
@@ -79,9 +86,29 @@ class Reports:
     precision: PrecisionReport | None
     engine: EngineIdentity | None = None
     gate: Gate | None = None
+    budget: Budget | None = None
+    sizes: Mapping[str, Reports] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as `Exported` gives it."""
+        return {
+            "budget": None if self.budget is None else self.budget.model_dump(mode="json"),
+            "parity": self.parity.to_json(),
+            "fidelity": self.fidelity.to_json(),
+            "bench": None if self.bench is None else self.bench.to_json(),
+            "precision": None if self.precision is None else self.precision.to_json(),
+            **({} if self.gate is None else {"gate": self.gate.to_json()}),
+        }
 
 
-def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], choice: Choice | None = None) -> Reports:
+def pack(
+    run: Run,
+    staging: Path,
+    no_engine: str | None,
+    command: list[str],
+    choice: Choice | None = None,
+    more: Mapping[str, Run] = MappingProxyType({}),
+) -> Reports:
     """Fill a staging folder.
 
     Args:
@@ -90,16 +117,59 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
         no_engine: why no engine is built here; None: build it.
         command: that asked for the bundle.
         choice: what was tried, where the recipe left the target or the precision open.
+        more: by its name, the run of every further image size. Weights that several graphs have lie in one file then.
 
     Raises:
         ParityError: the engine fails where the graph passed.
     """
     view, recipe = run.view(Pack), run.recipe
-    budget, graphs = plan_of(view), final_graphs(view)
     slimmed = view.folder_if_any("slim")
     widths = None if slimmed is None else read_widths(slimmed / layout.WIDTHS)
     portable_recipe = portable(recipe)
-    _copy_graphs(run, portable_recipe, graphs.final, budget, staging)
+    _write_graphs(run, more, portable_recipe, staging)
+    sizes = {size: _fill(other, layout.Sized(staging, size), no_engine) for size, other in more.items()}
+    found = replace(_fill(run, layout.Sized(staging), no_engine), sizes=sizes)
+    (staging / layout.RECIPE).write_text(dump_recipe(portable_recipe))
+    if widths is not None:
+        write_widths(widths, staging / layout.WIDTHS)
+    if choice is not None:
+        choice.write(staging / layout.CHOICE)
+    labels = labels_of(run.dense())
+    if labels is not None:
+        (staging / layout.LABELS).write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (staging / layout.README).write_text(
+        bundle_readme(run.name, recipe, run.preprocess, found.budget, widths, found, no_engine)
+    )
+    standalone.write(staging)
+    entries = {size: _entry(other, sizes[size], no_engine) for size, other in more.items()}
+    bundle.write_manifest(
+        staging,
+        versions(),
+        portable_command(command),
+        target=run.target.name,
+        batch=recipe.export.batch,
+        **_entry(run, found, no_engine),
+        **({"sizes": entries} if entries else {}),
+    )
+    return found
+
+
+def _entry(run: Run, found: Reports, no_engine: str | None) -> dict[str, Any]:
+    """What a manifest says of one image size."""
+    later = {"bench": LATER} if found.bench is None else {}
+    return {
+        "preprocess": run.preprocess.to_dict(),
+        "input": input_facts(run.recipe.export, run.preprocess),
+        "precision": in_manifest(found.precision),
+        "engine": no_engine or "built",
+        **later,
+    }
+
+
+def _fill(run: Run, staging: layout.Sized, no_engine: str | None) -> Reports:
+    """Plans and reports of one image size, and its engine, beside its graphs."""
+    view, recipe = run.view(Pack), run.recipe
+    budget, graphs = plan_of(view), final_graphs(view)
     for stage, names in _REPORTS.items():
         for name in names:
             shutil.copyfile(view.folder(stage) / name, staging / name)
@@ -115,7 +185,6 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
     if required is not None:
         gate = Gate.read(required / layout.GATE, "gate")
         gate.write(staging / layout.GATE)
-    (staging / layout.RECIPE).write_text(dump_recipe(portable_recipe))
     if graphs.precision is not None:
         graphs.precision.write(staging / layout.PRECISION)
     fidelity = Fidelity.read(staging / layout.FIDELITY, "fidelity report")
@@ -124,50 +193,42 @@ def pack(run: Run, staging: Path, no_engine: str | None, command: list[str], cho
             budget = judged(budget, fidelity, not fidelity.on_calibration_images, GRAPH)
         write_budget(budget, staging / layout.BUDGET)
         _write_float_nodes(graphs, staging)
-    if widths is not None:
-        write_widths(widths, staging / layout.WIDTHS)
-    if choice is not None:
-        choice.write(staging / layout.CHOICE)
-    labels = labels_of(run.dense())
-    if labels is not None:
-        (staging / layout.LABELS).write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    precision, engine = in_manifest(graphs.precision), None
+    engine = None
     if no_engine is None:
         run.listener.stage("engine")
-        engine = build_into(staging, run.target, recipe.engine, precision)
-    found = Reports(
+        engine = build_into(staging, run.target, recipe.engine, in_manifest(graphs.precision))
+    return Reports(
         Parity.read(staging / layout.PARITY, "parity report"),
         fidelity,
         None if bench is None else Bench.read(staging / layout.BENCH, "benchmark"),
         graphs.precision,
         engine,
         gate,
+        budget,
     )
-    (staging / layout.README).write_text(
-        bundle_readme(run.name, recipe, run.preprocess, budget, widths, found, no_engine)
-    )
-    standalone.write(staging)
-    bundle.write_manifest(
-        staging,
-        versions(),
-        portable_command(command),
-        preprocess=run.preprocess.to_dict(),
-        target=run.target.name,
-        batch=recipe.export.batch,
-        input=input_facts(recipe.export, run.preprocess),
-        precision=precision,
-        engine=no_engine or "built",
-        bench=LATER if bench is None else None,
-    )
-    return found
 
 
-def _copy_graphs(
-    run: Run, recipe: dict[str, Any], graphs: dict[str, Path], budget: Budget | None, staging: Path
-) -> None:
-    """Every graph under its name in a bundle, with what a reader of the file alone should know."""
-    facts = {"recipe": recipe, "preprocess": run.preprocess.to_dict(), "versions": versions()}
+def _write_graphs(run: Run, more: Mapping[str, Run], recipe: dict[str, Any], staging: Path) -> None:
+    """Every graph under its name in a bundle; with further image sizes, their common weights in one file."""
+    if more:
+        graphs = {kind.filename: graph for kind, graph in _graphs(run, recipe)}
+        for size, other in more.items():
+            graphs |= {layout.of_size(kind.filename, size): graph for kind, graph in _graphs(other, recipe)}
+        save_shared(graphs, staging)
+        return
     places: dict[Kind, dict[str, Place]] = {}
+    for kind, (model, weights) in _graphs(run, recipe):
+        if kind is Kind.PROOF:
+            save_beside(model, staging / kind.filename, places[Kind.PRUNED], weights)
+        else:
+            places[kind] = save(model, staging / kind.filename, weights)
+
+
+def _graphs(run: Run, recipe: dict[str, Any]) -> Iterator[tuple[Kind, tuple[ModelProto, Weights]]]:
+    """Every graph of one image size by its kind, with what a reader of the file alone should know."""
+    view = run.view(Pack)
+    budget, graphs = plan_of(view), final_graphs(view).final
+    facts = {"recipe": recipe, "preprocess": run.preprocess.to_dict(), "versions": versions()}
     for kind in Kind:
         path = graphs.get(kind)
         if path is None or (kind is Kind.PROOF and path == graphs[Kind.PRUNED]):
@@ -178,13 +239,10 @@ def _copy_graphs(
         model, weights = read_bare(path)
         for key, text in {**texts, "kind": str(kind), "target": run.target.name}.items():
             model.metadata_props.add(key=f"vitrim.{key}", value=text)
-        if kind is Kind.PROOF:
-            save_beside(model, staging / kind.filename, places[Kind.PRUNED], weights)
-        else:
-            places[kind] = save(model, staging / kind.filename, weights)
+        yield kind, (model, weights)
 
 
-def _write_float_nodes(graphs: Graphs, staging: Path) -> None:
+def _write_float_nodes(graphs: Graphs, staging: layout.Sized) -> None:
     """Which nodes of the pruned float32 graph any quantizer is to leave in float, and which file that graph is."""
     model, weights = read_bare(graphs.float32["pruned"])
     kind = Kind.FP32 if "fp32" in graphs.final else Kind.PRUNED

@@ -40,6 +40,8 @@ def portable_path(path: str, folder: Path) -> str:
 def portable(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain data for another machine: portable paths, and the hash of what holds its weights."""
     data = recipe.model_dump(mode="json")
+    if not recipe.export.sizes:
+        del data["export"]["sizes"]  # a bundle of one size says nothing of sizes
     if recipe.prune is not None and recipe.prune.given:
         data["prune"] |= {"given": False, "budget": _CARRIED["prune", "budget"]}
     for section, key in file_keys():

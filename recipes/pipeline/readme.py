@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...exporter.core import layout
 from ...exporter.core.fidelity import Fidelity
+from ...exporter.core.layout import Kind, size_name
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target
 from ...exporter.graph.precision.report import PrecisionReport
@@ -22,6 +24,7 @@ from .slim import summary
 
 if TYPE_CHECKING:
     from .pack import Reports
+    from .run import Exported
 
 TOKENS_WORDS = {
     "left": "`tokens` (those that are left, in the order of their ids, after the final norm)",
@@ -79,6 +82,7 @@ def bundle_readme(
     engine = f"- engine: {_engine(parity, no_engine)}{_kernels(found.engine)}"
     if target.no_engine:
         engine = f"- engine: {target.no_engine}"
+    engine += _sizes({size_name(preprocess.input_size[1:]): found, **found.sizes}) if found.sizes else ""
     return f"""# {name}, pruned by vitrim
 
 {" ".join(plans)}
@@ -92,6 +96,39 @@ def bundle_readme(
 {engine}
 
 {_on_the_device(target)}"""
+
+
+SIZE_COLUMNS = ("size", "tokens", "GMACs", "agreement", "parity", "dense ms", "pruned ms", "speed-up")
+
+
+def size_rows(found: Mapping[str, Reports | Exported]) -> list[tuple[str, ...]]:
+    """A row of words for every image size, see `SIZE_COLUMNS`."""
+    rows = []
+    for size, one in found.items():
+        plan, bench = one.budget, one.bench
+        tokens = "-" if plan is None else f"{plan.blocks[0].before} to {plan.blocks[-1].before}"
+        cost = "-" if plan is None else f"{plan.total_gmacs:.3f} of {plan.gmacs['dense']:.3f}"
+        parity = "passed" if one.parity.passed else "FAILED"
+        times = ["-", "-", "-"]
+        if bench is not None:
+            medians = (bench.distributions[str(kind)].median for kind in (Kind.DENSE, Kind.PRUNED))
+            times = [*(f"{median:.2f}" for median in medians), f"{bench.speedup:.2f}"]
+        rows.append((size, tokens, cost, f"{one.fidelity.agreement:.1%}", parity, *times))
+    return rows
+
+
+def _sizes(found: Mapping[str, Reports | Exported]) -> str:
+    """Markdown of all image sizes; the first is the bundle's own."""
+    own, further = next(iter(found)), list(found)[1:]
+    lines = [SIZE_COLUMNS, ("---",) * len(SIZE_COLUMNS), *size_rows(found)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"""
+
+All of the above is for images of {own}. Further sizes have files with the size in their names, such as
+`{layout.of_size(layout.MODEL, further[0])}`, and every command below takes `--size {further[0]}`. Weights that graphs
+have in common are in `weights-*.data`: keep it beside them.
+
+{table}"""
 
 
 def _promises(budget: Budget | None, found: Reports) -> list[str]:

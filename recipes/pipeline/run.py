@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ...exporter.core import layout
-from ...exporter.core.errors import InputError, NotFasterError, RequirementError
+from ...exporter.core.errors import InputError, NotFasterError, RequirementError, VitrimError
 from ...exporter.core.fidelity import Fidelity as Answers
 from ...exporter.core.fidelity import doubt_labels
 from ...exporter.core.files import sha256
 from ...exporter.core.gate import Gate as Requirements
+from ...exporter.core.layout import size_name
 from ...exporter.core.memory import give_back_memory, only_new_garbage
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.core.targets import Target, get_target, group_of
@@ -44,7 +46,7 @@ from .listener import Listener, Silence, tell_published
 from .open import NOTHING, Given, Sources, open_sources, preprocess_of
 from .outcome import judge, refuse_unlabelled
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
-from .pack import pack
+from .pack import Reports, pack
 from .parity import Parity
 from .precision import Precision, check_precision
 from .predicted import Predicted, corrected
@@ -54,6 +56,7 @@ from .recover import open_model
 from .reference import Reference
 from .rewrite import Rewrite
 from .search import check_crew
+from .sizes import Size, check_sizes, resized, sizes_of, with_sizes, without_sizes
 from .slim import Slim, load_slim
 from .stage import Stage, stage_key
 from .tables import check_recipe, uses_table
@@ -93,6 +96,8 @@ class Exported:
         engine: why no engine was built, or None when there is one.
         choice: what was tried, where the recipe left the target or the precision open.
         gate: whether what the recipe requires holds; None where it requires nothing.
+        size: of the images, such as `224x224`.
+        sizes: by further image size, what was found there.
     """
 
     folder: Path
@@ -106,10 +111,17 @@ class Exported:
     engine: str | None
     choice: Choice | None = None
     gate: Requirements | None = None
+    size: str = ""
+    sizes: Mapping[str, Reports] = field(default_factory=dict)
 
-    def runner(self) -> OrtRunner:
-        """The pruned graph behind onnxruntime on the CPU: call it with one batch of images."""
-        return OrtRunner(self.folder / layout.MODEL)
+    def runner(self, size: str | None = None) -> OrtRunner:
+        """The pruned graph behind onnxruntime on the CPU, of a further size where one is named: call it with a batch.
+
+        Raises:
+            InputError: there is no such size.
+        """
+        files, _ = bundle.open_size(self.folder, bundle.read_manifest(self.folder), size)
+        return OrtRunner(files / layout.MODEL)
 
     def _repr_html_(self) -> str | None:
         """The report of the bundle, for a notebook; see `recipes.report`."""
@@ -119,6 +131,7 @@ class Exported:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
+        sizes = {size: found.to_json() for size, found in self.sizes.items()}
         return {
             "folder": str(self.folder),
             "budget": None if self.budget is None else self.budget.model_dump(mode="json"),
@@ -130,6 +143,7 @@ class Exported:
             "engine": self.engine or "built",
             **({} if self.choice is None else {"choice": self.choice.to_json()}),
             **({} if self.gate is None else {"gate": self.gate.to_json()}),
+            **({"size": self.size, "sizes": sizes} if sizes else {}),
         }
 
 
@@ -148,6 +162,7 @@ class Run:
         keys: by name of a stage, what the stages behind it are keyed by.
         made: names of the stages that were not taken from the cache.
         crew: who does what several workers can do.
+        size: of images, height and width, where it is not the model's own.
     """
 
     recipe: Recipe
@@ -163,13 +178,14 @@ class Run:
     keys: dict[str, str] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
     crew: Crew = ALONE
+    size: Size | None = None
     _models: dict[str, Any] = field(default_factory=dict)
     _contents: dict[str, str] = field(default_factory=dict)
 
     def dense(self) -> Any:
         """The model as it came; opened again where it was released."""
         if "dense" not in self._models:
-            self._models["dense"] = open_model(self.recipe, self.given)
+            self._models["dense"] = open_sized(self.recipe, self.given, self.size)
         return self._models["dense"]
 
     def model(self) -> Any:
@@ -179,6 +195,11 @@ class Run:
         if "model" not in self._models:
             self._models["model"] = load_slim(self.dense(), self.folders["slim"]).model
         return self._models["model"]
+
+    @property
+    def own_size(self) -> str:
+        """The size of its images, as bundles write it."""
+        return size_name(self.preprocess.input_size[1:])
 
     def release(self) -> None:
         """Let go of PyTorch's models, and of their memory."""
@@ -230,16 +251,30 @@ class Run:
     def _hash(self, name: str) -> str:
         if name == "model" and "slim" in self.folders:
             return sha256(self.folders["slim"] / "slim.safetensors")
-        if name in ("model", "dense"):
-            return fingerprint(self.dense())
+        if name in ("model", "dense"):  # two sizes may have equal weights
+            return fingerprint(self.dense()) + ("" if self.size is None else size_name(self.size))
         if name == "plan":
             return "" if self.given.plan is None else format_budget(self.given.plan)
         source = self.sources.calibration if name == "calibration" else self.sources.evaluation
         return source.fingerprint()
 
 
-def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given = NOTHING) -> Run:
+def open_sized(recipe: Recipe, given: Given, size: Size | None, note: Callable[[str], None] = lambda text: None) -> Any:
+    """The recipe's model, for images of another size where one is given."""
+    model = open_model(recipe, given, note)
+    return model if size is None else resized(model, size)
+
+
+def open_run(
+    recipe: Recipe, cache: StageCache, listener: Listener, given: Given = NOTHING, size: Size | None = None
+) -> Run:
     """Open what a recipe names, and refuse early what does not fit together.
+
+    Args:
+        recipe, given: what is asked for, and what Python hands over.
+        cache: of finished stages.
+        listener: hears progress, and what is odd about model and images; of a further size it has heard that already.
+        size: of images, height and width, where it is not the model's own.
 
     Raises:
         VitrimError: one line for a person.
@@ -256,16 +291,18 @@ def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given
     if recipe.slim is not None and recipe.slim.widths is not None:
         read_widths(recipe.slim.widths)
     listener.stage("model and images")
-    dense = open_model(recipe, given, listener.note)
+    note = listener.note if size is None else Silence().note
+    dense = open_sized(recipe, given, size, note)
     if recipe.prune is not None:
         describe(dense)  # tokens of some models that can be slimmed cannot be pruned
     check_tokens(recipe.export, dense)
     preprocess, classes = preprocess_of(recipe, dense), int(dense.num_classes)
     check_ends(ends_of(recipe.export, preprocess), classes)
-    sources = open_sources(recipe, preprocess, classes, given, listener.note)
+    sources = open_sources(recipe, preprocess, classes, given, note)
     refuse_unlabelled(recipe, {"images": sources.calibration, "evaluate": sources.evaluation}, classes)
     name, models = model_name(dense), {"dense": dense}
-    return Run(recipe, given, cache, listener, target, name, preprocess, classes, sources, _models=models)
+    of_all = (recipe, given, cache, listener, target, name, preprocess, classes, sources)
+    return Run(*of_all, size=size, _models=models)
 
 
 def do_all(run: Run, stages: Iterable[type[Stage]] = STAGES) -> None:
@@ -396,31 +433,64 @@ def export(
     refuse_over_inputs(final, inputs_of(recipe))
     bundle.refuse_foreign(final)
     check_recipe(recipe)
-    open_choice, first = is_open(recipe), recipe
+    check_sizes(recipe)
+    open_choice, sizes = is_open(recipe), sizes_of(recipe)
+    first = without_sizes(recipe)
     if open_choice:
-        first = candidates(recipe)[0].recipe(recipe)
+        first = candidates(first)[0].recipe(first)
     target = get_target(first.export.target)
     no_engine = engine_missing(target, mode)
-    run = open_run(first, cache_of(final, keeps=open_choice or uses_table(first)), listener, given)
+    cache = cache_of(final, keeps=open_choice or uses_table(first) or bool(sizes))
+    run = open_run(first, cache, listener, given)
+    for size in sizes:
+        resized(run.dense(), size)  # refuses now what would come to light after the first size's work
     with run.cache.locked(listener.note):
         publish.sweep(final)
         choice = None
         if open_choice:
-            run, choice = decide(run.of(recipe, target), STAGES)
+            run, choice = decide(run.of(without_sizes(recipe), target), STAGES)
             no_engine = engine_missing(run.target, mode)
         do_all(run)
         run = corrected(run, do_all, (Slim, Calibrate))
         _refuse_failed(run, final, force)
-        done = _publish(run, final, no_engine, list(command or sys.argv), choice)
-    works = done.widths is not None or (done.budget is not None and done.budget.stages)
-    if works and done.bench is not None and done.bench.fails and not recipe.bench.allow_slower:
-        error = NotFasterError(
-            f"{final} is published, but the pruned graph is {done.bench.verdict}; "
-            "allow it with --set bench.allow_slower=true"
-        )
+        more = {size_name(size): do_size(run, size, final, force) for size in sizes}
+        run = replace(run, recipe=with_sizes(run.recipe, recipe.export.sizes))
+        done = _publish(run, final, no_engine, list(command or sys.argv), choice, more)
+        if sizes and not open_choice:  # else former results of what was tried stay, too
+            run.cache.keep_only({path.name for one in (run, *more.values()) for path in one.folders.values()}, ())
+    slower = _slower(done)
+    if slower is not None and not recipe.bench.allow_slower:
+        error = NotFasterError(f"{final} is published, but {slower}; allow it with --set bench.allow_slower=true")
         error.result = done
         raise error
     return done
+
+
+def _slower(done: Exported) -> str | None:
+    """Which pruned graph is not faster than the dense one, and what it is; None where all are, or nothing is judged."""
+    if done.widths is None and (done.budget is None or not done.budget.stages):
+        return None
+    if done.bench is not None and done.bench.fails:
+        return f"the pruned graph is {done.bench.verdict}"
+    slow = ((size, found.bench) for size, found in done.sizes.items())
+    return next(
+        (f"at {size} the pruned graph is {bench.verdict}" for size, bench in slow if bench is not None and bench.fails),
+        None,
+    )
+
+
+def do_size(run: Run, size: Size, final: Path, force: bool) -> Run:
+    """All stages for a further image size, of the recipe that was decided on for the model's own."""
+    name = size_name(size)
+    run.listener.note(f"images of {name}")
+    try:
+        other = open_run(run.recipe, run.cache, run.listener, run.given, size)
+        do_all(other)
+        _refuse_failed(other, final, force)
+    except VitrimError as error:
+        raise type(error)(f"images of {name}: {error}") from error
+    other.release()
+    return other
 
 
 def gate_of(run: Run) -> Requirements | None:
@@ -442,13 +512,18 @@ def _refuse_failed(run: Run, final: Path, force: bool) -> None:
 
 
 def _publish(
-    run: Run, final: Path, no_engine: str | None, command: list[str], choice: Choice | None = None
+    run: Run,
+    final: Path,
+    no_engine: str | None,
+    command: list[str],
+    choice: Choice | None = None,
+    more: Mapping[str, Run] = MappingProxyType({}),
 ) -> Exported:
-    """Pack the results and put the bundle in place."""
+    """Pack the results, those of further image sizes by their names too, and put the bundle in place."""
     run.listener.stage("bundle")
     staging = publish.staging_folder(final)
     try:
-        found = pack(run, staging, no_engine, command, choice)
+        found = pack(run, staging, no_engine, command, choice, more)
         bundle.publish(staging, final)
     finally:
         publish.discard(staging, final)
@@ -461,4 +536,6 @@ def _publish(
         run.listener.note(doubtful)
     tell_published(run.listener, final)
     reports = (found.parity, found.fidelity, found.bench, found.precision)
-    return Exported(final, run.recipe, budget, widths, *reports, no_engine, choice, found.gate)
+    return Exported(
+        final, run.recipe, budget, widths, *reports, no_engine, choice, found.gate, run.own_size, found.sizes
+    )

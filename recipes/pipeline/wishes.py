@@ -22,7 +22,8 @@ from .sections.outputs import BenchSection, EngineSection, ExportSection, Parity
 from .sections.section import Section
 
 _IMAGENET = Preprocess((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.875, "center")
-_OF_A_MODEL = {"input": "float32", "top_k": None, "decisions": False}  # keys that need a model that vitrim knows
+# Keys that need a model that vitrim knows, and what they say without one.
+_OF_A_MODEL: dict[str, Any] = {"input": "float32", "top_k": None, "decisions": False, "sizes": []}
 
 
 class Wishes(Section):

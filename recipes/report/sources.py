@@ -56,8 +56,14 @@ class BundleFacts:
 
     @property
     def promises(self) -> list[str]:
-        """What was asked of the answers and what was required, and whether it holds: lines for a person."""
-        lines = [] if self.budget is None else outcome_lines(self.budget.statistics, self.bench)
+        """What was asked of the answers and what was required, and whether it holds: lines for a person.
+
+        Of a bundle of several image sizes the first line says which one all of this is about.
+        """
+        others = ", ".join(self.manifest.sizes or {})
+        told = f"Image size {self.manifest.own_size}; of its further sizes ({others}) nothing is shown"
+        lines = [told] if others else []
+        lines += [] if self.budget is None else outcome_lines(self.budget.statistics, self.bench)
         return lines if self.gate is None else [*lines, *self.gate.lines()]
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -157,6 +157,7 @@ def bench_bundle(
     progress: Progress | None = None,
     serialize: Serializer = by_polygraphy,
     blocks: Blocks | None = None,
+    size: str | int | Sequence[int] | None = None,
 ) -> Bench:
     """Benchmark a bundle's graphs on this machine: its engine where there is one, else by onnxruntime or OpenVINO.
 
@@ -169,22 +170,22 @@ def bench_bundle(
         serialize: builds the engines of the other graphs.
         blocks: of a graph's file, the blocks of its nodes, see `exporter.graph.blocks`: the dense and the pruned graph
             are run once more, and counted by block. None: they are not.
+        size: of the images, such as `192x256`, in a bundle of several; None: the bundle's own.
 
     Returns:
         the benchmark; `bundle` in it says which graphs these were.
 
     Raises:
-        InputError: there is no such runtime, or the bundle is damaged, or has no engine where one is asked for.
+        InputError: there is no such runtime or size, or the bundle is damaged, or has no engine where one is asked for.
         EnvironmentLackError: a runtime is asked for, but cannot run; or time is asked for by block of what is no CPU's.
     """
     require_runtime(runtime)
-    root = Path(folder)
-    manifest = bundle.verify(root)
+    root, manifest = bundle.open_size(Path(folder), bundle.verify(Path(folder)), size)
     graphs = graphs_of(root, manifest)
     target = manifest.resolved_target
     told = told_by(root / layout.BUDGET) if layout.BUDGET in manifest.files else None
     how = target.no_engine or "build it first"
-    reason = None if layout.ENGINE in manifest.files else f"{root} has no {layout.ENGINE}: {how}"
+    reason = None if layout.ENGINE in manifest.files else f"{root} has no {(root / layout.ENGINE).name}: {how}"
     if runtime == "tensorrt" and reason:
         raise InputError(reason)
     serialize = builder_for(target, serialize)
@@ -209,7 +210,7 @@ def bench_bundle(
         if aside:
             result = replace(result, environment={**result.environment, "cpu_only": aside})
         if result.cpu_only and runtime == "auto" and layout.ENGINE in manifest.files:
-            note = f"{result.cpu_only}; {layout.ENGINE} is not timed: {reason}"
+            note = f"{result.cpu_only}; {(root / layout.ENGINE).name} is not timed: {reason}"
             result = replace(result, environment={**result.environment, "cpu_only": note})
     return replace(result, bundle=TimedBundle.of(manifest), prediction=prediction_here(told, target, result))
 
@@ -231,7 +232,7 @@ def _cannot_run(serialize: Serializer) -> str | None:
     return missing
 
 
-def graphs_of(root: Path, manifest: bundle.Manifest) -> dict[str, Graph]:
+def graphs_of(root: Path | layout.Sized, manifest: bundle.Manifest) -> dict[str, Graph]:
     """The graphs of a bundle by kind: the dense one is float32, whatever the bundle is.
 
     Raises:
@@ -253,7 +254,7 @@ def graphs_of(root: Path, manifest: bundle.Manifest) -> dict[str, Graph]:
 
 
 def _bench_engines(
-    root: Path, graphs: Mapping[str, Graph], timing: Timing, progress: Progress | None, serialize: Serializer
+    root: layout.Sized, graphs: Mapping[str, Graph], timing: Timing, progress: Progress | None, serialize: Serializer
 ) -> Bench:
     """Engines of all graphs, each in its precision and else built like the bundle's own; the others are temporary."""
     with tempfile.TemporaryDirectory(prefix="vitrim-") as scratch:
@@ -317,7 +318,9 @@ def time_engines(
         return replace(result, energy=measure_here(calls, pruned.batch, "gpu")) if timing.energy else result
 
 
-def _build_others(root: Path, graphs: Mapping[str, Graph], scratch: Path, serialize: Serializer) -> dict[str, Path]:
+def _build_others(
+    root: layout.Sized, graphs: Mapping[str, Graph], scratch: Path, serialize: Serializer
+) -> dict[str, Path]:
     """The bundle's own engine, its identity checked, and in a temporary folder engines of the other graphs.
 
     A DLA takes fp16 and int8 alone, so wider graphs run on the GPU where the bundle's own engine is for a DLA.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...core import layout
 from ...core.errors import EnvironmentLackError, InputError
@@ -30,6 +31,7 @@ def build_bundle(
     *,
     serialize: Serializer = by_polygraphy,
     note: Callable[[str], None] | None = None,
+    size: str | int | Sequence[int] | None = None,
 ) -> Parity:
     """Build a bundle's engine on this machine, prove it against the golden outputs, and publish the bundle with it.
 
@@ -41,10 +43,11 @@ def build_bundle(
         options: how the engine is built.
         serialize: builds it from the parsed network, where the bundle is not for TensorRT for RTX.
         note: told who else is at work on the bundle, while that is waited for.
+        size: of the images, such as `192x256`, in a bundle of several; None: the bundle's own.
 
     Raises:
-        InputError: no engine belongs to the target; the bundle is damaged, or lies in another one, or a cache folder
-            beside it is not vitrim's.
+        InputError: no engine belongs to the target; the bundle has no such size, is damaged, or lies in another one, or
+            a cache folder beside it is not vitrim's.
         EnvironmentLackError: no TensorRT or no GPU.
         UnsupportedError: TensorRT refuses the graph or an option, or layers run in another precision.
 
@@ -67,28 +70,30 @@ def build_bundle(
         sweep(root)
         manifest = bundle.verify(root, needs=_NEEDS)
         bundle.refuse_foreign(root)
-        return _build(root, manifest, options, serialize)
+        return _build(root, manifest, options, serialize, size)
 
 
-def _build(root: Path, manifest: bundle.Manifest, options: EngineOptions, serialize: Serializer) -> Parity:
+def _build(root: Path, manifest: bundle.Manifest, options: EngineOptions, serialize: Serializer, size: Any) -> Parity:
     """The engine of a bundle that is whole and held, and the bundle with it."""
+    wanted, own_manifest = bundle.open_size(root, manifest, size)
     staging = staging_folder(root)
     try:
         shutil.copytree(root, staging, dirs_exist_ok=True)
+        files = layout.Sized(staging, wanted.size)
         identity = build_engine(
-            staging / layout.MODEL,
-            staging / layout.ENGINE,
+            files / layout.MODEL,
+            files / layout.ENGINE,
             options,
-            precision=manifest.precision.name,
-            pinned=manifest.precision.float32_nodes,
+            precision=own_manifest.precision.name,
+            pinned=own_manifest.precision.float32_nodes,
             pins_may_miss=True,  # they are those of all the bundle's graphs
             serialize=builder_for(manifest.resolved_target, serialize),
         )
-        own = Parity.read(staging / layout.PARITY, "parity report")
-        result = replace(check_folder(staging, _without_engine(own)), engine=identity.brief())
+        own = Parity.read(files / layout.PARITY, "parity report")
+        result = replace(check_folder(files, _without_engine(own)), engine=identity.brief())
         if result.passed:
-            result.write(staging / layout.PARITY)
-            bundle.renew_manifest(staging, replace(manifest, engine="built"))
+            result.write(files / layout.PARITY)
+            bundle.renew_manifest(staging, manifest.with_engine(files.size))
             bundle.publish(staging, root)
     finally:
         discard(staging, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,14 +35,14 @@ class GraphCheck:
     threads: int | None = None
 
 
-def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -> Parity:
+def check_folder(root: Path | layout.Sized, held_to: Parity, graph: GraphCheck | None = None) -> Parity:
     """Hold a bundle's graph, and its engine where one can run, against the golden outputs.
 
     Where there is a proof graph, it is held in place of the shipped one, whose answers must then be the proof's; of the
     engine, which is built of the shipped graph, the answers are held.
 
     Args:
-        root: the folder; its hashes are not looked at here.
+        root: the folder, or the files of one image size in it; hashes are not looked at here.
         held_to: `atol` and `tie`, or `close` where it has one, judge; its rungs come first, and stay as they are.
         graph: run the graph too, and how; None: the engine alone.
 
@@ -80,7 +81,7 @@ def check_folder(root: Path, held_to: Parity, graph: GraphCheck | None = None) -
             runner, _ = runner_for(root / layout.MODEL, target, graph.threads, graph.precision, cached=True)
             rungs.append(as_proven(runner.name, golden, outputs, run_all(runner, images, runner.batch), held_to))
     wanted = graph is None or target.runtime == "tensorrt"
-    no_engine = f"{root} has no {layout.ENGINE}: build it first" if wanted else None
+    no_engine = f"{root} has no {(root / layout.ENGINE).name}: build it first" if wanted else None
     if (root / layout.ENGINE).exists():
         no_engine = cannot_run(root / layout.ENGINE)
         result = replace(result, engine_not_checked=no_engine)
@@ -100,6 +101,7 @@ def check_bundle(
     tie: float | None = None,
     threads: int | None = None,
     runtime: str = "auto",
+    size: str | int | Sequence[int] | None = None,
 ) -> Parity:
     """Verify every file of a bundle, then hold it against PyTorch's golden outputs; PyTorch is not needed.
 
@@ -110,18 +112,19 @@ def check_bundle(
         threads: of the CPU; None takes all cores.
         runtime: that runs the graph, beside the engine where there is one: `onnxruntime`, `openvino`, or `auto`: the
             target's own where it runs here, else onnxruntime. `tensorrt` checks the engine alone.
+        size: of the images, such as `192x256`, in a bundle of several; None: the bundle's own.
 
     Raises:
-        InputError: a file is missing, changed, or not in the manifest; there is no such runtime; or a number is out of
-            bounds.
+        InputError: a file is missing, changed, or not in the manifest; there is no such runtime or size; or a number is
+            out of bounds.
         EnvironmentLackError: nothing can run here.
     """
     require_runtime(runtime)
     for name, value, bounds in (("atol", atol, ATOL), ("tie", tie, TIE), ("threads", threads, THREADS)):
         if value is not None:
             require_within(name, value, *bounds)
-    root = Path(folder)
-    manifest = bundle.verify(root, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
+    whole = bundle.verify(Path(folder), needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
+    root, manifest = bundle.open_size(Path(folder), whole, size)
     own = Parity.read(root / layout.PARITY, "parity report")
     held_to = Parity(
         atol=own.atol if atol is None else atol,
@@ -132,7 +135,7 @@ def check_bundle(
     target = manifest.resolved_target
     if runtime == "tensorrt":
         if target.no_engine:
-            raise InputError(f"{root} has no {layout.ENGINE}: {target.no_engine}")
+            raise InputError(f"{root} has no {(root / layout.ENGINE).name}: {target.no_engine}")
         return check_folder(root, held_to)
     chosen, aside = run_by(target, runtime)
     result = check_folder(root, held_to, GraphCheck(chosen, manifest.precision.name, threads))

@@ -132,6 +132,7 @@ def _parser(here: Path) -> argparse.ArgumentParser:
         command.add_argument("-o", "--out", type=Path, help="write the result as JSON to this file, outside the bundle")
         command.add_argument("--force", action="store_true", help="replace whatever plain file is there")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
+        command.add_argument("--size", help="of images, such as 192x256, in a bundle of several; its own by default")
         if name in ("check", "bench"):
             for other, title in (("onnxruntime", "onnxruntime"), ("openvino", "OpenVINO")):
                 words = f"by {title} on the CPU, where installed, whatever the bundle is for"
@@ -182,7 +183,7 @@ def _parser(here: Path) -> argparse.ArgumentParser:
 
 
 def _info(options: argparse.Namespace) -> Info:
-    manifest = bundle.verify(options.bundle)
+    _, manifest = bundle.open_size(options.bundle, bundle.verify(options.bundle), options.size)
     target = manifest.resolved_target
     built = "built" if layout.ENGINE in manifest.files else "not built"
     return Info(
@@ -195,12 +196,13 @@ def _info(options: argparse.Namespace) -> Info:
 
 
 def _check(options: argparse.Namespace) -> Parity:
-    return check_bundle(options.bundle, atol=options.atol, threads=options.threads, runtime=_runtime(options))
+    how = {"atol": options.atol, "threads": options.threads, "size": options.size}
+    return check_bundle(options.bundle, runtime=_runtime(options), **how)
 
 
 def _build(options: argparse.Namespace) -> Parity:
     given = EngineOptions(**_given(EngineOptions, options))
-    return build_bundle(options.bundle, given, serialize=by_tensorrt, note=_note)
+    return build_bundle(options.bundle, given, serialize=by_tensorrt, note=_note, size=options.size)
 
 
 def _note(text: str) -> None:
@@ -209,7 +211,8 @@ def _note(text: str) -> None:
 
 def _bench(options: argparse.Namespace) -> Bench:
     timing = Timing(**_given(Timing, options))
-    return bench_bundle(options.bundle, timing, runtime=_runtime(options), serialize=by_tensorrt)
+    runtime = _runtime(options)
+    return bench_bundle(options.bundle, timing, runtime=runtime, serialize=by_tensorrt, size=options.size)
 
 
 def _table(options: argparse.Namespace) -> LatencyTable:

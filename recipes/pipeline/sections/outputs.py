@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ....exporter.core.bounds import ATOL, BATCH, CLASSES, THREADS
+from ....exporter.core.bounds import ATOL, BATCH, CLASSES, MODEL_ARGS, THREADS
 from ....exporter.core.errors import InputError
+from ....exporter.core.layout import size_name
 from ....exporter.core.targets import group_of
 from ....exporter.runtime.bench.timing import RUNS, WARMUP
 from ....exporter.runtime.tensorrt.options import CAPABILITIES, WORKSPACE_MIB, EngineOptions
 from .section import MOST_ARRAY_IMAGES, Section
+
+_Side = Annotated[int, Field(ge=MODEL_ARGS["img_size"][0], le=MODEL_ARGS["img_size"][1])]
+_MOST_SIZES = 32
 
 
 class ExportSection(Section):
@@ -46,6 +50,22 @@ class ExportSection(Section):
         default=False,
         description="The shipped graph also gives what its stages decided; false: only a proof graph beside it does.",
     )
+
+    sizes: list[_Side | Annotated[list[_Side], Field(min_length=2, max_length=2)]] = Field(
+        default=[],
+        max_length=_MOST_SIZES,
+        description="Further image sizes beside the model's own, [height, width] or a square's side: the bundle gets a "
+        "graph of each, pruned by the same rule, and weights that are equal once.",
+    )
+
+    @field_validator("sizes")
+    @classmethod
+    def _each_once(cls, sizes: list[int | list[int]]) -> list[int | list[int]]:
+        named = [size_name(size) for size in sizes]
+        twice = next((name for index, name in enumerate(named) if name in named[:index]), None)
+        if twice is not None:
+            raise ValueError(f"{twice} stands twice; take one out")
+        return sizes
 
     @property
     def compares(self) -> bool:

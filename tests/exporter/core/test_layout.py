@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from vitrim.exporter.core import layout
-from vitrim.exporter.core.layout import Kind
+from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.layout import Kind, Sized
 
 
 def test_a_kind_is_its_name() -> None:
@@ -41,3 +45,32 @@ def test_names_that_are_vitrim_s_own() -> None:
         assert layout.is_own_name(name)
     for name in ("photo.jpg", "deep/model.onnx", "weights-0.data", "Model.onnx", "", "model.onnx.bak", "budget.json\n"):
         assert not layout.is_own_name(name)
+
+
+def test_a_further_size_has_files_of_its_own_and_shares_the_others() -> None:
+    own, further = Sized(Path("out")), Sized(Path("out"), "192x256")
+    for name, sized in (
+        ("model.onnx", "model.192x256.onnx"),
+        ("model.fp16.onnx", "model.192x256.fp16.onnx"),
+        ("model.engine.json", "model.192x256.engine.json"),
+        ("golden.npz", "golden.192x256.npz"),
+        ("float_nodes.json", "float_nodes.192x256.json"),
+    ):
+        assert own / name == Path("out", name)
+        assert further / name == Path("out", sized)
+        assert layout.by_size(sized, "192x256") == name
+        assert layout.by_size(sized, "256x192") is None
+        assert layout.is_own_name(sized)
+    assert further / layout.ENGINE_IDENTITY == Path(f"{further / layout.ENGINE}.json")
+    assert further / "manifest.json" == Path("out/manifest.json")
+    for name in ("manifest.192x256.json", "photo.192x256.jpg", "model.192x0.onnx", "model.192x256.exe"):
+        assert not layout.is_own_name(name)
+        assert layout.by_size(name, "192x256") is None
+
+
+def test_a_size_is_written_in_one_way_however_it_is_told() -> None:
+    assert layout.size_name("192x256") == layout.size_name((192, 256)) == layout.size_name([192, 256]) == "192x256"
+    assert layout.size_name(288) == layout.size_name("288") == layout.size_name([288, 288]) == "288x288"
+    for wrong in ("0", "192X256", "192x", "-1", "a", "", (1, 2, 3), "192x256x3", "../x1", True, 1000000):
+        with pytest.raises(InputError, match=r"is no image size; write height and width, such as 192x256$"):
+            layout.size_name(wrong)

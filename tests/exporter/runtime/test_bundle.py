@@ -14,6 +14,7 @@ import pytest
 from fuzz import broken, fuzz, held, mangled
 from hypothesis import given
 from hypothesis import strategies as st
+from small_bundles import two_sizes
 
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import InputError
@@ -165,6 +166,32 @@ def test_a_manifest_with_another_type_in_it_names_the_key(tmp_path: Path, change
     with pytest.raises(InputError) as caught:
         bundle.verify(folder)
     assert f"manifest.json: {said}" in str(caught.value)
+
+
+def test_a_size_of_a_bundle_reads_as_a_bundle_of_one(tmp_path: Path) -> None:
+    root = two_sizes(tmp_path / "b", "2x5")
+    manifest = bundle.verify(root)
+    files, own = bundle.open_size(root, manifest)
+    assert (files.size, own, manifest.own_size) == (None, manifest, "1x1")
+    assert bundle.open_size(root, manifest, 1)[1] is manifest
+    files, further = bundle.open_size(root, manifest, (2, 5))
+    assert files / "model.onnx" == root / "model.2x5.onnx"
+    assert set(further.files) == {"model.onnx", "dense.onnx", "golden.npz", "parity.json"}
+    assert further.files["golden.npz"] == manifest.files["golden.2x5.npz"]
+    assert (further.input, further.preprocess, further.engine) == ({"shape": [4, 3]}, None, None)
+    built = manifest.with_engine("2x5")
+    assert (built.engine, built.of("2x5").engine) == (None, "built")
+    assert (manifest.with_engine(None).engine, manifest.with_engine("1x1").engine) == ("built", "built")
+    assert bundle.load_golden(files)["image"].shape == (4, 3)
+    for other in ("5x2", "2x50"):
+        with pytest.raises(InputError, match=f"^the bundle has no graphs for {other}; it has 1x1, 2x5: export it anew"):
+            bundle.open_size(root, manifest, other)
+    with pytest.raises(InputError, match="has no graphs for 2x5; it has one size: export it anew with export.sizes$"):
+        bundle.open_size(root, bundle.verify(make(tmp_path / "one")), "2x5")
+    bundle.refuse_foreign(root)  # all of its names are vitrim's
+    (root / "model.2x5.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match="model.2x5.onnx is not the file that was published"):
+        bundle.verify(root)
 
 
 def test_the_precision_of_a_manifest() -> None:

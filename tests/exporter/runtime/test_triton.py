@@ -40,6 +40,15 @@ def test_the_graph_goes_with_its_shapes_and_labels(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["matrix"]
 
 
+def test_weights_that_several_graphs_have_go_with_it(tmp_path: Path) -> None:
+    out = labelled(tmp_path / "out")
+    name = f"weights-{'0' * 16}.data"
+    (out / name).write_bytes(b"weights")
+    bundle.renew_manifest(out, bundle.read_manifest(out))
+    folder = write_model(out, tmp_path / "models")
+    assert sorted(path.name for path in (folder / "1").iterdir()) == ["model.onnx", name]
+
+
 def test_it_is_what_triton_s_schema_reads(tmp_path: Path) -> None:
     schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="tritonclient[grpc] is not installed")
     from google.protobuf import text_format

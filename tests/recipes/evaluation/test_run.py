@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import standin_bundles
-from evaluated_bundles import PREPROCESS, label, logits, make_bundle, make_photos, pixels
+from evaluated_bundles import BATCH, PREPROCESS, label, logits, make_bundle, make_photos, pixels
 from onnx import TensorProto, helper, numpy_helper
 
 from vitrim import api
@@ -117,6 +117,23 @@ def test_some_images_are_spread_evenly_and_flat_ones_have_no_labels(made: tuple[
     packed = api.evaluate_bundle(made[0], tmp_path / "some.npz")
     whole = api.evaluate_bundle(*made)
     assert (packed.answers, packed.classes) == (whole.answers, whole.classes)
+
+
+def test_a_further_size_has_graphs_and_photos_of_its_own(made: tuple[Path, Path], tmp_path: Path) -> None:
+    out, further = make_bundle(tmp_path / "out"), PREPROCESS | {"crop_pct": 0.5}
+    for name, other in (("model", "dense"), ("dense", "dense"), ("golden", "golden")):
+        end = "npz" if name == "golden" else "onnx"
+        (out / f"{name}.4x16.{end}").write_bytes((out / f"{other}.{end}").read_bytes())
+    entries = {"preprocess": PREPROCESS, "target": "ort-cpu", "batch": BATCH}
+    bundle.write_manifest(out, {}, [], sizes={"4x16": {"preprocess": further}}, **entries)
+    own = api.evaluate_bundle(out, made[1])
+    found = api.evaluate_bundle(out, made[1], size=(4, 16), out=tmp_path / "found.json")
+    assert (own.size, found.size) == (None, "4x16")
+    assert own.answers.agreement < found.answers.agreement == 1
+    assert found.images_sha256 != own.images_sha256
+    assert Evaluation.read(tmp_path / "found.json", "evaluation").size == "4x16"
+    with pytest.raises(InputError, match="has no graphs for 16x4; it has 8x8, 4x16: export it anew"):
+        api.evaluate_bundle(out, made[1], size="16x4")
 
 
 def test_what_cannot_be_evaluated_is_refused_in_one_line(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from vitrim.exporter.runtime.tensorrt.inventory import inventory
 from vitrim.exporter.runtime.tensorrt.summary import Wanted, summarize
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.pack import Reports
-from vitrim.recipes.pipeline.readme import bundle_readme, precision_words
+from vitrim.recipes.pipeline.readme import bundle_readme, precision_words, size_rows
 
 ANSWERS = Fidelity(images=40, agreement=0.75, kl=0.1)
 RUNG = Rung("onnx: a", 4, equal=Errors(4, 3e-5, 1e-6, 1.0, 1.0), passed=True, smallest_atol=3e-5)
@@ -183,3 +183,20 @@ def test_an_engine_s_kernels_are_summed_up(vit: Any) -> None:
     ):
         assert line in text.splitlines(), line
     assert "kernels" not in page(vit, reports(engine=engine.brief()), no_engine=None)
+
+
+def test_every_image_size_has_a_row(vit: Any) -> None:
+    budget = make_budget(describe(vit), "evit", {}, [StagePlan(1, 8), StagePlan(2, 3)])
+    budget = budget.model_copy(update={"gmacs": {"dense": 2.0, "pruned": 1.25, "scoring": 0.0}})
+    found = reports(budget=budget, sizes={"48x80": reports(budget=budget, bench=None), "96x96": reports()})
+    assert size_rows({"64x64": found, **found.sizes}) == [
+        ("64x64", "17 to 4", "1.250 of 2.000", "75.0%", "passed", "5.03", "4.03", "1.25"),
+        ("48x80", "17 to 4", "1.250 of 2.000", "75.0%", "passed", "-", "-", "-"),
+        ("96x96", "-", "-", "75.0%", "passed", "5.03", "4.03", "1.25"),
+    ]
+    text = page(vit, found)
+    assert "All of the above is for images of 64x64." in text
+    assert "such as\n`model.48x80.onnx`, and every command below takes `--size 48x80`." in text
+    assert "| size | tokens | GMACs | agreement | parity | dense ms | pruned ms | speed-up |\n| --- |" in text
+    assert "| 48x80 | 17 to 4 | 1.250 of 2.000 | 75.0% | passed | - | - | - |" in text
+    assert "Further sizes" not in page(vit, reports())

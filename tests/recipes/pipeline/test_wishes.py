@@ -34,6 +34,7 @@ def test_photos_become_inputs_imagenet_s_way_or_as_asked() -> None:
 @pytest.mark.parametrize(
     ("keywords", "words"),
     [
+        ({"sizes": [96]}, r"^export\.sizes takes a model that vitrim knows; name it with --as"),
         ({"top_k": 5}, r"^export\.top_k takes a model that vitrim knows; name it with --as"),
         ({"target": "cpu"}, "^export.target is the group cpu"),
         ({"precision": "auto"}, "^precision.name is auto"),

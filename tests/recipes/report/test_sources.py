@@ -14,7 +14,8 @@ import sweeps
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.files import sha256
 from vitrim.exporter.runtime.bench.compare import read_bench
-from vitrim.recipes.report.sources import read_sources
+from vitrim.exporter.runtime.bundle import SizeEntry
+from vitrim.recipes.report.sources import read_bundle, read_sources
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,6 +30,14 @@ def test_bundles_and_benchmarks_are_told_apart_and_compared(tmp_path: Path) -> N
     assert len(found.comparison.pairs) == 1
     only = read_sources([tmp_path / "orin.json"])
     assert (only.bundles, list(only.benches), only.comparison) == ((), ["orin.json"], None)
+
+
+def test_of_a_bundle_of_several_image_sizes_it_is_said_which_one_is_shown(tmp_path: Path) -> None:
+    facts = read_bundle(report_bundles.make(tmp_path / "out"))
+    assert not [line for line in facts.promises if "size" in line]
+    several = replace(facts.manifest, preprocess={"input_size": [3, 64, 64]}, sizes={"48x80": SizeEntry()})
+    said = "Image size 64x64; of its further sizes (48x80) nothing is shown"
+    assert replace(facts, manifest=several).promises == [said, *facts.promises]
 
 
 def test_a_sweep_is_told_from_a_bundle_by_its_journal(tmp_path: Path) -> None:

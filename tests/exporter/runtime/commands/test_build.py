@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from small_bundles import CLOSE, FP16, doubling, named
+from small_bundles import CLOSE, FP16, doubling, named, two_sizes
 
 from vitrim import api
 from vitrim import cli_output as screen
@@ -60,6 +60,25 @@ def test_the_manifest_s_precision_reaches_the_builder(fake_trt: Any, tmp_path: P
     assert (manifest.engine, manifest.precision.to_json()) == ("built", FP16["precision"])
     assert manifest.target == "trt-8.6"
     assert json.loads((root / "parity.json").read_text())["engine"]["layers"]["precisions"] == {"fp16": 1}
+
+
+def test_an_engine_of_a_further_size_is_that_size_s_alone(fake_trt: Any, tmp_path: Path) -> None:
+    fake_trt.install("8.6.1")
+    root = two_sizes(tmp_path / "b", "2x5", target="trt-8.6")
+    before = contents(root)
+    with pytest.raises(InputError, match="has no graphs for 3x3; it has 1x1, 2x5: export it anew with export.sizes$"):
+        api.build(root, size=3, timing_cache=False)
+    assert contents(root) == before
+    result = api.build(root, size="2x5", timing_cache=False)
+    assert result.passed
+    manifest = bundle.verify(root, needs=("model.2x5.engine", "model.2x5.engine.json"))
+    assert (manifest.engine, manifest.of("2x5").engine) == (None, "built")
+    after = contents(root)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"model.2x5.engine", "model.2x5.engine.json", "parity.2x5.json", "manifest.json"}
+    assert check_bundle(root, size="2x5", runtime="tensorrt").passed
+    with pytest.raises(EnvironmentLackError, match=r"has no model\.engine: build it first"):
+        check_bundle(root, runtime="tensorrt")
 
 
 def test_the_screen_tells_precision_attention_and_options(fake_trt: Any, tmp_path: Path) -> None:

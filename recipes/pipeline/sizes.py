@@ -1,0 +1,101 @@
+"""Further image sizes of an export: what of a recipe can be done again for another size, and the model for it."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+
+from ...exporter.core.errors import InputError
+from ...exporter.core.layout import size_name
+from ...exporter.pruning.shape import image_size, model_name
+from .recipe import Recipe
+
+Size = tuple[int, int]  # height and width in pixels
+# Of a recipe's `prune`, what is for one size alone, and what to give in its place.
+_OF_ONE_SIZE = {
+    "budget": "is a plan for one image size",
+    "given": "is a plan for one image size",
+}
+_OF_ONE_SIZE_IN_TARGET = {
+    "gflops": "is the cost at one image size",
+    "latency_ms": "is a time at one image size",
+    "table": "is measured at one image size",
+}
+_INSTEAD = "give prune.target.flops_ratio, keep_rates or a preset, which hold at every size"
+
+
+def sizes_of(recipe: Recipe) -> list[Size]:
+    """The further sizes that a recipe asks for."""
+    return [(one, one) if isinstance(one, int) else (one[0], one[1]) for one in recipe.export.sizes]
+
+
+def without_sizes(recipe: Recipe) -> Recipe:
+    """The recipe of one size that every size of a recipe walks through the stages with."""
+    return with_sizes(recipe, [])
+
+
+def with_sizes(recipe: Recipe, sizes: list[Any]) -> Recipe:
+    """A recipe with other `export.sizes`."""
+    if recipe.export.sizes == sizes:
+        return recipe
+    export = recipe.export.model_copy(update={"sizes": sizes})
+    return recipe.model_copy(update={"export": export}).within(recipe.folder, recipe.file)
+
+
+def check_sizes(recipe: Recipe) -> None:
+    """Refuse what a recipe of several sizes says for one of them alone.
+
+    Raises:
+        InputError: naming the key, and what to do.
+    """
+    if not recipe.export.sizes:
+        return
+    if recipe.slim is not None:
+        raise InputError(
+            "export.sizes: every size would be slimmed in its own way; slim once (`vitrim slim RECIPE -o "
+            "slim.safetensors`), name that as model.checkpoint, and take slim out"
+        )
+    for name in ("images", "evaluate"):
+        section = getattr(recipe, name)
+        if section is not None and section.given:
+            raise InputError(
+                f"export.sizes: {name} in memory are of one size; give {name}.path, photos that fit every size"
+            )
+    prune: Any = recipe.prune
+    holders = (("prune", prune, _OF_ONE_SIZE), ("prune.target", prune.target, _OF_ONE_SIZE_IN_TARGET))
+    for path, holder, keys in holders:
+        for key, why in keys.items():
+            if holder is not None and getattr(holder, key):
+                raise InputError(f"export.sizes: {path}.{key} {why}; {_INSTEAD}")
+
+
+def resized(model: Any, size: Size) -> Any:
+    """A timm model for images of another size, as timm makes it: positions resampled, all other weights the same ones.
+
+    Args:
+        model: it stays as it is.
+        size: height and width.
+
+    Raises:
+        InputError: it is the model's own size, no whole number of patches, or timm cannot change the model's size.
+    """
+    name, told = size_name(size), model_name(model)
+    if image_size(model)[1:] == size:
+        raise InputError(f"export.sizes: {name} is the own size of {told}, which is exported anyway; take it out")
+    if not hasattr(model, "set_input_size"):
+        raise InputError(f"export.sizes: timm cannot change the image size of {told}; export a bundle for each size")
+    height, width = model.patch_embed.patch_size
+    if size[0] % height or size[1] % width:
+        raise InputError(f"export.sizes: {name} is no whole number of patches of {height}x{width}; give multiples")
+    other = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of timm's own resampling
+            other.set_input_size(img_size=size)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"export.sizes: timm cannot make {told} for {name}: {reason}; take that size out") from error
+    return other.eval()
