@@ -151,7 +151,8 @@ def print_widths(widths: Widths, console: Console) -> None:
     for column in ("block", "heads", "neurons"):
         table.add_column(column, justify="left" if column == "block" else "right")
     for row in widths.blocks:
-        heads, neurons = f"{len(row.heads)} of {row.heads_before}", f"{len(row.neurons)} of {row.neurons_before}"
+        heads = f"{len(row.heads)} of {row.heads_before}" if row.heads_before else "whole"
+        neurons = f"{len(row.neurons)} of {row.neurons_before}"
         table.add_row(row.block, heads, neurons)
     console.print(table)
 

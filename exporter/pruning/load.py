@@ -24,7 +24,8 @@ from .checkpoint import DESCRIBED_KEY, WIDTHS_KEY, Choice, Tensors, listed, widt
 from .hub_open import Opened, open_checkpoint
 from .layouts import Filter, Fit, filter_of, fit, fit_under
 from .shape import describe, image_size
-from .slim import refuse_slimming, slim
+from .slim import slim
+from .units import refuse_slimming
 from .widths import Widths
 
 _WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that are converted to float32

@@ -17,7 +17,7 @@ import torch
 
 from ..core.errors import InputError, UnsupportedError
 from .shape import NO_CLASSIFIER, describe
-from .slim import refuse_slimming
+from .units import refuse_slimming
 
 
 @dataclass(frozen=True)

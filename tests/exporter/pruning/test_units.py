@@ -1,0 +1,62 @@
+"""Families whose neurons leave: a slimmed model is the whole one whose other units are multiplied by 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from helpers import random_widths, small_vit
+from neuron_families import SMALL_FAMILIES, images_of, small_family
+from timm.layers import Mlp
+
+from vitrim.calibration.units.cost import count_macs, unit_cost
+from vitrim.exporter.pruning.gates import Gates, gated
+from vitrim.exporter.pruning.slim import hard_gates, parts_of, slim
+from vitrim.exporter.pruning.units import (
+    NEURON_FAMILIES,
+    attention_of,
+    blocks_of,
+    named_blocks,
+    refuse_slimming,
+)
+
+HEADS_LEAVE = {"crossvit", "mobilevit", "pit"}  # timm's plain attention is in their blocks
+
+
+def test_every_family_that_is_claimed_is_proven() -> None:
+    assert {type(small_family(family)) for family in SMALL_FAMILIES} == set(NEURON_FAMILIES)
+
+
+@pytest.mark.parametrize("family", SMALL_FAMILIES)
+def test_a_slimmed_model_is_the_hard_masked_one(family: str) -> None:
+    """In float64, so that nothing but a wrong slice can differ; and one mask an image masks that image alone."""
+    model = small_family(family)
+    images, widths = images_of(model).double(), random_widths(model, 3)
+    macs, parameters = unit_cost(model, "macs"), unit_cost(model, "parameters")
+    narrow = slim(model, widths)
+    assert macs.of(widths.heads, widths.neurons) == count_macs(narrow)
+    assert parameters.of(widths.heads, widths.neurons) == sum(value.numel() for value in narrow.parameters())
+    assert any(part.heads for part in parts_of(model)) == (family in HEADS_LEAVE)
+    called: list[Any] = []
+    handles = [
+        block.mlp.fc2.register_forward_pre_hook(lambda layer, _inputs: called.append(layer))
+        for block in blocks_of(model)
+    ]
+    model, narrow, hard = model.double(), narrow.double(), hard_gates(widths, torch.float64)
+    first = Gates(*([torch.stack([gate, torch.ones_like(gate)]) for gate in kind] for kind in (hard.heads, hard.neurons)))
+    with torch.inference_mode():
+        dense = model(images)
+        assert called == [block.mlp.fc2 for block in blocks_of(model)]  # in the order in which an image passes them
+        with gated(blocks_of(model), hard):
+            masked = model(images)
+        with gated(blocks_of(model), first):
+            mixed = model(images)
+        slimmed = narrow(images)
+    for handle in handles:
+        handle.remove()
+    assert (masked - dense).abs().max() > 1e-3
+    torch.testing.assert_close(slimmed, masked, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mixed, torch.stack([masked[0], dense[1]]), atol=1e-5, rtol=0)
