@@ -193,6 +193,15 @@ def describe(model: nn.Module) -> ViTShape:
     )
 
 
+def refuse_pruning(model: nn.Module) -> str | None:
+    """Why a model's tokens cannot be pruned; None where they can."""
+    try:
+        describe(model)
+    except UnsupportedError as error:
+        return str(error).partition(": ")[2].partition("; vitrim prunes")[0]
+    return None
+
+
 def image_size(model: Any) -> tuple[int, int, int]:
     """Channels, height and width of a model's input.
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
-import timm
 import torch
-from helpers import random_widths, small_vit
+from helpers import random_widths
 from neuron_families import SMALL_FAMILIES, images_of, small_family
-from timm.layers import Mlp
 
 from vitrim.calibration.units.cost import count_macs, unit_cost
 from vitrim.exporter.pruning.gates import Gates, gated
 from vitrim.exporter.pruning.slim import hard_gates, parts_of, slim
 from vitrim.exporter.pruning.units import (
     NEURON_FAMILIES,
-    attention_of,
     blocks_of,
-    named_blocks,
-    refuse_slimming,
 )
 
 HEADS_LEAVE = {"crossvit", "mobilevit", "pit"}  # timm's plain attention is in their blocks
@@ -46,7 +40,9 @@ def test_a_slimmed_model_is_the_hard_masked_one(family: str) -> None:
         for block in blocks_of(model)
     ]
     model, narrow, hard = model.double(), narrow.double(), hard_gates(widths, torch.float64)
-    first = Gates(*([torch.stack([gate, torch.ones_like(gate)]) for gate in kind] for kind in (hard.heads, hard.neurons)))
+    first = Gates(
+        *([torch.stack([gate, torch.ones_like(gate)]) for gate in kind] for kind in (hard.heads, hard.neurons))
+    )
     with torch.inference_mode():
         dense = model(images)
         assert called == [block.mlp.fc2 for block in blocks_of(model)]  # in the order in which an image passes them
