@@ -103,7 +103,7 @@ def new_recipe(
 
 
 def _plan(model: Any) -> tuple[str, float, str]:
-    """A model's size in words, its dense GMACs, and what to do with it: prune its tokens, or where they stay slim it."""
+    """A model's size in words, its dense GMACs, and the section that prunes its tokens, or where they stay slims it."""
     reason = refuse_pruning(model)
     if reason is None:
         shape = describe(model)
