@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .exporter.core.fidelity import Fidelity
     from .exporter.core.latency import LatencyTable
     from .exporter.pruning.budget import Budget
-    from .exporter.pruning.supported import Family
+    from .exporter.pruning.families import Family
     from .exporter.pruning.vit import PrunedViT
     from .exporter.pruning.widths import Widths
     from .exporter.runtime.bench.compare import Comparison
@@ -817,17 +817,25 @@ def recipe_schema() -> dict[str, Any]:
     return json_schema()
 
 
-def models(wanted: str = "", progress: Progress | None = None) -> list[Family]:
-    """Which of timm's models vitrim takes, by family; see `vitrim.exporter.pruning.supported`.
+def models(
+    wanted: str = "", progress: Progress | None = None, note: Callable[[str], None] = lambda text: None
+) -> list[Family]:
+    """Which of timm's models vitrim takes, by family; see `vitrim.exporter.pruning.families`.
+
+    Asking all of timm takes minutes, once: answers are kept for each version of timm in vitrim's cache folder.
 
     Args:
-        wanted: part of a family's or a model's name; empty asks all of timm, which takes minutes.
-        progress: called with (models done, models).
+        wanted: part of a family's or a model's name; empty takes all models that timm has weights for.
+        progress: called with (models asked, models to ask); not at all where all is known.
+        note: hears why answers cannot be kept.
+
+    Raises:
+        InputError: no family and no model has such a name, or the cache folder is another's.
     """
     need_export()
-    from .exporter.pruning.supported import survey
+    from .recipes.pipeline.surveyed import survey
 
-    return survey(wanted, progress)
+    return survey(wanted, progress, note)
 
 
 def new(

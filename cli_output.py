@@ -17,7 +17,7 @@ from .exporter.core.records import finite
 
 if TYPE_CHECKING:
     from .exporter.pruning.budget import Budget
-    from .exporter.pruning.supported import Family
+    from .exporter.pruning.families import Family
     from .exporter.pruning.widths import Widths
     from .exporter.runtime.bench.choice import Choice
     from .exporter.runtime.bench.compare import Comparison
@@ -165,7 +165,8 @@ def print_widths(widths: Widths, console: Console) -> None:
     for column in ("block", "heads", "neurons"):
         table.add_column(column, justify="left" if column == "block" else "right")
     for row in widths.blocks:
-        heads, neurons = f"{len(row.heads)} of {row.heads_before}", f"{len(row.neurons)} of {row.neurons_before}"
+        heads = f"{len(row.heads)} of {row.heads_before}" if row.heads_before else "whole"
+        neurons = f"{len(row.neurons)} of {row.neurons_before}"
         table.add_row(row.block, heads, neurons)
     console.print(table)
 
@@ -417,6 +418,8 @@ def print_freed(result: dict[str, int], console: Console) -> None:
 
 def print_families(families: list[Family], console: Console) -> None:
     """Families of models, those that vitrim takes first."""
+    from .exporter.pruning.families import totals
+
     table = Table("family", "models", "tokens prunable", "slimmable", "why not the others")
     for family in sorted(families, key=lambda one: (-len(one.prunable), -len(one.slimmable), one.name)):
         models = f"{family.models} ({len(family.headless)} without a head)" if family.headless else ""
@@ -428,6 +431,16 @@ def print_families(families: list[Family], console: Console) -> None:
         prunable, slimmable = (str(len(names) or "-") for names in (family.prunable, family.slimmable))
         table.add_row(family.name, models or str(family.models), prunable, slimmable, "; ".join(reasons))
     console.print(table)
+    found = totals(families)
+    with_weights = "" if found["pretrained"] == found["models"] else f", {found['pretrained']} of them"
+    print_lines(
+        [
+            f"{found['models']} models{with_weights} with pretrained weights: tokens of {found['prunable']} can be "
+            f"pruned, {found['slimmable']} can be slimmed, {found['both']} of these both; {found['neither']} neither.",
+            "timm does not say how often a model is used, so each counts once.",
+        ],
+        console,
+    )
 
 
 def print_recipes(result: dict[str, str], console: Console) -> None:

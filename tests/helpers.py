@@ -91,13 +91,15 @@ def small_swin(seed: int = 0) -> Any:
 
 
 def random_widths(model: Any, seed: int = 0) -> Any:
-    """Random heads and neurons of every block, at least one of each."""
+    """Random heads and neurons of every block, at least one of each that can leave."""
     from vitrim.exporter.pruning.slim import parts_of
     from vitrim.exporter.pruning.widths import Widths
 
     draw = np.random.default_rng(seed)
 
     def some(whole: int) -> list[int]:
+        if not whole:
+            return []
         return sorted(int(unit) for unit in draw.choice(whole, draw.integers(1, whole + 1), replace=False))
 
     rows = [

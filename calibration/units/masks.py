@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.gates import Gates, gated
-from ...exporter.pruning.slim import blocks_of, parts_of
+from ...exporter.pruning.slim import parts_of
+from ...exporter.pruning.units import blocks_of
 from ..images.sources import ImageSource, read_some, shuffled
 from .scores import UnitScores
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...exporter.pruning.slim import blocks_of, head_channels
+from ...exporter.pruning.slim import head_channels
+from ...exporter.pruning.units import attention_of, blocks_of
 from ...exporter.pruning.widths import Widths
 from ..images.sources import ImageSource, batches
 
@@ -21,7 +22,7 @@ class Moments:
     """Sums over all tokens of all images, in float64; the last input of a layer with a bias is a constant 1.
 
     Attributes:
-        heads: by block, [inputs, inputs] of `attn.proj`.
+        heads: by block, [inputs, inputs] of `attn.proj`; [0, 0] where its heads cannot leave.
         neurons: by block, [inputs, inputs] of `mlp.fc2`.
     """
 
@@ -37,9 +38,12 @@ class Moments:
         """
         heads, neurons = [], []
         for index, (block, row) in enumerate(zip(blocks_of(model), widths.blocks, strict=True)):
-            channels = with_constant(head_channels(block.attn, row.heads), block.attn.proj)
             units = with_constant(torch.tensor(row.neurons), block.mlp.fc2)
-            heads.append(self.heads[index][channels][:, channels])
+            whole = self.heads[index]
+            if row.heads_before:
+                channels = with_constant(head_channels(block.attn, row.heads), block.attn.proj)
+                whole = whole[channels][:, channels]
+            heads.append(whole)
             neurons.append(self.neurons[index][units][:, units])
         return Moments(tuple(heads), tuple(neurons))
 
@@ -59,7 +63,9 @@ def second_moments(
         progress: called with (images done, images).
         batch: images a forward pass.
     """
-    layers = [layer for block in blocks_of(model) for layer in (block.attn.proj, block.mlp.fc2)]
+    blocks = blocks_of(model)
+    projections = [None if (attn := attention_of(block)) is None else attn.proj for block in blocks]
+    layers = [layer for layer in projections if layer is not None] + [block.mlp.fc2 for block in blocks]
     sums: dict[nn.Linear, Tensor] = {}
     handles = [layer.register_forward_pre_hook(_adder(sums)) for layer in layers]
     try:
@@ -72,8 +78,9 @@ def second_moments(
     finally:
         for handle in handles:
             handle.remove()
-    found = [sums[layer] for layer in layers]
-    return Moments(tuple(found[0::2]), tuple(found[1::2]))
+    nothing = torch.zeros(0, 0, dtype=torch.float64)
+    heads = tuple(nothing if layer is None else sums[layer] for layer in projections)
+    return Moments(heads, tuple(sums[block.mlp.fc2] for block in blocks))
 
 
 def _adder(sums: dict[nn.Linear, Tensor]) -> Any:

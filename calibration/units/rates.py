@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...exporter.pruning.gates import Gates, gated
-from ...exporter.pruning.slim import blocks_of
+from ...exporter.pruning.units import blocks_of
 from ..images.sources import ImageSource, read_some, shuffled
 from .cost import UnitCost
 from .scores import UnitScores
@@ -90,7 +90,7 @@ def learn_rates(
         heads, neurons: whether heads and neurons may go.
         progress: called with (steps done, steps).
     """
-    blocks = blocks_of(model)
+    blocks, heads = blocks_of(model), heads and any(cost.heads)
     generator = np.random.default_rng(seed)
     first = float(np.log(FIRST_RATE / (1 - FIRST_RATE)))
     logits = [torch.full((len(blocks),), first, requires_grad=wanted) for wanted in (heads, neurons)]

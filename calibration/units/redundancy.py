@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...exporter.pruning.slim import blocks_of
+from ...exporter.pruning.units import blocks_of
 from .moments import Moments, ridge
 from .scores import UnitScores
 
@@ -39,7 +39,7 @@ def after_repair(model: nn.Module, scores: UnitScores, moments: Moments) -> Unit
     blocks = blocks_of(model)
     return UnitScores(
         tuple(
-            _in_turn(score, block.attn.proj, moment)
+            _in_turn(score, block.attn.proj, moment) if len(score) else score
             for block, score, moment in zip(blocks, scores.heads, moments.heads, strict=True)
         ),
         tuple(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...exporter.pruning.slim import blocks_of, head_channels
+from ...exporter.pruning.slim import head_channels
+from ...exporter.pruning.units import blocks_of
 from ...exporter.pruning.widths import Widths
 from .moments import Moments, ridge, with_bias, with_constant
 

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...exporter.pruning.gates import Gates, gated
-from ...exporter.pruning.slim import BlockParts, blocks_of, parts_of
+from ...exporter.pruning.slim import BlockParts, parts_of
+from ...exporter.pruning.units import blocks_of
 from ..images.sources import ImageSource, batches
 
 
@@ -20,7 +21,7 @@ class UnitScores:
     """How much every head and neuron matters; what scores least goes first.
 
     Attributes:
-        heads: by block, [heads].
+        heads: by block, [heads]; none of a block whose heads cannot leave.
         neurons: by block, [neurons].
         losses: whether a score estimates a loss, so that units of different cost are compared by loss over cost.
     """
@@ -33,7 +34,7 @@ class UnitScores:
         """Every layer's scores divided by their mean, as X-Pruner compares masks of different layers."""
 
         def share(scores: np.ndarray) -> np.ndarray:
-            return scores / max(float(scores.mean()), 1e-30)
+            return scores / max(float(scores.mean()), 1e-30) if len(scores) else scores
 
         return UnitScores(tuple(map(share, self.heads)), tuple(map(share, self.neurons)))
 
@@ -75,12 +76,13 @@ def taylor(
     """
     parts, blocks = parts_of(model), blocks_of(model)
     generator = torch.Generator().manual_seed(seed)
-    sums = [torch.zeros(size) for part in parts for size in (part.heads, part.neurons)]
+    sums = [torch.zeros(size) for size in (*(part.heads for part in parts), *(part.neurons for part in parts))]
     done = 0
     for images in batches(source, batch):
         x = torch.from_numpy(images)
         gates = unit_gates(parts, len(x), requires_grad=True)
-        leaves = [leaf for pair in zip(gates.heads, gates.neurons, strict=True) for leaf in pair]
+        leaves = [*gates.heads, *gates.neurons]
+        asked = [place for place, leaf in enumerate(leaves) if leaf.shape[1]]
         with gated(blocks, gates):
             logits = model(x)
         if source.labels is not None:
@@ -93,11 +95,12 @@ def taylor(
             targets, counted = list(drawn.unbind(1)), torch.ones(len(x))
         for index, target in enumerate(targets):
             loss = F.cross_entropy(logits, target, reduction="none") @ counted
-            gradients = torch.autograd.grad(loss, leaves, retain_graph=index + 1 < len(targets))
-            for total, gradient in zip(sums, gradients, strict=True):
-                total += gradient.square().sum(0)
+            wanted = [leaves[place] for place in asked]
+            gradients = torch.autograd.grad(loss, wanted, retain_graph=index + 1 < len(targets))
+            for place, gradient in zip(asked, gradients, strict=True):
+                sums[place] += gradient.square().sum(0)
         done += len(x)
         if progress:
             progress(done, len(source))
     found = [total.double().numpy() / done for total in sums]
-    return UnitScores(tuple(found[0::2]), tuple(found[1::2]), losses=True)
+    return UnitScores(tuple(found[: len(parts)]), tuple(found[len(parts) :]), losses=True)

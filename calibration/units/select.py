@@ -50,7 +50,7 @@ def check_reachable(
         InputError: with the least that a model costs.
     """
     least = cost.of(
-        [1] * len(cost.heads) if heads else cost.heads,
+        [min(1, whole) for whole in cost.heads] if heads else cost.heads,
         [min(multiple, whole) for whole in cost.neurons] if neurons else cost.neurons,
     )
     if least > target:
@@ -72,8 +72,9 @@ def narrow(
 ) -> Widths:
     """Keep the units above the lowest common threshold that meets a target.
 
-    Every block keeps at least one head and `multiple` neurons, and neurons in whole multiples, which vector units and
-    tensor cores want. What rounding leaves of the target is filled with the best neurons that went.
+    Every block keeps at least one head, of those that could leave, and `multiple` neurons, and neurons in whole
+    multiples, which vector units and tensor cores want. What rounding leaves of the target is filled with the best
+    neurons that went.
 
     Args:
         parts: the model's units.
@@ -91,7 +92,7 @@ def narrow(
     steps = np.concatenate([[-np.inf], np.unique(every)])
 
     def counts(threshold: float) -> tuple[list[int], list[int]]:
-        stay_heads = [max(1, int((value > threshold).sum())) if heads else len(value) for value in values.heads]
+        stay_heads = [_at_least_one(value, threshold) if heads else len(value) for value in values.heads]
         stay_neurons = [_rounded(value, threshold, multiple) if neurons else len(value) for value in values.neurons]
         return stay_heads, stay_neurons
 
@@ -116,6 +117,11 @@ def narrow(
         for index, part in enumerate(parts)
     ]
     return Widths(blocks=tuple(rows))
+
+
+def _at_least_one(value: np.ndarray, threshold: float) -> int:
+    """Units above a threshold, or one; none where there is none."""
+    return min(len(value), max(1, int((value > threshold).sum())))
 
 
 def _rounded(value: np.ndarray, threshold: float, multiple: int) -> int:

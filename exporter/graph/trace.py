@@ -127,9 +127,16 @@ def _save_into(store: WeightStore, name: str, model: onnx_ir.Model, metadata: Ma
     store.save(_finished(model, metadata), name)
 
 
+# timm's attention of windows apart from heads: PyTorch's exporter takes fused attention of four dimensions alone.
+_FIVE_DIMENSIONS = {("timm.models.hiera", "MaskUnitAttention"), ("timm.models.nest", "Attention")}
+
+
 def _exported(pruned: Traceable, batch: int, free: tuple[dict[int, Any], ...] | None = None) -> onnx_ir.Model:
     """What PyTorch's exporter makes; weights are views of the module's tensors. `free` dimensions may be any."""
     fresh = sharing_copy(pruned).eval()
+    for module in fresh.modules():
+        if (type(module).__module__, type(module).__name__) in _FIVE_DIMENSIONS:
+            module.fused_attn = False
     example = torch.zeros(batch, *pruned.image_size)
     try:
         with quiet(), _collecting_less(), torch.no_grad():

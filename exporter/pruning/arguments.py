@@ -209,7 +209,8 @@ def _image_size(model: Any, shapes: Shapes) -> int | None:
     if len(stem) != 4 or not side:
         return None
     size = side * stem[2]
-    return size if (size, size) != tuple(model.patch_embed.img_size) else None
+    own = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return size if own is not None and (size, size) != tuple(own) else None
 
 
 def _grid(model: Any, shapes: Shapes) -> int:

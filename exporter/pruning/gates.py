@@ -18,7 +18,7 @@ class Gates:
     """One factor a unit.
 
     Attributes:
-        heads: by block, [heads] or [batch, heads].
+        heads: by block, [heads] or [batch, heads]; none of a block whose heads cannot leave.
         neurons: by block, [neurons] or [batch, neurons].
     """
 
@@ -31,13 +31,14 @@ def gated(blocks: Sequence[Any], gates: Gates) -> Iterator[None]:
     """Multiply every head's output (before the projection) and every neuron's (before the second linear layer).
 
     Args:
-        blocks: timm blocks with `attn.proj` and `mlp.fc2`, in the order of the gates.
+        blocks: timm blocks with `mlp.fc2`, and `attn.proj` where they have gates of heads, in the order of the gates.
         gates: factors; gradients flow to them.
     """
     handles = []
     try:
         for block, heads, neurons in zip(blocks, gates.heads, gates.neurons, strict=True):
-            handles.append(block.attn.proj.register_forward_pre_hook(_times(heads)))
+            if heads.shape[-1]:
+                handles.append(block.attn.proj.register_forward_pre_hook(_times(heads)))
             handles.append(block.mlp.fc2.register_forward_pre_hook(_times(neurons)))
         yield
     finally:

@@ -16,15 +16,16 @@ import timm.data
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import EnvironmentLackError, InputError, excerpt
+from ..core.errors import EnvironmentLackError, InputError, UnsupportedError, excerpt
 from ..core.files import atomic_path
 from ..core.preprocess import Preprocess, check_constants, check_lengths
 from .arguments import args_that_fit, check_args, check_size, check_types
 from .checkpoint import DESCRIBED_KEY, WIDTHS_KEY, Choice, Tensors, listed, widths_in
 from .hub_open import Opened, open_checkpoint
 from .layouts import Filter, Fit, filter_of, fit, fit_under
-from .shape import describe, image_size
-from .slim import refuse_slimming, slim
+from .shape import NO_CLASSIFIER, describe, image_size
+from .slim import slim
+from .units import refuse_slimming
 from .widths import Widths
 
 _WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that are converted to float32
@@ -93,12 +94,23 @@ def create_model(
                 raise _hub_error(name, error) from error
             raise _args_error(name, given, error) from error
     check_taken(model)
+    _take_size(model, given)
     if given:
         check_types(model, given)
         _try(model, name, given)
     if opened is not None:
         model = _load_checkpoint(model, opened, make, choice, note)
     return model.eval().requires_grad_(False)
+
+
+def _take_size(model: nn.Module, args: Mapping[str, Any]) -> None:
+    """Have a model that does not keep the size of its images say the one that it was made for."""
+    size: Any = args.get("img_size")
+    if size is None or getattr(getattr(model, "patch_embed", None), "img_size", None) is not None:
+        return
+    own: Any = getattr(model, "pretrained_cfg", None) or {}
+    height, width = (size, size) if isinstance(size, int) else size
+    model.pretrained_cfg = {**own, "input_size": (image_size(model)[0], height, width)}  # type: ignore[assignment]
 
 
 def _require_name(name: str) -> None:
@@ -136,9 +148,13 @@ def check_taken(model: nn.Module) -> None:
     Raises:
         UnsupportedError: naming the part in the way.
     """
-    if refuse_slimming(model) is None and getattr(model, "num_classes", 0) > 0:
+    slimmable = refuse_slimming(model) is None
+    if slimmable and getattr(model, "num_classes", 0) > 0:
         return
-    describe(model)
+    try:
+        describe(model)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{error}; to slim it, {NO_CLASSIFIER}") if slimmable else error from None
 
 
 def _hub_error(name: str, error: Exception) -> EnvironmentLackError:

@@ -193,8 +193,28 @@ def describe(model: nn.Module) -> ViTShape:
     )
 
 
+def refuse_pruning(model: nn.Module) -> str | None:
+    """Why a model's tokens cannot be pruned; None where they can."""
+    try:
+        describe(model)
+    except UnsupportedError as error:
+        return str(error).partition(": ")[2].partition("; vitrim prunes")[0]
+    return None
+
+
 def image_size(model: Any) -> tuple[int, int, int]:
-    """Channels, height and width of a model's input."""
-    height, width = model.patch_embed.img_size
-    channels = next(layer.in_channels for layer in model.patch_embed.modules() if isinstance(layer, nn.Conv2d))
+    """Channels, height and width of a model's input.
+
+    Of a model that does not say its size, as many hierarchical ones, that of its published weights.
+
+    Raises:
+        UnsupportedError: nothing says it.
+    """
+    channels = next(layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if size is None:
+        size = ((getattr(model, "pretrained_cfg", None) or {}).get("input_size") or (None,))[1:]
+    if len(size) != 2:
+        raise UnsupportedError(f"{model_name(model)} does not say the size of its images, nor does its pretrained_cfg")
+    height, width = size
     return channels, height, width

@@ -1,6 +1,6 @@
 """Physically narrower blocks: fewer heads in qkv and proj, fewer neurons in fc1 and fc2. Checkpoint and graph shrink.
 
-For timm's ViT family and Swin. A head leaves whole, so the head size, its scale and with them the limits of fused
+Of which models, `units` says. A head leaves whole, so the head size, its scale and with them the limits of fused
 attention kernels stay those of the original model.
 """
 
@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import Attention, Mlp
-from timm.models.deit import VisionTransformerDistilled
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 
 from ..core.errors import InputError, UnsupportedError
 from .gates import Gates
 from .shape import model_name
+from .units import SLIMMABLE, attention_of, named_blocks, refuse_slimming
 from .widths import BlockWidths, Widths
-
-SLIMMABLE = "timm's VisionTransformer family and Swin, with plain attention and MLPs"
 
 
 @dataclass(frozen=True)
@@ -32,9 +28,8 @@ class BlockParts:
 
     Attributes:
         path: of the block in the model.
-        heads: how many; `head_dim` channels each.
+        heads: how many can leave, `head_dim` channels each; 0 where the attention stays whole.
         neurons: hidden width of the MLP.
-        head_macs, neuron_macs: multiply-accumulates that one unit costs for one image.
         head_parameters, neuron_parameters: weights and biases that leave with one unit.
     """
 
@@ -42,48 +37,8 @@ class BlockParts:
     heads: int
     head_dim: int
     neurons: int
-    head_macs: int
-    neuron_macs: int
     head_parameters: int
     neuron_parameters: int
-
-
-def refuse_slimming(model: nn.Module) -> str | None:
-    """Why a model cannot be slimmed; None where it can."""
-    if type(model) not in (VisionTransformer, VisionTransformerDistilled, SwinTransformer):
-        return f"it is a {type(model).__name__}"
-    swin = isinstance(model, SwinTransformer)
-    for path, block in named_blocks(model):
-        for part, wanted in (
-            ("", SwinTransformerBlock if swin else Block),
-            (".attn", WindowAttention if swin else Attention),
-            (".mlp", Mlp),
-        ):
-            found = model.get_submodule(path + part)
-            if type(found) is not wanted:
-                return f"{path}{part} is a {type(found).__name__}, not timm's plain {wanted.__name__}"
-        for part, layer in (("attn.norm", getattr(block.attn, "norm", None)), ("mlp.norm", block.mlp.norm)):
-            if layer is not None and not isinstance(layer, nn.Identity):
-                return f"{path}.{part} normalizes over the units, so none can leave without moving the others"
-        if getattr(block.attn, "gate", None) is not None:
-            return f"{path}.attn gates its heads"
-    return None
-
-
-def named_blocks(model: Any) -> list[tuple[str, Any]]:
-    """Path and module of every block, in the order in which an image passes them."""
-    if isinstance(model, SwinTransformer):
-        return [
-            (f"layers.{stage}.blocks.{index}", block)
-            for stage, layer in enumerate(model.layers)
-            for index, block in enumerate(layer.blocks)  # type: ignore[arg-type]
-        ]
-    return [(f"blocks.{index}", block) for index, block in enumerate(model.blocks)]
-
-
-def blocks_of(model: nn.Module) -> list[Any]:
-    """The blocks, in the order in which an image passes them."""
-    return [block for _, block in named_blocks(model)]
 
 
 def parts_of(model: nn.Module) -> tuple[BlockParts, ...]:
@@ -95,31 +50,23 @@ def parts_of(model: nn.Module) -> tuple[BlockParts, ...]:
     reason = refuse_slimming(model)
     if reason:
         raise UnsupportedError(f"{model_name(model)} cannot be slimmed: {reason}; vitrim slims {SLIMMABLE}")
-    return tuple(_parts(model, path, block) for path, block in named_blocks(model))
+    return tuple(_parts(path, block) for path, block in named_blocks(model))
 
 
-def _parts(model: Any, path: str, block: Any) -> BlockParts:
-    attn, fc1, fc2 = block.attn, block.mlp.fc1, block.mlp.fc2
-    table = 0
-    if isinstance(model, SwinTransformer):
-        height, width = block.input_resolution
-        area = block.window_area
-        windows = -(-height // block.window_size[0]) * -(-width // block.window_size[1])
-        rows, keys, tokens = windows * area, area, height * width
-        table = attn.relative_position_bias_table.shape[0]
-    else:
-        tokens = model.patch_embed.num_patches + model.num_prefix_tokens
-        rows = keys = tokens
-    head_dim = attn.qkv.out_features // 3 // attn.num_heads
-    qkv_weights, proj_weights = 3 * head_dim * attn.qkv.in_features, head_dim * attn.proj.out_features
+def _parts(path: str, block: Any) -> BlockParts:
+    attn, fc1, fc2 = attention_of(block), block.mlp.fc1, block.mlp.fc2
+    heads, head_dim, head_parameters = 0, 0, 0
+    if attn is not None:
+        heads, head_dim = attn.num_heads, attn.qkv.out_features // 3 // attn.num_heads
+        weights = head_dim * (3 * attn.qkv.in_features + attn.proj.out_features)
+        table = attn.relative_position_bias_table.shape[0] if isinstance(attn, WindowAttention) else 0
+        head_parameters = weights + (0 if attn.qkv.bias is None else 3 * head_dim) + table
     return BlockParts(
         path=path,
-        heads=attn.num_heads,
+        heads=heads,
         head_dim=head_dim,
         neurons=fc1.out_features,
-        head_macs=rows * (qkv_weights + proj_weights + 2 * keys * head_dim),
-        neuron_macs=tokens * (fc1.in_features + fc2.out_features),
-        head_parameters=qkv_weights + proj_weights + (0 if attn.qkv.bias is None else 3 * head_dim) + table,
+        head_parameters=head_parameters,
         neuron_parameters=fc1.in_features + fc2.out_features + (0 if fc1.bias is None else 1),
     )
 
@@ -145,7 +92,7 @@ def unfused_heads(parts: Sequence[BlockParts]) -> str | None:
     It wants a head size that is a multiple of 8 from 16 to 256 (16, 32 or 64 for int8). Heads leave whole, so slimming
     neither breaks nor mends that.
     """
-    sizes = sorted({part.head_dim for part in parts})
+    sizes = sorted({part.head_dim for part in parts if part.heads})
     bad = [size for size in sizes if size % 8 or not 16 <= size <= 256]
     if bad:
         return f"head size {bad[0]} fits no fused attention kernel of TensorRT (a multiple of 8 from 16 to 256)"
@@ -174,7 +121,7 @@ def slim(model: nn.Module, widths: Widths, where: str = "widths") -> nn.Module:
     """A narrower copy of a model; what stays keeps its weights.
 
     Args:
-        model: a timm ViT or Swin; it is not changed.
+        model: of timm; it is not changed.
         widths: what every block keeps.
         where: file name for messages.
 
@@ -185,20 +132,25 @@ def slim(model: nn.Module, widths: Widths, where: str = "widths") -> nn.Module:
     check_fit(parts_of(model), widths, where)
     slimmed = copy.deepcopy(model)
     for (_, block), row in zip(named_blocks(slimmed), widths.blocks, strict=True):
-        attn, mlp = block.attn, block.mlp
-        heads, neurons = torch.tensor(row.heads), torch.tensor(row.neurons)
-        channels = head_channels(attn, row.heads)
-        thirds = torch.arange(3)[:, None] * (attn.qkv.out_features // 3)  # q, k and v stand one after the other
-        attn.qkv = linear_rows(attn.qkv, (thirds + channels).flatten())
-        attn.proj = linear_columns(attn.proj, channels)
-        attn.num_heads = len(heads)
-        if hasattr(attn, "attn_dim"):
-            attn.attn_dim = len(channels)
-        if isinstance(attn, WindowAttention):
-            table = attn.relative_position_bias_table
-            attn.relative_position_bias_table = nn.Parameter(table[:, heads].clone(), table.requires_grad)
+        if row.heads_before:
+            _keep_heads(attention_of(block), row.heads)
+        mlp, neurons = block.mlp, torch.tensor(row.neurons)
         mlp.fc1, mlp.fc2 = linear_rows(mlp.fc1, neurons), linear_columns(mlp.fc2, neurons)
     return slimmed
+
+
+def _keep_heads(attn: Any, kept: Sequence[int]) -> None:
+    """Take the other heads out of an attention, in place."""
+    heads, channels = torch.tensor(kept), head_channels(attn, kept)
+    thirds = torch.arange(3)[:, None] * (attn.qkv.out_features // 3)  # q, k and v stand one after the other
+    attn.qkv = linear_rows(attn.qkv, (thirds + channels).flatten())
+    attn.proj = linear_columns(attn.proj, channels)
+    attn.num_heads = len(heads)
+    if hasattr(attn, "attn_dim"):
+        attn.attn_dim = len(channels)
+    if isinstance(attn, WindowAttention):
+        table = attn.relative_position_bias_table
+        attn.relative_position_bias_table = nn.Parameter(table[:, heads].clone(), table.requires_grad)
 
 
 def head_channels(attn: Any, heads: Sequence[int]) -> Tensor:
@@ -229,7 +181,7 @@ def hard_gates(widths: Widths, dtype: torch.dtype = torch.float32) -> Gates:
     """Gates of 0 and 1 that do to the whole model what slimming does to its size."""
 
     def zero_one(kept: tuple[int, ...], whole: int) -> Tensor:
-        return torch.zeros(whole, dtype=dtype).index_fill_(0, torch.tensor(kept), 1.0)
+        return torch.zeros(whole, dtype=dtype).index_fill_(0, torch.tensor(kept, dtype=torch.long), 1.0)
 
     return Gates(
         [zero_one(row.heads, row.heads_before) for row in widths.blocks],

@@ -6,6 +6,8 @@ A plan is a JSON file with one line per block::
       {"block": "blocks.0", "heads_before": 3, "heads": [0, 2], "neurons_before": 768, "neurons": [0, 3, ...]},
       ...]}
 
+Where the heads of a block cannot leave, `heads_before` is 0 and `heads` is empty.
+
 This module is plain data: it imports neither torch nor timm.
 """
 
@@ -26,13 +28,13 @@ FORMAT: Literal["vitrim-widths/1"] = "vitrim-widths/1"
 
 
 class BlockWidths(BaseModel):
-    """One block: the indices of the heads and neurons that stay, out of how many."""
+    """One block: the indices of the heads and neurons that stay, out of how many that could leave."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     block: str = Field(min_length=1)
-    heads_before: int = Field(ge=1, strict=True)
-    heads: tuple[int, ...] = Field(min_length=1)
+    heads_before: int = Field(ge=0, strict=True)
+    heads: tuple[int, ...]
     neurons_before: int = Field(ge=1, strict=True)
     neurons: tuple[int, ...] = Field(min_length=1)
 
@@ -42,8 +44,12 @@ class BlockWidths(BaseModel):
             ("heads", self.heads, self.heads_before),
             ("neurons", self.neurons, self.neurons_before),
         ):
-            if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= whole:
-                raise ValueError(f"{self.block}: {kind} must be different indices from 0 to {whole - 1}, ascending")
+            if not whole and kept:
+                raise ValueError(f"{self.block}: {kind} must be [], as {kind}_before is 0: none can leave")
+            outside = whole and not (kept and 0 <= kept[0] <= kept[-1] < whole)
+            if outside or list(kept) != sorted(set(kept)):
+                limits = f"different indices from 0 to {whole - 1}, ascending, at least one"
+                raise ValueError(f"{self.block}: {kind} must be {limits}")
         return self
 
 

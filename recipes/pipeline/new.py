@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...calibration.tokens.cost import dense_plan, model_macs
+from ...calibration.units.cost import unit_cost
 from ...exporter.core.bounds import CLASSES, require_within
 from ...exporter.core.errors import InputError, did_you_mean, excerpt
 from ...exporter.core.targets import PRECISIONS, group_of
 from ...exporter.pruning.hub import is_hub_name
 from ...exporter.pruning.load import create_model
 from ...exporter.pruning.methods import DEFAULT
-from ...exporter.pruning.shape import describe
+from ...exporter.pruning.shape import describe, refuse_pruning
 from .load import parse_yaml, validate
 from .precision import check_precision
 
-_TEMPLATE = """# {title}: {depth} blocks, {tokens} tokens, {dense:.2f} GMACs dense. Keys left out keep their default.
+_TEMPLATE = """# {title}: {size}, {dense:.2f} GMACs dense. Keys left out keep their default.
 model:
 {weights}
 
@@ -27,12 +29,7 @@ images:
 {images}
   count: 64                   # spread evenly over the folder; what is left over measures agreement
 
-prune:
-{chosen}# see `vitrim methods`
-  target: {{gflops: {gflops}}}      # or flops_ratio: 0.65, speedup: 1.5, agreement: 0.98; or a preset, mass, budget
-  # blocks: {blocks}         # where tokens go; null lets the rule decide
-  # search: {{trials: 100}}     # search on the images, a few minutes
-
+{plan}
 export:
 {target}# cpu, openvino, ort-cuda, trt-rtx, jetpack-5, -6.0, -6, -7, -7.2, trt-11; see `vitrim targets`
   batch: 1
@@ -44,6 +41,17 @@ precision:
 
 parity: {{atol: 1.0e-4}}
 bench: {{runs: 50}}
+"""
+_PRUNE = """prune:
+{chosen}# see `vitrim methods`
+  target: {{gflops: {gflops}}}      # or flops_ratio: 0.65, speedup: 1.5, agreement: 0.98; or a preset, mass, budget
+  # blocks: {blocks}         # where tokens go; null lets the rule decide
+  # search: {{trials: 100}}     # search on the images, a few minutes
+"""
+_SLIM = """# Its tokens cannot be pruned: {reason}.
+slim:                         # {units}; see docs/slimming.md
+{target}# or gflops: 1.5, parameters_ratio: 0.8
+  # finetune: {{epochs: 10}}    # with many images: train what is left, the dense model as its teacher
 """
 
 
@@ -73,29 +81,45 @@ def new_recipe(
     else:
         title, model = name, create_model(name, args=args, random=0)
         weights = f"  name: {name}\n" + _weights(checkpoint, folder)
-    shape = describe(model)
-    dense = model_macs(shape, dense_plan(shape)) / 1e9
+    size, dense, plan = _plan(model)
     if classes is not None:
         weights += "\n" + _line(f"args: {{num_classes: {classes}}}", "the checkpoint's head")
     text = _TEMPLATE.format(
         title=title,
-        depth=shape.depth,
-        tokens=shape.tokens,
+        size=size,
         dense=dense,
         weights=weights,
         images=_line(
             f"path: {'photos/' if images is None else _path(images, folder, 'images')}",
             "a folder of photos, of class folders (for accuracy), or an .npz; from this file's folder",
         ),
-        chosen=_key(f"method: {DEFAULT}"),
-        gflops=f"{0.65 * dense:.2f}" if dense > 1 else f"{0.65 * dense:.2g}",
-        blocks=[shape.depth * (index + 1) // 4 for index in range(3)],
+        plan=plan,
         target=_key(f"target: {target}"),
         precision=_key(f"name: {precision}"),
     )
     recipe = validate(parse_yaml(text, "the recipe"), "the recipe")
     check_precision(recipe.precision, targets[0])
     return text
+
+
+def _plan(model: Any) -> tuple[str, float, str]:
+    """A model's size in words, its dense GMACs, and the section that prunes its tokens, or where they stay slims it."""
+    reason = refuse_pruning(model)
+    if reason is None:
+        shape = describe(model)
+        dense = model_macs(shape, dense_plan(shape)) / 1e9
+        text = _PRUNE.format(
+            chosen=_key(f"method: {DEFAULT}"),
+            gflops=f"{0.65 * dense:.2f}" if dense > 1 else f"{0.65 * dense:.2g}",
+            blocks=[shape.depth * (index + 1) // 4 for index in range(3)],
+        )
+        return f"{shape.depth} blocks, {shape.tokens} tokens", dense, text
+    cost = unit_cost(model, "macs")
+    least = cost.of([min(1, heads) for heads in cost.heads], [min(16, neurons) for neurons in cost.neurons])
+    ratio = max(0.8, math.ceil(50 * (1 + least / cost.dense)) / 100)  # where little can go, half of that
+    units = "fewer heads and neurons" if any(cost.heads) else "fewer neurons; its heads cannot leave"
+    text = _SLIM.format(reason=reason, units=units, target=_key(f"target: {{flops_ratio: {ratio:.2g}}}"))
+    return f"{len(cost.neurons)} blocks that can be slimmed", cost.dense / 1e9, text
 
 
 def _of_itself(

@@ -15,8 +15,9 @@ from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.gates import gated
 from ...exporter.pruning.reference import drop_tokens
 from ...exporter.pruning.shape import read_tokens
-from ...exporter.pruning.slim import blocks_of, hard_gates, slim
+from ...exporter.pruning.slim import hard_gates, slim
 from ...exporter.pruning.torch_runner import TorchRunner, replay_of
+from ...exporter.pruning.units import blocks_of
 from ...exporter.pruning.vit import PrunedViT
 from ...exporter.pruning.whole import WholeModel, deployable
 from ...exporter.pruning.widths import Widths, read_widths

@@ -118,6 +118,10 @@ def slim_in_rounds(section: SlimSection, model: Any, source: ImageSource, listen
     Masks and rates are learned at length, so their paper's methods take one round.
     """
     cost, limit = target_of(section, model)
+    if not section.neurons and not any(cost.heads):
+        raise InputError(
+            f"slim.neurons is false, but no head of {model_name(model)} can leave, so nothing may go; take it out"
+        )
     check_reachable(cost, limit, section.multiple, section.heads, section.neurons)
     moments = second_moments(model, source, listener.progress) if section.repair else None
     rounds = section.rounds if (section.method, section.rule) == ("taylor", "global") else 1
@@ -220,6 +224,6 @@ def summary(widths: Widths) -> str:
     whole, left = widths.costs["parameters"]
     heads, neurons = sum(row.heads_before for row in widths.blocks), sum(row.neurons_before for row in widths.blocks)
     return (
-        f"{sum(widths.heads)} of {heads} heads, {sum(widths.neurons)} of {neurons} neurons; "
+        (f"{sum(widths.heads)} of {heads} heads, " if heads else "") + f"{sum(widths.neurons)} of {neurons} neurons; "
         f"{left / 1e6:.2f} of {whole / 1e6:.2f} million parameters, {narrow_macs:.3f} of {dense:.3f} GMACs"
     )

@@ -12,7 +12,7 @@ from vitrim.exporter.pruning.slim import parts_of
 def plain_masks(model, source, epochs, lr, sparse, smooth, batch, seed):
     """X-Pruner's phase 1 with loops: every image alone, its class's masks multiplied in by hooks of its own."""
     parts = parts_of(model)
-    from vitrim.exporter.pruning.slim import blocks_of
+    from vitrim.exporter.pruning.units import blocks_of
 
     sizes = [size for part in parts for size in (part.heads, part.neurons)]
     masks = [torch.ones(model.num_classes, size, requires_grad=True) for size in sizes]

@@ -5,7 +5,8 @@ from helpers import random_widths, small_swin, small_vit, source_for
 
 from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.units.moments import RIDGE, ridge, second_moments, with_bias
-from vitrim.exporter.pruning.slim import blocks_of, slim
+from vitrim.exporter.pruning.slim import slim
+from vitrim.exporter.pruning.units import blocks_of
 
 
 @pytest.mark.parametrize("make", [small_vit, small_swin])

@@ -9,7 +9,8 @@ from vitrim.calibration.units.scores import taylor
 from vitrim.calibration.units.select import narrow as cut
 from vitrim.calibration.units.select import ranks, threshold_values
 from vitrim.exporter.pruning.gates import Gates, gated
-from vitrim.exporter.pruning.slim import blocks_of, parts_of
+from vitrim.exporter.pruning.slim import parts_of
+from vitrim.exporter.pruning.units import blocks_of
 
 
 def learned(share, epochs=40, **settings):

@@ -6,7 +6,8 @@ from helpers import random_widths, small_swin, small_vit, source_for
 from vitrim.calibration.images.sources import read_all
 from vitrim.calibration.units.moments import RIDGE, second_moments
 from vitrim.calibration.units.repair import repair
-from vitrim.exporter.pruning.slim import blocks_of, parts_of, slim
+from vitrim.exporter.pruning.slim import parts_of, slim
+from vitrim.exporter.pruning.units import blocks_of
 from vitrim.exporter.pruning.widths import Widths
 
 

@@ -6,7 +6,8 @@ from helpers import small_swin, small_vit, source_for
 from vitrim.calibration.images.sources import ArrayImages
 from vitrim.calibration.units.scores import UnitScores, taylor, unit_gates
 from vitrim.exporter.pruning.gates import Gates, gated
-from vitrim.exporter.pruning.slim import blocks_of, parts_of
+from vitrim.exporter.pruning.slim import parts_of
+from vitrim.exporter.pruning.units import blocks_of
 
 
 @pytest.mark.parametrize("make", [small_vit, small_swin])

@@ -10,7 +10,8 @@ import torch
 from helpers import small_swin, small_vit
 
 from vitrim.exporter.pruning.gates import Gates, gated
-from vitrim.exporter.pruning.slim import blocks_of, parts_of
+from vitrim.exporter.pruning.slim import parts_of
+from vitrim.exporter.pruning.units import blocks_of
 
 
 def images_for(model: Any, count: int = 2) -> torch.Tensor:

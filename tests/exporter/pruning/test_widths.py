@@ -27,7 +27,9 @@ def test_a_plan_is_written_a_line_a_block_and_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"heads": []}, "blocks[0].heads"),
+        ({"heads": []}, "heads must be different indices from 0 to 2, ascending, at least one"),
+        ({"heads_before": 0}, "heads must be [], as heads_before is 0: none can leave"),
+        ({"neurons": []}, "blocks[0].neurons"),
         ({"heads": [2, 0]}, "heads must be different indices from 0 to 2, ascending"),
         ({"heads": [0, 3]}, "heads must be different indices from 0 to 2, ascending"),
         ({"neurons": [1, 1]}, "neurons must be different indices from 0 to 3, ascending"),

@@ -24,7 +24,7 @@ from vitrim.exporter.core.targets import group_of
 from vitrim.exporter.pruning.methods import DEFAULT, get_method
 from vitrim.exporter.pruning.methods.options import parse_parameters
 from vitrim.exporter.pruning.shape import describe
-from vitrim.exporter.pruning.slim import refuse_slimming
+from vitrim.exporter.pruning.units import refuse_slimming
 from vitrim.recipes.pipeline.load import (
     device_settings,
     devices,

@@ -101,3 +101,20 @@ def test_a_group_of_targets_leaves_the_precision_open() -> None:
     text = api.new(MODEL, target="cpu")
     assert ("  target: cpu " in text, "  name: auto " in text) == (True, True)
     assert "  name: int8 " in api.new(MODEL, target="cpu", precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("model", "ratio", "units"),
+    [
+        ("swinv2_tiny_window8_256", 0.8, "fewer neurons; its heads cannot leave"),
+        ("swin_tiny_patch4_window7_224", 0.8, "fewer heads and neurons"),
+        ("efficientformer_l1", 0.97, "fewer neurons; its heads cannot leave"),  # 6 % of it can go at all
+    ],
+)
+def test_a_model_whose_tokens_stay_is_slimmed(tmp_path: Path, model: str, ratio: float, units: str) -> None:
+    text = api.new(model, tmp_path / "mine.yaml")
+    recipe = api.recipe(tmp_path / "mine.yaml")
+    assert recipe.prune is None
+    assert recipe.slim.target.flops_ratio == ratio
+    assert units in text
+    assert "# Its tokens cannot be pruned: it is a " in text

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from helpers import SMALL_SWIN, random_widths, small_recipe, small_swin, small_vit, source_for
+from neuron_families import SWIN, images_of, small_family
 
 from vitrim import api
 from vitrim.calibration.units.cost import count_macs
@@ -28,6 +29,7 @@ from vitrim.exporter.runtime.runners import OrtRunner
 from vitrim.recipes.pipeline import slim as stage
 from vitrim.recipes.pipeline.listener import Silence
 from vitrim.recipes.pipeline.sections.slim import SlimSection
+from vitrim.recipes.pipeline.slim import summary
 
 
 @pytest.mark.slow
@@ -87,6 +89,42 @@ def test_a_slimmed_swin_fits_every_target(target: str) -> None:
     with torch.inference_mode():
         expected = model(torch.from_numpy(image)).numpy()
     np.testing.assert_allclose(OrtRunner(graph.SerializeToString())(image)["logits"], expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "target"), [("swin v2", "trt-8.5"), ("hiera", "ort-cpu")])
+def test_models_of_fewer_neurons_fit_their_targets(family: str, target: str) -> None:
+    model = slim(small_family(family), random_widths(small_family(family), 1))
+    images = images_of(model)
+    graph, _ = rewrite(trace(WholeModel(model), 2), get_target(target), {"image": images.numpy()})
+    assert lint(graph, get_target(target)) == []
+    with torch.inference_mode():
+        expected = model(images).numpy()
+    np.testing.assert_allclose(OrtRunner(graph.SerializeToString())(images.numpy())["logits"], expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_swin_v2_from_checkpoint_to_bundle(tmp_path: Path) -> None:
+    """Only neurons leave: judged, repaired, held against the masked model and PyTorch, and loaded again."""
+    model = {"name": "swinv2_tiny_window8_256", "args": {**SWIN, "num_classes": 10}, "random": 0}
+    recipe = small_recipe(model=model, slim={"target": {"flops_ratio": 0.8}}, prune=None)
+    done = api.export(recipe, tmp_path / "out")
+    rungs = {rung.name: rung for rung in done.parity.rungs}
+    assert done.parity.passed
+    assert rungs["torch: narrower = masked"].smallest_atol < 1e-5
+    widths = read_widths(tmp_path / "out" / "widths.json")
+    assert {row.heads_before for row in widths.blocks} == {0}
+    dense, slimmed = widths.costs["gmacs"]
+    assert 0.75 * dense < slimmed <= 0.8 * dense
+    assert " heads" not in summary(widths)
+    assert api.check(tmp_path / "out").passed
+
+
+def test_neurons_have_to_leave_where_heads_cannot(tmp_path: Path) -> None:
+    model = {"name": "swinv2_tiny_window8_256", "args": {**SWIN, "num_classes": 10}, "random": 0}
+    recipe = small_recipe(model=model, slim={"target": {"flops_ratio": 0.8}, "neurons": False}, prune=None)
+    with pytest.raises(InputError, match="no head of swinv2_tiny_window8_256 can leave, so nothing may go"):
+        api.slim(recipe, tmp_path / "slim.safetensors")
 
 
 def test_tokens_of_swin_are_refused_before_anything_is_made(tmp_path: Path) -> None:
