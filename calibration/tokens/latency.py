@@ -67,6 +67,19 @@ class MeasuredLatency:
         times = (self._of_form(form, load, budget.method) for form in self.table.forms.values())
         return min(times) + (self.correction if budget.stages else 0.0)
 
+    def require(self, method: str) -> None:
+        """Refuse a method whose stages the table does not know.
+
+        Raises:
+            InputError: with those that it knows.
+        """
+        for form in self.table.forms.values():
+            if method not in form.stages:
+                raise InputError(
+                    f"prune.target.table does not know {method} (it knows {', '.join(form.stages) or 'no method'}); "
+                    f"add it: vitrim profile ... --method {method}"
+                )
+
     def price(self) -> Price:
         """Milliseconds as what a target is solved by."""
         return Price(self.milliseconds, "ms", 1.0, self.table.dense, self.table.dense)
@@ -75,11 +88,7 @@ class MeasuredLatency:
         plain = without_stages(self.table, form, load, self._dense)
         if not load.before:
             return plain
-        if method not in form.stages:
-            raise InputError(
-                f"prune.target.table does not know {method} (it knows {', '.join(form.stages) or 'no method'}); "
-                f"add it: vitrim profile ... --method {method}"
-            )
+        self.require(method)
         return plain + sum(form.stages[method].of(before) for before in load.before)
 
 

@@ -11,6 +11,7 @@ from .records import Record, optional
 
 FORMAT: Literal["vitrim-latency/1"] = "vitrim-latency/1"
 LATENCY = "latency"  # its key in the statistics of a budget
+PACKER = "vitrim profile RECIPE -o FOLDER --pack"  # makes what measures a table on another machine
 PROCESSES, ROUNDS = 6, 10  # that a table takes by default: where a process has its memory decides how fast it is
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import InputError
 from .fidelity import Fidelity
 from .intervals import change_interval
-from .records import Record
+from .records import Record, optional
 
 if TYPE_CHECKING:  # Python 3.8, which run_on_device.py serves, cannot make it
     Words = Callable[[float], str]
@@ -176,11 +176,13 @@ class Wish(Record):
 
     Attributes:
         speedup: what was wished for.
-        predicted: of the plan, by the latency model.
+        predicted: of the plan.
+        by: what predicted it: a `table` of measured latencies, or else the `formula` for a CPU.
     """
 
     speedup: float
     predicted: float
+    by: Literal["formula", "table"] = optional("formula")
 
     def told(self, measured: Figure | None = None) -> str:
         """Whether it is met, for a person, in one line.
@@ -188,7 +190,7 @@ class Wish(Record):
         Args:
             measured: the speed-up on this machine; None: the prediction has to do.
         """
-        known, best = f"predicted {self.predicted:.2f}", self.predicted
+        known, best = f"predicted {self.predicted:.2f} by the {self.by}", self.predicted
         if measured is not None:
             low, high = measured.ends
             known = f"measured {measured.value:.2f} (95 % interval {low:.2f} to {high:.2f}), {known}"

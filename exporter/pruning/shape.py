@@ -211,9 +211,9 @@ def image_size(model: Any) -> tuple[int, int, int]:
         UnsupportedError: nothing says it.
     """
     channels = next(layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    size: Any = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size is None:
-        size = ((getattr(model, "pretrained_cfg", None) or {}).get("input_size") or (None,))[1:]
+        size = ((getattr(model, "pretrained_cfg", None) or {}).get("input_size") or ())[1:]
     if len(size) != 2:
         raise UnsupportedError(f"{model_name(model)} does not say the size of its images, nor does its pretrained_cfg")
     height, width = size

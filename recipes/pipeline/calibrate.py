@@ -18,7 +18,6 @@ from ...calibration.tokens.scores import Decisions, gather, statistics
 from ...calibration.tokens.thresholds import calibrate_thresholds, wanted_quantile
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
-from ...exporter.core.latency import LATENCY
 from ...exporter.core.outcome import OUTCOME
 from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.methods import DEFAULT, get_method
@@ -34,7 +33,7 @@ from .recipe import Recipe
 from .search import best_plan
 from .sections.prune import PruneSection
 from .stage import Stage, short_hash
-from .tables import MAKER, facts, measured_latency, without_folder
+from .tables import MAKER, measured_latency, with_facts, without_folder
 
 if TYPE_CHECKING:
     from .view import View
@@ -189,10 +188,7 @@ def _searched(plan: Planning, limit: float, latency: MeasuredLatency | None = No
         words = "any number of tokens" if taken == 1 else f"multiples of {taken} tokens"
         plan.listener.note(f"no plan in multiples of {plan.multiple} tokens meets the target: it has {words}")
     budget = best_plan(plan, ruled, limit, price) if plan.prune.search.trials else ruled
-    if latency is None:
-        return budget
-    told = {LATENCY: facts(latency, latency.milliseconds(budget))}
-    return budget.model_copy(update={"statistics": budget.statistics | told})
+    return budget if latency is None else with_facts(budget, latency)
 
 
 def wanted_cost(plan: Planning) -> tuple[float, MeasuredLatency | None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...calibration.images.sources import ImageSource
 from ...calibration.tokens.cost import LatencyModel, graph_macs, total_macs
+from ...calibration.tokens.latency import MeasuredLatency
 from ...calibration.tokens.outcome import DenseAnswers, Point, cheapest
 from ...exporter.core.errors import InputError
 from ...exporter.core.fidelity import Fidelity
@@ -23,6 +24,7 @@ from ...exporter.core.outcome import (
     outcome_of,
 )
 from ...exporter.pruning.budget import Budget
+from .tables import measured_latency, with_facts
 
 if TYPE_CHECKING:
     from .calibrate import Planning
@@ -52,6 +54,9 @@ def decide(
     assert plan.prune.target is not None
     assert plan.prune.target.outcome is not None
     name, bound = plan.prune.target.outcome
+    latency = None if plan.prune.target.table is None else measured_latency(plan.prune.target, plan.shape)
+    if latency is not None:
+        latency.require(plan.method.name)  # before anything is decided
     measure, source = MEASURES[name], plan.images_for(f"prune.target.{name}")
     _refuse_too_few(measure, bound, len(source))
     answers = DenseAnswers(plan.dense, plan.model, source, progress=plan.listener.progress)
@@ -61,10 +66,10 @@ def decide(
     found = _refined(plan, found, refine, answers, measure, bound)
     rows = [_row(plan, point, measure, bound) for point in tried]
     promised = measure.read(found.answers)
-    outcome = Outcome(name, bound, len(source), promised, tuple(rows), wish=_wish(plan, found.budget))
+    outcome = Outcome(name, bound, len(source), promised, tuple(rows), wish=_wish(plan, found.budget, latency))
     if outcome.wish is not None:
         plan.listener.note(outcome.wish.told())
-    return _with(found.budget, outcome)
+    return _with(found.budget if latency is None else with_facts(found.budget, latency), outcome)
 
 
 def _refined(
@@ -92,11 +97,13 @@ def _row(plan: Planning, point: Point, measure: Measure, bound: float) -> Tried:
     return Tried(cost, figure, measure.holds_surely(figure, bound))
 
 
-def _wish(plan: Planning, budget: Budget) -> Wish | None:
-    """The speed-up that was wished for beside the outcome, and what the latency model says of the plan."""
+def _wish(plan: Planning, budget: Budget, latency: MeasuredLatency | None) -> Wish | None:
+    """The speed-up that was wished for beside the outcome, and what the table says of the plan, or else the formula."""
     assert plan.prune.target is not None
     if plan.prune.target.speedup is None:
         return None
+    if latency is not None:
+        return Wish(plan.prune.target.speedup, latency.table.dense / latency.milliseconds(budget), "table")
     share = total_macs(plan.shape, budget) / graph_macs(plan.whole)
     return Wish(plan.prune.target.speedup, LatencyModel.for_batch(plan.batch).speedup(share))
 

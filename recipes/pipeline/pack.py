@@ -44,6 +44,7 @@ from .precision import in_manifest
 from .predicted import with_prediction
 from .provenance import versions
 from .readme import bundle_readme
+from .sizes import of_size
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -127,7 +128,10 @@ def pack(
     widths = None if slimmed is None else read_widths(slimmed / layout.WIDTHS)
     portable_recipe = portable(recipe)
     _write_graphs(run, more, portable_recipe, staging)
-    sizes = {size: _fill(other, layout.Sized(staging, size), no_engine) for size, other in more.items()}
+    sizes: dict[str, Reports] = {}
+    for size, other in more.items():
+        with of_size(size):
+            sizes[size] = _fill(other, layout.Sized(staging, size), no_engine)
     found = replace(_fill(run, layout.Sized(staging), no_engine), sizes=sizes)
     (staging / layout.RECIPE).write_text(dump_recipe(portable_recipe))
     if widths is not None:

@@ -18,7 +18,7 @@ from ...exporter.core.cores import session_threads, usable_cores
 from ...exporter.core.errors import EnvironmentLackError, InputError
 from ...exporter.core.files import explain_os_error
 from ...exporter.core.inputs import is_file
-from ...exporter.core.latency import PROCESSES, ROUNDS, LatencyTable
+from ...exporter.core.latency import PACKER, PROCESSES, ROUNDS, LatencyTable
 from ...exporter.core.memory import only_new_garbage
 from ...exporter.core.records import Record
 from ...exporter.pruning.budget import Budget
@@ -109,7 +109,7 @@ def profile(
     target = one_target(recipe)
     why = engine_missing(target, "auto") if target.runtime == "tensorrt" else None
     if why is not None:
-        raise EnvironmentLackError(f"{why}; for another machine: {profiles.MAKER}")
+        raise EnvironmentLackError(f"{why}; for another machine: {PACKER}")
     reads = _read_by(recipe)
     check_file(path, TABLE, reads, force, listener)
     with tempfile.TemporaryDirectory(prefix="vitrim-") as folder:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ...exporter.core import layout
-from ...exporter.core.errors import InputError, NotFasterError, RequirementError, VitrimError
+from ...exporter.core.errors import InputError, NotFasterError, RequirementError
 from ...exporter.core.fidelity import Fidelity as Answers
 from ...exporter.core.fidelity import doubt_labels
 from ...exporter.core.files import sha256
@@ -56,7 +56,7 @@ from .recover import open_model
 from .reference import Reference
 from .rewrite import Rewrite
 from .search import check_crew
-from .sizes import Size, check_sizes, resized, sizes_of, with_sizes, without_sizes
+from .sizes import Size, check_sizes, of_size, resized, size_run, sizes_of, with_sizes, without_sizes
 from .slim import Slim, load_slim
 from .stage import Stage, stage_key
 from .tables import check_recipe, uses_table
@@ -185,7 +185,8 @@ class Run:
     def dense(self) -> Any:
         """The model as it came; opened again where it was released."""
         if "dense" not in self._models:
-            self._models["dense"] = open_sized(self.recipe, self.given, self.size)
+            model = open_model(self.recipe, self.given)
+            self._models["dense"] = model if self.size is None else resized(model, self.size)
         return self._models["dense"]
 
     def model(self) -> Any:
@@ -259,22 +260,8 @@ class Run:
         return source.fingerprint()
 
 
-def open_sized(recipe: Recipe, given: Given, size: Size | None, note: Callable[[str], None] = lambda text: None) -> Any:
-    """The recipe's model, for images of another size where one is given."""
-    model = open_model(recipe, given, note)
-    return model if size is None else resized(model, size)
-
-
-def open_run(
-    recipe: Recipe, cache: StageCache, listener: Listener, given: Given = NOTHING, size: Size | None = None
-) -> Run:
+def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given = NOTHING) -> Run:
     """Open what a recipe names, and refuse early what does not fit together.
-
-    Args:
-        recipe, given: what is asked for, and what Python hands over.
-        cache: of finished stages.
-        listener: hears progress, and what is odd about model and images; of a further size it has heard that already.
-        size: of images, height and width, where it is not the model's own.
 
     Raises:
         VitrimError: one line for a person.
@@ -291,18 +278,16 @@ def open_run(
     if recipe.slim is not None and recipe.slim.widths is not None:
         read_widths(recipe.slim.widths)
     listener.stage("model and images")
-    note = listener.note if size is None else Silence().note
-    dense = open_sized(recipe, given, size, note)
+    dense = open_model(recipe, given, listener.note)
     if recipe.prune is not None:
         describe(dense)  # tokens of some models that can be slimmed cannot be pruned
     check_tokens(recipe.export, dense)
     preprocess, classes = preprocess_of(recipe, dense), int(dense.num_classes)
     check_ends(ends_of(recipe.export, preprocess), classes)
-    sources = open_sources(recipe, preprocess, classes, given, note)
+    sources = open_sources(recipe, preprocess, classes, given, listener.note)
     refuse_unlabelled(recipe, {"images": sources.calibration, "evaluate": sources.evaluation}, classes)
     name, models = model_name(dense), {"dense": dense}
-    of_all = (recipe, given, cache, listener, target, name, preprocess, classes, sources)
-    return Run(*of_all, size=size, _models=models)
+    return Run(recipe, given, cache, listener, target, name, preprocess, classes, sources, _models=models)
 
 
 def do_all(run: Run, stages: Iterable[type[Stage]] = STAGES) -> None:
@@ -442,8 +427,7 @@ def export(
     no_engine = engine_missing(target, mode)
     cache = cache_of(final, keeps=open_choice or uses_table(first) or bool(sizes))
     run = open_run(first, cache, listener, given)
-    for size in sizes:
-        resized(run.dense(), size)  # refuses now what would come to light after the first size's work
+    more = {size_name(size): size_run(run, size) for size in sizes}  # refuses before any work what a size cannot have
     with run.cache.locked(listener.note):
         publish.sweep(final)
         choice = None
@@ -453,7 +437,7 @@ def export(
         do_all(run)
         run = corrected(run, do_all, (Slim, Calibrate))
         _refuse_failed(run, final, force)
-        more = {size_name(size): do_size(run, size, final, force) for size in sizes}
+        more = {name: do_size(other.of(run.recipe, run.target), final, force) for name, other in more.items()}
         run = replace(run, recipe=with_sizes(run.recipe, recipe.export.sizes))
         done = _publish(run, final, no_engine, list(command or sys.argv), choice, more)
         if sizes and not open_choice:  # else former results of what was tried stay, too
@@ -479,18 +463,14 @@ def _slower(done: Exported) -> str | None:
     )
 
 
-def do_size(run: Run, size: Size, final: Path, force: bool) -> Run:
-    """All stages for a further image size, of the recipe that was decided on for the model's own."""
-    name = size_name(size)
-    run.listener.note(f"images of {name}")
-    try:
-        other = open_run(run.recipe, run.cache, run.listener, run.given, size)
-        do_all(other)
-        _refuse_failed(other, final, force)
-    except VitrimError as error:
-        raise type(error)(f"images of {name}: {error}") from error
-    other.release()
-    return other
+def do_size(run: Run, final: Path, force: bool) -> Run:
+    """All stages of a run for a further image size."""
+    run.listener.note(f"images of {run.own_size}")
+    with of_size(run.own_size):
+        do_all(run)
+        _refuse_failed(run, final, force)
+    run.release()
+    return run
 
 
 def gate_of(run: Run) -> Requirements | None:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...exporter.core.errors import InputError
+from ...exporter.core.errors import InputError, VitrimError
 from ...exporter.core.layout import size_name
 from ...exporter.pruning.shape import image_size, model_name
+from .golden import check_ends, ends_of
+from .open import open_sources, preprocess_of
 from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from .run import Run
 
 Size = tuple[int, int]  # height and width in pixels
 # Of a recipe's `prune`, what is for one size alone, and what to give in its place.
 _OF_ONE_SIZE = {
-    "budget": "is a plan for one image size",
-    "given": "is a plan for one image size",
+    "budget": "is a plan for one image size;",
+    "given": "in memory, as `vitrim.prune` makes one, is a plan for one image size; export timm's model itself, and",
 }
 _OF_ONE_SIZE_IN_TARGET = {
-    "gflops": "is the cost at one image size",
-    "latency_ms": "is a time at one image size",
-    "table": "is measured at one image size",
+    "gflops": "is the cost at one image size;",
+    "latency_ms": "is a time at one image size;",
+    "table": "is measured at one image size;",
 }
 _INSTEAD = "give prune.target.flops_ratio, keep_rates or a preset, which hold at every size"
 
@@ -69,7 +77,7 @@ def check_sizes(recipe: Recipe) -> None:
     for path, holder, keys in holders:
         for key, why in keys.items():
             if holder is not None and getattr(holder, key):
-                raise InputError(f"export.sizes: {path}.{key} {why}; {_INSTEAD}")
+                raise InputError(f"export.sizes: {path}.{key} {why} {_INSTEAD}")
 
 
 def resized(model: Any, size: Size) -> Any:
@@ -99,3 +107,27 @@ def resized(model: Any, size: Size) -> Any:
         reason = " ".join(str(error).split())
         raise InputError(f"export.sizes: timm cannot make {told} for {name}: {reason}; take that size out") from error
     return other.eval()
+
+
+def size_run(run: Run, size: Size) -> Run:
+    """A run of the same recipe for images of another size, with nothing done; its images are opened for that size.
+
+    Raises:
+        InputError: the model cannot have the size, or the images do not fit it.
+    """
+    dense = resized(run.dense(), size)
+    with of_size(size_name(size)):
+        preprocess = preprocess_of(run.recipe, dense)
+        check_ends(ends_of(run.recipe.export, preprocess), run.classes)
+        sources = open_sources(run.recipe, preprocess, run.classes, run.given)
+    opened = replace(run, size=size, preprocess=preprocess, sources=sources, _models={}, _contents={})
+    return opened.of(run.recipe, run.target)
+
+
+@contextlib.contextmanager
+def of_size(name: str) -> Iterator[None]:
+    """What goes wrong within says of which size it was."""
+    try:
+        yield
+    except VitrimError as error:
+        raise type(error)(f"images of {name}: {error}") from error

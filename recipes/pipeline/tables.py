@@ -9,13 +9,12 @@ from ...calibration.tokens.cost import graph_macs
 from ...calibration.tokens.latency import MeasuredLatency
 from ...exporter.core.cores import session_threads, usable_cores
 from ...exporter.core.errors import InputError
-from ...exporter.core.latency import LatencyTable, PlanLatency, read_table
+from ...exporter.core.latency import LATENCY, PACKER, LatencyTable, PlanLatency, read_table
 from ...exporter.core.targets import Target, get_target, group_of
-from ...exporter.runtime.bench.profile import MAKER as PACKER
-from ...exporter.runtime.bench.profile import is_of_here
-from ...exporter.runtime.machine.named import machine_of
+from ...exporter.runtime.machine.named import is_of_here, machine_of
 
 if TYPE_CHECKING:
+    from ...exporter.pruning.budget import Budget
     from ...exporter.pruning.shape import ViTShape
     from .recipe import Recipe
     from .sections.prune import PruneSection, TargetSection
@@ -68,9 +67,12 @@ def uses_table(recipe: Recipe) -> bool:
 
 
 def measures_here(recipe: Recipe) -> bool:
-    """Whether a recipe's target is solved on a table of this machine, so that what it predicts can be measured here."""
+    """Whether a recipe's target is solved on a table of this machine, so that what it predicts can be measured here.
+
+    Beside an outcome a table only says whether the wish is met, which the benchmark says then.
+    """
     path = table_named_by(recipe)
-    return path is not None and is_of_here(read_table(path))
+    return path is not None and recipe.outcome is None and is_of_here(read_table(path))
 
 
 def check_recipe(recipe: Recipe) -> str | None:
@@ -126,7 +128,8 @@ def without_folder(prune: PruneSection) -> PruneSection:
     return prune.model_copy(update={"target": target})
 
 
-def facts(latency: MeasuredLatency, milliseconds: float) -> dict[str, Any]:
-    """What `budget.json` says of a plan that was solved on a table."""
-    table = latency.table
-    return PlanLatency(round(milliseconds, 6), round(table.dense, 6), latency.correction, table.of).to_json()
+def with_facts(budget: Budget, latency: MeasuredLatency) -> Budget:
+    """A plan whose statistics say what a table says of it."""
+    table, took = latency.table, latency.milliseconds(budget)
+    told = PlanLatency(round(took, 6), round(table.dense, 6), latency.correction, table.of).to_json()
+    return budget.model_copy(update={"statistics": budget.statistics | {LATENCY: told}})

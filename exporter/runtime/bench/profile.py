@@ -12,7 +12,7 @@ from ...core import layout
 from ...core.errors import InputError
 from ...core.inputs import is_folder
 from ...core.latency import FORMAT as TABLE
-from ...core.latency import PROCESSES, ROUNDS, Conditions, FormTimes, LatencyTable
+from ...core.latency import PACKER, PROCESSES, ROUNDS, Conditions, FormTimes, LatencyTable
 from ...core.loads import Load, with_stages
 from ...core.records import Record
 from ...core.targets import Precision, get_target
@@ -25,7 +25,6 @@ from .turns import Samples, measure
 FORMAT: Literal["vitrim-profile/1"] = "vitrim-profile/1"
 FILE = "profile.json"
 DENSE = "dense"
-MAKER = "vitrim profile RECIPE -o FOLDER --pack"
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,6 @@ class Profile(Record):
         here = machine_of(get_target(self.target))
         of = (self.model, self.tokens, self.gmacs, self.target, here["device"], here["runtime"])
         return Conditions(*of, self.precision, self.batch, threads)
-
-
-def is_of_here(table: LatencyTable) -> bool:
-    """Whether a table was measured on this machine, by what it has now."""
-    here = machine_of(get_target(table.of.target))
-    return (table.of.device, table.of.runtime) == (here["device"], here["runtime"])
 
 
 def table_of(
@@ -163,19 +156,19 @@ def read_profile(folder: Path) -> Profile:
         InputError: it is none, or damaged.
     """
     if not is_folder(folder) or not (folder / FILE).is_file():
-        raise InputError(f"{folder} has no {FILE}, so no table can be made of it; make such a folder: {MAKER}")
-    found = Profile.read(folder / FILE, "profile", MAKER)
+        raise InputError(f"{folder} has no {FILE}, so no table can be made of it; make such a folder: {PACKER}")
+    found = Profile.read(folder / FILE, "profile", PACKER)
     verify_files(folder, found.files, FILE, "folder")
     lacking = [name for name in found.names if f"{name}.onnx" not in found.files]
     if lacking:
-        raise InputError(f"{folder} has no {lacking[0]}.onnx; make it anew: {MAKER}")
+        raise InputError(f"{folder} has no {lacking[0]}.onnx; make it anew: {PACKER}")
     return found
 
 
 def is_profile(folder: Path) -> bool:
     """Whether a folder is one for a device that vitrim wrote, and nothing else is in it."""
     try:
-        found = Profile.read(folder / FILE, "profile", MAKER)
+        found = Profile.read(folder / FILE, "profile", PACKER)
     except InputError:
         return False
     names = {path.name for path in folder.iterdir()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...core.errors import EnvironmentLackError
-from ...core.targets import Target
+from ...core.latency import LatencyTable
+from ...core.targets import Target, get_target
 from ..tensorrt.family import family_of
 from ..tensorrt.versions import import_tensorrt
 from . import gpu
@@ -24,3 +25,9 @@ def machine_of(target: Target) -> dict[str, str]:
     number = version(package) or version(f"{package}-gpu")
     device = cpu_name() if found is None else f"{cpu_name()}, {found['name']}"
     return {"device": device, "runtime": f"{package} {number}"}
+
+
+def is_of_here(table: LatencyTable) -> bool:
+    """Whether a table was measured on this machine, by what it has now."""
+    here = machine_of(get_target(table.of.target))
+    return (table.of.device, table.of.runtime) == (here["device"], here["runtime"])

@@ -12,6 +12,8 @@ from .section import MOST_SEED, MOST_TOKENS, Section, file_key
 
 _TABLED = {"properties": {"table": {"type": "string"}}, "required": ["table"]}
 _UNTABLED = ("gflops", "flops_ratio", *MEASURES)  # targets that no latency decides
+_NO_TABLE = {"properties": {"table": {"type": "null"}}}
+_WISHED = {"properties": {"speedup": {"type": "number"}}, "required": ["speedup"]}
 
 
 class TargetSection(Section):
@@ -24,8 +26,12 @@ class TargetSection(Section):
         {"anyOf": [{"properties": {"latency_ms": {"type": "null"}}}, _TABLED]},
         {"anyOf": [{"properties": {"correction_ms": {"type": "null"}}}, _TABLED]},
         *(
-            {"anyOf": [{"properties": {key: {"type": "null"}}}, {"properties": {"table": {"type": "null"}}}]}
+            {"anyOf": [{"properties": {key: {"type": "null"}}}, _NO_TABLE, *([_WISHED] if key in MEASURES else [])]}
             for key in _UNTABLED
+        ),
+        *(
+            {"anyOf": [{"properties": {key: {"type": "null"}}}, {"properties": {"correction_ms": {"type": "null"}}}]}
+            for key in MEASURES
         ),
     )
 
@@ -40,7 +46,7 @@ class TargetSection(Section):
         ge=1,
         le=1e6,
         description="Dense over pruned latency: by the table, or without one by a formula for a CPU; beside an outcome "
-        "a wish, of which is said whether it is met.",
+        "a wish, of which is said whether it is met, by the table too.",
     )
     latency_ms: float | None = Field(
         default=None, gt=0, le=1e9, description="Milliseconds of the pruned graph for a batch; needs the table."
@@ -88,8 +94,10 @@ class TargetSection(Section):
         if self.table is None and (self.latency_ms is not None or self.correction_ms is not None):
             key = "latency_ms" if self.latency_ms is not None else "correction_ms"
             raise ValueError(f"{key} needs table: FILE; make one by `vitrim profile RECIPE -o FILE`")
-        if self.table is not None and (self.outcome or (self.speedup is None and self.latency_ms is None)):
+        if self.table is not None and self.speedup is None and self.latency_ms is None:
             raise ValueError("table goes with speedup or latency_ms; take it out")
+        if self.outcome is not None and self.correction_ms is not None:
+            raise ValueError(f"correction_ms goes with a target in time, and {self.outcome[0]} is none; take it out")
         return self
 
 

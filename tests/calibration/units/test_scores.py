@@ -2,11 +2,19 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_swin, small_vit, source_for
+from neuron_families import small_family
 
 from vitrim.calibration.images.sources import ArrayImages
+from vitrim.calibration.units.cost import unit_cost
+from vitrim.calibration.units.masks import learn_masks
+from vitrim.calibration.units.moments import second_moments
+from vitrim.calibration.units.rates import learn_rates
+from vitrim.calibration.units.redundancy import after_repair
+from vitrim.calibration.units.repair import repair
 from vitrim.calibration.units.scores import UnitScores, taylor, unit_gates
+from vitrim.calibration.units.select import narrow, threshold_values
 from vitrim.exporter.pruning.gates import Gates, gated
-from vitrim.exporter.pruning.slim import parts_of
+from vitrim.exporter.pruning.slim import parts_of, slim
 from vitrim.exporter.pruning.units import blocks_of
 
 
@@ -65,3 +73,38 @@ def test_a_layers_mean_is_one():
     scores = UnitScores((np.array([1.0, 3.0]),), (np.array([0.0, 0.0, 6.0]),)).by_layer_mean()
     assert scores.heads[0].tolist() == [0.5, 1.5]
     assert scores.neurons[0].tolist() == [0.0, 0.0, 3.0]
+
+
+@pytest.mark.parametrize("family", ["swin v2", "pit"])
+def test_what_scores_least_is_missed_least_also_behind_a_norm(family):
+    """Swin V2 normalizes what its MLPs give, and none of its heads can leave; PiT's can."""
+    model = small_family(family)
+    source = source_for(model, 4, labelled=False)
+    moments = second_moments(model, source)
+    scores = after_repair(model, taylor(model, source), moments)
+    cost = unit_cost(model, "macs")
+    assert all(len(heads) == whole for heads, whole in zip(scores.heads, cost.heads, strict=True))
+    missed = {}
+    for name, sign in (("least", 1.0), ("most", -1.0)):
+        turned = UnitScores(tuple(sign * one for one in scores.heads), tuple(sign * one for one in scores.neurons))
+        widths = narrow(parts_of(model), turned, cost, 0.9 * cost.dense, multiple=8)
+        slimmed = slim(model, widths)
+        repair(model, slimmed, widths, moments)
+        images = torch.from_numpy(np.stack([source.read(index) for index in range(4)]))
+        with torch.inference_mode():
+            missed[name] = float((slimmed(images) - model(images)).square().mean())
+    assert missed["least"] < 0.5 * missed["most"]
+
+
+def test_xpruner_learns_masks_and_rates_where_heads_cannot_leave():
+    model = small_family("swin v2")
+    source, cost = source_for(model, 4), unit_cost(model, "macs")
+    masks = learn_masks(model, source, model.num_classes, epochs=1)
+    scores = masks.scores()
+    assert {mask.shape for mask in masks.heads} == {(7, 0)}
+    assert all(np.ptp(one) > 0 for one in scores.neurons)
+    rates = learn_rates(model, scores, cost, 0.8 * cost.dense, source, epochs=1)
+    assert set(rates.heads) == {0.0}
+    values = threshold_values(scores, (rates.heads, rates.neurons))
+    widths = narrow(parts_of(model), values, cost, 0.8 * cost.dense, multiple=8)
+    assert cost.of(widths.heads, widths.neurons) <= 0.8 * cost.dense

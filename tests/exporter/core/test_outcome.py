@@ -82,13 +82,14 @@ def test_what_other_images_gave_is_told(got: float, verdict: str) -> None:
     )
     assert found.startswith(f"Got: {100 * got:.1f} % (95 % interval ")
     assert found.endswith(f" on 500 images kept apart, by PyTorch: {verdict}")
-    assert wish == "Wished: speed-up of 1.50; predicted 1.25: not met, as a faster plan does not hold the outcome"
+    why = "not met, as a faster plan does not hold the outcome"
+    assert wish == f"Wished: speed-up of 1.50; predicted 1.25 by the formula: {why}"
     assert judged.kept is (verdict == "kept")
 
 
 def test_a_measured_speed_counts_more_than_a_predicted_one() -> None:
-    assert Wish(1.5, 1.4).told(Figure(1.6, (1.55, 1.65))) == (
-        "Wished: speed-up of 1.50; measured 1.60 (95 % interval 1.55 to 1.65), predicted 1.40: met"
+    assert Wish(1.5, 1.4, "table").told(Figure(1.6, (1.55, 1.65))) == (
+        "Wished: speed-up of 1.50; measured 1.60 (95 % interval 1.55 to 1.65), predicted 1.40 by the table: met"
     )
 
 

@@ -7,12 +7,20 @@ from typing import Any
 
 import pytest
 from helpers import small_recipe, small_vit, source_for
+from latency_tables import made_table
 from listeners import Ears
 
 import vitrim
 from vitrim import api
 from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.latency import StageCost, latency_of
 from vitrim.exporter.core.outcome import Outcome, outcome_of
+from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.pruning.shape import describe
+from vitrim.exporter.runtime.machine.named import machine_of
+from vitrim.recipes.pipeline.load import recipe_from
+from vitrim.recipes.pipeline.recover import open_model
+from vitrim.recipes.pipeline.tables import measures_here, model_of
 
 IMAGES = {"generator": "noise", "count": 40}
 
@@ -26,6 +34,26 @@ def asked(budget: Any) -> Outcome:
     found = outcome_of(budget.statistics)
     assert found is not None
     return found
+
+
+def test_a_wish_is_predicted_by_the_table_that_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    here = (
+        machine_of(get_target("ort-cpu"))
+        | model_of(describe(open_model(recipe_from(recipe_for({"kl": 1.0})))))
+        | {"threads": 1}
+    )
+    made_table(stages={"evit": StageCost(0.5, 0.0)}, **here).write(path)
+    target = {"agreement": 0.6, "speedup": 1.2, "table": str(path)}
+    budget = api.calibrate(recipe_for(target, bench={"threads": 1}), tmp_path / "b.json")
+    told, wish = latency_of(budget.statistics), asked(budget).wish
+    assert told is not None
+    assert wish is not None
+    assert (wish.by, told.dense_ms, told.table.model) == ("table", 9.5, "vit_tiny_patch16_224")
+    assert wish.predicted == pytest.approx(9.5 / told.predicted_ms, rel=1e-5)
+    assert not measures_here(recipe_from(recipe_for(target)))  # the benchmark says whether it is met
+    with pytest.raises(InputError, match=r"does not know tome \(it knows evit\)"):
+        api.calibrate(recipe_for(target, bench={"threads": 1}), tmp_path / "c.json", settings={"prune.method": "tome"})
 
 
 def test_a_budget_says_what_it_promises_and_what_other_images_gave(tmp_path: Path) -> None:

@@ -34,14 +34,9 @@ SIZE = "48x80"  # 15 patches; the small model's own has 16
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A bundle of two sizes of a checkpoint, and what its export returned."""
-    folder = tmp_path_factory.mktemp("sizes")
-    model = small_vit(num_classes=10)
-    save_file(model.state_dict(), folder / "weights.safetensors")
-    args = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3, "num_classes": 10}
-    named = {"name": "vit_tiny_patch16_224", "args": args, "checkpoint": str(folder / "weights.safetensors")}
-    recipe = small_recipe(require={"agreement": 0.01}) | {"model": named}
-    return folder / "out", api.export(recipe, folder / "out", sizes=[(48, 80)])
+    """A bundle of two sizes, and what its export returned."""
+    out = tmp_path_factory.mktemp("sizes") / "out"
+    return out, api.export(small_recipe(require={"agreement": 0.01}), out, sizes=[(48, 80)])
 
 
 @pytest.mark.slow
@@ -191,7 +186,10 @@ def test_sizes_that_no_model_has_are_refused() -> None:
         ({"slim": {"target": {"flops_ratio": 0.8}}}, "slim once .* name that as model.checkpoint, and take slim out"),
         ({"prune": {"target": {"gflops": 0.02}}}, "prune.target.gflops is the cost at one image size; give"),
         ({"prune": {"target": None, "budget": "b.json"}}, "prune.budget is a plan for one image size; give"),
-        ({"prune": {"target": None, "given": True}}, "prune.given is a plan for one image size; give"),
+        (
+            {"prune": {"target": None, "given": True}},
+            "prune.given in memory, .* timm.s model itself, and give prune.target",
+        ),
         ({"prune": {"target": {"speedup": 1.5, "table": "t.json"}}}, "prune.target.table is measured at one image"),
         ({"images": {"generator": None, "given": True}}, "images in memory are of one size; give images.path"),
     ],
@@ -201,6 +199,14 @@ def test_what_is_of_one_size_alone_is_refused_before_any_work(sections: dict[str
     with pytest.raises(InputError, match=f"^export.sizes: .*{words}"):
         check_sizes(recipe)
     check_sizes(without_sizes(recipe))
+
+
+def test_images_that_fit_no_further_size_are_refused_before_any_work(tmp_path: Path) -> None:
+    np.savez(tmp_path / "some.npz", image=np.zeros((6, 3, 64, 64), np.float32))
+    recipe = small_recipe(images={"generator": None, "path": str(tmp_path / "some.npz")}, evaluate=None)
+    with pytest.raises(InputError, match=r"^images of 96x96: .*some\.npz"):
+        api.export(recipe, tmp_path / "out", sizes=[96])
+    assert [path.name for path in tmp_path.iterdir()] == ["some.npz"]
 
 
 def test_a_recipe_says_sizes_as_pairs_or_sides_and_one_without_says_nothing_of_them() -> None:

@@ -15,9 +15,9 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.loads import without_stages
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime.bench import profile as profiles
-from vitrim.exporter.runtime.bench.profile import FILE, Profile, is_of_here, is_profile, read_profile, table_of
+from vitrim.exporter.runtime.bench.profile import FILE, Profile, is_profile, read_profile, table_of
 from vitrim.exporter.runtime.bench.turns import Samples
-from vitrim.exporter.runtime.machine.named import machine_of
+from vitrim.exporter.runtime.machine.named import is_of_here, machine_of
 
 TOOK = {"attention.1": 1.0, "attention.9": 5.0, "mlp.1": 2.0, "mlp.9": 6.0, "dense": 12.0, "frugal.0": 9.9}
 
