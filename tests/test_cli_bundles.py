@@ -35,3 +35,19 @@ def test_a_model_for_triton_says_where_it_went(tmp_path: Path) -> None:
     out = make_bundle(tmp_path / "out")
     page = CliRunner().invoke(cli, ["triton", str(out), "-o", str(tmp_path / "models"), "--json"])
     assert json.loads(page.stdout) == {"written": str(tmp_path / "models" / "out")}
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (("check", "out"), "check('out'"),
+        (("bench", "out"), "bench('out'"),
+        (("build", "out"), "build('out'"),
+        (("inspect", "out"), "inspect('out'"),
+        (("evaluate", "out", "--images", "photos"), "evaluate_bundle('out', 'photos'"),
+    ],
+)
+def test_a_size_of_a_bundle_can_be_named(words: tuple[str, ...], call: str) -> None:
+    page = CliRunner().invoke(cli, [*words, "--size", "192x256", "--print-python"])
+    assert page.exit_code == 0
+    assert f"api.{call}, size='192x256')" in page.stdout
