@@ -127,15 +127,21 @@ def _save_into(store: WeightStore, name: str, model: onnx_ir.Model, metadata: Ma
     store.save(_finished(model, metadata), name)
 
 
-# timm's attention of windows apart from heads: PyTorch's exporter takes fused attention of four dimensions alone.
-_FIVE_DIMENSIONS = {("timm.models.hiera", "MaskUnitAttention"), ("timm.models.nest", "Attention")}
+# timm's attention of windows apart from heads, or of both as one: PyTorch's exporter takes fused attention of four
+# dimensions alone.
+_OTHER_DIMENSIONS = {
+    ("timm.models.hiera", "MaskUnitAttention"),
+    ("timm.models.nest", "Attention"),
+    ("timm.models.twins", "LocallyGroupedAttn"),
+    ("timm.models.vision_transformer_sam", "Attention"),
+}
 
 
 def _exported(pruned: Traceable, batch: int, free: tuple[dict[int, Any], ...] | None = None) -> onnx_ir.Model:
     """What PyTorch's exporter makes; weights are views of the module's tensors. `free` dimensions may be any."""
     fresh = sharing_copy(pruned).eval()
     for module in fresh.modules():
-        if (type(module).__module__, type(module).__name__) in _FIVE_DIMENSIONS:
+        if (type(module).__module__, type(module).__name__) in _OTHER_DIMENSIONS:
             module.fused_attn = False
     example = torch.zeros(batch, *pruned.image_size)
     try:

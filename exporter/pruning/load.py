@@ -154,7 +154,7 @@ def check_taken(model: nn.Module) -> None:
     try:
         describe(model)
     except UnsupportedError as error:
-        raise UnsupportedError(f"{error}; to slim it, {NO_CLASSIFIER}") if slimmable else error from None
+        raise UnsupportedError(f"{error}; it is not slimmed, as {NO_CLASSIFIER}") if slimmable else error from None
 
 
 def _hub_error(name: str, error: Exception) -> EnvironmentLackError:

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from vitrim.exporter.core.errors import InputError
+from vitrim.exporter.core.errors import InputError, UnsupportedError
 from vitrim.exporter.pruning.load import create_model, fingerprint, preprocessing
-from vitrim.exporter.pruning.shape import describe
+from vitrim.exporter.pruning.shape import describe, image_size
 
 
 def load(path: Path, **args: Any) -> Any:
@@ -258,3 +258,20 @@ def test_real_weights_load_strictly(data_folder: Path) -> None:
     for name in ("deit_tiny_patch16_224.fb_in1k", "vit_tiny_patch16_224.augreg"):
         model = create_model(name.split(".")[0], checkpoint=data_folder / f"{name}.safetensors")
         assert describe(model).classes == 1000
+
+
+def test_a_model_that_keeps_no_size_of_images_says_the_one_it_was_made_for() -> None:
+    args = {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1, 1), "num_classes": 7}
+    model = create_model("hiera_tiny_224", args={**args, "img_size": 64}, random=0)
+    assert image_size(model) == preprocessing(model).input_size == (3, 64, 64)
+    assert image_size(create_model("hiera_tiny_224", args=args, random=0)) == (3, 224, 224)
+    model.pretrained_cfg = {}
+    with pytest.raises(UnsupportedError, match="Hiera does not say the size of its images, nor does its"):
+        image_size(model)
+
+
+def test_a_model_that_can_be_slimmed_with_a_classifier_says_so() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"it is a Hiera, .*; it is not slimmed, as it has no classifier .*give args"
+    ):
+        create_model("hiera_tiny_224", args={"num_classes": 0}, random=0)
