@@ -10,6 +10,7 @@ import numpy as np
 from ...exporter.core.errors import InputError
 from ...exporter.core.latency import FormTimes, LatencyTable
 from ...exporter.core.loads import Load, without_stages
+from ...exporter.core.targets import get_target
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.work import Work, work_of
 from .cost import Price, attention_macs
@@ -55,6 +56,7 @@ class MeasuredLatency:
 
     def __init__(self, table: LatencyTable, shape: ViTShape, correction: float = 0.0) -> None:
         self.table, self.shape, self.correction = table, shape, correction
+        self._early = not get_target(table.of.target).compares
         self._dense = load_of(shape, None)
 
     def milliseconds(self, budget: Budget) -> float:
@@ -63,7 +65,7 @@ class MeasuredLatency:
         Raises:
             InputError: the table does not know the plan's method.
         """
-        load = load_of(self.shape, budget)
+        load = load_of(self.shape, budget, self._early)
         times = (self._of_form(form, load, budget.method) for form in self.table.forms.values())
         return min(times) + (self.correction if budget.stages else 0.0)
 
@@ -92,9 +94,15 @@ class MeasuredLatency:
         return plain + sum(form.stages[method].of(before) for before in load.before)
 
 
-def load_of(shape: ViTShape, budget: Budget | None) -> Load:
-    """What a plan asks of the halves of a model's blocks; without a budget, that of the dense graph."""
-    works = [work_of(shape, budget, block) for block in range(shape.depth)]
+def load_of(shape: ViTShape, budget: Budget | None, early: bool = True) -> Load:
+    """What a plan asks of the halves of a model's blocks; without a budget, that of the dense graph.
+
+    Args:
+        shape: of the model.
+        budget: that fits it.
+        early: whether stages of its graph leave out what goes as soon as they can, see `exporter.pruning.work`.
+    """
+    works = [work_of(shape, budget, block, early) for block in range(shape.depth)]
     return Load(
         attention=tuple(same_attention(shape, block, work) for block, work in enumerate(works)),
         mlp=tuple(float(work.mlp) for work in works),

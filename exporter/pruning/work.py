@@ -77,12 +77,19 @@ def form_of(shape: ViTShape, budget: Budget, block: int, features: bool = False,
     return "dropped" if rows_read(method, shape.class_token) == "all" else "chosen"
 
 
-def work_of(shape: ViTShape, budget: Budget | None, block: int) -> Work:
-    """Tokens that the parts of a block of a CPU's graph work for; without a budget, of the dense one."""
+def work_of(shape: ViTShape, budget: Budget | None, block: int, early: bool = True) -> Work:
+    """Tokens that the parts of a block of a CPU's graph work for; without a budget, of the dense one.
+
+    Args:
+        shape: the model.
+        budget: that fits it.
+        block: which.
+        early: see `form_of`; a GPU's graph may not be.
+    """
     if budget is None:
         reads = shape.read_tokens if block == shape.depth - 1 else 0
         return Work(shape.tokens, *(reads or shape.tokens,) * 4)
-    row, form = budget.blocks[block], form_of(shape, budget, block)
+    row, form = budget.blocks[block], form_of(shape, budget, block, early=early)
     before, after = row.before, row.after
     if form == "read":
         return Work(before, *(shape.read_tokens,) * 4)

@@ -21,6 +21,7 @@ from ...exporter.core.inputs import is_file
 from ...exporter.core.latency import PACKER, PROCESSES, ROUNDS, LatencyTable
 from ...exporter.core.memory import only_new_garbage
 from ...exporter.core.records import Record
+from ...exporter.core.targets import Target
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import ViTShape, describe
@@ -187,19 +188,19 @@ def _made(recipe: Recipe, methods: Sequence[str], folder: Path, listener: Listen
     listener.stage("trace")
     batch, forms = recipe.export.batch, forms_for(target, recipe.export.attention)
     graphs = profile_graphs(model, target, batch, forms, plans, folder, listener.progress)
-    return profile_of(recipe, describe(model), target.name, graphs), graphs
+    return profile_of(recipe, describe(model), target, graphs), graphs
 
 
-def profile_of(recipe: Recipe, shape: ViTShape, target: str, graphs: ProfileGraphs) -> Profile:
+def profile_of(recipe: Recipe, shape: ViTShape, target: Target, graphs: ProfileGraphs) -> Profile:
     """What the graphs of a table are, for whoever times them."""
 
     def loads(plans: Sequence[Budget]) -> tuple[Any, ...]:
-        return tuple(load_of(shape, plan) for plan in plans)
+        return tuple(load_of(shape, plan, not target.compares) for plan in plans)
 
     return Profile(
         format=profiles.FORMAT,
         **model_of(shape),
-        target=target,
+        target=target.name,
         precision="fp32",  # see `one_target`
         batch=recipe.export.batch,
         threads=recipe.bench.threads,

@@ -67,12 +67,15 @@ def uses_table(recipe: Recipe) -> bool:
 
 
 def measures_here(recipe: Recipe) -> bool:
-    """Whether a recipe's target is solved on a table of this machine, so that what it predicts can be measured here.
+    """Whether an export holds what its table predicts against what the graph takes.
 
-    Beside an outcome a table only says whether the wish is met, which the benchmark says then.
+    Not of a table of another machine; nor of engines, which an export does not time, but `vitrim bench` does; nor beside
+    an outcome, where a table only says whether the wish is met.
     """
     path = table_named_by(recipe)
-    return path is not None and recipe.outcome is None and is_of_here(read_table(path))
+    if path is None or recipe.outcome is not None or one_target(recipe).runtime == "tensorrt":
+        return False
+    return is_of_here(read_table(path))
 
 
 def check_recipe(recipe: Recipe) -> str | None:

@@ -98,3 +98,11 @@ def test_a_plan_asks_for_its_blocks_tokens_and_its_stages() -> None:
     assert (nine.mlp, nine.before) == ((9, 9, 9, 1), (17,))
     assert 9 < nine.attention[0] < 17
     assert nine.attention[1:3] == pytest.approx((9, 9))
+
+
+def test_a_gpu_s_stage_works_for_all_its_tokens_to_the_end_of_the_attention() -> None:
+    early, late = load_of(SHAPE, plan({0: 9})), load_of(SHAPE, plan({0: 9}), early=False)
+    assert late.attention[0] == 17 > early.attention[0]
+    assert (late.mlp, late.before, late.attention[1:]) == (early.mlp, early.before, early.attention[1:])
+    of_gpu = MeasuredLatency(made_table(target="trt-rtx"), SHAPE)
+    assert of_gpu.milliseconds(plan({0: 9})) > LATENCY.milliseconds(plan({0: 9}))

@@ -129,3 +129,11 @@ def test_a_table_of_a_jetson_is_taken_without_its_tensorrt_here(tmp_path: Path) 
     recipe = tabled(path, export={"target": "jetpack-6"})
     assert "is of ARMv8, Orin by TensorRT 10.3.0" in str(check_recipe(recipe))
     assert not measures_here(recipe)
+
+
+def test_an_export_times_no_engine_so_it_measures_no_prediction_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    recipe = tabled(path, export={"target": "jetpack-6"})
+    made_table(target="trt-10.3", **(machine_of(get_target("jetpack-6")) | export_of(recipe))).write(path)
+    assert check_recipe(recipe) is None
+    assert not measures_here(recipe)
