@@ -92,7 +92,9 @@ def test_a_run_that_was_killed_goes_on_with_the_point_that_it_was_at(
 
 @pytest.mark.slow
 def test_workers_change_no_figure_and_an_end_of_the_driver_loses_none(tmp_path: Path, timed: list[str]) -> None:
-    """Ended when two workers have done two of six plans; one goes on, and its figures are those of one alone."""
+    """Ended when two workers have done two of three plans; one goes on, and its figures are those of one alone."""
+
+    some = {"methods": ["tome"], "ratios": (0.5, 0.6, 0.7)}
 
     class Ending(Ears):
         def progress(self, done: int, total: int) -> None:
@@ -100,10 +102,10 @@ def test_workers_change_no_figure_and_an_end_of_the_driver_loses_none(tmp_path: 
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "s", workers=2, listener=Ending())
+        run(tmp_path / "s", workers=2, listener=Ending(), **some)
     lines = (tmp_path / "s" / "sweep.journal").read_text().splitlines()[1:]
     assert [line.partition(":")[0] for line in lines] == ['{"look"', '{"answered"'] * 2
-    found, whole = run(tmp_path / "s", workers=1), run(None, workers=1)
+    found, whole = run(tmp_path / "s", workers=1, **some), run(None, workers=1, **some)
     assert found.points == whole.points
     assert (found.workers, whole.ray) == (1, None)
     held = (tmp_path / "s" / "sweep.journal").read_text().splitlines()[1:]
