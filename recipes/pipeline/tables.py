@@ -69,8 +69,8 @@ def uses_table(recipe: Recipe) -> bool:
 def measures_here(recipe: Recipe) -> bool:
     """Whether an export holds what its table predicts against what the graph takes.
 
-    Not of a table of another machine; nor of engines, which an export does not time, but `vitrim bench` does; nor beside
-    an outcome, where a table only says whether the wish is met.
+    Not of a table of another machine; nor of engines, which an export does not time, but `vitrim bench` does; nor
+    beside an outcome, where a table only says whether the wish is met.
     """
     path = table_named_by(recipe)
     if path is None or recipe.outcome is not None or one_target(recipe).runtime == "tensorrt":
