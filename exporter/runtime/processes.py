@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -16,6 +17,7 @@ from ..core.errors import EnvironmentLackError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_WAITS = sys.version_info < (3, 9)  # Python 3.8 never ends where nobody waited for its workers (bpo-39104)
 TRIES = 3  # times in a row that workers may die without any item done
 
 
@@ -51,7 +53,7 @@ class Processes:
                 for future in waiting:
                     future.cancel()
                 # Idle workers are waited for, so that what is timed next has the machine for itself.
-                executor.shutdown(wait=not left)
+                executor.shutdown(wait=_WAITS or not left)
 
 
 _make: Callable[[], Callable[[Any], Any]] | None = None

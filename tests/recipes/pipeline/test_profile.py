@@ -13,7 +13,7 @@ from listeners import Ears
 
 from vitrim import api
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
-from vitrim.exporter.core.latency import LatencyTable, read_table
+from vitrim.exporter.core.latency import FormTimes, LatencyTable, StageCost, read_table
 from vitrim.exporter.runtime.bench.profile import read_profile
 from vitrim.exporter.runtime.commands.table import make_table
 from vitrim.recipes.pipeline.profile import as_recipe
@@ -121,10 +121,13 @@ def test_a_folder_for_a_device_holds_the_graphs_and_the_plans_loads(tmp_path: Pa
     assert [load.before for load in found.plans["evit"]] == [(17,)]  # 0.55 is out of reach
     table = make_table(out, processes=1, rounds=2)
     assert table.packed
-    assert 0 < table.mlp[0] < table.mlp[-1] < table.forms["decomposed"].dense
+    assert all(0 < took < 50 for took in (*table.mlp, table.forms["decomposed"].dense))
 
+    rising = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # two rounds may find anything
+    form = FormTimes(2.0, rising, {"evit": StageCost(0.0, 0.0)})
+    table = replace(table, mlp=rising, forms={"decomposed": form})
     table.write(tmp_path / "t.json")
-    target = {"speedup": 1.02, "table": str(tmp_path / "t.json")}
+    target = {"speedup": 1.05, "table": str(tmp_path / "t.json")}
     recipe = small_recipe(model={"args": small_recipe()["model"]["args"] | {"depth": 2}}, bench={"threads": 1})
     recipe["prune"] = {"method": "evit", "blocks": [0], "final": False, "target": target}
     assert api.calibrate(recipe, tmp_path / "b.json").statistics["latency"]["dense_ms"] == pytest.approx(table.dense)
