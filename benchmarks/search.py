@@ -28,7 +28,7 @@ from evaluate import workers as actors
 from measure import MODELS, load_model
 
 import vitrim
-from vitrim.exporter.pruning.budget import read_budget
+from vitrim.exporter.pruning.budget import Budget, read_budget
 from vitrim.exporter.pruning.vit import PrunedViT
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,8 +50,13 @@ def search(recipe: str, out: Path, settings: Mapping[str, Any], *options: str) -
 def row(name: str, out: Path, seconds: float, **more: Any) -> Row:
     """A search that is done: its figures and a line of its tokens."""
     budget = read_budget(out)
-    tokens = " ".join(f"{stage.block}:{stage.after}" for stage in budget.choosing)
-    found = {"name": name, **budget.statistics["search"], "tokens": tokens, "seconds": round(seconds, 1), **more}
+    found = {
+        "name": name,
+        **budget.statistics["search"],
+        "tokens": _tokens(budget),
+        "seconds": round(seconds, 1),
+        **more,
+    }
     print(found, flush=True)
     return found
 
@@ -249,8 +254,7 @@ def photos(data: Path, trials: int, images: int, workers: int, share: float) -> 
             rows.append(run(title, search(str(file), out, common | settings, *options), out))
             rows[-1] |= on_others(out, data, place)
             print(rows[-1], flush=True)
-        file.write_text(json.dumps({**recipe, "prune": {"target": {"flops_ratio": share}}}))
-        subprocess.run([*search(str(file), out, {"prune.search.by": "climb", "prune.search.trials": 0})], check=True)
+        subprocess.run(search(str(file), out, {"prune.search.by": "climb", "prune.search.trials": 0}), check=True)
         rows.insert(0, {"name": "the rule's plan", **on_others(out, data, place)})
     title = f"{DEIT}, {share} of its GMACs, {trials} plans at most on {images} photos of even classes"
     write("photos", title, rows)
@@ -264,8 +268,11 @@ def on_others(out: Path, data: Path, place: Path) -> Row:
     model, budget = load_model(DEIT, data), read_budget(out)
     odd = open_images(place, preprocessing(model), classes=1000, every=2, offset=1, count=None)
     found = vitrim.evaluate(PrunedViT(model, budget), odd)
-    tokens = " ".join(f"{stage.block}:{stage.after}" for stage in budget.choosing)
-    return {"odd": {"images": found.images, "kl": found.kl, "agreement": found.agreement}, "tokens": tokens}
+    return {"odd": {"images": found.images, "kl": found.kl, "agreement": found.agreement}, "tokens": _tokens(budget)}
+
+
+def _tokens(budget: Budget) -> str:
+    return " ".join(f"{stage.block}:{stage.after}" for stage in budget.choosing)
 
 
 def write(part: str, title: str, rows: list[Row]) -> None:

@@ -27,6 +27,7 @@ from ..pipeline.listener import Listener, Silence
 from ..pipeline.open import NOTHING, Given
 from ..pipeline.recipe import Recipe
 from ..pipeline.run import Run, open_run
+from ..pipeline.slim import Slim
 from ..pipeline.stage import short_hash
 from ..pools.choose import ALONE, Crew
 from ..pools.lines import Kind, Lines
@@ -164,8 +165,7 @@ def _work(run: Run, base: Recipe, points: list[Point], look: int, crew: Crew, kn
     """Finish every point that is not."""
     if all(point in known.rows for point in points) and not _rivals(known):
         return
-    for stage in PLAN[:1]:
-        run.do(stage)
+    run.do(Slim)
     work = Work.begin(run, look, crew)
     if crew.in_process:
         run.listener.stage(f"dense answers on {len(run.sources.evaluation)} images")

@@ -83,7 +83,12 @@ def test_golden_outputs_are_pytorch_s(made: tuple[Path, Any]) -> None:
     ("method", "section", "tokens"),
     [
         ("frugal", {"target": {"flops_ratio": 0.7}}, "left"),
-        ("ppt", {"keep_rates": {1: 0.7, 2: 0.7}, "parameters": {"threshold": 0.0008}}, "grid"),
+        pytest.param(
+            "ppt",
+            {"keep_rates": {1: 0.7, 2: 0.7}, "parameters": {"threshold": 0.0008}},
+            "grid",
+            marks=pytest.mark.exhaustive,  # how tokens fill the grid: exporter/pruning/test_unmerge.py, test_rewrite.py
+        ),
     ],
 )
 def test_merging_and_last_tokens_go_all_the_way(
