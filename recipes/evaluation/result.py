@@ -134,7 +134,8 @@ class Evaluation(Record):
         words = ["vitrim", "evaluate", self.bundle, "--images", self.images]
         words += [] if self.count is None else ["--count", str(self.count)]
         words += [] if self.class_file is None else ["--classes", self.class_file]
-        return [*words, *([] if self.runtime is None else ["--runtime", self.runtime])]
+        words += [] if self.runtime is None else ["--runtime", self.runtime]
+        return [*words, *([] if self.size is None else ["--size", self.size])]
 
     @property
     def top1_change(self) -> float | None:

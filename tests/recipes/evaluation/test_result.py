@@ -128,6 +128,8 @@ def test_it_says_what_repeats_it() -> None:
     assert evaluation().command == ["vitrim", "evaluate", "b", "--images", "i"]
     some = replace(evaluation(), count=9, class_file="c.txt")
     assert some.command[5:] == ["--count", "9", "--classes", "c.txt"]
+    sized = replace(evaluation(), runtime="onnxruntime", size="192x256")
+    assert sized.command[5:] == ["--runtime", "onnxruntime", "--size", "192x256"]
 
 
 def test_a_file_is_known_by_its_format(tmp_path: Path) -> None:
