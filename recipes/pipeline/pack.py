@@ -50,7 +50,7 @@ from .stage import Stage
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from .run import Run
+    from .run import Exported, Run
 
 _REPORTS = {
     "passes": (layout.PASSES,),
@@ -91,15 +91,20 @@ class Reports:
     sizes: Mapping[str, Reports] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, as `Exported` gives it."""
-        return {
-            "budget": None if self.budget is None else self.budget.model_dump(mode="json"),
-            "parity": self.parity.to_json(),
-            "fidelity": self.fidelity.to_json(),
-            "bench": None if self.bench is None else self.bench.to_json(),
-            "precision": None if self.precision is None else self.precision.to_json(),
-            **({} if self.gate is None else {"gate": self.gate.to_json()}),
-        }
+        """Plain data."""
+        return plain_reports(self)
+
+
+def plain_reports(found: Reports | Exported) -> dict[str, Any]:
+    """What was found at one image size, as plain data."""
+    return {
+        "budget": None if found.budget is None else found.budget.model_dump(mode="json"),
+        "parity": found.parity.to_json(),
+        "fidelity": found.fidelity.to_json(),
+        "bench": None if found.bench is None else found.bench.to_json(),
+        "precision": None if found.precision is None else found.precision.to_json(),
+        **({} if found.gate is None else {"gate": found.gate.to_json()}),
+    }
 
 
 def pack(

@@ -14,7 +14,6 @@ from timm import is_model
 
 from ...calibration.tokens.latency import load_of
 from ...exporter.core.bounds import PROFILE_PROCESSES, PROFILE_ROUNDS, require_within
-from ...exporter.core.cores import session_threads, usable_cores
 from ...exporter.core.errors import EnvironmentLackError, InputError
 from ...exporter.core.files import explain_os_error
 from ...exporter.core.inputs import is_file
@@ -39,7 +38,7 @@ from .own_files import TABLE, check_file, inputs_of
 from .profile_graphs import ProfileGraphs, profile_graphs, reference_plans
 from .recipe import Recipe
 from .recover import open_model
-from .tables import model_of, one_target
+from .tables import model_of, one_target, threads_of
 
 
 def as_recipe(source: Any) -> Any:
@@ -116,8 +115,7 @@ def profile(
     with tempfile.TemporaryDirectory(prefix="vitrim-") as folder:
         known, graphs = _made(recipe, methods, Path(folder), listener)
         listener.stage("profile")
-        threads = session_threads(recipe.bench.threads) or usable_cores()
-        table = time_profile(known, graphs.files, threads, processes, rounds, listener.progress)
+        table = time_profile(known, graphs.files, threads_of(recipe), processes, rounds, listener.progress)
     check_file(path, TABLE, reads, force)  # it has taken its time
     table.write(path)
     return table

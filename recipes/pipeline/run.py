@@ -46,7 +46,7 @@ from .listener import Listener, Silence, tell_published
 from .open import NOTHING, Given, Sources, open_sources, preprocess_of
 from .outcome import judge, refuse_unlabelled
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
-from .pack import Reports, pack
+from .pack import Reports, pack, plain_reports
 from .parity import Parity
 from .precision import Precision, check_precision
 from .predicted import Predicted, corrected
@@ -134,15 +134,10 @@ class Exported:
         sizes = {size: found.to_json() for size, found in self.sizes.items()}
         return {
             "folder": str(self.folder),
-            "budget": None if self.budget is None else self.budget.model_dump(mode="json"),
             "widths": None if self.widths is None else self.widths.model_dump(mode="json"),
-            "parity": self.parity.to_json(),
-            "fidelity": self.fidelity.to_json(),
-            "bench": None if self.bench is None else self.bench.to_json(),
-            "precision": None if self.precision is None else self.precision.to_json(),
+            **plain_reports(self),
             "engine": self.engine or "built",
             **({} if self.choice is None else {"choice": self.choice.to_json()}),
-            **({} if self.gate is None else {"gate": self.gate.to_json()}),
             **({"size": self.size, "sizes": sizes} if sizes else {}),
         }
 

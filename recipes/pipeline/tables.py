@@ -47,8 +47,12 @@ def one_target(recipe: Recipe) -> Target:
 
 def export_of(recipe: Recipe) -> dict[str, Any]:
     """What a table says of how a recipe's graphs are made and run."""
-    threads = session_threads(recipe.bench.threads) or usable_cores()
-    return {"precision": recipe.precision.name, "batch": recipe.export.batch, "threads": threads}
+    return {"precision": recipe.precision.name, "batch": recipe.export.batch, "threads": threads_of(recipe)}
+
+
+def threads_of(recipe: Recipe) -> int:
+    """Threads of the processor that a recipe's graphs run with here."""
+    return session_threads(recipe.bench.threads) or usable_cores()
 
 
 def model_of(shape: ViTShape) -> dict[str, Any]:
