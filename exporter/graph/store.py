@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+import numpy as np
 import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto, numpy_helper
@@ -93,6 +94,20 @@ class WeightStore:
             self._end = offset + length
         return self._places[digest]
 
+    def share(self, model: onnx.ModelProto, name: str, weights: Weights) -> None:
+        """Take a graph that a store has written; what later graphs have in common with it stays in its file.
+
+        Args:
+            model, name, weights: see `save`.
+
+        Raises:
+            InputError, EnvironmentLackError: see `save`.
+        """
+        self.save(model, name, weights)
+        for tensor in filter(is_external, model.graph.initializer):
+            held = weights.array(tensor).reshape(-1).view(np.uint8).data
+            self._places.setdefault(hashlib.sha256(held).digest(), place_of(tensor))
+
     def save(self, model: onnx.ModelProto, name: str, weights: Weights | None = None) -> None:
         """Take a graph, to be written with the others.
 
@@ -113,7 +128,8 @@ class WeightStore:
             if not goes_aside(tensor.data_type, size_of(tensor), self.least):
                 return tensor
             return put_aside(tensor, self.put(raw_bytes(tensor)))
-        if place_of(tensor).file == PENDING:
+        file = place_of(tensor).file
+        if file == PENDING or (weights is None and file in self._taken):
             return tensor
         source = weights or Weights(self.folder)
         path, place = source.find(tensor)

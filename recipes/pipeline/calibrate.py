@@ -332,7 +332,7 @@ class Calibrate(Stage):
     @staticmethod
     def wanted(recipe: Recipe) -> bool:
         """Where there is a prune section."""
-        return recipe.prune is not None
+        return recipe.prunes
 
     @staticmethod
     def make(view: View, folder: Path) -> None:

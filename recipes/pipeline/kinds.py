@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...exporter.core.errors import InputError
 from ...exporter.core.layout import BUDGET, TRACED
-from ...exporter.pruning.budget import Budget, read_budget
+from ...exporter.pruning.budget import BlockTokens, Budget, read_budget
 from ...exporter.pruning.methods import FLOOR
-from ...exporter.pruning.shape import model_name
+from ...exporter.pruning.shape import describe, model_name
 from ...exporter.pruning.vit import Output
 
 if TYPE_CHECKING:
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 KINDS = tuple(map(str, TRACED))
 
 
-def kinds_of(budget: Budget | None) -> tuple[str, ...]:
-    """The graphs of an export: without a token plan there is no floor to it."""
-    return KINDS if budget is not None else KINDS[:2]
+def unpruned(model: Any) -> Budget:
+    """The plan that removes nothing, where there is no other yet: the dense model."""
+    shape = describe(model)
+    rows = [BlockTokens(block=block, before=shape.tokens, after=shape.tokens) for block in range(shape.depth)]
+    return Budget(model=shape.name, method=FLOOR, prefix_tokens=shape.prefix_tokens, blocks=tuple(rows))
 
 
 def without_stages(budget: Budget) -> Budget:

@@ -60,6 +60,11 @@ class Recipe(Section):
         return None if target is None else target.outcome
 
     @property
+    def prunes(self) -> bool:
+        """Whether tokens are pruned."""
+        return self.prune is not None
+
+    @property
     def folder(self) -> Path:
         """Where relative paths start."""
         return self._folder

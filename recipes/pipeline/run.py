@@ -36,6 +36,7 @@ from .auto import candidates, decide, is_open
 from .bench import Bench
 from .cache import StageCache, cache_of
 from .calibrate import Calibrate, check_prune
+from .dense import Dense
 from .engine import check_engine, engine_missing
 from .fidelity import Fidelity
 from .forms import Forms
@@ -68,7 +69,8 @@ STAGES: tuple[type[Stage], ...] = (
     Slim,  # fewer heads and neurons
     Calibrate,  # images -> token budget
     Reference,  # what PyTorch says
-    Trace,  # PyTorch -> ONNX: dense, pruned, floor
+    Dense,  # PyTorch -> ONNX: the model as it came
+    Trace,  # PyTorch -> ONNX: pruned, floor
     Rewrite,  # passes for the target
     Forms,  # which attention form is faster here
     Precision,  # fp16, bf16, int8

@@ -1,15 +1,16 @@
-"""The stage from PyTorch to ONNX: one graph for each kind, before any pass."""
+"""The stage from PyTorch to ONNX: the graphs of a plan, before any pass, beside the dense one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...exporter.graph.files import read_bare
 from ...exporter.graph.store import WeightStore
 from ...exporter.graph.trace import trace_into
 from ...exporter.pruning.vit import Output
 from ...exporter.pruning.whole import deployable
-from .kinds import budget_of_kind, kinds_of, outputs_of, plan_of
+from .kinds import outputs_of, plan_of, sliced
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -17,24 +18,24 @@ if TYPE_CHECKING:
 
 
 class Trace(Stage):
-    """`<kind>.onnx` as traced, their weights in one file beside them."""
+    """`<kind>.onnx` as traced, with their weights; what the dense graph has too is a link to its file."""
 
     name = "trace"
-    needs = ("slim", "calibrate")
+    needs = ("slim", "calibrate", "dense")
     reads = ("export.batch", "export.compares", "export.tokens")
-    takes = ("model", "dense")
+    takes = ("model",)
     last_of_torch = True
 
     @staticmethod
     def make(view: View, folder: Path) -> None:
-        """Trace the dense model, the pruned one, and with a token plan its floor."""
+        """Trace the pruned model, and with a token plan its floor."""
         budget, section = plan_of(view), view.recipe.export
-        kinds = kinds_of(budget)
+        plans = {"pruned": budget} | ({} if budget is None else {"floor": sliced(budget)})
         with WeightStore(folder) as store:
-            for index, kind in enumerate(kinds):
+            dense, weights = read_bare(view.folder("dense") / "dense.onnx")
+            store.share(dense, "dense.onnx", weights)
+            for index, (kind, plan) in enumerate(plans.items()):
                 decided: tuple[Output, ...] = ("kept", "merged") if kind == "pruned" else ()
-                outputs = (*outputs_of(section, kind), *decided)
-                model = view.dense if kind == "dense" else view.model
-                source = deployable(model, budget_of_kind(kind, budget), outputs, section.compares)
+                source = deployable(view.model, plan, (*outputs_of(section, kind), *decided), section.compares)
                 trace_into(store, f"{kind}.onnx", source, section.batch)
-                view.listener.progress(index + 1, len(kinds))
+                view.listener.progress(index + 1, len(plans))

@@ -26,6 +26,7 @@ from ...exporter.runtime.commands.bench import random_images
 from ...exporter.runtime.machine.environment import Watch, busy, environment
 from ..pipeline.bench import Bench
 from ..pipeline.calibrate import Calibrate
+from ..pipeline.dense import Dense
 from ..pipeline.fidelity import Fidelity
 from ..pipeline.forms import Forms, weight_bytes
 from ..pipeline.graphs import final_graphs
@@ -47,7 +48,7 @@ from .result import Row, Speed
 
 PLAN: tuple[type[Stage], ...] = (Slim, Calibrate)
 TOGETHER = 2 << 30  # bytes of weights that may be loaded at once
-GRAPHS: tuple[type[Stage], ...] = (Reference, Trace, Rewrite, Forms, Precision)
+GRAPHS: tuple[type[Stage], ...] = (Reference, Dense, Trace, Rewrite, Forms, Precision)
 
 
 class Within:

@@ -66,6 +66,23 @@ def test_equal_tensors_are_stored_once_and_aligned(make_graph: Any, tmp_path: Pa
     assert all(place.offset % ALIGNMENT == 0 and place.length == W[0].nbytes for place in places.values())
 
 
+def test_a_shared_graph_is_linked_and_what_others_have_of_it_is_not_written_again(
+    make_graph: Any, tmp_path: Path
+) -> None:
+    with WeightStore(tmp_path / "first") as store:
+        store.save(chain(make_graph, W[0], W[1]), "a.onnx")
+    model, weights = read_bare(tmp_path / "first" / "a.onnx")
+    with WeightStore(tmp_path / "second") as store:
+        store.share(model, "a.onnx", weights)
+        store.save(chain(make_graph, W[1], W[2]), "b.onnx")
+        store.save(model, "c.onnx")  # it names a file that the folder will have
+    own, linked = sorted(data_files(tmp_path / "second"), key=lambda path: path.stat().st_nlink)
+    assert linked.samefile(data_files(tmp_path / "first")[0])
+    assert own.stat().st_size == W[2].nbytes
+    for name, held in (("a", W[:2]), ("b", W[1:]), ("c", W[:2])):
+        np.testing.assert_allclose(run(tmp_path / "second" / f"{name}.onnx"), X @ held[0] @ held[1] + 1, rtol=1e-3)
+
+
 def test_a_folder_opens_in_plain_onnx_and_onnxruntime_wherever_it_is_moved(make_graph: Any, tmp_path: Path) -> None:
     model = chain(make_graph, W[0], W[1])
     with WeightStore(tmp_path / "here") as store:

@@ -17,10 +17,10 @@ from vitrim.recipes.pipeline.kinds import (
     KINDS,
     budget_of_kind,
     check_tokens,
-    kinds_of,
     outputs_of,
     plan_of,
     sliced,
+    unpruned,
     without_stages,
 )
 from vitrim.recipes.pipeline.sections.outputs import ExportSection
@@ -41,10 +41,8 @@ def budget(vit: Any) -> Any:
     return budget_for(vit, {1: 11, 2: 6}, iterations=7)
 
 
-def test_without_a_token_plan_there_is_no_floor(budget: Any) -> None:
+def test_without_a_token_plan_no_graph_has_one() -> None:
     assert KINDS == ("dense", "pruned", "floor")
-    assert kinds_of(budget) == KINDS
-    assert kinds_of(None) == ("dense", "pruned")
     assert [budget_of_kind(kind, None) for kind in KINDS] == [None] * 3
 
 
@@ -58,6 +56,7 @@ def test_the_dense_budget_removes_nothing_and_is_the_dense_model(budget: Any, vi
         expected = vit(images)
         assert torch.equal(PrunedViT(vit, plain).trace(images, tokens=True).logits, expected)
         torch.testing.assert_close(PrunedViT(vit, plain)(images), expected, atol=1e-5, rtol=0)
+        assert torch.equal(PrunedViT(vit, unpruned(vit))(images), PrunedViT(vit, plain)(images))
 
 
 def test_the_pruned_budget_is_the_plan_itself(budget: Any) -> None:

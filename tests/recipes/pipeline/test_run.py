@@ -155,7 +155,7 @@ def test_labels_in_another_order_are_told(tmp_path: Path) -> None:
         assert any(note.startswith(told) for note in heard.notes) is wanted
 
 
-EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fidelity", "bench"]
+EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fidelity", "bench"]  # behind a plan
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ EVERY = ["calibrate", "reference", "trace", "passes", "forms", "parity", "fideli
         # With the same tokens: TensorRT would get another plan, of multiples.
         (
             {"export": {"target": "trt-11"}, "prune": {"multiple": 1}},
-            ["calibrate", "trace", "passes", "forms", "parity", "fidelity"],
+            ["calibrate", "dense", "trace", "passes", "forms", "parity", "fidelity"],
         ),
         ({"precision": {"name": "fp16", "keep_slower": True}}, ["passes", "forms", "precision", *EVERY[5:]]),
         ({"evaluate": {"count": 5}}, ["reference", "passes", "forms", "parity", "fidelity", "bench"]),
@@ -213,7 +213,7 @@ def test_changed_code_is_run_again(made: tuple[Path, Any], tmp_path: Path) -> No
     named = re.findall(r"s\] ([a-z ]+?)( \(unchanged, skipped\))?$", done.stderr, re.MULTILINE)
     again = ["passes", "forms", "parity", "fidelity", "bench"]
     assert [name for name, skipped in named if not skipped] == ["model and images", *again, "bundle"]
-    assert [name for name, skipped in named if skipped] == ["calibrate", "reference", "trace"]
+    assert [name for name, skipped in named if skipped] == ["calibrate", "reference", "dense", "trace"]
 
 
 def test_a_bundle_s_recipe_makes_the_same_bundle_elsewhere(made: tuple[Path, Any], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from helpers import small_recipe
 
 from vitrim.exporter.core import sources
 from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.recipe import sections
+from vitrim.recipes.pipeline.recipe import Recipe, sections
 from vitrim.recipes.pipeline.run import STAGES
 from vitrim.recipes.pipeline.sections.outputs import ExportSection
 from vitrim.recipes.pipeline.stage import Input, Stage, plain_value, stage_key
@@ -70,6 +70,7 @@ def test_files_count_by_their_content(tmp_path: Path) -> None:
 
 def test_the_declarations_of_all_stages_name_what_there_is() -> None:
     keys = {f"{path}.{name}" if path else name for path, section in sections() for name in section.model_fields}
+    keys |= {name for name, value in vars(Recipe).items() if isinstance(value, property)}
     keys |= {f"export.{name}" for name, value in vars(ExportSection).items() if isinstance(value, property)}
     before: set[str] = set()
     for stage in STAGES:

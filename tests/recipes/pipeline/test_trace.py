@@ -17,6 +17,7 @@ from vitrim.exporter.pruning.budget import write_budget
 from vitrim.exporter.pruning.slim import slim
 from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
+from vitrim.recipes.pipeline.dense import Dense
 from vitrim.recipes.pipeline.kinds import sliced
 from vitrim.recipes.pipeline.sections.outputs import ExportSection
 from vitrim.recipes.pipeline.trace import Trace
@@ -48,6 +49,7 @@ def test_there_is_a_graph_of_each_kind_and_one_file_of_weights(walked: Any) -> N
     graphs = {path.stem for path in folder.glob("*.onnx")}
     assert graphs == {"dense", "pruned", "floor"}
     (weights,) = folder.glob("weights-*")
+    assert weights.samefile(walked.folders["dense"] / weights.name)
     parts = {name: external(folder / f"{name}.onnx") for name in graphs}
     patches = (weights.name, 0, 4 * 48 * 3 * 16 * 16)  # of the small model, the one weight that is large
     assert parts == {name: {patches} for name in graphs}
@@ -82,13 +84,15 @@ def test_without_a_token_plan_the_narrow_model_stands_beside_the_whole_one(tmp_p
     view: Any = SimpleNamespace(
         dense=vit,
         model=narrow,
+        folder=lambda stage: tmp_path / stage,
         folder_if_any=lambda stage: None,
-        recipe=SimpleNamespace(export=ExportSection(batch=3)),
+        recipe=SimpleNamespace(export=ExportSection(batch=3), prunes=False),
         listener=SimpleNamespace(progress=lambda *seen: heard.append(seen)),
     )
+    Dense.make(view, tmp_path / "dense")
     Trace.make(view, tmp_path)
     assert {path.stem for path in tmp_path.glob("*.onnx")} == {"dense", "pruned"}
-    assert heard == [(1, 2), (2, 2)]
+    assert heard == [(1, 1)]
     batch = np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32)
     for name, model in (("dense", vit), ("pruned", narrow)):
         with torch.inference_mode():
@@ -109,10 +113,13 @@ def test_a_graph_for_tensorrt_merges_by_comparing_where_others_sort(tmp_path: Pa
         view: Any = SimpleNamespace(
             dense=model,
             model=model,
+            folder=lambda stage: tmp_path,
             folder_if_any=lambda stage: tmp_path,
-            recipe=SimpleNamespace(export=ExportSection(batch=1, target=target)),
+            recipe=SimpleNamespace(export=ExportSection(batch=1, target=target), prunes=True),
             listener=SimpleNamespace(progress=lambda *seen: None),
         )
+        if not found:
+            Dense.make(view, tmp_path)
         folder = tmp_path / target
         folder.mkdir()
         Trace.make(view, folder)

@@ -195,10 +195,10 @@ def test_graphs_are_those_that_an_export_of_the_recipe_takes(tmp_path: Path) -> 
     assert row.speed.interval[0] <= row.speed.speedup <= row.speed.interval[1]
     assert [one.point for one in found.chosen] == [row.name, row.name]
     held = {path.name.partition("-")[0] for path in cache_of(tmp_path / "s").root.glob("[a-z]*")}
-    assert held == {"calibrate", "reference", "trace", "passes", "forms", "bench"}
+    assert held == {"calibrate", "reference", "dense", "trace", "passes", "forms", "bench"}
     heard = Stages()
     bundle = api.export(tmp_path / "s" / "recipes" / "agreement-0.1.yaml", tmp_path / "out", listener=heard)
-    assert {"calibrate", "reference", "trace", "passes"} <= heard.cached
+    assert {"calibrate", "reference", "dense", "trace", "passes"} <= heard.cached
     assert row.answers is not None
     assert bundle.fidelity.images == row.answers.images
     assert bundle.fidelity.agreement == pytest.approx(row.answers.agreement, abs=1 / 12)
