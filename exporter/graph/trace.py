@@ -145,7 +145,7 @@ def _exported(pruned: Traceable, batch: int, free: tuple[dict[int, Any], ...] | 
             module.fused_attn = False
     example = torch.zeros(batch, *pruned.image_size)
     try:
-        with quiet(), _collecting_less(), torch.no_grad():
+        with quiet(), _collecting_less(), _no_stack_traces(), torch.no_grad():
             program = torch.onnx.export(
                 fresh,
                 (example,),
@@ -190,6 +190,20 @@ def _collecting_less() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+@contextlib.contextmanager
+def _no_stack_traces() -> Iterator[None]:
+    """Where each node comes from in Python takes a tenth of an export to find, and is stripped in the end."""
+    config: Any = getattr(torch.fx, "config", None)
+    if not hasattr(config, "do_not_emit_stack_traces"):  # an older PyTorch
+        yield
+        return
+    before, config.do_not_emit_stack_traces = config.do_not_emit_stack_traces, True
+    try:
+        yield
+    finally:
+        config.do_not_emit_stack_traces = before
 
 
 def sharing_copy(module: T) -> T:
