@@ -144,7 +144,7 @@ def export(
     listener: Listener | None = None,
     command: list[str] | None = None,
     force: bool = False,
-    report: str | os.PathLike[str] | bool = False,
+    report: str | os.PathLike[str] | bool | None = False,
     **keywords: Any,
 ) -> Exported:
     """Take a model or a recipe all the way to a bundle: traced, rewritten, proven, timed, published in one step.

@@ -164,7 +164,7 @@ def export_model(
     listener: Listener | None = None,
     command: Sequence[str] | None = None,
     force: bool = False,
-    report: str | os.PathLike[str] | bool = False,
+    report: str | os.PathLike[str] | bool | None = False,
 ) -> Exported:
     """See `vitrim.api.export`, of a model in memory."""
     recipe, given = recipe_of(model, keywords, listener)

@@ -393,7 +393,7 @@ def export(
     command: Sequence[str] | None = None,
     given: Given = NOTHING,
     force: bool = False,
-    report: str | os.PathLike[str] | bool = False,
+    report: str | os.PathLike[str] | bool | None = False,
 ) -> Exported:
     """Take a recipe all the way to a bundle.
 

@@ -56,18 +56,20 @@ class PageBeside:
         return None
 
 
-def page_beside(folder: Path, report: str | os.PathLike[str] | bool, inputs: Mapping[str, Path]) -> PageBeside | None:
+def page_beside(
+    folder: Path, report: str | os.PathLike[str] | bool | None, inputs: Mapping[str, Path]
+) -> PageBeside | None:
     """The page that an export is asked for.
 
     Args:
         folder: of the bundle, from the root on.
-        report: True: the folder's name with .html, beside it; False: none; else the file.
+        report: True: the folder's name with .html, beside it; False or None: none; else the file.
         inputs: see `PageBeside`.
 
     Raises:
         InputError, EnvironmentLackError: see `PageBeside.check`.
     """
-    if report is False:
+    if report is None or report is False:
         return None
     page = folder.with_name(f"{folder.name}.html") if report is True else Path(os.path.abspath(report))
     found = PageBeside(page, folder, inputs)

@@ -42,7 +42,7 @@ def test_a_page_has_the_folder_s_name_or_its_own(
     found = page_beside(tmp_path / name, report, {})
     assert found is not None
     assert found.path == tmp_path / page
-    assert page_beside(tmp_path / name, False, {}) is None
+    assert page_beside(tmp_path / name, False, {}) is page_beside(tmp_path / name, None, {}) is None
 
 
 def test_the_page_is_the_bundle_s_report_without_its_data(out: Path, tmp_path: Path) -> None:
