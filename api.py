@@ -144,6 +144,7 @@ def export(
     listener: Listener | None = None,
     command: list[str] | None = None,
     force: bool = False,
+    report: str | os.PathLike[str] | bool | None = False,
     **keywords: Any,
 ) -> Exported:
     """Take a model or a recipe all the way to a bundle: traced, rewritten, proven, timed, published in one step.
@@ -156,6 +157,9 @@ def export(
         listener: hears progress.
         command: for the manifest.
         force: publish even what does not hold what the recipe requires (`require={"agreement": 0.97}`).
+        report: True writes the bundle's report beside it, as `<out>.html`, as the command does; a path that ends in
+            .html writes it there. By default none is written: in a notebook the result shows its report by itself.
+            `report` of the result is the page, `no_report` why it could not be written.
         keywords: keys of a recipe: a section (`images="photos/"`, `precision="fp16"`, `bench={"runs": 100}`) or a key
             of `export`, `precision`, `parity` or `bench` (`target="jetpack-6"`, `batch=8`). Of a model in memory,
             `images` and `evaluate` may be a DataLoader or any iterable of tensors.
@@ -173,11 +177,13 @@ def export(
         need_export()
         from .recipes.pipeline.run import export as run
 
-        return run(chosen, out, engine_mode=engine, listener=listener, command=command, force=force)
+        return run(chosen, out, engine_mode=engine, listener=listener, command=command, force=force, report=report)
     need_export()
     from .recipes.pipeline.in_memory import export_model
 
-    return export_model(source, out, keywords, engine_mode=engine, listener=listener, command=command, force=force)
+    return export_model(
+        source, out, keywords, engine_mode=engine, listener=listener, command=command, force=force, report=report
+    )
 
 
 def optimize(

@@ -55,6 +55,12 @@ ENGINE_MODES = ["auto", "require", "skip"]
     help="TensorRT engine: where possible, always, never.",
 )
 @click.option("--force", is_flag=True, help="Publish even what does not hold what the recipe requires.")
+@click.option(
+    "--report/--no-report",
+    default=True,
+    show_default=True,
+    help="Write a page about the bundle beside it: OUT.html, with the bundle's own photos.",
+)
 @track_option
 def export(recipe: str, out: Path, tracker: str | None, device: str | None, **options: Any) -> Call:
     """Take RECIPE (a file, or the name of one that ships) all the way to a bundle."""

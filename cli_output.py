@@ -105,7 +105,10 @@ def print_export(done: Exported, console: Console) -> None:
         print_sizes(done, console)
     console.print(f"Engine: {engine_state(done.parity, done.engine)}", soft_wrap=True)
     console.print(f"Bundle: {done.folder}")
-    console.print(f"To look at it: vitrim report {done.folder} -o report.html", soft_wrap=True)
+    if done.report is not None or done.no_report is not None:
+        console.print(f"Report: {done.report or done.no_report}", soft_wrap=True, markup=False)
+    else:
+        console.print(f"To look at it: vitrim report {done.folder} -o report.html", soft_wrap=True, markup=False)
 
 
 def print_sizes(done: Exported, console: Console) -> None:

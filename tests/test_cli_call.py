@@ -17,12 +17,15 @@ from vitrim.recipes.tracking import tracker
 @pytest.mark.parametrize(
     ("words", "call"),
     [
-        (["export", "r.yaml", "-o", "out", "--set", "a.b=1"], "api.export('r.yaml', 'out', settings={'a.b': 1})"),
+        (
+            ["export", "r.yaml", "-o", "out", "--set", "a.b=1"],
+            "api.export('r.yaml', 'out', settings={'a.b': 1}, report=True)",
+        ),
         (
             ["export", "r", "-o", "out", "--set", "a.b=x", "--set", "c={d: [1, 2]}", "--set", "e=", "--engine", "skip"],
-            "api.export('r', 'out', settings={'a.b': 'x', 'c': {'d': [1, 2]}, 'e': None}, engine='skip')",
+            "api.export('r', 'out', settings={'a.b': 'x', 'c': {'d': [1, 2]}, 'e': None}, engine='skip', report=True)",
         ),
-        (["export", "r", "-o", "out", "--set", "a.b"], "api.export('r', 'out', settings=['a.b'])"),
+        (["export", "r", "-o", "out", "--set", "a.b", "--no-report"], "api.export('r', 'out', settings=['a.b'])"),
         (["calibrate", "r.yaml", "-o", "b.json"], "api.calibrate('r.yaml', 'b.json')"),
         (["slim", "r.yaml", "-o", "s.safetensors"], "api.slim('r.yaml', 's.safetensors')"),
         (["check", "out", "--atol", "0.1"], "api.check('out', atol=0.1)"),

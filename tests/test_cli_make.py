@@ -30,7 +30,8 @@ def test_a_device_s_settings_come_before_a_person_s(monkeypatch: pytest.MonkeyPa
         cli, ["export", "quickstart", "-o", "out", "--device", "cpu", "--set", "bench.runs=5", "--print-python"]
     )
     settings = "{'export.target': 'cpu', 'export.batch': 1, 'precision.name': 'auto', 'bench.runs': 5}"
-    assert page.output == f"from vitrim import api\n\napi.export('quickstart', 'out', settings={settings})\n"
+    call = f"api.export('quickstart', 'out', settings={settings}, report=True)"
+    assert page.output == f"from vitrim import api\n\n{call}\n"
     heard: list[Any] = []
     monkeypatch.setattr(api, "calibrate", lambda recipe, out, **options: heard.append(options["settings"]))
     words = ["calibrate", "quickstart", "-o", "b.json", "--device", "jetson-orin", "--set", "a.b=1", "--quiet"]

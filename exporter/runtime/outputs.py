@@ -46,6 +46,7 @@ def check_output(
     *,
     force: bool = False,
     inputs: Mapping[str, str | os.PathLike[str]] | None = None,
+    instead: str | None = None,
 ) -> str | None:
     """Refuse a place whose loss the user would regret.
 
@@ -54,6 +55,7 @@ def check_output(
         kind: of file.
         force: replace any plain file that is not among the inputs.
         inputs: by what they are, the files and folders that the command itself reads.
+        instead: what the user can do where something else is there; None: name another file, or `--force`.
 
     Returns:
         what is replaced, for the user; None where nothing is there.
@@ -74,14 +76,15 @@ def check_output(
         return None
     called = type_words(found.st_mode)
     if called is not None:
-        raise InputError(f"{place} is {called}; name the {kind.label} file to write, such as {kind.example}")
+        wanted = f"name the {kind.label} file to write, such as {kind.example}"
+        raise InputError(f"{place} is {called}; {instead or wanted}")
     if _is_of(place, kind):
         return f"replaces the {kind.label} that was at {place}"
     if force:
         _refuse_content(place, inputs or {})
         return f"replaces the file that was at {place}"
     other = "" if kind.read is None else f" and is no {kind.label}"
-    raise InputError(f"{place} exists{other}; name another file, or replace it with --force")
+    raise InputError(f"{place} exists{other}; {instead or 'name another file, or replace it with --force'}")
 
 
 def refuse_over_inputs(final: Path, inputs: Mapping[str, str | os.PathLike[str]]) -> None:

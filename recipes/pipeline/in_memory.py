@@ -164,12 +164,20 @@ def export_model(
     listener: Listener | None = None,
     command: Sequence[str] | None = None,
     force: bool = False,
+    report: str | os.PathLike[str] | bool | None = False,
 ) -> Exported:
     """See `vitrim.api.export`, of a model in memory."""
     recipe, given = recipe_of(model, keywords, listener)
     with evaluating(given.model):
         return export(
-            recipe, out, engine_mode=engine_mode, listener=listener, command=command, given=given, force=force
+            recipe,
+            out,
+            engine_mode=engine_mode,
+            listener=listener,
+            command=command,
+            given=given,
+            force=force,
+            report=report,
         )
 
 

@@ -32,6 +32,7 @@ from ...exporter.runtime.outputs import refuse_over_inputs
 from ...exporter.runtime.parity import Parity as Ladder
 from ...exporter.runtime.runners import OrtRunner
 from ..pools.choose import ALONE, Crew
+from ..report.beside import PageBeside, page_beside
 from .auto import candidates, decide, is_open
 from .bench import Bench
 from .cache import StageCache, cache_of
@@ -100,6 +101,8 @@ class Exported:
         gate: whether what the recipe requires holds; None where it requires nothing.
         size: of the images, such as `224x224`.
         sizes: by further image size, what was found there.
+        report: the page that was written of the bundle; None where none was asked for, or could be written.
+        no_report: why one that was asked for was not written.
     """
 
     folder: Path
@@ -115,6 +118,8 @@ class Exported:
     gate: Requirements | None = None
     size: str = ""
     sizes: Mapping[str, Reports] = field(default_factory=dict)
+    report: Path | None = None
+    no_report: str | None = None
 
     def runner(self, size: str | None = None) -> OrtRunner:
         """The pruned graph behind onnxruntime on the CPU, of a further size where one is named: call it with a batch.
@@ -141,6 +146,8 @@ class Exported:
             "engine": self.engine or "built",
             **({} if self.choice is None else {"choice": self.choice.to_json()}),
             **({"size": self.size, "sizes": sizes} if sizes else {}),
+            "report": None if self.report is None else str(self.report),
+            **({} if self.no_report is None else {"no_report": self.no_report}),
         }
 
 
@@ -388,6 +395,7 @@ def export(
     command: Sequence[str] | None = None,
     given: Given = NOTHING,
     force: bool = False,
+    report: str | os.PathLike[str] | bool | None = False,
 ) -> Exported:
     """Take a recipe all the way to a bundle.
 
@@ -402,6 +410,7 @@ def export(
         command: for the manifest.
         given: what Python hands over instead of naming it in the recipe.
         force: publish even what does not hold what the recipe requires; the bundle says so.
+        report: True writes the bundle's report beside it, as `<out>.html`; a path writes it there.
 
     Raises:
         ParityError: a rung of the ladder failed.
@@ -414,6 +423,7 @@ def export(
     mode = engine_mode or recipe.engine.mode
     refuse_over_inputs(final, inputs_of(recipe))
     bundle.refuse_foreign(final)
+    page = page_beside(final, report, inputs_of(recipe))
     check_recipe(recipe)
     check_sizes(recipe)
     open_choice, sizes = is_open(recipe), sizes_of(recipe)
@@ -437,6 +447,8 @@ def export(
         more = {name: do_size(other.of(run.recipe, run.target), final, force) for name, other in more.items()}
         run = replace(run, recipe=with_sizes(run.recipe, recipe.export.sizes))
         done = _publish(run, final, no_engine, list(command or sys.argv), choice, more)
+        if page is not None:
+            done = _reported(run, done, page)
         if sizes and not open_choice:  # else former results of what was tried stay, too
             run.cache.keep_only({path.name for one in (run, *more.values()) for path in one.folders.values()}, ())
     slower = _slower(done)
@@ -445,6 +457,14 @@ def export(
         error.result = done
         raise error
     return done
+
+
+def _reported(run: Run, done: Exported, page: PageBeside) -> Exported:
+    """A bundle with its page written, or why it is not: the bundle is whole all the same."""
+    run.listener.stage("report")
+    run.release()  # the page runs the dense graph
+    failed = page.write()
+    return replace(done, report=None if failed else page.path, no_report=failed)
 
 
 def _slower(done: Exported) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -125,8 +126,9 @@ def _nothing(fate: Fate, image: int) -> np.ndarray:
     return np.arange(fate.groups.shape[1]) + fate.prefix
 
 
-def render(sources: Sources, chapters: list[Chapter], photos_wanted: int) -> str:
-    """The whole page as HTML."""
+@cache
+def template() -> jinja2.Template:
+    """The page's own, compiled once in a process, which takes longer than to fill it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -135,8 +137,13 @@ def render(sources: Sources, chapters: list[Chapter], photos_wanted: int) -> str
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "visible": visible, "class_of": class_name, "shell": shlex.join}
+    return environment.get_template("report.html")
+
+
+def render(sources: Sources, chapters: list[Chapter], photos_wanted: int) -> str:
+    """The whole page as HTML."""
     style = Markup((TEMPLATES / "report.css").read_text("utf-8"))  # our own file: no text of a user is in it
-    return environment.get_template("report.html").render(
+    return template().render(
         sources=sources,
         chapters=chapters,
         photos_wanted=photos_wanted,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FORMAT = "vitrim-report/1"
 _MARK = f'<meta name="generator" content="{FORMAT}'
 _FRAME = "width:100%;height:40rem;border:1px solid #8888"
-MOST_PHOTOS = 256
+PHOTOS, MOST_PHOTOS = 8, 256  # of a bundle: by default, and at most
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ def write_report(
 ) -> Written:
     """Report on bundles, benchmarks, sweeps and evaluations, see `vitrim.api.report`."""
     page = Path(out)
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"{page} is no name of a page; name a file that ends in .html")
+    refuse_no_page(page)
     if not 0 <= photos <= MOST_PHOTOS:
         raise InputError(f"{photos} photos cannot be shown; give a number from 0 to {MOST_PHOTOS}")
     data = page.with_suffix(".json")
@@ -99,6 +98,26 @@ def write_report(
     return Written(str(page), str(data), len(text.encode()), shown, tuple(f"{name}: {words}" for name, words in lacks))
 
 
+def refuse_no_page(path: Path) -> None:
+    """Refuse a name that a browser would not take for a page.
+
+    Raises:
+        InputError: it does not end in .html or .htm.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{path} is no name of a page; name a file that ends in .html")
+
+
+def page_of(folder: Path, photos: int) -> str:
+    """A bundle's report as HTML.
+
+    Raises:
+        InputError: it is damaged, or no bundle.
+        EnvironmentLackError: jinja2 or pillow is not installed.
+    """
+    return _composed([folder], photos)[0]
+
+
 def in_frame(folder: Path, photos: int) -> str | None:
     """A bundle's report for a notebook, in a frame of its own whose style touches nothing else.
 
@@ -107,10 +126,9 @@ def in_frame(folder: Path, photos: int) -> str | None:
         object as text.
     """
     try:
-        text, _, _ = _composed([folder], photos)
+        return _framed(page_of(folder, photos))
     except (EnvironmentLackError, InputError):
         return None
-    return _framed(text)
 
 
 def sweep_in_frame(sweep: Sweep) -> str | None:

@@ -85,6 +85,8 @@ def test_commands_run(chain: list[str], tmp_path: Path) -> None:
             assert re.search(r"Speed: \S+ ", done.stdout)
         if command == FIRST:
             assert "onnxruntime-cpu, batch 1" in done.stdout  # timed here, whatever it is for
+            assert f"\nReport: {tmp_path / 'out.html'}\n" in done.stdout
+            assert "<title>out, vitrim report</title>" in (tmp_path / "out.html").read_text("utf-8")
             engine = tmp_path / "out" / "model.engine"
             assert engine.exists() == (by_rtx.missing() is None)
             assert ("Engine: built" if engine.exists() else "pip install 'vitrim[rtx]'") in done.stdout
@@ -154,7 +156,6 @@ def test_what_reads_an_output_is_run_after_it() -> None:
         FIRST,
         ".venv/bin/vitrim check out/",
         ".venv/bin/vitrim bench out/",
-        ".venv/bin/vitrim report out/ -o report.html",
     ]
     together = next(chain for chain in chains("docs/guide.md") if outputs(chain[0]) == ["b4/"])
     assert [command.split()[1] for command in together] == ["export", "inspect", "lint", "check", "clean"]

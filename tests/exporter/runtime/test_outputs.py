@@ -46,6 +46,8 @@ def test_another_s_file_is_replaced_by_force_alone(tmp_path: Path, text: str) ->
     place.write_text(text)
     with pytest.raises(InputError, match=r"a\.json exists and is no list; name another file, or replace it with --for"):
         check_output(place, LIST)
+    with pytest.raises(InputError, match=r"a\.json exists and is no list; move it$"):
+        check_output(place, LIST, instead="move it")
     assert check_output(place, LIST, force=True) == f"replaces the file that was at {place}"
     with pytest.raises(InputError, match=r"a\.json exists; name another file, or replace it with --force"):
         check_output(place, Output("recipe", None, "r.yaml"))

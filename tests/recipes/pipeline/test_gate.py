@@ -25,8 +25,9 @@ def test_what_fails_leaves_the_old_bundle_and_force_says_so(
     before = (out / "manifest.json").read_bytes()
     recipe = small_recipe(require={"overhead": 1e-6, "agreement": 0.0})
     with pytest.raises(RequirementError, match=r"out is not published: require\.overhead at most 1e-06: .*--force"):
-        api.export(recipe, out)
+        api.export(recipe, out, report=True)
     assert (out / "manifest.json").read_bytes() == before
+    assert not (tmp_path / "out.html").exists()
     done = api.export(recipe, out, force=True)
     assert done.gate is not None
     assert [(one.key, one.held) for one in done.gate.requirements] == [("agreement", True), ("overhead", False)]

@@ -204,7 +204,7 @@ def test_changed_code_is_run_again(made: tuple[Path, Any], tmp_path: Path) -> No
     recipe = tmp_path / "r.yaml"
     recipe.write_text(json.dumps(small()))
     keys = {key: value for key, value in os.environ.items() if key != "VITRIM_STAGES"}
-    command = [sys.executable, "-m", "vitrim.cli", "export", str(recipe), "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "vitrim.cli", "export", str(recipe), "-o", str(tmp_path / "out"), "--no-report"]
     file = package / "exporter" / "graph" / "passes" / "qkv_split.py"
     file.write_text(file.read_text() + "# another line\n")
     environment = {**keys, "PYTHONPATH": str(tmp_path)}
@@ -218,8 +218,11 @@ def test_changed_code_is_run_again(made: tuple[Path, Any], tmp_path: Path) -> No
 
 def test_a_bundle_s_recipe_makes_the_same_bundle_elsewhere(made: tuple[Path, Any], tmp_path: Path) -> None:
     shutil.copy(made[0] / "recipe.yaml", tmp_path / "recipe.yaml")
-    again = api.export(tmp_path / "recipe.yaml", tmp_path / "out")
+    again = api.export(tmp_path / "recipe.yaml", tmp_path / "out", report=tmp_path / "page.html")
     assert again.budget.blocks == made[1].budget.blocks
+    assert again.to_json()["report"] == str(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 2
+    assert (made[1].report, made[1].no_report, made[0].with_name("out.html").exists()) == (None, None, False)
     old, new = (bundle.load_golden(folder)["logits"] for folder in (made[0], tmp_path / "out"))
     np.testing.assert_array_equal(old, new)
 
@@ -310,8 +313,17 @@ def test_not_faster_is_published_and_fails(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(timing, "bench_graphs", slow)
     with pytest.raises(NotFasterError, match="is published, but the pruned graph is slower than dense"):
-        api.export(small(bench={"allow_slower": False}), tmp_path / "out")
+        api.export(small(bench={"allow_slower": False}), tmp_path / "out", report=True)
     bundle.verify(tmp_path / "out")
+    assert "slower than dense" in (tmp_path / "out.html").read_text()
+
+
+def test_a_file_in_the_place_of_the_report_is_kept_and_nothing_begins(tmp_path: Path) -> None:
+    (tmp_path / "out.html").write_text("<p>mine")
+    heard = Heard()
+    with pytest.raises(InputError, match=r"out\.html exists and is no report; move it, or give --no-report"):
+        api.export(small(), tmp_path / "out", listener=heard, report=True)
+    assert (heard.stages, [path.name for path in tmp_path.iterdir()]) == ({}, ["out.html"])
 
 
 @pytest.mark.slow
@@ -418,7 +430,7 @@ PAIRS = {
     "calibrate, calibrate": (("calibrate", "r.yaml", "-o", "b.json"),) * 2,
     "slim, slim": (("slim", "s.yaml", "-o", "w.safetensors"),) * 2,
     "export, export": (("export", "r.yaml", "-o", "out"),) * 2,
-    "export, clean": (("export", "r.yaml", "-o", "out"), ("clean", "out")),
+    "export, clean": (("export", "r.yaml", "-o", "out", "--no-report"), ("clean", "out")),
 }
 
 
@@ -432,5 +444,8 @@ def test_two_processes_on_one_output_take_turns(tmp_path: Path, pair: str) -> No
         done = run.wait()
         assert "no such file" not in done.stderr.lower()
         assert done.returncode == 0 or (words[0] == "clean" and "is at work in" in done.stderr), done.stderr
+        if pair == "export, export":
+            assert f"\nReport: {tmp_path / 'out.html'}\n" in done.stdout
     if pair.startswith("export"):
         bundle.verify(tmp_path / "out")
+        assert (tmp_path / "out.html").exists() == (pair == "export, export")
