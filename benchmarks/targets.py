@@ -32,6 +32,7 @@ from vitrim.exporter.graph.verify import run_once
 from vitrim.exporter.pruning.budget import read_budget
 from vitrim.recipes.pipeline.cache import StageCache
 from vitrim.recipes.pipeline.calibrate import Calibrate
+from vitrim.recipes.pipeline.dense import Dense
 from vitrim.recipes.pipeline.listener import Silence
 from vitrim.recipes.pipeline.reference import Reference, widest_gap_batch
 from vitrim.recipes.pipeline.run import do_all, open_run
@@ -83,7 +84,7 @@ def make_graph(name: str, method: str, ratio: float, batch: int) -> tuple[onnx.M
     )
     with tempfile.TemporaryDirectory() as folder:
         run = open_run(recipe, StageCache(Path(folder) / "cache"), Silence())
-        do_all(run, (Calibrate, Reference, Trace))
+        do_all(run, (Calibrate, Reference, Dense, Trace))
         budget = read_budget(run.folders["calibrate"] / "budget.json")
         image = widest_gap_batch(run.folders["reference"], batch)
         graph = read_whole(run.folders["trace"] / "pruned.onnx")

@@ -22,7 +22,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for what 
 else:
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
 
-gc.freeze()
 gc.set_threshold(*COLLECTING)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +80,7 @@ def shared_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_table_of_translations() -> None:
-    """A seventh of an export's time."""
+    """A fifth of an export's time."""
     one_table()
 
 

@@ -21,22 +21,16 @@ COLLECTING = (100_000, 20, 50)  # thresholds: a graph is many small objects, to 
 
 
 def one_table() -> None:
-    """Let PyTorch's exporter make its table from operators to ONNX once, and not for every graph.
+    """Let PyTorch's exporter make its table from operators to ONNX, and its list of composite ones, once in a process.
 
-    What is loaded by then, half a million objects, is no garbage and not looked through any more.
+    It makes both for every graph. Here no test registers an operator.
     """
+    from torch.export import decomp_utils, exported_program
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    make = ONNXRegistry.from_torchlib
-
-    @functools.cache
-    def made(opset_version: int) -> ONNXRegistry:
-        table = make(opset_version)
-        gc.collect()
-        gc.freeze()
-        return table
-
-    ONNXRegistry.from_torchlib = staticmethod(made)  # type: ignore[assignment,method-assign]
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[assignment,method-assign]
+    composite = functools.cache(exported_program._collect_all_valid_cia_ops)
+    exported_program._collect_all_valid_cia_ops = decomp_utils._collect_all_valid_cia_ops = composite
 
 
 def get_ready() -> None:
@@ -53,7 +47,6 @@ def get_ready() -> None:
     one_table()
     with contextlib.redirect_stdout(io.StringIO()):  # the exporter imports more when it first runs
         torch.onnx.export(torch.nn.ReLU().eval(), (torch.zeros(1),), dynamo=True, opset_version=20, verbose=False)
-    gc.freeze()
 
 
 def _serve() -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 _BY_ITSELF = 1000  # objects that Python 3.12 freezes are some hundreds
+_OLD = False  # whether what is old is set aside already: to ask Python for it takes 0.1 s, once there is much
 
 
 def machine_memory() -> int | None:
@@ -39,11 +40,14 @@ def only_new_garbage() -> Iterator[None]:
 
     Where objects have been frozen already, nothing changes.
     """
-    if gc.get_freeze_count() > _BY_ITSELF:
+    global _OLD
+    if _OLD or gc.get_freeze_count() > _BY_ITSELF:
         yield
         return
     gc.freeze()
+    _OLD = True
     try:
         yield
     finally:
+        _OLD = False
         gc.unfreeze()

@@ -16,7 +16,7 @@ import numpy as np
 from ...core import layout
 from ...core.errors import EnvironmentLackError, InputError, VitrimError
 from ...core.layout import Kind
-from ...core.memory import give_back_memory
+from ...core.memory import give_back_memory, only_new_garbage
 from ...core.targets import Precision, Target, get_target
 from .. import bundle
 from ..bench.blocks import ROUNDS, ByBlock, measure_blocks
@@ -72,6 +72,7 @@ def random_images(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return draw.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
 
 
+@only_new_garbage()
 def bench_graphs(
     graphs: Mapping[str, Graph],
     timing: Timing = Timing(),

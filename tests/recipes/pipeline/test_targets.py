@@ -16,6 +16,7 @@ from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.verify import RELATIVE, run_once
 from vitrim.recipes.pipeline.cache import cache_of
 from vitrim.recipes.pipeline.calibrate import Calibrate
+from vitrim.recipes.pipeline.dense import Dense
 from vitrim.recipes.pipeline.graphs import forms_for
 from vitrim.recipes.pipeline.listener import Silence
 from vitrim.recipes.pipeline.reference import Reference, widest_gap_batch
@@ -32,7 +33,7 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     chosen = api.recipe(request.param)
     recipe = api.recipe(request.param, [each for each in FEW if chosen.slim is not None or "slim." not in each])
     run = open_run(recipe, cache_of(tmp_path_factory.mktemp(request.param) / "out"), Silence())
-    do_all(run, (Slim, Calibrate, Reference, Trace))
+    do_all(run, (Slim, Calibrate, Reference, Dense, Trace))
     image = widest_gap_batch(run.folders["reference"], recipe.export.batch)
     graphs = {path.stem: read_whole(path) for path in run.folders["trace"].glob("*.onnx")}
     return {"graphs": graphs, "feeds": {"image": image}, "outputs": run_once(graphs["pruned"], {"image": image})}
