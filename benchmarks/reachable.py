@@ -7,8 +7,9 @@ DATA is described at the top of measure.py. For DeiT-Ti and ViT-Ti and every cos
 the stages' weights and the exponent from two starts: the rule's plan, of at most four stages, and the one that the
 preset `frugal-8` places, of at most eight. Plans are tuned on some photos of even classes. Rules, plans found, and the
 plans found on the other model are then held against the dense model on even classes that no search saw, and on all
-photos of odd classes, in PyTorch. Nothing is chosen by the odd ones. It needs `pip install 'vitrim[search]'`. A study
-lies in --cache and goes on after any end. Written to results/reachable.json and .md.
+photos of odd classes, in PyTorch. So are simple rules that the plans suggest, on odd classes only where they are better
+than the rule on even ones, on both models: nothing is chosen by the odd ones. It needs `pip install 'vitrim[search]'`.
+A study lies in --cache and goes on after any end. Written to results/reachable.json and .md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,21 @@ import vitrim
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import ImageSource, choose
 from vitrim.calibration.tokens.presets import get_preset
+from vitrim.calibration.tokens.rules import default_rule
+from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.core.answers import divergence, same_top
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.pruning.budget import Budget
 from vitrim.exporter.pruning.load import preprocessing
+from vitrim.exporter.pruning.methods import get_method
+from vitrim.exporter.pruning.methods.options import parse_parameters
+from vitrim.exporter.pruning.shape import ViTShape
 
 METHOD = "frugal"
 COSTS = (0.81, 0.70, 0.60)  # GMACs
 STARTS = {4: None, 8: [stage.block for stage in get_preset("frugal-8").stages]}  # by stages: blocks, or the rule's
 RULE, FOUND, OTHER = "rule", "found", "found on the other model"
+EVEN, ODD = "even", "odd"  # photos: of even classes that no search saw, and of odd ones
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,40 @@ class Case:
     label: str
     gmacs: float
     stages: int
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A simple rule that plans found suggest.
+
+    Attributes:
+        name: for the table.
+        blocks: of the stages, of which the rule that it is held against has as many.
+        weights: of the stages, see `rules.Rule`; of those that are left out, 1.
+        exponent: of the method.
+    """
+
+    name: str
+    blocks: Sequence[int]
+    weights: Sequence[float] = ()
+    exponent: float = 0.75
+
+    def budget(self, shape: ViTShape, gmacs: float) -> Budget:
+        """Its largest budget within a cost."""
+        parameters = parse_parameters(get_method(METHOD), {"exponent": self.exponent}).model_dump(mode="json")
+        rule = default_rule(shape, METHOD, parameters, blocks=self.blocks)
+        weights = [*self.weights, *[1.0] * (len(self.blocks) - len(self.weights))]
+        stages = tuple(replace(stage, weight=weight) for stage, weight in zip(rule.stages, weights, strict=True))
+        return from_target(shape, METHOD, parameters, 1e9 * gmacs, replace(rule, stages=stages))
+
+
+FOUR, EIGHT = (3, 5, 7, 9), tuple(range(3, 11))
+DERIVED = (
+    Derived("4 stages, exponent 1", FOUR, exponent=1.0),
+    Derived("8 stages, exponent 1", EIGHT, exponent=1.0),
+    Derived("4 stages from block 2", (2, 4, 6, 8)),
+    Derived("8 stages from block 2", range(2, 10)),
+)
 
 
 @dataclass(frozen=True)
@@ -90,14 +131,68 @@ class Tuning:
         model, blocks = load_model(case.label, self.data), STARTS[case.stages]
         return vitrim.prune(model, METHOD, gflops=case.gmacs, blocks=blocks, **more).budget
 
-    def unseen(self, label: str, count: int) -> Subject:
-        """A model with even photos that no search saw, spread evenly over those."""
-        source = self.even(label)
-        rest = unseen(len(source), self.images, count)
-        photos = source.fingerprint()
-        return as_subject(
-            label, load_model(label, self.data), source, rest, self.cache, photos=photos, unseen=rest.tolist()
-        )
+    def photos(self, label: str, count: int) -> dict[str, Subject]:
+        """A model with so many photos of even classes that no search saw, and with all of odd ones."""
+        source, model = self.even(label), load_model(label, self.data)
+        rest, photos = unseen(len(source), self.images, count), source.fingerprint()
+        even = as_subject(label, model, source, rest, self.cache, photos=photos, unseen=rest.tolist())
+        return {EVEN: even, ODD: open_subject(label, self.data, self.cache)}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What plans lose on photos that no search saw.
+
+    Attributes:
+        tuning: of the searches.
+        photos: by label and kind.
+        rules: that plans are held against.
+        processes: that measure answers.
+    """
+
+    tuning: Tuning
+    photos: Mapping[str, Mapping[str, Subject]]
+    rules: Mapping[Case, Budget]
+    processes: int
+
+    def rows(self, plans: Sequence[tuple[Case, str, Budget]]) -> list[dict[str, Any]]:
+        """All plans on the photos of their models."""
+        even, odd = (self.lost([(case, plan) for case, _, plan in plans], which) for which in (EVEN, ODD))
+        return [row(*about, {EVEN: one, ODD: other}) for about, one, other in zip(plans, even, odd, strict=True)]
+
+    def derived(self, costs: Sequence[float]) -> list[dict[str, Any]]:
+        """`DERIVED` on all models; at costs where one is better than the rule on even photos, on odd ones, too."""
+        plans = [
+            (rule, Case(label, gmacs, len(rule.blocks)), rule.budget(self.photos[label][EVEN].shape, gmacs))
+            for rule in DERIVED
+            for gmacs in costs
+            for label in self.photos
+        ]
+        even = self.lost([(case, plan) for _, case, plan in plans], EVEN)
+        rows = [row(case, rule.name, plan, {EVEN: one}) for (rule, case, plan), one in zip(plans, even, strict=True)]
+        better = [all(other[EVEN]["kl_above_rule"][2] < 0 for other in rows if same(one, other)) for one in rows]
+        again = [index for index, holds in enumerate(better) if holds]
+        odd = self.lost([plans[index][1:] for index in again], ODD)
+        for index, found in zip(again, odd, strict=True):
+            rows[index][ODD] = found
+        return rows
+
+    def lost(self, plans: Sequence[tuple[Case, Budget]], which: str) -> list[dict[str, Any]]:
+        """What every plan loses on photos of a kind, see `figures`."""
+        wanted: dict[Any, tuple[Subject, Budget | None]] = {}
+        for index, (case, plan) in enumerate(plans):
+            subject = self.photos[case.label][which]
+            wanted |= {index: (subject, plan), case: (subject, self.rules[case]), case.label: (subject, None)}
+        found = all_answers(wanted, self.tuning.data, self.tuning.cache, self.processes)
+        return [
+            figures(found[case.label], found[index], found[case], self.photos[case.label][which].labels)
+            for index, (case, _) in enumerate(plans)
+        ]
+
+
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two rows are of one rule at one cost, on whatever model."""
+    return (one["plan"], one["gmacs"]) == (other["plan"], other["gmacs"])
 
 
 def unseen(total: int, tuned: int, count: int) -> np.ndarray:
@@ -157,12 +252,35 @@ def page(kept: Mapping[str, Any]) -> str:
         lines += [f"## {label}, {gmacs:.2f} GMACs", "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
         lines += [f"| {' | '.join(cells(one, rows))} |" for one in rows]
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *of_derived(kept["derived"])])
+
+
+def of_derived(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The table of rules that the plans suggest."""
+    yield "## Simple rules that the plans found suggest"
+    yield ""
+    yield (
+        "Held against the rule of as many stages. On odd photos only what is better on even ones on every model, by an "
+        "interval without 0."
+    )
+    yield ""
+    heads = ["GMACs", "rule", "model", "tokens", "KL even unseen", "above the rule (95 %)", "KL odd"]
+    heads += ["above the rule (95 %)", "agreement % odd (95 %)"]
+    yield f"| {' | '.join(heads)} |"
+    yield "| --- " * len(heads) + "|"
+    for one in rows:
+        shown = [f"{one['gmacs']:.2f}", one["plan"], one["model"], one["tokens"]]
+        for photos in (EVEN, ODD):
+            found = one.get(photos)
+            shown += [f"{found['kl']:.4f}", _spread(found["kl_above_rule"])] if found else ["", ""]
+        shown.append(_percent(one[ODD]["agreement"]) if ODD in one else "")
+        yield f"| {' | '.join(shown)} |"
+    yield ""
 
 
 def about(kept: Mapping[str, Any]) -> str:
     """What the numbers are, in words."""
-    even, odd = (kept["rows"][0][photos]["images"] for photos in ("even", "odd"))
+    even, odd = (kept["rows"][0][photos]["images"] for photos in (EVEN, ODD))
     return (
         f"Searches of {kept['trials']} plans, tuned on {kept['images']} photos of even classes by halving; measured on "
         f"{even} even ones that no search saw, and on {odd} odd ones. A search from four stages has at most four, one "
@@ -182,7 +300,7 @@ def cells(one: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str
     name = f"{one['plan']}, {one['stages']} stages" if one["plan"] == RULE else f"{one['plan']}, from {one['stages']}"
     shown = [name, one["tokens"], f"{one['exponent']:.3g}"]
     shown += [str(found["judged"]) if one["plan"] == FOUND else "", tuned]
-    for photos in ("even", "odd"):
+    for photos in (EVEN, ODD):
         shown += [f"{one[photos]['kl']:.4f}", "" if one["plan"] == RULE else _spread(one[photos]["kl_above_rule"])]
     agreement, above = one["odd"]["agreement"], one["odd"]["agreement_above_rule"]
     shown += [_percent(agreement), "" if one["plan"] == RULE else _percent(above)]
@@ -231,38 +349,14 @@ def main(
         click.echo(f"{case}: {tokens_of(found[case])} {found[case].statistics['search']}")
     if search_only:
         return
-    rows = measured(tuning, list(plans_of(cases, rules, found)), others, processes)
+    measure = Measure(tuning, {label: tuning.photos(label, others) for label in MODELS}, rules, processes)
+    rows = measure.rows(list(plans_of(cases, rules, found)))
+    derived = measure.derived(costs)
     about = {"command": command(data), "trials": trials, "images": images}
-    kept = about | {"load": round(os.getloadavg()[2], 1), "cores": os.cpu_count(), "rows": rows}
+    kept = about | {"load": round(os.getloadavg()[2], 1), "cores": os.cpu_count(), "rows": rows, "derived": derived}
     atomic_write(out.with_suffix(".json"), json.dumps(kept, indent=2) + "\n")
     atomic_write(out, page(kept))
     click.echo(page(kept))
-
-
-def measured(
-    tuning: Tuning,
-    plans: Sequence[tuple[Case, str, Budget]],
-    others: int,
-    processes: int,
-) -> list[dict[str, Any]]:
-    """All rows: every plan on the photos of its model that no search saw."""
-    data, cache = tuning.data, tuning.cache
-    photos = {
-        label: {"even": tuning.unseen(label, others), "odd": open_subject(label, data, cache)}
-        for label in dict.fromkeys(case.label for case, _, _ in plans)
-    }
-    both = ("even", "odd")
-    wanted: dict[tuple[str, Case, str], tuple[Subject, Budget | None]]
-    wanted = {(which, case, kind): (photos[case.label][which], plan) for case, kind, plan in plans for which in both}
-    answers = all_answers(wanted, data, cache, processes)
-    dense = {(which, label): (photos[label][which], None) for label in photos for which in both}
-    truth = all_answers(dense, data, cache, processes)
-
-    def lost(case: Case, kind: str, which: str) -> dict[str, Any]:
-        pruned, ruled = answers[which, case, kind], answers[which, case, RULE]
-        return figures(truth[which, case.label], pruned, ruled, photos[case.label][which].labels)
-
-    return [row(case, kind, plan, {which: lost(case, kind, which) for which in both}) for case, kind, plan in plans]
 
 
 if __name__ == "__main__":

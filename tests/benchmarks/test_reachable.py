@@ -10,7 +10,27 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import small_vit, source_for
-from reachable import FOUND, OTHER, RULE, Case, Tuning, cells, figures, main, page, plans_of, row, unseen
+from measure import Row as MeasuredRow
+from measure import budget_of
+from reachable import (
+    DERIVED,
+    EVEN,
+    FOUND,
+    ODD,
+    OTHER,
+    RULE,
+    Case,
+    Derived,
+    Measure,
+    Tuning,
+    cells,
+    figures,
+    main,
+    page,
+    plans_of,
+    row,
+    unseen,
+)
 
 from vitrim.calibration.images.sources import Part, choose
 from vitrim.calibration.tokens.cost import graph_macs
@@ -94,10 +114,44 @@ def test_a_row_shows_what_the_search_tuned_and_what_others_lose(model: Any, data
     assert first[3:8] == ["", "0.0200", "0.0300", "", "0.0300"]
     assert second[3:7] == ["9", "0.0150", "0.0300", "-0.0010 (-0.0020 to +0.0010)"]
     assert second[-3:] == ["90.0 (80.0 to 100.0)", "1.0 (0.0 to 2.0)", "50.0"]
-    kept = {"command": "it", "rows": rows, "trials": 9, "images": 4, "load": 1.0, "cores": 2}
+    derived = [row(case, "simple", rule, {EVEN: same}), row(case, "simpler", rule, {EVEN: same, ODD: same})]
+    kept = {"command": "it", "rows": rows, "trials": 9, "images": 4, "load": 1.0, "cores": 2, "derived": derived}
     shown = page(kept)
+    assert "| simple | DeiT-Ti | " in shown
+    assert shown.count("+0.0010) |  |  |  |") == 1  # one was not measured on odd photos
     assert "on 7 odd ones" in shown
     assert shown.count("| rule, 4 stages |") == shown.count("| found, from 4 |") == 1
+
+
+def test_a_simple_rule_has_its_weights_and_its_exponent(model: Any) -> None:
+    shape = describe(model)
+    gmacs = GMACS * graph_macs(shape) / 1e9
+    plain, late = Derived("plain", (2, 4, 6, 8)), Derived("late", (2, 4, 6, 8), (0.05, 0.05), exponent=1.0)
+    one, other = plain.budget(shape, gmacs), late.budget(shape, gmacs)
+    assert [stage.block for stage in one.choosing] == [2, 4, 6, 8]
+    assert [budget.parameters["exponent"] for budget in (one, other)] == [0.75, 1.0]
+    assert other.choosing[0].after > one.choosing[0].after
+    assert all(0.9 * gmacs < budget.total_gmacs <= gmacs for budget in (one, other))
+
+
+def test_only_rules_that_are_better_on_all_models_are_tried_on_odd_photos(
+    model: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reachable.all_answers", _answers)
+    shape = describe(model)
+    gmacs = round(0.9 * graph_macs(shape) / 1e9, 5)
+    better, same = Derived("better", (3, 5, 7, 9)), Derived("same", (3, 5))
+    rules = {Case(label, gmacs, 2): same.budget(shape, gmacs) for label in ("DeiT-Ti", "ViT-Ti")}
+    worse = budget_of(shape, MeasuredRow("", "slice", blocks=(0, 1, 2, 3)), 5e8 * gmacs)
+    rules |= {Case(label, gmacs, 4): worse for label in ("DeiT-Ti", "ViT-Ti")}
+    monkeypatch.setattr("reachable.DERIVED", (better, same))
+    tuning = Tuning(data, 4, 0, data / "cache")
+    photos = {label: tuning.photos(label, 8) for label in ("DeiT-Ti", "ViT-Ti")}
+    rows = Measure(tuning, photos, rules, 1).derived((gmacs,))
+    assert [(one["plan"], ODD in one) for one in rows] == [("better", True)] * 2 + [("same", False)] * 2
+    assert rows[0][EVEN]["kl_above_rule"][2] < 0
+    assert rows[2][EVEN]["kl_above_rule"] == [0, 0, 0]
+    assert (rows[0][EVEN]["images"], rows[0][ODD]["images"]) == (8, 12)
 
 
 @pytest.mark.slow
@@ -109,6 +163,7 @@ def test_a_run_goes_on_and_writes_the_page(model: Any, data: Path, monkeypatch: 
     judge = Study.judge
     monkeypatch.setattr(Study, "judge", lambda self, *about: (judged.append(1), judge(self, *about))[1])
     monkeypatch.setattr("sys.argv", ["benchmarks/reachable.py", "--data", str(data)])
+    monkeypatch.setattr("reachable.DERIVED", DERIVED[:1])
     # A process of its own would not see this model.
     monkeypatch.setattr("reachable.all_answers", _answers)
     gmacs, out = f"{GMACS * graph_macs(describe(model)) / 1e9}", data / "page.md"
@@ -127,7 +182,7 @@ def test_a_run_goes_on_and_writes_the_page(model: Any, data: Path, monkeypatch: 
     assert all(one["odd"]["kl_above_rule"] == [0, 0, 0] for one in rows if one["plan"] == RULE)
     by = {(one["model"], one["stages"], one["plan"]): one for one in rows}
     assert by["DeiT-Ti", 4, FOUND]["tokens"] == by["ViT-Ti", 4, OTHER]["tokens"]
-    assert out.read_text().count("## ") == 2
+    assert out.read_text().count("## ") == 3
 
 
 def _answers(wanted: Any, data: Any, cache: Any, processes: int) -> Any:
