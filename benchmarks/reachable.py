@@ -90,6 +90,8 @@ FOUR, EIGHT = (3, 5, 7, 9), tuple(range(3, 11))
 DERIVED = (
     Derived("4 stages, exponent 1", FOUR, exponent=1.0),
     Derived("8 stages, exponent 1", EIGHT, exponent=1.0),
+    Derived("4 stages, weights falling to 0.25", FOUR, (1.0, 0.75, 0.5, 0.25)),
+    Derived("8 stages, weights falling to 0.3, exponent 1", EIGHT, np.linspace(1.0, 0.3, 8).tolist(), exponent=1.0),
     Derived("4 stages from block 2", (2, 4, 6, 8)),
     Derived("8 stages from block 2", range(2, 10)),
 )
@@ -251,7 +253,8 @@ def page(kept: Mapping[str, Any]) -> str:
         rows = [one for one in kept["rows"] if (one["model"], one["gmacs"]) == (label, gmacs)]
         lines += [f"## {label}, {gmacs:.2f} GMACs", "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
         lines += [f"| {' | '.join(cells(one, rows))} |" for one in rows]
-        lines.append("")
+        best = min(rows, key=lambda one: one[EVEN]["kl"])
+        lines += ["", f"Least KL on even photos: {named(best)}; on odd ones {_percent(best[ODD]['agreement'])} %.", ""]
     return "\n".join([*lines, *of_derived(kept["derived"])])
 
 
@@ -297,14 +300,18 @@ def cells(one: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str
     """
     found = next(other for other in rows if other["plan"] == FOUND and other["stages"] == one["stages"])["search"]
     tuned = {RULE: f"{found['kl_of_rule']:.4f}", FOUND: f"{found['kl_of_best']:.4f}"}.get(one["plan"], "")
-    name = f"{one['plan']}, {one['stages']} stages" if one["plan"] == RULE else f"{one['plan']}, from {one['stages']}"
-    shown = [name, one["tokens"], f"{one['exponent']:.3g}"]
+    shown = [named(one), one["tokens"], f"{one['exponent']:.3g}"]
     shown += [str(found["judged"]) if one["plan"] == FOUND else "", tuned]
     for photos in (EVEN, ODD):
         shown += [f"{one[photos]['kl']:.4f}", "" if one["plan"] == RULE else _spread(one[photos]["kl_above_rule"])]
     agreement, above = one["odd"]["agreement"], one["odd"]["agreement_above_rule"]
     shown += [_percent(agreement), "" if one["plan"] == RULE else _percent(above)]
     return [*shown, "" if one["odd"]["top1"] is None else f"{100 * one['odd']['top1']:.1f}"]
+
+
+def named(one: Mapping[str, Any]) -> str:
+    """What a plan is and where its search began."""
+    return f"{one['plan']}, {one['stages']} stages" if one["plan"] == RULE else f"{one['plan']}, from {one['stages']}"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -120,6 +120,7 @@ def test_a_row_shows_what_the_search_tuned_and_what_others_lose(model: Any, data
     assert "| simple | DeiT-Ti | " in shown
     assert shown.count("+0.0010) |  |  |  |") == 1  # one was not measured on odd photos
     assert "on 7 odd ones" in shown
+    assert "even photos: rule, 4 stages; on odd ones 90.0 (80.0 to 100.0) %." in shown  # the first of equals
     assert shown.count("| rule, 4 stages |") == shown.count("| found, from 4 |") == 1
 
 
