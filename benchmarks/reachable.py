@@ -247,7 +247,16 @@ def page(kept: Mapping[str, Any]) -> str:
     """The tables, one a model and cost."""
     lines = ["# The best plans of `frugal` within reach, and whether they hold on another model", ""]
     lines += [f"`{kept['command']}`", "", about(kept), ""]
-    heads = ["plan", "tokens", "exponent", "plans judged", "KL tuned on", "KL even unseen", "above its rule (95 %)"]
+    heads = [
+        "plan",
+        "GMACs",
+        "tokens",
+        "exponent",
+        "plans judged",
+        "KL tuned on",
+        "KL even unseen",
+        "above its rule (95 %)",
+    ]
     heads += ["KL odd", "above its rule (95 %)", "agreement % odd (95 %)", "above its rule, points", "top-1 %"]
     for label, gmacs in dict.fromkeys((one["model"], one["gmacs"]) for one in kept["rows"]):
         rows = [one for one in kept["rows"] if (one["model"], one["gmacs"]) == (label, gmacs)]
@@ -300,7 +309,7 @@ def cells(one: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str
     """
     found = next(other for other in rows if other["plan"] == FOUND and other["stages"] == one["stages"])["search"]
     tuned = {RULE: f"{found['kl_of_rule']:.4f}", FOUND: f"{found['kl_of_best']:.4f}"}.get(one["plan"], "")
-    shown = [named(one), one["tokens"], f"{one['exponent']:.3g}"]
+    shown = [named(one), f"{one['cost']:.4f}", one["tokens"], f"{one['exponent']:.3g}"]
     shown += [str(found["judged"]) if one["plan"] == FOUND else "", tuned]
     for photos in (EVEN, ODD):
         shown += [f"{one[photos]['kl']:.4f}", "" if one["plan"] == RULE else _spread(one[photos]["kl_above_rule"])]

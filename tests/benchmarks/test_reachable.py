@@ -111,8 +111,8 @@ def test_a_row_shows_what_the_search_tuned_and_what_others_lose(model: Any, data
     same |= {"agreement_above_rule": [0.01, 0.0, 0.02], "top1": 0.5}
     rows = [row(case, kind, plan, {"even": same, "odd": same}) for kind, plan in ((RULE, rule), (FOUND, best))]
     first, second = (cells(one, rows) for one in rows)
-    assert first[3:8] == ["", "0.0200", "0.0300", "", "0.0300"]
-    assert second[3:7] == ["9", "0.0150", "0.0300", "-0.0010 (-0.0020 to +0.0010)"]
+    assert first[4:9] == ["", "0.0200", "0.0300", "", "0.0300"]
+    assert second[4:8] == ["9", "0.0150", "0.0300", "-0.0010 (-0.0020 to +0.0010)"]
     assert second[-3:] == ["90.0 (80.0 to 100.0)", "1.0 (0.0 to 2.0)", "50.0"]
     derived = [row(case, "simple", rule, {EVEN: same}), row(case, "simpler", rule, {EVEN: same, ODD: same})]
     kept = {"command": "it", "rows": rows, "trials": 9, "images": 4, "load": 1.0, "cores": 2, "derived": derived}
