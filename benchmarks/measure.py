@@ -13,7 +13,7 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.sources import read_some
+from vitrim.calibration.images.sources import ImageSource, read_some
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.pruning.budget import Budget
@@ -117,12 +117,23 @@ def open_subject(label: str, data: Path | None, cache: Path, count: int | None =
             data / "imagenet_sample", preprocessing(model), classes=1000, every=2, offset=1, count=None
         )
     chosen = np.linspace(0, len(source) - 1, min(count or len(source), len(source))).round().astype(int)
-    photos = source.fingerprint()
-    path = kept_file(cache, ".npy", kind="images", label=label, photos=photos, count=len(chosen))
+    return as_subject(label, model, source, chosen, cache, photos=source.fingerprint(), count=len(chosen))
+
+
+def as_subject(
+    label: str, model: Any, source: ImageSource, chosen: Sequence[int] | np.ndarray, cache: Path, **what: Any
+) -> Subject:
+    """A model with some images of a source, which are decoded once.
+
+    Args:
+        chosen: indices of the images.
+        what: they are, for their name in the cache; `photos` is the source's fingerprint.
+    """
+    path = kept_file(cache, ".npy", kind="images", label=label, **what)
     if not path.exists():
         keep(path, lambda part: np.save(part, read_some(source, chosen)))
     labels = None if source.labels is None else np.asarray(source.labels)[chosen]
-    return Subject(label, describe(model), path, photos, labels)
+    return Subject(label, describe(model), path, what["photos"], labels)
 
 
 def budget_of(shape: ViTShape, row: Row, macs: float) -> Budget:
