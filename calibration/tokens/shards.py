@@ -61,7 +61,8 @@ def survives(value: float, others: Iterable[float], factor: int = FACTOR) -> boo
 class Shards:
     """Divergences of plans from the dense outputs, by shard. Images are read when they are first asked for.
 
-    What blocks before a plan's first stage get is the dense model's, so it is kept, within `MEMORY`.
+    What blocks before a plan's first stage get is the dense model's, so it is kept, within `MEMORY`. An optimizer
+    proposes many a plan twice, by other numbers: what is known of one is not run again.
 
     Args:
         model: the dense model.
@@ -74,11 +75,18 @@ class Shards:
         self._task = task_of_model(model)
         self._dense: dict[int, np.ndarray] = {}
         self._states: dict[tuple[int, int], State] = {}
+        self._known: dict[tuple[str, int], np.ndarray] = {}
         self._room = MEMORY
 
-    @torch.inference_mode()
     def distances(self, budget: Budget, shard: int) -> np.ndarray:
         """[images of the shard] divergence of a plan's outputs (of features, 1 - cosine)."""
+        plan = budget.model_dump_json(include={"method", "parameters", "blocks"}), shard
+        if plan not in self._known:
+            self._known[plan] = self._distances(budget, shard)
+        return self._known[plan]
+
+    @torch.inference_mode()
+    def _distances(self, budget: Budget, shard: int) -> np.ndarray:
         pruned = PrunedViT(self._model, budget)
         first = next((row.block for row in budget.blocks if row.is_stage), len(budget.blocks))
         if shard not in self._dense:
