@@ -75,7 +75,7 @@ def choose(
     samples = {name: np.empty(0) for name in runs}
     ratios: dict[str, Ratio] = {}
     while len(next(iter(samples.values()))) < ROUNDS:
-        more = interleave(runs, 2 * FEWEST if not ratios else 6, warmup=0.0 if ratios else 0.1)
+        more = interleave(runs, 6, warmup=None) if ratios else interleave(runs, 2 * FEWEST, warmup=0.03)
         samples = {name: np.concatenate([samples[name], more[name]]) for name in runs}
         odd = {name: values[1::2] for name, values in samples.items()}
         ratios = {kind: paired_ratio(odd[f"{kind}.decomposed"], odd[f"{kind}.fused"]) for kind in kinds}

@@ -32,7 +32,8 @@ class Runner:
 def timed(noise: float, asked: list[int]) -> Any:
     draw = np.random.default_rng(0)
 
-    def interleave(runs: dict[str, partial[str]], rounds: int, warmup: float) -> dict[str, np.ndarray]:
+    def interleave(runs: dict[str, partial[str]], rounds: int, warmup: float | None) -> dict[str, np.ndarray]:
+        assert (warmup is None) == (len(asked) > 0)  # what has just run is warm
         asked.append(rounds)
         return {name: TIMES[run()] + noise * draw.random(rounds) for name, run in runs.items()}
 
