@@ -75,8 +75,12 @@ def _become(call: dict[str, Any]) -> NoReturn:
         os.environ.update(call["environment"])
         for number, name in ((0, os.devnull), (1, call["out"]), (2, call["err"])):
             os.dup2(os.open(name, os.O_RDWR), number)
-        sys.argv = ["vitrim", *call["words"]]
-        main()
+        sys.argv = ["vitrim" if call["code"] is None else "-c", *call["words"]]
+        if call["code"] is None:
+            main()
+        else:
+            exec(call["code"], {"__name__": "__main__"})
+            status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
@@ -119,16 +123,17 @@ class Running:
             return subprocess.CompletedProcess(self.words, status, self.out.read(), self.err.read())
 
 
-def start(*words: str, cwd: Path | None = None) -> Running:
+def start(*words: str, cwd: Path | None = None, code: str | None = None) -> Running:
     """Begin `vitrim WORDS` in a process of its own.
 
     Args:
         words: of the command line.
         cwd: its working folder.
+        code: of Python, to run in place of vitrim's command line.
     """
     out, err = (tempfile.NamedTemporaryFile("r") for _ in range(2))  # noqa: SIM115  closed by `wait`
     place, environment = str(cwd or Path.cwd()), dict(os.environ)
-    process = _ask(words=words, cwd=place, environment=environment, out=out.name, err=err.name)
+    process = _ask(words=words, cwd=place, environment=environment, out=out.name, err=err.name, code=code)
     return Running(words, process, out, err)
 
 

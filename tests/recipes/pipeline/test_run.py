@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import warm
 from helpers import small_recipe as small
 from safetensors.torch import save_file
 from warm import start
@@ -356,10 +355,8 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 KILLED = """
 import json, os, signal, sys
 from vitrim import api
-sys.path.insert(0, sys.argv[4])
-from warm import get_ready
+from vitrim.exporter.runtime import bundle
 
-get_ready()
 recipe, out, stages = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 
 class Deadly:
@@ -384,21 +381,21 @@ for stage, name in stages:
     _, status = os.waitpid(child, 0)
     died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == number
     print(stage, name, "died" if died else os.WEXITSTATUS(status), flush=True)
-    api.check(out)
+    bundle.verify(out)
 """
 
 
 @pytest.mark.slow
-def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(made: tuple[Path, Any], tmp_path: Path) -> None:
+def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(
+    made: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(made[0].parent, tmp_path, dirs_exist_ok=True)
     out, other = tmp_path / "out", small(prune={"target": {"flops_ratio": 0.61}})
     hashes = {path.name: path.read_bytes() for path in out.iterdir()}
     deaths = [(stage, "SIGKILL") for stage in ("model and images", *EVERY, "bundle")]
     deaths += [("trace", "SIGTERM"), ("parity", "SIGINT"), ("bundle", "SIGINT")]
-    tests = str(Path(warm.__file__).parent)
-    command = [sys.executable, "-c", KILLED, json.dumps(other), str(out), json.dumps(deaths), tests]
-    environment = {key: value for key, value in os.environ.items() if key != "VITRIM_STAGES"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    monkeypatch.delenv("VITRIM_STAGES")
+    done = start(json.dumps(other), str(out), json.dumps(deaths), code=KILLED).wait()
     assert done.returncode == 0, done.stderr
     ends = {"SIGINT": "130"}
     assert done.stdout.splitlines() == [f"{stage} {name} {ends.get(name, 'died')}" for stage, name in deaths]
