@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import sys
 from collections.abc import Iterator
 
 _BY_ITSELF = 1000  # objects that Python 3.12 freezes are some hundreds
-_OLD = False  # whether what is old is set aside already: to ask Python for it takes 0.1 s, once there is much
+_OLD = False  # whether what is old has been set aside by `only_new_garbage`
 
 
 def machine_memory() -> int | None:
@@ -34,14 +35,20 @@ def give_back_memory() -> None:
             trim(0)
 
 
+@functools.cache
+def _program_freezes() -> bool:
+    """Whether the program has frozen objects itself; asked once, as to count half a million takes 0.1 s."""
+    return gc.get_freeze_count() > _BY_ITSELF
+
+
 @contextlib.contextmanager
 def only_new_garbage() -> Iterator[None]:
     """Look for garbage among what is made inside alone: what a process has loaded takes 0.3 s each time.
 
-    Where objects have been frozen already, nothing changes.
+    In a program that has frozen objects itself, nothing changes.
     """
     global _OLD
-    if _OLD or gc.get_freeze_count() > _BY_ITSELF:
+    if _OLD or _program_freezes():
         yield
         return
     gc.freeze()
