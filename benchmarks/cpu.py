@@ -215,6 +215,7 @@ def _ratio(data: dict[str, Any] | None, digits: int) -> str:
 @click.option("--models", default=(SMALL, *MODELS), multiple=True, help="[default: all]")
 @click.option("--methods", default=("evit", "frugal", "zero_tprune"), multiple=True, show_default=True)
 @click.option("--ratio", default=0.65, show_default=True, help="Share of the dense model's multiply-accumulates.")
+@click.option("--without", type=click.Choice(["bf16", "int8"]), multiple=True, help="To look for int8 takes minutes.")
 @click.option("--batches", default=(1, 8), multiple=True, type=int, show_default=True)
 @click.option("--threads", "counts", default=(1, 2), multiple=True, type=int, show_default=True)
 @click.option("--rounds", default=36, show_default=True, help="Interleaved ones, half as many of larger batches.")
@@ -225,6 +226,7 @@ def main(
     models: tuple[str, ...],
     methods: tuple[str, ...],
     ratio: float,
+    without: tuple[str, ...],
     batches: tuple[int, ...],
     counts: tuple[int, ...],
     rounds: int,
@@ -233,7 +235,8 @@ def main(
 ) -> None:
     """Measure and write the table."""
     given = Given(data, cache, ratio, rounds)
-    cases = [Case(method, *column) for method in (DENSE, *methods) for column in COLUMNS]
+    columns = [column for column in COLUMNS if column[1] not in without]
+    cases = [Case(method, *column) for method in (DENSE, *methods) for column in columns]
     lines = [f"`{command(data)}`", "", _HEAD]
     for label in models:
         told = {} if label == SMALL else {case: answers_of(label, case, given) for case in cases}

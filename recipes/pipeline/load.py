@@ -17,7 +17,7 @@ from ...exporter.core.errors import InputError, did_you_mean, excerpt
 from ...exporter.core.inputs import InputKind, is_file, is_torn, read_text, require_file
 from ...exporter.pruning.budget import first_problem, ordered_problems
 from ...exporter.pruning.hub import is_hub_name
-from .recipe import Recipe, file_keys, sections
+from .recipe import Recipe, named_files, sections
 from .sections.section import Section
 
 HERE = Path(__file__).parent.parent  # where the recipes lie
@@ -369,12 +369,9 @@ def load_recipe(name: str, settings: Iterable[Setting] = ()) -> Recipe:
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     result = _copy(data)
-    for section, key in file_keys():
-        holder: Any = result
-        for part in section.split("."):
-            holder = holder.get(part) if isinstance(holder, dict) else None
-        if isinstance(holder, dict) and isinstance(holder.get(key), str):
-            holder[key] = resolve_path(holder[key], folder)
+    for section, _, key in named_files(result):
+        if isinstance(section[key], str):
+            section[key] = resolve_path(section[key], folder)
     _resolve_storage(result, folder)
     return result
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ...exporter.core.errors import InputError
 from ...exporter.core.latency import read_table
@@ -12,7 +11,7 @@ from ...exporter.pruning.hub import is_hub_name
 from ...exporter.pruning.widths import read_widths
 from ...exporter.runtime.outputs import Output, check_output
 from .listener import Listener
-from .recipe import Recipe, file_keys
+from .recipe import Recipe, named_files
 
 
 def _read_slimmed(path: Path) -> None:
@@ -32,13 +31,9 @@ RECIPE = Output("recipe", None, "recipe.yaml")  # its comments and edits are a u
 def inputs_of(recipe: Recipe) -> dict[str, Path]:
     """Files and folders that a run of a recipe reads, by what a message calls them."""
     found = {} if recipe.file is None else {"the recipe": recipe.file}
-    for path, key in file_keys():
-        section: Any = recipe
-        for part in path.split("."):
-            section = getattr(section, part, None)
-        value = None if section is None else getattr(section, key)
-        if value is not None and not is_hub_name(value):
-            found[f"the recipe's {path}.{key}"] = Path(value)
+    for section, path, key in named_files(recipe.model_dump(mode="json")):
+        if not is_hub_name(section[key]):
+            found[f"the recipe's {path}.{key}"] = Path(section[key])
     return found
 
 

@@ -12,7 +12,7 @@ import yaml
 from ...exporter.core import layout
 from ...exporter.pruning.hub import digest, is_hub_name
 from .load import HERE, SHIPPED
-from .recipe import Recipe, file_keys
+from .recipe import Recipe, named_files
 
 # What a recipe names and a bundle carries, under the bundle's own names.
 _CARRIED = {("prune", "budget"): layout.BUDGET, ("slim", "widths"): layout.WIDTHS}
@@ -44,16 +44,11 @@ def portable(recipe: Recipe) -> dict[str, Any]:
         del data["export"]["sizes"]  # a bundle of one size says nothing of sizes
     if recipe.prune is not None and recipe.prune.given:
         data["prune"] |= {"given": False, "budget": _CARRIED["prune", "budget"]}
-    for section, key in file_keys():
-        holder: Any = data
-        for part in section.split("."):
-            holder = holder and holder.get(part)
-        if not holder or not holder.get(key):
-            continue
-        path = holder[key]
-        holder[key] = _CARRIED.get((section, key)) or portable_path(path, recipe.folder)
-        if section == "model" and key in ("checkpoint", "onnx") and not holder["sha256"]:
-            holder["sha256"] = digest(path)
+    for section, path, key in named_files(data):
+        file = section[key]
+        section[key] = _CARRIED.get((path, key)) or portable_path(file, recipe.folder)
+        if path == "model" and key in ("checkpoint", "onnx") and not section["sha256"]:
+            section["sha256"] = digest(file)
     return data
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +123,13 @@ def file_keys() -> list[tuple[str, str]]:
         for name, field in section.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("format") == "path"
     ]
+
+
+def named_files(data: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """(section, its path, key) of everything in a recipe as plain data that names a file or folder."""
+    for path, key in file_keys():
+        section: Any = data
+        for part in path.split("."):
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and section.get(key) is not None:
+            yield section, path, key

@@ -21,7 +21,7 @@ from ...exporter.runtime.outputs import refuse_over_inputs
 from ..pipeline.load import SHIPPED
 from ..pipeline.own_files import inputs_of
 from ..pipeline.portable import portable_path
-from ..pipeline.recipe import Recipe, file_keys
+from ..pipeline.recipe import Recipe, named_files
 from .result import JOURNAL, RESULT, Chosen, Row, Sweep
 
 TABLE, PICTURE, RECIPES = "sweep.csv", "pareto.svg", "recipes"
@@ -83,10 +83,8 @@ def write_files(folder: Path, sweep: Sweep, recipes: Mapping[str, Recipe]) -> Sw
 def recipe_text(recipe: Recipe, folder: Path, sweep: Sweep, chosen: Chosen) -> str:
     """A point's recipe as YAML for a folder, with what was measured of it on top."""
     data: dict[str, Any] = recipe.model_dump(mode="json", exclude_defaults=True)
-    for section, key in file_keys():
-        holder = data.get(section)
-        if holder and holder.get(key):
-            holder[key] = relative_path(holder[key], folder)
+    for section, _, key in named_files(data):
+        section[key] = relative_path(section[key], folder)
     lines = [f"# {chosen_words(chosen)}: {chosen.point}"]
     if chosen.point is not None:
         lines += [f"# measured by vitrim sweep: {measured_words(sweep.point(chosen.point))}"]

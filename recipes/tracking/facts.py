@@ -23,6 +23,7 @@ KEPT = (
     layout.FIDELITY,
     layout.BENCH,
     layout.PRECISION,
+    layout.GATE,
     layout.CHOICE,
     layout.PASSES,
 )

@@ -9,7 +9,7 @@ import pytest
 from helpers import small_recipe
 from pydantic import ValidationError
 
-from vitrim.recipes.pipeline.recipe import Recipe, file_keys, json_schema, sections
+from vitrim.recipes.pipeline.recipe import Recipe, file_keys, json_schema, named_files, sections
 from vitrim.recipes.pipeline.sections.inputs import OUTCOME_IMAGES, ImagesSection
 from vitrim.recipes.pipeline.sections.prune import TargetSection
 
@@ -55,6 +55,14 @@ def test_every_key_that_names_a_file_is_known() -> None:
         ("prune", "budget"),
         ("prune.target", "table"),
         ("slim", "widths"),
+    ]
+
+
+def test_what_plain_data_names_is_found_in_any_section_and_only_there() -> None:
+    data = {"images": {"path": "a"}, "model": {"checkpoint": None}, "prune": {"target": {"table": "t"}}, "slim": 3}
+    assert [(path, key, section[key]) for section, path, key in named_files(data)] == [
+        ("images", "path", "a"),
+        ("prune.target", "table", "t"),
     ]
 
 
