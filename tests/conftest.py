@@ -23,6 +23,7 @@ else:
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
 
 gc.set_threshold(*COLLECTING)
+gc.freeze()  # so exports see that this program freezes by itself, and thaw nothing; see `pytest_runtest_teardown`
 
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE_EXPORTS = {"made", "walked", "quantized"}  # fixtures that make one
