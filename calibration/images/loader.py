@@ -43,8 +43,15 @@ def read_batches(source: ImageSource, indices: Sequence[int] | np.ndarray, size:
     Raises:
         InputError: an image cannot be read.
     """
-    workers = workers_for(source, len(indices))
-    order: Any = [int(index) for index in indices]
+    workers, stopped = workers_for(source, len(indices)), False
+    order = [int(index) for index in indices]
+
+    def wanted() -> Iterator[int]:
+        for index in order:
+            if stopped:
+                return
+            yield index
+
     if not workers:  # no PyTorch either, which an ONNX file alone does without
         yield from (
             np.stack([source.read(index) for index in order[at : at + size]]) for at in range(0, len(order), size)
@@ -55,7 +62,7 @@ def read_batches(source: ImageSource, indices: Sequence[int] | np.ndarray, size:
     loader: Any = DataLoader(
         _Items(source),  # type: ignore[arg-type]
         batch_size=size,
-        sampler=order,
+        sampler=wanted(),
         num_workers=workers,
         collate_fn=list,
         multiprocessing_context="fork",
@@ -63,11 +70,16 @@ def read_batches(source: ImageSource, indices: Sequence[int] | np.ndarray, size:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*")  # workers only decode
         batches = iter(loader)
-    for items in batches:
-        fault = next((item for item in items if isinstance(item, VitrimError)), None)
-        if fault is not None:
-            raise fault
-        yield np.stack(items)
+    try:
+        for items in batches:
+            fault = next((item for item in items if isinstance(item, VitrimError)), None)
+            if fault is not None:
+                raise fault
+            yield np.stack(items)
+    finally:  # workers that have something left to say are waited for, 5 s each
+        stopped = True
+        for _ in batches:
+            pass
 
 
 def workers_for(source: ImageSource, count: int) -> int:
