@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .exporter.core.bounds import SHOWN
 from .exporter.core.latency import PROCESSES, ROUNDS
 from .exporter.runtime.bench.timing import Timing
 from .exporter.runtime.tensorrt.options import Compatibility, EngineOptions
@@ -644,7 +645,7 @@ def report(
     out: str | os.PathLike[str],
     *,
     images: Literal["golden", "none"] = "golden",
-    count: int = 8,
+    count: int = SHOWN,
     force: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Written:

@@ -21,7 +21,7 @@ from .cli_group import (
     threads_option,
     workers_option,
 )
-from .exporter.core.bounds import ATOL, THREADS
+from .exporter.core.bounds import ATOL, PHOTOS, SHOWN, THREADS
 from .exporter.core.errors import NotFasterError, ParityError
 from .exporter.runtime.bench.timing import RUNS, WARMUP, Timing
 from .exporter.runtime.tensorrt.options import CAPABILITIES, DLA_CORES, WORKSPACE_MIB, EngineOptions
@@ -120,7 +120,7 @@ def compare(results: tuple[Path, ...]) -> Call:
     help="Photos to show: the bundle's golden ones, or none where they are private.",
 )
 @click.option(
-    "--count", default=8, show_default=True, type=click.IntRange(1, 256), help="Photos of each bundle to show."
+    "--count", default=SHOWN, show_default=True, type=click.IntRange(*PHOTOS), help="Photos of each bundle to show."
 )
 @force_option
 def report(sources: tuple[Path, ...], out: Path, **options: Any) -> Call:

@@ -77,7 +77,7 @@ def point(row: Row, budget: Budget, dense: np.ndarray, logits: np.ndarray) -> Po
     return Point(
         row.title,
         budget.total_gmacs,
-        tokens_of(budget),
+        tokens_of(budget.stages),
         float(agrees.mean()),
         interval(agrees),
         float(apart.mean()),

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 import numpy as np
-from measure import Row, budget_of, kept_file, kept_json, plan_of
+from measure import Row, budget_of, kept_file, kept_json, plan_of, tokens_of
 
 from vitrim.calibration.tokens.cost import LatencyModel, dense_plan, graph_macs, model_macs, total_macs
 from vitrim.calibration.tokens.latency import MeasuredLatency
@@ -129,7 +129,7 @@ def page(
                 formula.intercept + formula.slope * macs,
             ]
             errors.append([guess / got - 1 for guess in guesses])
-            tokens = " ".join(f"{row.block}:{row.after}" for row in plan.choosing)
+            tokens = tokens_of(plan.choosing)
             cells = [method, f"{share:.2f}", tokens, f"{guesses[0]:.4f}", f"{got:.4f}", f"{low:.4f} to {high:.4f}"]
             rows.append(f"| {' | '.join([*cells, *(f'{100 * one:+.1f}' for one in errors[-1])])} |")
     return _text(table, rows, np.array(errors), samples, processes, rounds)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import ImageSource, read_some
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
-from vitrim.exporter.pruning.budget import Budget
+from vitrim.exporter.pruning.budget import BlockTokens, Budget
 from vitrim.exporter.pruning.load import create_model, preprocessing
 from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.options import parse_parameters
@@ -153,9 +153,9 @@ def plan_of(budget: Budget | None) -> Any:
     return None if budget is None else budget.model_dump(mode="json", include={"method", "parameters", "blocks"})
 
 
-def tokens_of(budget: Budget) -> str:
-    """Tokens after every stage, by block."""
-    return " ".join(f"{row.block}:{row.after}" for row in budget.stages)
+def tokens_of(stages: Iterable[BlockTokens]) -> str:
+    """Tokens after every one of a budget's stages, by block."""
+    return " ".join(f"{row.block}:{row.after}" for row in stages)
 
 
 @torch.inference_mode()
@@ -188,7 +188,7 @@ def all_answers(
         for number, future in enumerate(as_completed(running)):
             logits, (subject, plan) = future.result(), todo[running[future]]
             keep(running[future], lambda part, logits=logits: np.save(part, logits))
-            title = "dense" if plan is None else f"{plan.method} {tokens_of(plan)}"
+            title = "dense" if plan is None else f"{plan.method} {tokens_of(plan.stages)}"
             click.echo(f"[{number + 1}/{len(todo)}] answers of {subject.label}: {title}")
     return {key: np.load(path) for key, path in paths.items()}
 

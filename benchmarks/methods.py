@@ -124,7 +124,7 @@ def table(title: str, dense: np.ndarray, labels: np.ndarray | None, results: Seq
                     result.row.title,
                     f"{result.budget.total_gmacs:.4f}",
                     f"{1e3 * result.budget.gmacs['scoring']:.1f}",
-                    tokens_of(result.budget),
+                    tokens_of(result.budget.stages),
                     in_percent(values),
                     in_percent(agreeing[order[0]] - values),
                     in_percent(values - agreeing[rivals[0]]) if rivals else "",

@@ -100,7 +100,7 @@ def measured(subject: Subject, data: Path | None, row: Row, ratio: float, target
 
     def work() -> dict[str, Any]:
         rung = hold(load_model(subject.label, data), budget, np.load(subject.images), target, row.title)
-        return {"cells": cells(rung, tokens_of(budget))}
+        return {"cells": cells(rung, tokens_of(budget.stages))}
 
     found: list[str] = kept_json(kept_file(cache, ".json", **what), work)["cells"]
     return found

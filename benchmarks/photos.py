@@ -15,7 +15,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from measure import MODELS, command, in_percent, load_model
+from measure import MODELS, command, in_percent, load_model, tokens_of
 
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.sources import read_all
@@ -140,7 +140,7 @@ def main(data: Path, target: float, trials: int, only: str | None, out: Path) ->
             agrees = dense.argmax(1) == logits.argmax(1)
             ours = agrees if ours is None else ours
             flips = f"{int((ours & ~agrees).sum())} / {int((~ours & agrees).sum())}"
-            tokens = " ".join(f"{row.block}:{row.after}" for row in budget.stages)
+            tokens = tokens_of(budget.stages)
             lines.append(
                 f"| {title} | {budget.total_gmacs:.4f} | {tokens} | {in_percent(agrees)} | {seen.kl:.4f} "
                 f"| {100 * seen.accuracy_pruned:.1f} | {flips} |"

@@ -239,7 +239,7 @@ def row(case: Case, kind: str, budget: Budget, by_photos: Mapping[str, Mapping[s
     """A plan of a table."""
     exponent = budget.parameters["exponent"]
     about = {"model": case.label, "gmacs": case.gmacs, "stages": case.stages, "plan": kind}
-    told = {"cost": budget.total_gmacs, "tokens": tokens_of(budget), "exponent": exponent}
+    told = {"cost": budget.total_gmacs, "tokens": tokens_of(budget.stages), "exponent": exponent}
     return about | told | {"search": budget.statistics.get("search"), **by_photos}
 
 
@@ -362,7 +362,7 @@ def main(
     rules, found = {case: tuning.rule(case) for case in cases}, dict[Case, Budget]()
     for case in cases:
         found[case] = tuning.found(case)
-        click.echo(f"{case}: {tokens_of(found[case])} {found[case].statistics['search']}")
+        click.echo(f"{case}: {tokens_of(found[case].stages)} {found[case].statistics['search']}")
     if search_only:
         return
     measure = Measure(tuning, {label: tuning.photos(label, others) for label in MODELS}, rules, processes)

@@ -25,10 +25,10 @@ from typing import Any
 import click
 from evaluate import two_nodes
 from evaluate import workers as actors
-from measure import MODELS, load_model
+from measure import MODELS, load_model, tokens_of
 
 import vitrim
-from vitrim.exporter.pruning.budget import Budget, read_budget
+from vitrim.exporter.pruning.budget import read_budget
 from vitrim.exporter.pruning.vit import PrunedViT
 
 RESULTS = Path(__file__).parent / "results"
@@ -53,7 +53,7 @@ def row(name: str, out: Path, seconds: float, **more: Any) -> Row:
     found = {
         "name": name,
         **budget.statistics["search"],
-        "tokens": _tokens(budget),
+        "tokens": tokens_of(budget.choosing),
         "seconds": round(seconds, 1),
         **more,
     }
@@ -268,11 +268,10 @@ def on_others(out: Path, data: Path, place: Path) -> Row:
     model, budget = load_model(DEIT, data), read_budget(out)
     odd = open_images(place, preprocessing(model), classes=1000, every=2, offset=1, count=None)
     found = vitrim.evaluate(PrunedViT(model, budget), odd)
-    return {"odd": {"images": found.images, "kl": found.kl, "agreement": found.agreement}, "tokens": _tokens(budget)}
-
-
-def _tokens(budget: Budget) -> str:
-    return " ".join(f"{stage.block}:{stage.after}" for stage in budget.choosing)
+    return {
+        "odd": {"images": found.images, "kl": found.kl, "agreement": found.agreement},
+        "tokens": tokens_of(budget.choosing),
+    }
 
 
 def write(part: str, title: str, rows: list[Row]) -> None:

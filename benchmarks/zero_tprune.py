@@ -92,7 +92,7 @@ def table(label: str, model: Any, data: Path, macs: float, classes: str, rows: l
         low, high = interval(agrees)
         tome = tome or (agrees, kl)
         lines.append(
-            f"| {row.title} | {cost['pruned']:.4f} + {cost['scoring']:.4f} | {tokens_of(budget)} "
+            f"| {row.title} | {cost['pruned']:.4f} + {cost['scoring']:.4f} | {tokens_of(budget.stages)} "
             f"| {seen.agreement:.1%} ({low:.1f} to {high:.1f}) | {seen.kl:.4f} | {100 * seen.accuracy_pruned:.1f} "
             f"| {paired(agrees, tome[0], 1)} | {paired(kl, tome[1], 4)} |".replace("%", "", 1)
         )

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -45,13 +46,6 @@ def read_batches(source: ImageSource, indices: Sequence[int] | np.ndarray, size:
     """
     workers, stopped = workers_for(source, len(indices)), False
     order = [int(index) for index in indices]
-
-    def wanted() -> Iterator[int]:
-        for index in order:
-            if stopped:
-                return
-            yield index
-
     if not workers:  # no PyTorch either, which an ONNX file alone does without
         yield from (
             np.stack([source.read(index) for index in order[at : at + size]]) for at in range(0, len(order), size)
@@ -62,7 +56,7 @@ def read_batches(source: ImageSource, indices: Sequence[int] | np.ndarray, size:
     loader: Any = DataLoader(
         _Items(source),  # type: ignore[arg-type]
         batch_size=size,
-        sampler=wanted(),
+        sampler=takewhile(lambda index: not stopped, order),
         num_workers=workers,
         collate_fn=list,
         multiprocessing_context="fork",

@@ -13,7 +13,9 @@ CLASSES = (1, 1_000_000)
 THREADS = (1, 1024)  # of the CPU
 WORKERS = (1, 256)  # processes
 PROFILE_PROCESSES, PROFILE_ROUNDS = (1, 256), (1, 10_000)  # of a latency table
+PHOTOS = (1, 256)  # of a bundle, in a report
 ATOL, TIE = (0.0, 1e6), (0.0, 1.0)  # of parity
+SHOWN = 8  # of PHOTOS, where nobody says how many
 # Of a timm model's arguments; a list of numbers is held to them entry by entry.
 MODEL_ARGS = {
     "depth": (1, 1024),

@@ -21,15 +21,17 @@ KINDS = tuple(map(str, TRACED))
 def unpruned(model: Any) -> Budget:
     """The plan that removes nothing, where there is no other yet: the dense model."""
     shape = describe(model)
-    rows = [BlockTokens(block=block, before=shape.tokens, after=shape.tokens) for block in range(shape.depth)]
-    return Budget(model=shape.name, method=FLOOR, prefix_tokens=shape.prefix_tokens, blocks=tuple(rows))
+    rows = _all_stay(shape.depth, shape.tokens)
+    return Budget(model=shape.name, method=FLOOR, prefix_tokens=shape.prefix_tokens, blocks=rows)
 
 
 def without_stages(budget: Budget) -> Budget:
     """The same budget with nothing removed: the dense model."""
-    first = budget.blocks[0].before
-    rows = [type(row)(block=row.block, before=first, after=first) for row in budget.blocks]
-    return budget.model_copy(update={"blocks": tuple(rows)})
+    return budget.model_copy(update={"blocks": _all_stay(len(budget.blocks), budget.blocks[0].before)})
+
+
+def _all_stay(depth: int, tokens: int) -> tuple[BlockTokens, ...]:
+    return tuple(BlockTokens(block=block, before=tokens, after=tokens) for block in range(depth))
 
 
 def sliced(budget: Budget) -> Budget:

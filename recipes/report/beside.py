@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...exporter.core.bounds import SHOWN
 from ...exporter.core.errors import VitrimError
 from ...exporter.core.files import atomic_write
 from ...exporter.runtime.bundle import refuse_inside
 from ...exporter.runtime.outputs import check_output
-from .write import PAGE, PHOTOS, page_of, refuse_no_page
+from .write import PAGE, page_of, refuse_no_page
 
 _INSTEAD = "move it, or give --no-report (in Python: report=False)"
 
@@ -48,7 +49,7 @@ class PageBeside:
             why that cannot be, and what to do: the bundle is whole all the same. None: it is written.
         """
         try:
-            text = page_of(self.folder, PHOTOS)
+            text = page_of(self.folder, SHOWN)
             self.check()  # much may have happened meanwhile
             atomic_write(self.path, text)
         except VitrimError as error:

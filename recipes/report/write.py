@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...exporter.core.bounds import PHOTOS
 from ...exporter.core.errors import EnvironmentLackError, InputError
 from ...exporter.core.files import atomic_write
 from ...exporter.core.inputs import InputKind, read_json, read_text
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 FORMAT = "vitrim-report/1"
 _MARK = f'<meta name="generator" content="{FORMAT}'
 _FRAME = "width:100%;height:40rem;border:1px solid #8888"
-PHOTOS, MOST_PHOTOS = 8, 256  # of a bundle: by default, and at most
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def write_report(
     """Report on bundles, benchmarks, sweeps and evaluations, see `vitrim.api.report`."""
     page = Path(out)
     refuse_no_page(page)
-    if not 0 <= photos <= MOST_PHOTOS:
-        raise InputError(f"{photos} photos cannot be shown; give a number from 0 to {MOST_PHOTOS}")
+    if not 0 <= photos <= PHOTOS[1]:
+        raise InputError(f"{photos} photos cannot be shown; give a number from 0 to {PHOTOS[1]}")
     data = page.with_suffix(".json")
     named = {f"{path}": path for path in paths}
     replaced = {

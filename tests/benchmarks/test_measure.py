@@ -45,7 +45,7 @@ def test_a_row_s_blocks_are_those_of_its_budget(model: Any) -> None:
     shape = describe(model)
     budget = budget_of(shape, Row("here", "evit", blocks=(3, 9)), 0.8 * model_macs(shape, dense_plan(shape)))
     assert [row.block for row in budget.stages] == [1, 3]  # of four
-    assert tokens_of(budget) == f"1:{budget.blocks[1].after} 3:{budget.blocks[3].after}"
+    assert tokens_of(budget.stages) == f"1:{budget.blocks[1].after} 3:{budget.blocks[3].after}"
     other = budget_of(shape, Row("there", "evit", (("fuse", True),), blocks=(3, 9)), 1e9 * budget.gmacs["dense"] * 0.8)
     assert plan_of(other) != plan_of(budget)
     assert plan_of(None) is None

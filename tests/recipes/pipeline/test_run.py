@@ -392,7 +392,7 @@ def test_a_run_that_dies_at_any_stage_leaves_the_old_bundle(
     shutil.copytree(made[0].parent, tmp_path, dirs_exist_ok=True)
     out, other = tmp_path / "out", small(prune={"target": {"flops_ratio": 0.61}})
     hashes = {path.name: path.read_bytes() for path in out.iterdir()}
-    deaths = [(stage, "SIGKILL") for stage in ("model and images", *EVERY, "bundle")]
+    deaths = [(stage, "SIGKILL") for stage in ("model and images", "dense", *EVERY, "bundle")]
     deaths += [("trace", "SIGTERM"), ("parity", "SIGINT"), ("bundle", "SIGINT")]
     monkeypatch.delenv("VITRIM_STAGES")
     done = start(json.dumps(other), str(out), json.dumps(deaths), code=KILLED).wait()
