@@ -46,11 +46,12 @@ from vitrim.exporter.pruning.methods.zero_tprune import PAPER
 from vitrim.exporter.runtime.machine.environment import environment
 
 THIRDS = (3, 6, 9)
-FIRST_FORM = tuple(get_method("frugal").before.items())
+FIRST_FORM, SECOND_FORM = (tuple(form.items()) for form in get_method("frugal").before.values())
 ROWS = (
     Row("frugal at 3 blocks (vitrim)", "frugal", blocks=(3, 5, 8)),
     Row("frugal at 4 blocks (vitrim)", "frugal", blocks=(3, 5, 7, 9)),
     Row("frugal at 8 blocks (vitrim)", "frugal", blocks=tuple(range(3, 11))),
+    Row("frugal, second form, at 4 blocks (vitrim)", "frugal", SECOND_FORM, blocks=(3, 5, 7, 9)),
     Row("frugal, first form, at 4 blocks (vitrim)", "frugal", FIRST_FORM, blocks=(3, 5, 7, 9)),
     Row("PPT", "ppt"),
     Row("PPT, pooling only (variant)", "ppt", (("policy", "pool"),)),

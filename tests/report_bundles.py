@@ -71,7 +71,7 @@ def budget(model: str = "small") -> dict[str, Any]:
     """The plan, with its work by block."""
     by_block = {"dense": [4.0] * 4, "pruned": [4.0, 3.5, 3.0, 2.5], "scoring": [0.0, 0.25, 0.0, 0.25]}
     return {
-        "format": "vitrim-budget/2",
+        "format": "vitrim-budget/3",
         "model": model,
         "method": "tome",
         "parameters": {},

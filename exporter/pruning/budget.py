@@ -2,7 +2,7 @@
 
 A budget is a small JSON file that a person can read, diff and edit::
 
-    {"format": "vitrim-budget/2", "method": "zero_tprune", "prefix_tokens": 1,
+    {"format": "vitrim-budget/3", "method": "zero_tprune", "prefix_tokens": 1,
      "parameters": {"place": "before_mlp"},
      "blocks": [{"block": 0, "before": 197, "after": 197},
                 {"block": 1, "before": 197, "after": 138, "similar": 10, "iterations": 30}, ...]}
@@ -23,8 +23,7 @@ from ..core.errors import InputError, excerpt
 from ..core.files import atomic_write
 from ..core.inputs import read_json
 
-FORMAT: Literal["vitrim-budget/2"] = "vitrim-budget/2"
-FIRST_FORMAT: Literal["vitrim-budget/1"] = "vitrim-budget/1"  # parameters that it leaves out may mean something else
+FORMAT: Literal["vitrim-budget/3"] = "vitrim-budget/3"  # parameters that older ones leave out may mean something else
 Place = Literal["before_mlp", "after_block"]
 
 
@@ -65,7 +64,7 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    format: Literal["vitrim-budget/1", "vitrim-budget/2"] = FORMAT
+    format: Literal["vitrim-budget/1", "vitrim-budget/2", "vitrim-budget/3"] = FORMAT
     model: str = ""
     method: str
     parameters: dict[str, Any] = Field(default_factory=dict)

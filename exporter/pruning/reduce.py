@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.layout import PACKED
-from .methods.base import Merge, Selection
+from .methods.base import Selection, power
 from .rows import rows_of
 
 MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it
@@ -15,7 +15,7 @@ MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float1
 def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:
     """Merge, drop and fuse tokens as a selection of kept positions says.
 
-    A mean weighs tokens by their sizes and, where the merge has some, by their weights; sizes add up.
+    A mean weighs tokens by their sizes, and sizes add up, unless the merge says otherwise, see `Weighing`.
 
     Args:
         x: [batch, tokens, width].
@@ -34,32 +34,47 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
         targets = torch.arange(selection.kept.shape[1], device=x.device).view(1, -1, 1)
         target = merge.target if merge.active is None else torch.where(merge.active.unsqueeze(1), merge.target, -1)
         into = (target.unsqueeze(1) == targets).to(x.dtype)  # [batch, kept, merged], at most one 1 per column
+        more = None if sizes is None else sizes.gather(1, merge.source)
         if merge.rule == "count":
-            return out, _counted(left, into, sizes, merge)
+            return out, _counted(left, into, more)
         moved = rows_of(x, merge.source)
         if merge.rule == "longest":
             total = out + into @ moved
             out = _as_long(total, torch.maximum(_longest(into, moved), out.norm(dim=-1, keepdim=True)))
         else:
-            mass = _mass(sizes, merge.weights)
-            heavy, own = (
-                (into, 1.0)
-                if mass is None
-                else (into * mass.gather(1, merge.source).unsqueeze(1), mass.gather(1, selection.kept).unsqueeze(-1))
+            weighing = merge.weighing
+            mine, others = (
+                None if weighing.worth is None else weighing.worth.gather(1, places)
+                for places in (selection.kept, merge.source)
             )
+            own, other = weighing.mass(left, mine), weighing.mass(more, others)
+            heavy = into if other is None else into * other.unsqueeze(1)
+            alone = 1.0 if own is None else own.unsqueeze(-1)
             # Shares are taken on the small matrix, so that only one product and one sum are as wide as the tokens.
-            total = own + heavy.sum(-1, keepdim=True)
-            out = out * (own / total) + (heavy / total) @ moved
-            left = total.squeeze(-1) if merge.weights is None else _counted(left, into, sizes, merge)
+            total = alone + heavy.sum(-1, keepdim=True)
+            mean = out * (alone / total) + (heavy / total) @ moved
+            out = _as_long(mean, out.norm(dim=-1, keepdim=True)) if merge.rule == "as_long" else mean
+            if weighing.is_plain:
+                left = total.squeeze(-1)
+            elif weighing.share and mine is not None and others is not None:
+                shares = power(others, weighing.share)
+                handed = _summed(into, shares if more is None else more * shares) / power(mine, weighing.share)
+                left = (1.0 if left is None else left) + handed
+            else:
+                left = _counted(left, into, more)
     if selection.fused is not None:
         out = torch.cat([out, selection.fused.unsqueeze(1) @ x], dim=1)
     return out, left
 
 
-def _counted(own: Tensor | None, into: Tensor, sizes: Tensor | None, merge: Merge) -> Tensor:
-    """Sizes [batch, kept] of tokens and of what merges into them, by [batch, kept, merged] of 0 and 1."""
-    more = into if sizes is None else into * sizes.gather(1, merge.source).unsqueeze(1)
-    return (1.0 if own is None else own) + more.sum(-1)
+def _summed(into: Tensor, values: Tensor | None) -> Tensor:
+    """Sums [batch, kept] of what merges into tokens, by [batch, kept, merged] of 0 and 1; without values, numbers."""
+    return (into if values is None else into * values.unsqueeze(1)).sum(-1)
+
+
+def _counted(own: Tensor | None, into: Tensor, more: Tensor | None) -> Tensor:
+    """Sizes [batch, kept] of tokens and of what merges into them, see `_summed`."""
+    return (1.0 if own is None else own) + _summed(into, more)
 
 
 def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:
@@ -78,26 +93,33 @@ def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
         out = _as_long(total, _longest(into, x))
         left = None if sizes is None else sizes.gather(1, kept)
     else:
-        mass = _mass(sizes, merge.weights)
-        heavy = into if mass is None else into * mass[:, front:].unsqueeze(1)
-        total = _total(heavy, alone, mass, front)
+        weighing = merge.weighing
+        (own, mine), (size, worth) = (
+            [None if values is None else values[:, part] for values in (sizes, weighing.worth)]
+            for part in (slice(front), slice(front, None))
+        )
+        mass = weighing.mass(size, worth)
+        heavy = into if mass is None else into * mass.unsqueeze(1)
+        total = _alone(heavy.sum(-1, keepdim=True), alone, weighing.mass(own, mine), front)
         out, left = (heavy / total) @ x, total.squeeze(-1)
-        if merge.weights is not None:
-            many = into if sizes is None else into * sizes[:, front:].unsqueeze(1)
-            left = _total(many, alone, sizes, front).squeeze(-1)
+        if merge.rule == "as_long":
+            assert selection.stays is not None
+            out = _as_long(out, (into * selection.stays.unsqueeze(1)) @ x.norm(dim=-1, keepdim=True))
+        if weighing.share and worth is not None:
+            assert selection.stays is not None
+            shares = power(worth, weighing.share)
+            kept_shares = _summed(into, shares * selection.stays).clamp_min(1e-12)  # nothing goes to those in front
+            summed = _summed(into, shares if size is None else size * shares) / kept_shares
+            left = _alone(summed.unsqueeze(-1), alone, own, front).squeeze(-1)
+        elif not weighing.is_plain:
+            left = _alone(_summed(into, size).unsqueeze(-1), alone, own, front).squeeze(-1)
     # What is chosen between, and not joined, is read where it lies.
     return (torch.where(alone, first, out) if front else out), left
 
 
-def _mass(sizes: Tensor | None, weights: Tensor | None) -> Tensor | None:
-    """What tokens count in a mean [batch, tokens]; None: one each."""
-    return sizes if weights is None else weights if sizes is None else sizes * weights
-
-
-def _total(parts: Tensor, alone: Tensor, own: Tensor | None, front: int) -> Tensor:
-    """Sums [batch, kept, 1] of what goes into every token; those in front that are alone keep their own."""
-    total = parts.sum(-1, keepdim=True)
-    return torch.where(alone, 1.0 if own is None else own[:, :front].unsqueeze(1), total) if front else total
+def _alone(total: Tensor, alone: Tensor, own: Tensor | None, front: int) -> Tensor:
+    """Totals [batch, kept, 1]; those of tokens in front that are alone are their own (None: 1)."""
+    return torch.where(alone, 1.0 if own is None else own.unsqueeze(1), total) if front else total
 
 
 def _longest(into: Tensor, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ..core.layout import PACKED
 from .block import embed, follow, look, places_of
 from .budget import Budget
 from .methods import get_method
-from .methods.base import Evidence
+from .methods.base import BY_SIZE, Evidence, Weighing
 from .methods.options import parameters_of, parse_stage
 from .work import rows_read
 
@@ -67,7 +67,7 @@ def _one(
         normed = block.norm1(x)
         factors = torch.tensor(sizes) if proportional and set(sizes) != {1.0} else None
         first, second = _branches(block)
-        worth = _worth(model, budget, number, normed, ids, factors) if merged.get(number) else {}
+        weighing = _weighing(model, budget, number, normed, ids, factors) if merged.get(number) else BY_SIZE
         x = x + first * _attention(model, number, normed, ids, factors)
         if number not in kept or budget.place == "after_block":
             x = x + second * block.mlp(block.norm2(x))
@@ -84,16 +84,21 @@ def _one(
             fresh = {}
             for token, group in groups.items():
                 parts = torch.stack([row[member] for member in group])
+                counted = torch.tensor([size[member] for member in group])
                 if rule == "count":
                     fresh[token] = row[token]
                 elif rule == "longest":
                     mean = parts.mean(0)
                     fresh[token] = mean / mean.norm() * parts.norm(dim=1).max()
                 else:
-                    weights = torch.tensor([size[member] * worth.get(member, 1.0) for member in group])
+                    worth = _of(weighing.worth, group, ids)
+                    weights = worth**weighing.weight * (counted if weighing.sized else 1.0)
                     fresh[token] = (weights[:, None] * parts).sum(0) / weights.sum()
+                if rule == "as_long":
+                    fresh[token] = fresh[token] * row[token].norm() / fresh[token].norm()
                 if rule != "longest":
-                    size[token] = sum(size[member] for member in group)
+                    shares = _of(weighing.worth, group, ids) ** weighing.share
+                    size[token] = float((counted * shares / shares[0]).sum())
             for token in stays:
                 if token not in row:  # fused from what goes, by attention
                     weights = _received(block.attn, normed, model.cls_token is not None)
@@ -113,10 +118,15 @@ def _one(
     return model.forward_head(x)
 
 
-def _worth(
+def _of(values: Tensor | None, group: list[int], ids: list[int]) -> Tensor:
+    """Of [1, tokens] values those of some tokens by id; ones where there are no values."""
+    return torch.ones(len(group)) if values is None else values[0, [ids.index(member) for member in group]]
+
+
+def _weighing(
     model: Any, budget: Budget, number: int, normed: Tensor, ids: list[int], sizes: Tensor | None
-) -> dict[int, float]:
-    """What tokens count in a merge beside their sizes, by id; empty where a method says nothing."""
+) -> Weighing:
+    """What tokens count where they merge."""
     method, parameters = get_method(budget.method), parameters_of(budget)
     class_token = model.cls_token is not None
     bias = None if sizes is None else sizes.log()[None, None, None]
@@ -125,9 +135,9 @@ def _worth(
         places = follow(places, torch.tensor([ids]), model.num_prefix_tokens)
     seen = look(model, number, normed, weights=rows_read(method, class_token), bias=bias, places=places)
     at = (number, len(model.blocks))
-    evidence = Evidence(seen.attention, seen.keys, seen.values, model.num_prefix_tokens, class_token, at)
-    weights = method.merge_weights(evidence, parameters)
-    return {} if weights is None else dict(zip(ids, weights[0].tolist(), strict=True))
+    prefix, averaged = model.num_prefix_tokens, model.global_pool == "avg"
+    evidence = Evidence(seen.attention, seen.keys, seen.values, prefix, class_token, at, averaged=averaged)
+    return method.weighing(evidence, parameters)
 
 
 def _branches(block: Any) -> tuple[Tensor, Tensor]:

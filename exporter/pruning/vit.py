@@ -339,7 +339,16 @@ class PrunedViT(nn.Module):
         prefix, class_token = self.shape.prefix_tokens, self.shape.class_token
         tokens = state.x if self.method.reads_tokens else None
         evidence = Evidence(
-            seen.attention, seen.keys, seen.values, prefix, class_token, where, tokens, self.compares, **known
+            seen.attention,
+            seen.keys,
+            seen.values,
+            prefix,
+            class_token,
+            where,
+            tokens,
+            self.compares,
+            averaged=self.model.global_pool == "avg",
+            **known,
         )
         if observe:
             observe(index, evidence)
@@ -372,8 +381,8 @@ class PrunedViT(nn.Module):
         source, target = position_in(state.ids, pairs // PACKED), position_in(wanted, pairs % PACKED)
         rule = self.method.merge_rule(options, parameters, evidence.block)
         assert rule is not None, f"block {index} merges nothing under this budget"
-        weights = self.method.merge_weights(evidence, parameters)
-        return Selection(kept, None, Merge(source, target, rule, active, weights), fused)
+        weighing = self.method.weighing(evidence, parameters)
+        return Selection(kept, None, Merge(source, target, rule, active, weighing), fused)
 
     def _reduced(self, state: State, selection: Selection, keep: int) -> State:
         """The sequence that a selection leaves, and what later attention has to know of it, but for its places."""

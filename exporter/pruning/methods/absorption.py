@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..rows import rows_of
-from .base import Evidence, Merge, Selection
+from .base import BY_SIZE, Evidence, Merge, MergeRule, Selection, Weighing, power
 from .moves import LEAST, Moves, left_out, places_of
 from .ranking import best_tokens, count_ahead, relative_gap
 
@@ -25,21 +25,14 @@ def worth_of(evidence: Evidence) -> Tensor:
     return evidence.significance.clamp_min(LEAST_WORTH)
 
 
-def merge_weights(evidence: Evidence, weight: float) -> Tensor | None:
-    """What a token counts in a merge beside its size [batch, tokens]; None: nothing.
-
-    Args:
-        weight: exponent of its significance.
-    """
-    return power(worth_of(evidence), weight) if weight else None
-
-
-def power(values: Tensor, exponent: float) -> Tensor:
-    """Values to a power; as they are to the first, which would be a node."""
-    return values if exponent == 1 else values**exponent
-
-
-def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, weights: Tensor | None) -> Selection:
+def absorb(
+    evidence: Evidence,
+    keep: int,
+    features: Tensor,
+    exponent: float,
+    rule: MergeRule = "mean",
+    weighing: Weighing = BY_SIZE,
+) -> Selection:
     """A stage at which patches go into more significant ones.
 
     Args:
@@ -47,7 +40,7 @@ def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, wei
         keep: tokens after the stage; at least one patch stays.
         features: [batch, tokens, dim], what is compared.
         exponent: of a patch's significance in what it costs.
-        weights: see `Merge.weights`.
+        rule, weighing: see `Merge`.
     """
     prefix, tokens = evidence.prefix, features.shape[1]
     worth = worth_of(evidence)
@@ -61,8 +54,8 @@ def absorb(evidence: Evidence, keep: int, features: Tensor, exponent: float, wei
     similarity = similarity * inverse.unsqueeze(2)
     gap = _gap(similarity[:, prefix:, prefix:], worth[:, prefix:], cost[:, prefix:], choices.transpose(1, 2), exponent)
     if evidence.compares:
-        return by_comparison(evidence, keep, features, exponent).selection(keep, gap, "mean", weights=weights)
-    return Selection(kept, gap, Merge(gone, target, weights=weights))
+        return by_comparison(evidence, keep, features, exponent).selection(keep, gap, rule, weighing=weighing)
+    return Selection(kept, gap, Merge(gone, target, rule, weighing=weighing))
 
 
 def alike(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -16,7 +16,7 @@ from .costs import StageSizes
 from .declared import check_class
 
 Reads = Literal["none", "first", "all"]
-MergeRule = Literal["mean", "longest", "count"]
+MergeRule = Literal["mean", "as_long", "longest", "count"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Evidence:
         squares: [batch, tokens], the squares of the values summed over all heads, where they are known already.
         logits: [batch, heads, tokens], what was normalized to the class token's row, where `squares` are known.
         key_squares: [batch, tokens], the squares of the heads' mean key summed, where `squares` are known.
+        averaged: whether the classifier averages tokens by their sizes, which then have to be numbers of patches.
     """
 
     attention: Tensor | None
@@ -51,6 +52,7 @@ class Evidence:
     squares: Tensor | None = None
     logits: Tensor | None = None
     key_squares: Tensor | None = None
+    averaged: bool = False
 
     @property
     def row(self) -> Tensor:
@@ -97,6 +99,44 @@ class Evidence:
         return self.tokens
 
 
+def power(values: Tensor, exponent: float) -> Tensor:
+    """Values to a power; as they are to the first, which would be a node."""
+    return values if exponent == 1 else values**exponent
+
+
+class Weighing(NamedTuple):
+    """What tokens count where they merge.
+
+    Attributes:
+        worth: [batch, tokens], above 0, what the tokens before the merge are worth; None: nothing is known of it.
+        weight: exponent of their worth by which they count in the mean; 0: not by worth.
+        sized: whether they count by their sizes, too.
+        share: exponent of a token's worth, over that of the one it goes into, by which it hands on its size; 0: all
+            of it.
+    """
+
+    worth: Tensor | None = None
+    weight: float = 0.0
+    sized: bool = True
+    share: float = 0.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether sizes are all that counts."""
+        return self.sized and not self.weight and not self.share
+
+    def mass(self, sizes: Tensor | None, worth: Tensor | None) -> Tensor | None:
+        """What some tokens count in a mean, by their sizes and worth (None: one each)."""
+        sizes = sizes if self.sized else None
+        if worth is None or not self.weight:
+            return sizes
+        weights = power(worth, self.weight)
+        return weights if sizes is None else sizes * weights
+
+
+BY_SIZE = Weighing()
+
+
 @dataclass(frozen=True)
 class Merge:
     """Tokens that do not stay but live on in ones that do.
@@ -104,18 +144,17 @@ class Merge:
     Attributes:
         source: [batch, merged] int64 positions in the current sequence.
         target: [batch, merged] int64 positions among the kept tokens.
-        rule: `mean` weights by size; `longest` gives the mean's direction the length of the longest part (MLERP) and
-            keeps no sizes; `count` leaves the kept token as it is, which only counts for more.
+        rule: `mean` averages; `as_long` gives the mean's direction the length of the kept token; `longest` that of the
+            longest (MLERP), and keeps no sizes; `count` leaves the kept token as it is, which only counts for more.
         active: [batch] bool, images that merge; the others drop the sources. None: all merge.
-        weights: [batch, tokens], above 0: what tokens of the current sequence count in a `mean` beside their sizes.
-            None: nothing.
+        weighing: what tokens count in a mean, and how they hand on their sizes; `longest` and `count` have none.
     """
 
     source: Tensor
     target: Tensor
     rule: MergeRule = "mean"
     active: Tensor | None = None
-    weights: Tensor | None = None
+    weighing: Weighing = BY_SIZE
 
 
 @dataclass(frozen=True)
@@ -131,6 +170,7 @@ class Selection:
         fused: [batch, tokens] weights of one more token, appended last; None: there is none.
         place: where tokens go, for a stage that merges by one product instead of gathers, see `moves.Moves.place`;
             `kept` and `merge` then only tell it. None: `kept` and `merge` say where they go.
+        stays: [batch, tokens - front] bool, beside `place`, see `moves.Moves.stays`.
     """
 
     kept: Tensor | None
@@ -138,6 +178,7 @@ class Selection:
     merge: Merge | None = None
     fused: Tensor | None = None
     place: Tensor | None = None
+    stays: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +254,7 @@ class Method:
         orders: whether the order of the kept tokens is the method's own. Where it is not, they stand as they rank,
             which saves a sort: neither attention nor pooling asks for an order. What is told of them is ascending.
         presets: published configurations.
-        before: parameters as they were for budgets of format vitrim-budget/1 that do not name them, where their
+        before: by an older format of budgets, parameters as they were for those that do not name them, where their
             defaults have changed since.
         searchable: numbers among its parameters that a search may scale.
     """
@@ -232,7 +273,7 @@ class Method:
     threshold: ClassVar[Threshold | None] = None
     presets: ClassVar[tuple[Preset, ...]] = ()
     orders: ClassVar[bool] = True
-    before: ClassVar[dict[str, Any]] = {}
+    before: ClassVar[dict[str, dict[str, Any]]] = {}
     searchable: ClassVar[tuple[str, ...]] = ()
 
     class Parameters(BaseModel):
@@ -313,9 +354,9 @@ class Method:
         """
         return None
 
-    def merge_weights(self, evidence: Evidence, parameters: Any) -> Tensor | None:
-        """What a token counts in a merge beside its size, see `Merge.weights`."""
-        return None
+    def weighing(self, evidence: Evidence, parameters: Any) -> Weighing:
+        """What tokens count where they merge; by default their sizes."""
+        return BY_SIZE
 
     def proportional(self, parameters: Any) -> bool:
         """Whether a token counts by its size in later attention, by log(size) on its logits."""

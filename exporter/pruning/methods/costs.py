@@ -81,10 +81,10 @@ def absorbing(stage: StageSizes, dim: int) -> int:
 
 
 def merging(stage: StageSizes, rule: MergeRule | None) -> int:
-    """The product that adds what merges to what stays, see `reduce.reduce`; with MLERP the lengths, too."""
-    if rule in (None, "count"):  # sums of sizes
+    """The product that adds what merges to what stays, see `reduce.reduce`; lengths, too, where they are kept."""
+    if rule is None or rule == "count":  # sums of sizes
         return 0
-    lengths = stage.removed + 2 * stage.after if rule == "longest" else 0
+    lengths = {"mean": 0, "as_long": 2 * stage.after, "longest": stage.removed + 2 * stage.after}[rule]
     return (stage.after * stage.removed + lengths) * stage.width
 
 

@@ -6,8 +6,11 @@ image between similarity and significance. Here every pair is judged by both: a 
 attention times the value's length, as in PPT; of a model without a class token, the mean attention of all tokens.
 Found by comparing combinations on even-class photos, and measured on odd ones (benchmarks/README.md).
 
-There are two forms. The first pairs ToMe's even and odd places by their keys and averages by size. In the second any
-patch may go into any more significant one, tokens themselves are compared, and what matters more weighs more.
+There are three forms. The first pairs ToMe's even and odd places by their keys and averages by size. In the second any
+patch may go into any more significant one, tokens themselves are compared, and what matters more weighs more. In the
+third a merged token is as long as the one that others went into, since a mean is shorter, and what later blocks add to
+it would count for too much. Sizes do not count twice, as attention has them already. And what goes hands on a part of
+its size: the class token looks at it less than at what stays, and would then look at it as much.
 """
 
 from __future__ import annotations
@@ -15,15 +18,16 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from ..block import mean_of_heads
 from ..plan import Preset, StagePlan
 from . import costs
-from .absorption import absorb, merge_weights
-from .base import Evidence, MergeRule, Method, Placement, Scores, Selection
+from .absorption import absorb, worth_of
+from .base import Evidence, MergeRule, Method, Placement, Scores, Selection, Weighing
 from .matching import largest_reduction, match
 from .ppt import significance
+
+_PLAIN = {"length": "mean", "sized": True, "share": 0.0}
 
 
 def _preset(rates: dict[int, float]) -> Preset:
@@ -49,7 +53,10 @@ class Frugal(Method):
         _preset(dict.fromkeys((3, 5, 7, 9), 0.772)),
         _preset(dict.fromkeys(range(3, 11), 0.857)),
     )
-    before: ClassVar[dict[str, Any]] = {"pairs": "halves", "features": "keys", "weight": 0.0}  # the first form
+    before: ClassVar[dict[str, dict[str, Any]]] = {
+        "vitrim-budget/1": {"pairs": "halves", "features": "keys", "weight": 0.0, **_PLAIN},  # the first form
+        "vitrim-budget/2": _PLAIN,  # the second
+    }
 
     class Parameters(Method.Parameters):
         """Parameters of frugal merging."""
@@ -73,7 +80,23 @@ class Frugal(Method):
             default=1.0,
             ge=0,
             le=4,
-            description="exponent of the significance by which a token weighs in a merge, beside its size; 0: none",
+            description="exponent of the significance by which a token weighs in a merge; 0: none",
+        )
+        sized: bool = Field(
+            default=False,
+            description="whether a token's size weighs in a merge, too; significance has it in it already",
+        )
+        length: Literal["kept", "mean"] = Field(
+            default="kept",
+            description="kept: a merged token is as long as the one that others went into; mean: as long as their "
+            "mean, which is shorter",
+        )
+        share: float = Field(
+            default=0.3,
+            ge=0,
+            le=4,
+            description="exponent of a token's significance, over that of the one it goes into, by which it hands on "
+            "its size; 0: all of it, as always where the classifier averages tokens",
         )
 
     def score(self, evidence: Evidence, parameters: Parameters) -> Scores:
@@ -86,11 +109,13 @@ class Frugal(Method):
 
     def merge_rule(self, options: Method.StageOptions, parameters: Parameters, block: tuple[int, int]) -> MergeRule:
         """Merged tokens are averaged at every stage."""
-        return "mean"
+        return "as_long" if parameters.length == "kept" else "mean"
 
-    def merge_weights(self, evidence: Evidence, parameters: Parameters) -> Tensor | None:
-        """A power of their significance."""
-        return merge_weights(evidence, parameters.weight)
+    def weighing(self, evidence: Evidence, parameters: Parameters) -> Weighing:
+        """By powers of their significance."""
+        share = 0.0 if evidence.averaged else parameters.share
+        worth = worth_of(evidence) if parameters.weight or share else None
+        return Weighing(worth, parameters.weight, parameters.sized, share)
 
     def proportional(self, parameters: Parameters) -> bool:
         """As the parameter says."""
@@ -98,16 +123,17 @@ class Frugal(Method):
 
     def scoring_macs(self, stage: costs.StageSizes, options: Method.StageOptions, parameters: Parameters) -> int:
         """Significance, where it counts, the comparisons and the merge."""
-        judged = parameters.exponent or parameters.weight or parameters.pairs == "any"
+        judged = parameters.exponent or parameters.weight or parameters.share or parameters.pairs == "any"
         compared = costs.absorbing if parameters.pairs == "any" else costs.matching
         dim = stage.width if parameters.features == "tokens" else stage.head_dim
-        return (costs.significance(stage) if judged else 0) + compared(stage, dim) + costs.merging(stage, "mean")
+        rule = self.merge_rule(options, parameters, stage.block)
+        return (costs.significance(stage) if judged else 0) + compared(stage, dim) + costs.merging(stage, rule)
 
     def select(self, evidence: Evidence, keep: int, options: Method.StageOptions, parameters: Parameters) -> Selection:
         """Merge the `tokens - keep` patches that cost least."""
         features = evidence.stream if parameters.features == "tokens" else None
-        weights = self.merge_weights(evidence, parameters)
+        rule, weighing = self.merge_rule(options, parameters, evidence.block), self.weighing(evidence, parameters)
         if parameters.pairs == "halves":
-            return match(evidence, keep, "mean", parameters.exponent, features, weights)
+            return match(evidence, keep, rule, parameters.exponent, features, weighing)
         features = mean_of_heads(evidence.keys) if features is None else features
-        return absorb(evidence, keep, features, parameters.exponent, weights)
+        return absorb(evidence, keep, features, parameters.exponent, rule, weighing)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..block import mean_of_heads
-from .base import Evidence, Merge, MergeRule, Selection
+from .base import BY_SIZE, Evidence, Merge, MergeRule, Selection, Weighing
 from .moves import left_out, move_matched, nearest
 from .ranking import ascending, count_ahead, relative_gap
 
@@ -29,7 +29,7 @@ def match(
     rule: MergeRule | None,
     exponent: float = 0.0,
     features: Tensor | None = None,
-    weights: Tensor | None = None,
+    weighing: Weighing = BY_SIZE,
 ) -> Selection:
     """A stage that merges, or drops, the most similar patches.
 
@@ -39,7 +39,7 @@ def match(
         rule: how they merge; None: they are dropped.
         exponent: of a token's significance, which says what it is worth, see `match_tokens`; 0: all are worth the same.
         features: [batch, tokens, dim], what is compared; None: keys averaged over heads.
-        weights: see `Merge.weights`.
+        weighing: see `Merge`.
     """
     keys, prefix = evidence.keys.mean(1) if features is None else features, evidence.prefix
     tokens = keys.shape[1]
@@ -56,8 +56,8 @@ def match(
         elif worth is not None:
             worth = worth[:, front:]
         moves = move_matched(count_ahead(found.values(worth)), found.where, tokens, prefix, tokens - keep)
-        return moves.selection(keep, gap, rule, weights=weights)
-    return Selection(kept, gap, None if rule is None else replace(merge, rule=rule, weights=weights))
+        return moves.selection(keep, gap, rule, weighing=weighing)
+    return Selection(kept, gap, None if rule is None else replace(merge, rule=rule, weighing=weighing))
 
 
 def match_tokens(

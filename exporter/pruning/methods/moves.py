@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Merge, MergeRule, Selection
+from .base import BY_SIZE, Merge, MergeRule, Selection, Weighing
 
 LEAST = -1e30  # below every value, and a float32
 
@@ -36,7 +36,7 @@ class Moves:
         gap: Tensor,
         rule: MergeRule | None,
         active: Tensor | None = None,
-        weights: Tensor | None = None,
+        weighing: Weighing = BY_SIZE,
     ) -> Selection:
         """As a stage's answer, with its decisions as positions.
 
@@ -44,7 +44,7 @@ class Moves:
             keep: tokens after the stage.
             gap: see `Selection.gap`.
             rule: how tokens merge; None: all that do not stay are dropped.
-            active, weights: see `Merge`.
+            active, weighing: see `Merge`.
         """
         place, front = self.place, self.front
         count = place.shape[1]
@@ -57,7 +57,7 @@ class Moves:
             return Selection(kept, gap)
         gone = (tokens + count * self.stays.to(place.dtype)).topk(count + front - keep, dim=1, largest=False).indices
         target = place.gather(1, gone).clamp_min(0).long()
-        return Selection(kept, gap, Merge(gone + front, target, rule, active, weights), place=place)
+        return Selection(kept, gap, Merge(gone + front, target, rule, active, weighing), place=place, stays=self.stays)
 
 
 def left_out(tokens: int, prefix: int) -> int:

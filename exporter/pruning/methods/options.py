@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from ...core.errors import InputError
-from ..budget import FIRST_FORMAT, BlockTokens, Budget, first_problem
+from ..budget import BlockTokens, Budget, first_problem
 from . import get_method
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def parameters_of(budget: Budget, where: str = "parameters") -> Method.Parameter
         InputError: with the key below `where`, what was found and what is allowed.
     """
     method = get_method(budget.method)
-    older = method.before if budget.format == FIRST_FORMAT else {}
-    return parse_parameters(method, older | budget.parameters, where)
+    return parse_parameters(method, method.before.get(budget.format, {}) | budget.parameters, where)
 
 
 def parse_stage(method: Method, row: BlockTokens) -> Method.StageOptions:

@@ -151,7 +151,7 @@ class ZeroTPrune(Method):
     by_similarity = True
     placement = Placement(at=(3 / 12, 6 / 12, 8 / 12, 10 / 12), similar=1.0)
     presets = PRESETS
-    before: ClassVar[dict[str, Any]] = PAPER
+    before: ClassVar[dict[str, dict[str, Any]]] = {"vitrim-budget/1": PAPER}
 
     class Parameters(Method.Parameters):
         """Parameters of Zero-TPrune; `after_block` is the paper's place."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vitrim.exporter.core.layout import PACKED
-from vitrim.exporter.pruning.methods.base import Merge, Selection
+from vitrim.exporter.pruning.methods.base import Merge, Selection, Weighing
 from vitrim.exporter.pruning.reduce import first_of_each, merged_pairs, pack, reduce
 
 X = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [4.0, 3.0], [8.0, 6.0]]])
@@ -23,13 +23,29 @@ def test_dropping_merging_and_fusing_in_numbers() -> None:
     torch.testing.assert_close(weighted, torch.tensor([[[1.0, 0.0], [32 / 6, 21 / 6]]]))
     assert sizes is not None
     assert sizes.tolist() == [[1.0, 6.0]]
-    heavy = Merge(INTO_LAST.source, INTO_LAST.target, weights=torch.tensor([[9.0, 2.0, 1.0, 1.0]]))
+    worth = torch.tensor([[9.0, 2.0, 1.0, 1.0]])
+    heavy = Merge(INTO_LAST.source, INTO_LAST.target, weighing=Weighing(worth, weight=1))
     weighted, sizes = reduce(X, torch.tensor([[1.0, 2.0, 1.0, 3.0]]), Selection(KEPT, merge=heavy))
     torch.testing.assert_close(weighted, torch.tensor([[[1.0, 0.0], [36 / 8, 21 / 8]]]))
     assert sizes is not None
     assert sizes.tolist() == [[1.0, 6.0]]  # what a token stands for does not hang on what it weighs
+    shared = Merge(INTO_LAST.source, INTO_LAST.target, weighing=Weighing(worth, 2.0, sized=False, share=-1.0))
+    weighted, sizes = reduce(X, torch.tensor([[1.0, 2.0, 1.0, 3.0]]), Selection(KEPT, merge=shared))
+    torch.testing.assert_close(weighted, torch.tensor([[[1.0, 0.0], [20 / 6, 9 / 6]]]))
+    assert sizes is not None
+    assert sizes.tolist() == [[1.0, 5.0]]  # all of the third's 1 and of the last's 3, and half of the second's 2
     fused, _ = reduce(X, None, Selection(KEPT, fused=torch.tensor([[0.0, 0.5, 0.0, 0.25]])))
     assert fused.tolist() == [[[1.0, 0.0], [4.0, 3.0], [3.0, 1.5]]]
+
+
+def test_a_merged_token_can_be_as_long_as_the_one_that_stays() -> None:
+    rule = Merge(INTO_LAST.source, INTO_LAST.target, "as_long")
+    out, sizes = reduce(X, torch.tensor([[1.0, 2.0, 1.0, 3.0]]), Selection(KEPT, merge=rule))
+    mean = torch.tensor([32.0, 21.0])
+    torch.testing.assert_close(out[0, 1], 5 * mean / mean.norm())
+    torch.testing.assert_close(out[0, 0], X[0, 0])
+    assert sizes is not None
+    assert sizes.tolist() == [[1.0, 6.0]]
 
 
 def test_mlerp_has_the_length_of_the_longest_and_keeps_no_sizes() -> None:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_merging import SIZES, Pairs, pairs_of, plain_significance
 
-from vitrim.exporter.pruning.methods.absorption import LEAST_WORTH, absorb, merge_weights
+from vitrim.exporter.pruning.methods.absorption import LEAST_WORTH, absorb, worth_of
+from vitrim.exporter.pruning.methods.base import MergeRule, Weighing
 from vitrim.exporter.pruning.reduce import reduce
 
 
@@ -48,7 +49,7 @@ def test_it_equals_the_plain_implementation(
     evidence = replace(with_tokens(make_evidence(**shape), shape["seed"]), compares=compares)
     prefix, tokens = shape["prefix"], shape["patches"] + shape["prefix"]
     reduction = data.draw(st.integers(1, shape["patches"] - 1))
-    selection = absorb(evidence, tokens - reduction, evidence.stream, exponent, None)
+    selection = absorb(evidence, tokens - reduction, evidence.stream, exponent)
     assert selection.kept is not None
     assert evidence.attention is not None
     for image in range(2):
@@ -64,19 +65,26 @@ def test_it_equals_the_plain_implementation(
     assert (selection.gap > 0).all()
 
 
-@settings(max_examples=15, deadline=None)
-@given(shape=SIZES, sized=st.booleans(), weight=st.sampled_from([0.0, 0.5, 1.0]), data=st.data())
-def test_merges_weigh_by_size_and_significance_and_sizes_add_up(
-    shape: dict[str, int], sized: bool, weight: float, data: st.DataObject
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=SIZES,
+    grown=st.booleans(),
+    weight=st.sampled_from([0.0, 0.5, 1.0]),
+    sized=st.booleans(),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+    rule=st.sampled_from(["mean", "as_long"]),
+    data=st.data(),
+)
+def test_merges_weigh_by_size_and_significance_and_hand_on_their_shares(
+    shape: dict[str, int], grown: bool, weight: float, sized: bool, share: float, rule: MergeRule, data: st.DataObject
 ) -> None:
     evidence = with_tokens(make_evidence(**shape), shape["seed"])
     tokens = shape["patches"] + shape["prefix"]
     keep = tokens - data.draw(st.integers(1, shape["patches"] - 1))
-    weights = merge_weights(evidence, weight)
-    assert (weights is None) == (weight == 0)
-    sizes = torch.randint(1, 5, (2, tokens), generator=torch.Generator().manual_seed(2)).double() if sized else None
+    weighing = Weighing(worth_of(evidence), weight, sized, share)
+    sizes = torch.randint(1, 5, (2, tokens), generator=torch.Generator().manual_seed(2)).double() if grown else None
     forms = [replace(evidence, compares=flag) for flag in (False, True)]
-    selections = [absorb(form, keep, form.stream, 0.75, weights) for form in forms]
+    selections = [absorb(form, keep, form.stream, 0.75, rule, weighing) for form in forms]
     (out, left), (moved, moved_left) = (reduce(evidence.stream, sizes, selection) for selection in selections)
     torch.testing.assert_close(moved, out, atol=1e-10, rtol=1e-10)
     assert left is not None
@@ -85,10 +93,15 @@ def test_merges_weigh_by_size_and_significance_and_sizes_add_up(
         size = [1.0] * tokens if sizes is None else sizes[image].tolist()
         for place, token in enumerate(selections[0].kept[image].tolist()):
             group = [token] + [source for source, target in pairs_of(selections[0], image) if target == token]
-            mass = [size[i] * (1.0 if weights is None else float(weights[image, i])) for i in group]
-            mean = sum(m * evidence.stream[image, i] for m, i in zip(mass, group, strict=True)) / sum(mass)
+            worth = evidence.significance[image].tolist()
+            mass = [(size[i] if sized else 1.0) * worth[i] ** weight for i in group]
+            parts = [evidence.stream[image, i] for i in group]
+            mean = sum(m * part for m, part in zip(mass, parts, strict=True)) / sum(mass)
+            if rule == "as_long":
+                mean *= parts[0].norm() / mean.norm()
             torch.testing.assert_close(out[image, place], mean, atol=1e-9, rtol=1e-9)
-            assert float(left[image, place]) == pytest.approx(sum(size[i] for i in group))
+            handed = sum(size[i] * (worth[i] / worth[token]) ** share for i in group)
+            assert float(left[image, place]) == pytest.approx(handed)
 
 
 def few(significance: list[float], tokens: list[list[float]]) -> Any:
@@ -109,35 +122,35 @@ ALIKE = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.3, 1.0]]
 def test_the_less_significant_of_two_that_are_alike_goes(compares: bool) -> None:
     for significance, gone in (([0.1, 0.2, 0.3, 0.4], (1, 2)), ([0.2, 0.1, 0.3, 0.4], (2, 1))):
         evidence = replace(few(significance, ALIKE), compares=compares)
-        selection = absorb(evidence, 4, evidence.stream, 0.75, None)
+        selection = absorb(evidence, 4, evidence.stream, 0.75)
         assert pairs_of(selection, 0) == [gone]
 
 
 def test_a_gap_tells_every_way_to_decide_otherwise() -> None:
     evidence = few([0.1, 0.2, 0.3, 0.4], ALIKE)
-    plain = absorb(evidence, 4, evidence.stream, 0.0, None).gap
+    plain = absorb(evidence, 4, evidence.stream, 0.0).gap
     assert plain is not None
     near_cut = few([0.1, 0.2, 0.3, 0.4], [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1 + 1e-9, 1.0]])
     near_target = few([0.1, 0.2, 0.3, 0.4], [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1 - 1e-9], [0.3, 1.0]])
     near_order = few([0.2, 0.2 + 1e-9, 0.3, 0.4], ALIKE)
     for near in (near_cut, near_target, near_order):
-        gap = absorb(near, 4, near.stream, 0.0, None).gap
+        gap = absorb(near, 4, near.stream, 0.0).gap
         assert gap is not None
         assert 0 < float(gap) < 1e-6 < float(plain)
     far = few([0.1, 0.2, 0.3, 0.3 + 1e-9], [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [-1.0, 0.2]])
-    gap = absorb(far, 4, far.stream, 0.0, None).gap  # neither of those two would go for the other
+    gap = absorb(far, 4, far.stream, 0.0).gap  # neither of those two would go for the other
     assert gap is not None
     assert float(gap) > 1e-2
 
 
 def test_tokens_without_significance_or_length_give_numbers() -> None:
     evidence = few([0.0, 0.0, 0.0, 0.0], [[0.0, 0.0]] * 4)
-    weights = merge_weights(evidence, 1.0)
-    assert weights is not None
-    assert float(weights.min()) == pytest.approx(LEAST_WORTH)
+    weighing = Weighing(worth_of(evidence), 1.0, False, 0.3)
+    assert weighing.worth is not None
+    assert float(weighing.worth.min()) == pytest.approx(LEAST_WORTH)
     for compares in (False, True):
         form = replace(evidence, compares=compares)
-        out, left = reduce(form.stream, None, absorb(form, 3, form.stream, 0.75, weights))
+        out, left = reduce(form.stream, None, absorb(form, 3, form.stream, 0.75, "as_long", weighing))
         assert left is not None
         assert bool(out.isfinite().all())
         assert float(left.sum()) == 5.0

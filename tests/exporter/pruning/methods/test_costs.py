@@ -78,7 +78,7 @@ def test_every_method_s_count_is_what_torch_counts(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "parameters"),
-    [("frugal", {"pairs": "halves", "exponent": 0.0, "weight": 0.0}), ("ppt", {"policy": "pool"})],
+    [("frugal", {"pairs": "halves", "exponent": 0.0, "weight": 0.0, "share": 0.0}), ("ppt", {"policy": "pool"})],
 )
 def test_a_class_row_that_nothing_reads_is_not_counted(
     method: str, parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -109,8 +109,8 @@ def test_the_parts_by_hand() -> None:
     assert fusing(stage) == 197 * 192
     frugal: Method = get_method("frugal")
     whole = frugal.scoring_macs(stage, frugal.StageOptions(), frugal.Parameters())
-    assert whole == 2 * 192 * 197 + 192 * 197 * 197 + 162 * 35 * 192
-    first = frugal.scoring_macs(stage, frugal.StageOptions(), frugal.Parameters(**frugal.before))
+    assert whole == 2 * 192 * 197 + 192 * 197 * 197 + 162 * 35 * 192 + 2 * 162 * 192
+    first = frugal.scoring_macs(stage, frugal.StageOptions(), frugal.Parameters(**frugal.before["vitrim-budget/1"]))
     assert first == 2 * 192 * 197 + 64 * (197 + 98 * 98) + 162 * 35 * 192
     assert matching(stage, 192) == 3 * matching(stage)
     assert absorbing(stage, 64) == 64 * 197 * 197

@@ -19,14 +19,15 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.budget import parse_budget
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.methods import get_method
-from vitrim.exporter.pruning.methods.absorption import absorb, merge_weights
+from vitrim.exporter.pruning.methods.absorption import absorb
+from vitrim.exporter.pruning.methods.base import Weighing
 from vitrim.exporter.pruning.methods.matching import largest_reduction, match
 from vitrim.exporter.pruning.methods.options import check_budget, parameters_of
 from vitrim.exporter.pruning.methods.ppt import significance
 from vitrim.exporter.pruning.shape import describe
 
 frugal = get_method("frugal")
-FIRST = frugal.before
+FIRST, SECOND = frugal.before["vitrim-budget/1"], frugal.before["vitrim-budget/2"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -84,38 +85,48 @@ def test_parameters_choose_pairs_features_and_weights() -> None:
     drawn = torch.randn(2, 21, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     evidence = replace(evidence, tokens=drawn)
     keys, tokens = evidence.keys.mean(1), evidence.stream
-    weights = merge_weights(evidence, 0.5)
+    weighing = Weighing(evidence.significance, 0.5, False, 0.3)
 
     def selected(**parameters: Any) -> Any:
         return frugal.select(evidence, 15, frugal.StageOptions(), frugal.Parameters(**parameters))
 
     expected = {
-        ("any", "tokens"): absorb(evidence, 15, tokens, 0.75, weights),
-        ("any", "keys"): absorb(evidence, 15, keys, 0.75, weights),
-        ("halves", "tokens"): match(evidence, 15, "mean", 0.75, tokens, weights),
-        ("halves", "keys"): match(evidence, 15, "mean", 0.75, keys, weights),
+        ("any", "tokens"): absorb(evidence, 15, tokens, 0.75, "as_long", weighing),
+        ("any", "keys"): absorb(evidence, 15, keys, 0.75, "as_long", weighing),
+        ("halves", "tokens"): match(evidence, 15, "as_long", 0.75, tokens, weighing),
+        ("halves", "keys"): match(evidence, 15, "as_long", 0.75, keys, weighing),
     }
     for (pairs, features), selection in expected.items():
         found = selected(pairs=pairs, features=features, weight=0.5)
         assert torch.equal(found.kept, selection.kept)
         assert torch.equal(found.merge.target, selection.merge.target)
-        torch.testing.assert_close(found.merge.weights, evidence.significance**0.5)
+        assert found.merge.rule == selection.merge.rule == "as_long"
+        torch.testing.assert_close(found.merge.weighing.worth, evidence.significance)
+        assert found.merge.weighing[1:] == (0.5, False, 0.3)
     default = selected()
     assert torch.equal(default.kept, expected["any", "tokens"].kept)
-    torch.testing.assert_close(default.merge.weights, evidence.significance)
-    assert selected(weight=0).merge.weights is None
+    assert default.merge.weighing[1:] == (1.0, False, 0.3)
+    averaged = frugal.weighing(replace(evidence, averaged=True), frugal.Parameters())
+    assert averaged[1:] == (1.0, False, 0.0)  # sizes have to be numbers of patches there
+    plain = selected(weight=0, sized=True, share=0, length="mean").merge
+    assert plain.weighing.is_plain
+    assert plain.rule == "mean"
     assert len({(*each.kept[0].tolist(), *each.merge.target[0].tolist()) for each in expected.values()}) == 4
 
 
-def test_budgets_of_the_older_format_mean_the_first_form() -> None:
+def test_budgets_of_older_formats_mean_the_older_forms() -> None:
     rows = [{"block": 0, "before": 17, "after": 10}]
     data = {"method": "frugal", "prefix_tokens": 1, "blocks": rows}
-    old, new = (parameters_of(parse_budget(data | {"format": name})) for name in ("vitrim-budget/1", "vitrim-budget/2"))
+    old, older, new = (
+        parameters_of(parse_budget(data | {"format": f"vitrim-budget/{number}"})) for number in (1, 2, 3)
+    )
     assert old.model_dump() == frugal.Parameters().model_dump() | FIRST
+    assert older.model_dump() == frugal.Parameters().model_dump() | SECOND
     assert new == frugal.Parameters()
+    assert parameters_of(parse_budget(data | {"parameters": {"share": 0.5}})).model_dump()["length"] == "kept"
     given = data | {"format": "vitrim-budget/1", "parameters": {"weight": 2.0}}
     assert parameters_of(parse_budget(given)).model_dump() == old.model_dump() | {"weight": 2.0}
-    assert parse_budget(data).format == "vitrim-budget/2"
+    assert parse_budget(data).format == "vitrim-budget/3"
     with pytest.raises(InputError, match="removes 9 of 17 tokens, but one stage of frugal removes at most 8"):
         check_budget(frugal, parse_budget(data | {"format": "vitrim-budget/1", "blocks": [rows[0] | {"after": 8}]}))
 

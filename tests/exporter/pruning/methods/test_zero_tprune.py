@@ -173,7 +173,7 @@ def test_a_near_duplicate_hands_over_its_size_and_nothing_else() -> None:
 
 def test_budgets_of_the_first_format_are_the_paper_s() -> None:
     rows = budget_for(small_vit(), {1: 12}, similar=5).model_dump(mode="json")
-    for form, beyond in (("vitrim-budget/1", (0.0, False)), ("vitrim-budget/2", (1.0, True))):
+    for form, beyond in (("vitrim-budget/1", (0.0, False)), ("vitrim-budget/3", (1.0, True))):
         parameters = parameters_of(parse_budget(rows | {"format": form}))
         assert isinstance(parameters, Parameters)
         assert (parameters.exponent, parameters.hand_over) == beyond
