@@ -68,7 +68,7 @@ def test_unseen_photos_are_none_that_were_tuned_on() -> None:
 
 def test_starts_are_the_rule_and_the_preset_s_places(model: Any, data: Path) -> None:
     tuning = Tuning(data, 4, 0, data / "cache")
-    gmacs = GMACS * graph_macs(describe(model)) / 1e9
+    gmacs = 0.78 * graph_macs(describe(model)) / 1e9  # each of eight stages has something to remove
     four, eight = (tuning.rule(Case("DeiT-Ti", gmacs, stages)) for stages in (4, 8))
     assert [stage.block for stage in four.choosing] == [3, 5, 7, 9]
     assert [stage.block for stage in eight.choosing] == [3, 4, 5, 6, 7, 8, 9, 10]
