@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.layout import PACKED
-from .methods.base import Selection, power
+from .methods.base import Selection
 from .rows import rows_of
 
 MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it
@@ -56,12 +56,8 @@ def reduce(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
             out = _as_long(mean, out.norm(dim=-1, keepdim=True)) if merge.rule == "as_long" else mean
             if weighing.is_plain:
                 left = total.squeeze(-1)
-            elif weighing.share and mine is not None and others is not None:
-                shares = power(others, weighing.share)
-                handed = _summed(into, shares if more is None else more * shares) / power(mine, weighing.share)
-                left = (1.0 if left is None else left) + handed
             else:
-                left = _counted(left, into, more)
+                left = _counted(left, into, weighing.handed(more, others), weighing.shares(mine))
     if selection.fused is not None:
         out = torch.cat([out, selection.fused.unsqueeze(1) @ x], dim=1)
     return out, left
@@ -72,9 +68,10 @@ def _summed(into: Tensor, values: Tensor | None) -> Tensor:
     return (into if values is None else into * values.unsqueeze(1)).sum(-1)
 
 
-def _counted(own: Tensor | None, into: Tensor, more: Tensor | None) -> Tensor:
-    """Sizes [batch, kept] of tokens and of what merges into them, see `_summed`."""
-    return (1.0 if own is None else own) + _summed(into, more)
+def _counted(own: Tensor | None, into: Tensor, more: Tensor | None, shares: Tensor | None = None) -> Tensor:
+    """Sizes [batch, kept] of tokens and of what merges into them, see `_summed` and `Weighing.shares`."""
+    handed = _summed(into, more)
+    return (1.0 if own is None else own) + (handed if shares is None else handed / shares)
 
 
 def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tensor, Tensor | None]:
@@ -105,14 +102,12 @@ def _moved(x: Tensor, sizes: Tensor | None, selection: Selection) -> tuple[Tenso
         if merge.rule == "as_long":
             assert selection.stays is not None
             out = _as_long(out, (into * selection.stays.unsqueeze(1)) @ x.norm(dim=-1, keepdim=True))
-        if weighing.share and worth is not None:
-            assert selection.stays is not None
-            shares = power(worth, weighing.share)
-            kept_shares = _summed(into, shares * selection.stays).clamp_min(1e-12)  # nothing goes to those in front
-            summed = _summed(into, shares if size is None else size * shares) / kept_shares
+        if not weighing.is_plain:
+            summed, shares = _summed(into, weighing.handed(size, worth)), weighing.shares(worth)
+            if shares is not None:
+                assert selection.stays is not None
+                summed = summed / _summed(into, shares * selection.stays).clamp_min(1e-12)  # none go to those in front
             left = _alone(summed.unsqueeze(-1), alone, own, front).squeeze(-1)
-        elif not weighing.is_plain:
-            left = _alone(_summed(into, size).unsqueeze(-1), alone, own, front).squeeze(-1)
     # What is chosen between, and not joined, is read where it lies.
     return (torch.where(alone, first, out) if front else out), left
 

@@ -104,6 +104,15 @@ def power(values: Tensor, exponent: float) -> Tensor:
     return values if exponent == 1 else values**exponent
 
 
+def _powered(worth: Tensor | None, exponent: float) -> Tensor | None:
+    return power(worth, exponent) if worth is not None and exponent else None
+
+
+def _product(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Of two factors, of which None is 1."""
+    return other if one is None else one if other is None else one * other
+
+
 class Weighing(NamedTuple):
     """What tokens count where they merge.
 
@@ -127,11 +136,15 @@ class Weighing(NamedTuple):
 
     def mass(self, sizes: Tensor | None, worth: Tensor | None) -> Tensor | None:
         """What some tokens count in a mean, by their sizes and worth (None: one each)."""
-        sizes = sizes if self.sized else None
-        if worth is None or not self.weight:
-            return sizes
-        weights = power(worth, self.weight)
-        return weights if sizes is None else sizes * weights
+        return _product(sizes if self.sized else None, _powered(worth, self.weight))
+
+    def shares(self, worth: Tensor | None) -> Tensor | None:
+        """What some tokens hand on of their sizes, times the same of the ones they go into (None: all of it)."""
+        return _powered(worth, self.share)
+
+    def handed(self, sizes: Tensor | None, worth: Tensor | None) -> Tensor | None:
+        """The sizes that some tokens hand on (None: one each), see `shares`."""
+        return _product(sizes, self.shares(worth))
 
 
 BY_SIZE = Weighing()
