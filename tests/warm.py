@@ -9,6 +9,7 @@ import gc
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,19 +50,39 @@ def get_ready() -> None:
         torch.onnx.export(torch.nn.ReLU().eval(), (torch.zeros(1),), dynamo=True, opset_version=20, verbose=False)
 
 
-def _serve() -> None:
-    """Answer calls: the number of a new process, or the status in which one ended."""
+def _serve(address: str | None) -> None:
+    """Answer whoever began this process; with an address of a socket all who connect, each by a fork of its own."""
     sys.path.pop(0)  # the tests' folder
     get_ready()
-    for line in sys.stdin:
+    if address is None:
+        _answer(sys.stdin, sys.stdout)
+        return
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{address}.new")
+        listening.listen()
+        os.rename(f"{address}.new", address)  # who sees it can connect
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                if os.fork():
+                    continue
+                listening.close()
+                with connection.makefile("r") as calls, connection.makefile("w") as answers:
+                    _answer(calls, answers)
+                os._exit(0)
+
+
+def _answer(calls: IO[str], answers: IO[str]) -> None:
+    """Answer calls: the number of a new process, or the status in which one ended."""
+    for line in calls:
         call = json.loads(line)
         if "wait" in call:
-            print(os.waitstatus_to_exitcode(os.waitpid(call["wait"], 0)[1]), flush=True)
+            print(os.waitstatus_to_exitcode(os.waitpid(call["wait"], 0)[1]), file=answers, flush=True)
             continue
         child = os.fork()
         if not child:
             _become(call)
-        print(child, flush=True)
+        print(child, file=answers, flush=True)
 
 
 def _become(call: dict[str, Any]) -> NoReturn:
@@ -71,6 +92,8 @@ def _become(call: dict[str, Any]) -> NoReturn:
     status = 1
     try:
         os.chdir(call["cwd"])
+        if call["cores"]:
+            os.sched_setaffinity(0, call["cores"])
         os.environ.clear()
         os.environ.update(call["environment"])
         for number, name in ((0, os.devnull), (1, call["out"]), (2, call["err"])):
@@ -92,19 +115,25 @@ def _become(call: dict[str, Any]) -> NoReturn:
 
 
 @functools.cache
-def _server() -> subprocess.Popen[str]:
+def _server() -> tuple[IO[str], IO[str]]:
+    """Where calls go and answers come from: a server of this process's own, or the one that `$VITRIM_WARM` names."""
+    address = os.environ.get("VITRIM_WARM")
+    if address is not None:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(address)
+        return connection.makefile("w"), connection.makefile("r")
     process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(process.kill)
-    return process
+    assert process.stdin
+    assert process.stdout
+    return process.stdin, process.stdout
 
 
 def _ask(**call: object) -> int:
-    server = _server()
-    assert server.stdin
-    assert server.stdout
-    server.stdin.write(json.dumps(call) + "\n")
-    server.stdin.flush()
-    return int(server.stdout.readline())
+    calls, answers = _server()
+    calls.write(json.dumps(call) + "\n")
+    calls.flush()
+    return int(answers.readline())
 
 
 @dataclass(frozen=True)
@@ -133,7 +162,8 @@ def start(*words: str, cwd: Path | None = None, code: str | None = None) -> Runn
     """
     out, err = (tempfile.NamedTemporaryFile("r") for _ in range(2))  # noqa: SIM115  closed by `wait`
     place, environment = str(cwd or Path.cwd()), dict(os.environ)
-    process = _ask(words=words, cwd=place, environment=environment, out=out.name, err=err.name, code=code)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    process = _ask(words=words, cwd=place, environment=environment, out=out.name, err=err.name, code=code, cores=cores)
     return Running(words, process, out, err)
 
 
@@ -143,4 +173,4 @@ def vitrim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(next(iter(sys.argv[1:]), None))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 import onnx_ir
 from onnx import TensorProto, helper
-from onnxscript.optimizer import optimize_ir
 
+from .simplify import simplify
 from .surgery import copy_of
 from .trace import quiet, strip_exporter_notes
 
@@ -25,7 +25,7 @@ def with_tokens(model: onnx.ModelProto, tokens: int) -> onnx.ModelProto:
         value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, shape))
     folded = onnx_ir.from_proto(fixed)
     with quiet():
-        optimize_ir(folded, num_iterations=1)
+        simplify(folded)
     found = onnx_ir.to_proto(folded)
     strip_exporter_notes(found)
     return found

@@ -8,7 +8,6 @@ import gc
 import io
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeVar
@@ -16,10 +15,9 @@ from typing import Any, Protocol, TypeVar
 import onnx
 import onnx_ir
 import torch
-from onnx_ir.passes.common import IdentityEliminationPass
-from onnxscript.optimizer import fold_constants_ir, optimize_ir
 
 from ..core.errors import UnsupportedError
+from .simplify import simplify
 from .store import WeightStore
 from .weights import goes_aside
 
@@ -158,27 +156,11 @@ def _exported(pruned: Traceable, batch: int, free: tuple[dict[int, Any], ...] | 
                 optimize=False,
             )
             assert program is not None
-            _optimize(program.model)
+            simplify(program.model)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UnsupportedError(f"PyTorch {torch.__version__} cannot export {pruned.name}: {reason}") from error
     return program.model
-
-
-def _optimize(model: onnx_ir.Model) -> None:
-    """What the exporter's own `optimize` does, in place, with one round of it instead of two.
-
-    The second one finds nothing in our graphs but an Identity that the first one leaves.
-    """
-    optimize_ir(model, num_iterations=1)
-    fold_constants_ir(model, output_size_limit=sys.maxsize, should_fold=_cuts_weight)
-    IdentityEliminationPass()(model)
-
-
-def _cuts_weight(node: onnx_ir.Node) -> bool:
-    """Whether a node cuts a part out of a weight, or turns it, which makes a weight of its own, however large."""
-    data = node.inputs[0] if node.op_type in ("Slice", "Transpose") else None
-    return data is not None and data.is_initializer()
 
 
 @contextlib.contextmanager

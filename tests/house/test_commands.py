@@ -157,7 +157,7 @@ def test_what_reads_an_output_is_run_after_it() -> None:
         ".venv/bin/vitrim check out/",
         ".venv/bin/vitrim bench out/",
     ]
-    together = next(chain for chain in chains("docs/guide.md") if outputs(chain[0]) == ["b4/"])
+    together = next(chain for chain in chains("docs/guide.md") if outputs(chain[0]) == ["b2/"])
     assert [command.split()[1] for command in together] == ["export", "inspect", "lint", "check", "clean"]
     assert any(len(chain) == 1 for chain in chains("docs/guide.md"))
 

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.graph.files import read_bare, read_whole
 from vitrim.exporter.graph.store import WeightStore
-from vitrim.exporter.graph.trace import OPSET, quiet, sharing_copy, strip_exporter_notes, trace, trace_into
+from vitrim.exporter.graph.trace import OPSET, sharing_copy, trace, trace_into
 from vitrim.exporter.graph.weights import is_external
 from vitrim.exporter.pruning.whole import deployable
 
@@ -125,26 +125,6 @@ def test_a_module_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="cannot export stubborn"), WeightStore(tmp_path) as store:
         trace_into(store, "m.onnx", Stubborn(), 1)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_one_round_of_optimization_does_what_two_do(vit: Any) -> None:
-    """With Identities that the first round leaves, as methods that merge have them."""
-    module = deployable(vit, budget_for(vit, {0: 12, 1: 8}, "tome"), ("logits", "kept"))
-    with quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            sharing_copy(module).eval(),
-            (torch.zeros(1, 3, 64, 64),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=module.output_names(),
-            verbose=False,
-        )
-    assert program is not None
-    wanted = program.model_proto
-    strip_exporter_notes(wanted)
-    assert trace(module, 1).SerializeToString(deterministic=True) == wanted.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("threshold", [0, 700, 500_000])
