@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from helpers import small_vit
 from warm import COLLECTING, one_table
 
+# PyTorch is imported by those who need it: who hands out the tests to workers does not, and they wait for it.
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for what it starts
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
-else:
-    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
 
 gc.set_threshold(*COLLECTING)
 gc.freeze()  # so exports see that this program freezes by itself, and thaw nothing; see `pytest_runtest_teardown`
@@ -86,12 +82,17 @@ def shared_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_table_of_translations() -> None:
-    """A fifth of an export's time."""
+def threads_and_one_table_of_translations() -> None:
+    """PyTorch keeps to its cores; and a fifth of an export's time."""
+    import torch
+
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else max(1, min(2, os.cpu_count() or 1)))
     one_table()
 
 
 @pytest.fixture(scope="session")
 def vit() -> Any:
     """A ViT of 4 blocks, 16 patches and a class token."""
+    from helpers import small_vit
+
     return small_vit()

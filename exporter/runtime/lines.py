@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import visible
+from ..core.gate import Gate
 from ..core.latency import LatencyTable
 from ..core.layout import Kind
 from ..core.outcome import Figure, outcome_of
@@ -79,6 +80,20 @@ def outcome_lines(statistics: Mapping[str, Any], bench: Bench | None = None) -> 
         return []
     known = bench if bench is not None and bench.cpu_only is None else None
     return outcome.lines(None if known is None else Figure(known.speedup, known.speedup_interval))
+
+
+def promise_lines(statistics: Mapping[str, Any] | None, bench: Bench | None, gate: Gate | None) -> list[str]:
+    """What was asked of the answers and what the recipe requires, and whether it holds.
+
+    Args:
+        statistics, bench: see `outcome_lines`; None: there is no budget.
+        gate: of the recipe's requirements; None: it has none.
+    """
+    lines = [] if statistics is None else outcome_lines(statistics, bench)
+    if gate is None:
+        return lines
+    forced = [] if gate.passed else ["Published by force: what the recipe requires does not hold"]
+    return [*lines, *forced, *gate.lines()]
 
 
 def _predicted(found: Prediction) -> str:

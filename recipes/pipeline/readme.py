@@ -14,7 +14,7 @@ from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
 from ...exporter.runtime.bench.report import LATER
-from ...exporter.runtime.lines import engine_state, made_by, outcome_lines
+from ...exporter.runtime.lines import engine_state, made_by, promise_lines
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.family import TENSORRT, family_of
 from ...exporter.runtime.tensorrt.identity import EngineIdentity
@@ -78,7 +78,8 @@ def bundle_readme(
     verdict = "passed" if parity.passed else "FAILED"
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
     target = get_target(recipe.export.target)
-    held = "".join(f"\n- {line}" for line in _promises(budget, found))
+    asked = None if budget is None else budget.statistics
+    held = "".join(f"\n- {line}" for line in promise_lines(asked, found.bench, found.gate))
     engine = f"- engine: {_engine(parity, no_engine)}{_kernels(found.engine)}"
     if target.no_engine:
         engine = f"- engine: {target.no_engine}"
@@ -129,16 +130,6 @@ All of the above is for images of {own}. Further sizes have files with the size 
 have in common are in `weights-*.data`: keep it beside them.
 
 {table}"""
-
-
-def _promises(budget: Budget | None, found: Reports) -> list[str]:
-    """What was asked of the answers and what was required, and whether it holds."""
-    lines = [] if budget is None else outcome_lines(budget.statistics, found.bench)
-    gate = found.gate
-    if gate is None:
-        return lines
-    forced = [] if gate.passed else ["**Published by force: what the recipe requires does not hold**"]
-    return [*lines, *forced, *gate.lines()]
 
 
 def _on_the_device(target: Target) -> str:

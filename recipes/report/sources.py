@@ -21,7 +21,7 @@ from ...exporter.pruning.budget import Budget, read_budget
 from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.compare import Comparison, compare, read_bench
 from ...exporter.runtime.bench.report import Bench, TimedBundle
-from ...exporter.runtime.lines import outcome_lines
+from ...exporter.runtime.lines import promise_lines
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
 from ..evaluation.result import Evaluation, is_evaluation, read_evaluation
@@ -63,8 +63,8 @@ class BundleFacts:
         others = ", ".join(self.manifest.sizes or {})
         told = f"Image size {self.manifest.own_size}; of its further sizes ({others}) nothing is shown"
         lines = [told] if others else []
-        lines += [] if self.budget is None else outcome_lines(self.budget.statistics, self.bench)
-        return lines if self.gate is None else [*lines, *self.gate.lines()]
+        asked = None if self.budget is None else self.budget.statistics
+        return [*lines, *promise_lines(asked, self.bench, self.gate)]
 
     @property
     def name(self) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from latency_tables import made_table
 
+from vitrim.exporter.core.gate import gate_of
+from vitrim.exporter.core.outcome import Figure
 from vitrim.exporter.runtime.bench.blocks import BlockTimes, ByBlock
 from vitrim.exporter.runtime.bench.report import LATER, Bench, Untimed
 from vitrim.exporter.runtime.lines import (
@@ -16,6 +18,7 @@ from vitrim.exporter.runtime.lines import (
     engine_state,
     made_by,
     parity_lines,
+    promise_lines,
     table_lines,
 )
 from vitrim.exporter.runtime.parity import Parity
@@ -137,3 +140,16 @@ def test_a_latency_table() -> None:
         "On a processor by onnxruntime 1, batch 1, 1 thread, fp32; medians of 2 processes, whose quartiles lie 1.0 % "
         "apart",
     ]
+
+
+def test_what_was_required_and_that_it_was_published_all_the_same() -> None:
+    found = {"agreement": Figure(0.9, (0.8, 0.95)), "overhead": Figure(1.1, (1.0, 1.2))}
+    assert promise_lines(None, None, None) == promise_lines({}, None, None) == []
+    held = promise_lines(None, None, gate_of({"agreement": 0.5}, found, {}))
+    assert len(held) == 1
+    assert held[0].startswith("Required: agreement at least ")
+    assert held[0].endswith(": held")
+    forced, first, second = promise_lines({}, None, gate_of({"agreement": 0.5, "overhead": 1.05}, found, {}))
+    assert forced == "Published by force: what the recipe requires does not hold"
+    assert first.endswith(": held")
+    assert second.endswith(": FAILED")
