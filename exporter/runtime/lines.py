@@ -17,6 +17,7 @@ from .parity import Parity
 from .tensorrt.family import RTX, family_named
 from .tensorrt.identity import EngineIdentity
 
+FORCED = "Published by force: what the recipe requires does not hold"
 _THROUGHPUT = "throughput"  # the mode in which several batches run side by side
 
 
@@ -92,8 +93,7 @@ def promise_lines(statistics: Mapping[str, Any] | None, bench: Bench | None, gat
     lines = [] if statistics is None else outcome_lines(statistics, bench)
     if gate is None:
         return lines
-    forced = [] if gate.passed else ["Published by force: what the recipe requires does not hold"]
-    return [*lines, *forced, *gate.lines()]
+    return [*lines, *([] if gate.passed else [FORCED]), *gate.lines()]
 
 
 def _predicted(found: Prediction) -> str:

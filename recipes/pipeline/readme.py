@@ -14,7 +14,7 @@ from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
 from ...exporter.runtime.bench.report import LATER
-from ...exporter.runtime.lines import engine_state, made_by, promise_lines
+from ...exporter.runtime.lines import FORCED, engine_state, made_by, promise_lines
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.family import TENSORRT, family_of
 from ...exporter.runtime.tensorrt.identity import EngineIdentity
@@ -79,7 +79,8 @@ def bundle_readme(
     precise = "" if precision is None else f"\n- {precision_words(precision, fidelity)}"
     target = get_target(recipe.export.target)
     asked = None if budget is None else budget.statistics
-    held = "".join(f"\n- {line}" for line in promise_lines(asked, found.bench, found.gate))
+    promised = promise_lines(asked, found.bench, found.gate)
+    held = "".join(f"\n- {f'**{line}**' if line == FORCED else line}" for line in promised)
     engine = f"- engine: {_engine(parity, no_engine)}{_kernels(found.engine)}"
     if target.no_engine:
         engine = f"- engine: {target.no_engine}"

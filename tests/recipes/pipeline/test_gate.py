@@ -32,7 +32,7 @@ def test_what_fails_leaves_the_old_bundle_and_force_says_so(
     assert done.gate is not None
     assert [(one.key, one.held) for one in done.gate.requirements] == [("agreement", True), ("overhead", False)]
     page = (out / "README.md").read_text()
-    assert "- Published by force: what the recipe requires does not hold\n" in page
+    assert "**Published by force: what the recipe requires does not hold**" in page
     assert "- Required: overhead at most 1e-06: " in page
     assert api.check(out).passed
     assert done.to_json()["gate"]["passed"] is False
