@@ -48,13 +48,13 @@ def pytest_runtest_teardown() -> None:
 def in_halves(items: list[pytest.Item]) -> list[pytest.Item]:
     """Tests so that each of two workers, who get half of the list each, begins with half of the slow ones.
 
-    Slow tests of one file stay together, as they share what it makes. What is fast comes last, so both end together.
+    Slow tests of one folder stay together, as they share what it makes. What is fast comes last, so both end together.
     """
     slow: dict[Path, list[pytest.Item]] = {}
     fast = [item for item in items if item.get_closest_marker("slow") is None]
     for item in items:
         if item.get_closest_marker("slow") is not None:
-            slow.setdefault(item.path, []).append(item)
+            slow.setdefault(item.path.parent, []).append(item)
     halves: tuple[list[pytest.Item], list[pytest.Item]] = ([], [])
     for group in sorted(slow.values(), key=len, reverse=True):
         min(halves, key=len).extend(group)
@@ -88,6 +88,7 @@ def threads_and_one_table_of_translations() -> None:
 
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else max(1, min(2, os.cpu_count() or 1)))
     one_table()
+    gc.freeze()  # or the first export looks through all modules for garbage, thirteen times
 
 
 @pytest.fixture(scope="session")

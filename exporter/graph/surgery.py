@@ -70,6 +70,24 @@ def import_graph(model: onnx.ModelProto, weights: Weights | None = None) -> gs.G
     return graph
 
 
+class LastGraph:
+    """The graph of the model that was read last, for whoever reads the same one next: to read one is slow."""
+
+    def __init__(self) -> None:
+        self._model: onnx.ModelProto | None = None
+        self._graph: gs.Graph | None = None
+
+    def take(self, model: onnx.ModelProto, weights: Weights | None = None) -> gs.Graph:
+        """What `import_graph` gives; it is the caller's, who may change it."""
+        graph = self._graph if self._model is model else None
+        self._model = self._graph = None
+        return import_graph(model, weights) if graph is None else graph
+
+    def leave(self, model: onnx.ModelProto, graph: gs.Graph) -> None:
+        """Keep a model's graph that is still as it was read."""
+        self._model, self._graph = model, graph
+
+
 def _constants(graph: gs.Graph) -> Iterator[gs.Constant]:
     """Initializers and the values of Constant nodes, those of branches and loops too."""
     for part in (graph, *graph.subgraphs(recursive=True)):

@@ -19,7 +19,7 @@ import onnx.helper
 import onnx_graphsurgeon as gs
 
 from ...core.targets import Precision, Target
-from ..surgery import export_graph, import_graph, peek
+from ..surgery import LastGraph, export_graph, peek
 from ..weights import Weights
 
 M = TypeVar("M")
@@ -37,6 +37,7 @@ class Context:
         outputs: names of the graph's outputs: a reader that no node's list of consumers shows.
         weights: where the weights are that the graph has beside it.
         reasons: by node, why a pass before this one had to leave it as it is.
+        last: the graph that a pass before this one has read and left as it is.
     """
 
     target: Target
@@ -46,6 +47,7 @@ class Context:
     outputs: frozenset[str] = frozenset()
     weights: Weights | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    last: LastGraph = field(default_factory=LastGraph)
 
     @property
     def for_tensorrt(self) -> bool:
@@ -140,9 +142,12 @@ class PatternPass(Pass, Generic[M]):
         """See `Pass`."""
         if not self.wanted(context) or not any(node.op_type in self.roots for node in model.graph.node):
             return model, PassReport(self.name)
-        graph = import_graph(model, context.weights)
+        graph = context.last.take(model, context.weights)
         report = self.rewrite(graph, context)
-        return (export_graph(graph, model) if report.count else model), report
+        if report.count:
+            return export_graph(graph, model), report
+        context.last.leave(model, graph)
+        return model, report
 
     def rewrite(self, graph: gs.Graph, context: Context) -> PassReport:
         """Rewrite in place; the graph is cleaned and in topological order afterwards."""

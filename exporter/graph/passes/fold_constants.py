@@ -28,7 +28,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime
 
-from ..surgery import AsideValues, aside, export_graph, import_graph, peek
+from ..surgery import AsideValues, aside, export_graph, peek
 from .base import Context, Names, Pass, PassReport, static_shape
 
 LARGEST = 16 * 2**20
@@ -43,7 +43,7 @@ class Fold(Pass):
 
     def run(self, model: onnx.ModelProto, context: Context) -> tuple[onnx.ModelProto, PassReport]:
         """See `Pass`."""
-        graph = import_graph(model, context.weights)
+        graph = context.last.take(model, context.weights)
         report = PassReport(self.name, fold(graph))
         return (export_graph(graph, model) if report.count else model), report
 
@@ -56,16 +56,40 @@ def fold(graph: gs.Graph) -> int:
     """
     before = _nodes(graph)
     known_shapes(graph)
+    if graph.functions or any(map(_may_fold, graph.nodes)):
+        _compute(graph)
+    name_outputs(graph)
+    shared = share_weights(graph)
+    graph.cleanup().toposort()
+    return (before - _nodes(graph)).total() + shared
+
+
+def _may_fold(node: gs.Node) -> bool:
+    """Whether onnx-graphsurgeon may do something here: to ask it takes a copy of the whole graph.
+
+    Beside computing it leaves out a Cast before and after one node, and branches whose condition is known.
+    """
+    if node.op == "Shape" or any(True for _ in node.subgraphs()):
+        return True
+    if node.op == "Cast" and any(each.op == "Cast" for middle in _makers(node) for each in _makers(middle)):
+        return True
+    return node.op not in _QUANTIZED and all(
+        isinstance(tensor, gs.Constant) or tensor.is_empty() for tensor in node.inputs
+    )
+
+
+def _makers(node: gs.Node) -> Iterator[gs.Node]:
+    return (maker for tensor in node.inputs for maker in tensor.inputs)
+
+
+def _compute(graph: gs.Graph) -> None:
+    """Case 1."""
     onnxruntime.set_default_logger_severity(3)  # folding runs small graphs, whose warnings would reach the user
     try:
         with _taken_in(graph):
             graph.fold_constants(size_threshold=LARGEST)
     finally:
         onnxruntime.set_default_logger_severity(2)
-    name_outputs(graph)
-    shared = share_weights(graph)
-    graph.cleanup().toposort()
-    return (before - _nodes(graph)).total() + shared
 
 
 def known_shapes(graph: gs.Graph) -> None:

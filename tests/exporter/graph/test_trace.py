@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from helpers import budget_for, small_vit
@@ -19,6 +20,8 @@ from vitrim.exporter.graph.trace import OPSET, sharing_copy, trace, trace_into
 from vitrim.exporter.graph.weights import is_external
 from vitrim.exporter.pruning.whole import deployable
 
+METADATA = {"kind": "pruned"}
+
 
 @pytest.fixture(scope="module")
 def vit() -> Any:
@@ -27,6 +30,11 @@ def vit() -> Any:
 
 def pruned(vit: Any, *outputs: str) -> Any:
     return deployable(vit, budget_for(vit, {0: 12, 1: 8}), outputs or ("logits", "kept"))
+
+
+@pytest.fixture(scope="module")
+def whole(vit: Any) -> onnx.ModelProto:
+    return trace(pruned(vit), 1, METADATA)
 
 
 @pytest.mark.slow
@@ -78,11 +86,9 @@ def test_the_copy_that_is_exported_shares_every_tensor(vit: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_folder_gets_the_same_graph_and_its_weights_once(vit: Any, tmp_path: Path) -> None:
-    metadata = {"kind": "pruned"}
-    whole = trace(pruned(vit), 1, metadata)
+def test_a_folder_gets_the_same_graph_and_its_weights_once(vit: Any, whole: onnx.ModelProto, tmp_path: Path) -> None:
     with WeightStore(tmp_path) as store:
-        trace_into(store, "pruned.onnx", pruned(vit), 1, metadata)
+        trace_into(store, "pruned.onnx", pruned(vit), 1, METADATA)
         trace_into(store, "dense.onnx", deployable(vit, None, ("logits",)), 1)
     assert read_whole(tmp_path / "pruned.onnx").SerializeToString() == whole.SerializeToString()
     (data,) = tmp_path.glob("*.data")
@@ -95,10 +101,9 @@ def test_a_folder_gets_the_same_graph_and_its_weights_once(vit: Any, tmp_path: P
 
 
 @pytest.mark.slow
-def test_graphs_do_not_depend_on_earlier_ones(vit: Any) -> None:
-    first = trace(pruned(vit), 1).SerializeToString()
+def test_graphs_do_not_depend_on_earlier_ones(vit: Any, whole: onnx.ModelProto) -> None:
     trace(deployable(vit, None, ("logits",)), 2)
-    assert trace(pruned(vit), 1).SerializeToString() == first
+    assert trace(pruned(vit), 1, METADATA).SerializeToString() == whole.SerializeToString()
 
 
 def test_weights_are_those_of_the_module(vit: Any) -> None:

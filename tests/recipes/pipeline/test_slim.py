@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,19 @@ def test_swin_from_checkpoint_to_bundle(tmp_path: Path) -> None:
     assert weights["model"] < 0.9 * weights["dense"]
 
 
+@functools.cache
+def slimmed_swin() -> tuple[Any, onnx.ModelProto]:
+    """A small Swin of random widths, and its graph as traced."""
+    model = slim(small_swin(), random_widths(small_swin(), 1))
+    return model, trace(WholeModel(model), 2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort-cpu", "trt-8.5", "trt-10.3"])
 def test_a_slimmed_swin_fits_every_target(target: str) -> None:
-    model = slim(small_swin(), random_widths(small_swin(), 1))
+    model, traced = slimmed_swin()
     image = np.random.default_rng(0).standard_normal((2, 3, 56, 56), dtype=np.float32)
-    graph, reports = rewrite(trace(WholeModel(model), 2), get_target(target), {"image": image})
+    graph, reports = rewrite(traced, get_target(target), {"image": image})
     assert lint(graph, get_target(target)) == []
     assert "Pad" not in {node.op_type for node in graph.graph.node}
     assert next(report for report in reports if report.name == "pads of nothing taken out").count == 5

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
 from onnx import helper, numpy_helper
 
 from vitrim.exporter.core.targets import get_target
+from vitrim.exporter.graph import surgery
 from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.passes.base import (
     Builder,
@@ -70,6 +72,26 @@ def test_a_pass_that_is_not_wanted_or_has_no_root_gives_the_model_back(make_grap
         assert same is model
         assert report.count == 0
     assert unwanted.run(model, Context(get_target("trt-11")))[1].count == 1
+
+
+def test_a_graph_is_read_again_only_after_a_change(make_graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("Exp", ["x"], ["a"]), node("Neg", ["a"], ["b"]), node("Exp", ["b"], ["y"])]
+    model, read = make_graph(nodes, {"x": X}, {"y": (np.float32, X.shape)}), list[onnx.ModelProto]()
+    monkeypatch.setattr(
+        surgery, "import_graph", lambda model, weights: read.append(model) or import_graph(model, weights)
+    )
+    context = Context(get_target("ort-cpu"))
+    idle = PatternPass("p", frozenset({"Exp"}), lambda *_: None, apply)
+    for _ in range(3):
+        assert idle.run(model, context)[0] is model
+    assert read == [model]
+    changed, _ = TURN.run(model, context)  # takes the graph that was left, and changes it
+    assert read == [model]
+    assert [each.op_type for each in model.graph.node] == ["Exp", "Neg", "Exp"]
+    again, _ = TURN.run(model, context)  # so whoever comes back to the model reads it anew
+    assert again.SerializeToString() == changed.SerializeToString()
+    assert idle.run(changed, context)[0] is changed
+    assert [each is changed for each in read] == [False, False, True]
 
 
 def test_a_report_is_plain_data() -> None:

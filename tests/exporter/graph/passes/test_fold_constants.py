@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from onnx import helper
 
@@ -45,6 +46,25 @@ def test_equal_weights_are_held_once_and_scalars_stay_scalars(make_graph: Any, r
     assert counts["constants folded"] == 4  # Cast and Relu gone, w2 shared, and f with v
     shapes = sorted(tuple(tensor.dims) for tensor in result.graph.initializer)
     assert shapes == [(), (1,), (3, 3)]
+
+
+def test_whether_there_is_something_to_fold_is_asked_before_the_graph_is_copied(
+    make_graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Cast of x and weights with readers are nothing, a Cast before and after one node is."""
+    asked = list[str]()
+    monkeypatch.setattr(gs.Graph, "fold_constants", lambda graph, **_: asked.append(graph.name))
+    here, integers = Context(get_target("ort-cpu")), X.astype(np.int64)
+    plain = [node("Cast", ["x"], ["a"], to=1), node("MatMul", ["a", "w"], ["y"])]
+    model = make_graph(plain, {"x": integers}, {"y": (np.float32, (3, 3))}, w=X)
+    assert folding.FOLD.run(model, here)[1].count == 0
+    assert asked == []
+    around = [node("Cast", ["x"], ["a"], to=1), node("Add", ["a", "w"], ["b"]), node("Cast", ["b"], ["y"], to=7)]
+    folding.FOLD.run(make_graph(around, {"x": integers}, {"y": (np.int64, (3, 3))}, w=X), here)
+    assert len(asked) == 1
+    folded = [node("Shape", ["x"], ["s"]), node("Reshape", ["x", "s"], ["y"])]
+    folding.FOLD.run(make_graph(folded, {"x": X}, {"y": (np.float32, (3, 3))}), here)
+    assert len(asked) == 2
 
 
 def test_a_constant_output_keeps_its_name_and_value(make_graph: Any, rewritten: Any) -> None:
