@@ -7,12 +7,15 @@ here, and `peek` looks at them without keeping them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.helper
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.importers.onnx_importer import get_numpy_type, get_onnx_tensor_shape
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from ..core.errors import InputError
@@ -71,21 +74,42 @@ def import_graph(model: onnx.ModelProto, weights: Weights | None = None) -> gs.G
 
 
 class LastGraph:
-    """The graph of the model that was read last, for whoever reads the same one next: to read one is slow."""
+    """The graph of the last model, for whoever reads that one next: to read one is slow."""
 
     def __init__(self) -> None:
         self._model: onnx.ModelProto | None = None
         self._graph: gs.Graph | None = None
+        self._read: onnx.ModelProto | None = None  # whose shapes the graph has
 
     def take(self, model: onnx.ModelProto, weights: Weights | None = None) -> gs.Graph:
         """What `import_graph` gives; it is the caller's, who may change it."""
         graph = self._graph if self._model is model else None
         self._model = self._graph = None
-        return import_graph(model, weights) if graph is None else graph
+        if graph is None:
+            graph = import_graph(model, weights)
+        elif self._read is not model:
+            _take_shapes(graph, model)
+        self._read = model
+        return graph
 
     def leave(self, model: onnx.ModelProto, graph: gs.Graph) -> None:
-        """Keep a model's graph that is still as it was read."""
+        """Keep a graph that is as it was read from a model, or as it was written to one."""
         self._model, self._graph = model, graph
+
+
+def _take_shapes(graph: gs.Graph, model: onnx.ModelProto) -> None:
+    """Give a graph's values the types and shapes that the model has, whose shapes were inferred since."""
+    tensors = graph.tensors()
+    for value in (*model.graph.value_info, *model.graph.output):
+        tensor = tensors.get(value.name)
+        if isinstance(tensor, gs.Variable) and value.type.HasField("tensor_type"):
+            tensor.dtype, tensor.shape = _dtype(value.type.tensor_type.elem_type), get_onnx_tensor_shape(value)
+
+
+@functools.cache
+def _dtype(code: int) -> Any:
+    """As onnx-graphsurgeon has types: numpy's, or ONNX's number where numpy has no equal."""
+    return get_numpy_type(code) or code
 
 
 def _constants(graph: gs.Graph) -> Iterator[gs.Constant]:

@@ -37,7 +37,7 @@ class Context:
         outputs: names of the graph's outputs: a reader that no node's list of consumers shows.
         weights: where the weights are that the graph has beside it.
         reasons: by node, why a pass before this one had to leave it as it is.
-        last: the graph that a pass before this one has read and left as it is.
+        last: the graph of the model, where a pass before this one had it.
     """
 
     target: Target
@@ -144,8 +144,7 @@ class PatternPass(Pass, Generic[M]):
             return model, PassReport(self.name)
         graph = context.last.take(model, context.weights)
         report = self.rewrite(graph, context)
-        if report.count:
-            return export_graph(graph, model), report
+        model = export_graph(graph, model) if report.count else model
         context.last.leave(model, graph)
         return model, report
 

@@ -45,7 +45,11 @@ class Fold(Pass):
         """See `Pass`."""
         graph = context.last.take(model, context.weights)
         report = PassReport(self.name, fold(graph))
-        return (export_graph(graph, model) if report.count else model), report
+        if not report.count:
+            return model, report  # its nodes may have another order in the graph
+        model = export_graph(graph, model)
+        context.last.leave(model, graph)
+        return model, report
 
 
 def fold(graph: gs.Graph) -> int:

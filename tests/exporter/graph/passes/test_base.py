@@ -27,6 +27,7 @@ from vitrim.exporter.graph.passes.base import (
     static_shape,
     through,
 )
+from vitrim.exporter.graph.shapes import with_shapes
 from vitrim.exporter.graph.store import WeightStore
 from vitrim.exporter.graph.surgery import aside, import_graph
 
@@ -74,24 +75,30 @@ def test_a_pass_that_is_not_wanted_or_has_no_root_gives_the_model_back(make_grap
     assert unwanted.run(model, Context(get_target("trt-11")))[1].count == 1
 
 
-def test_a_graph_is_read_again_only_after_a_change(make_graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_is_handed_on_and_gets_the_shapes_that_were_inferred(
+    make_graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nodes = [node("Exp", ["x"], ["a"]), node("Neg", ["a"], ["b"]), node("Exp", ["b"], ["y"])]
     model, read = make_graph(nodes, {"x": X}, {"y": (np.float32, X.shape)}), list[onnx.ModelProto]()
     monkeypatch.setattr(
         surgery, "import_graph", lambda model, weights: read.append(model) or import_graph(model, weights)
     )
-    context = Context(get_target("ort-cpu"))
-    idle = PatternPass("p", frozenset({"Exp"}), lambda *_: None, apply)
+    context, seen = Context(get_target("ort-cpu")), list[tuple[Any, Any]]()
+    look = PatternPass("p", frozenset({"Abs", "Neg"}), lambda each, _: seen.append(about(each)), apply)
     for _ in range(3):
-        assert idle.run(model, context)[0] is model
-    assert read == [model]
-    changed, _ = TURN.run(model, context)  # takes the graph that was left, and changes it
-    assert read == [model]
+        assert look.run(model, context)[0] is model
+    changed, _ = TURN.run(model, context)
     assert [each.op_type for each in model.graph.node] == ["Exp", "Neg", "Exp"]
-    again, _ = TURN.run(model, context)  # so whoever comes back to the model reads it anew
-    assert again.SerializeToString() == changed.SerializeToString()
-    assert idle.run(changed, context)[0] is changed
-    assert [each is changed for each in read] == [False, False, True]
+    look.run(with_shapes(changed), context)
+    assert read == [model]
+    assert seen == [(None, None)] * 3 + [(np.float32, [2, 300])]
+    again, _ = TURN.run(model, context)  # whoever comes back to the first model reads it anew
+    assert with_shapes(again).SerializeToString() == changed.SerializeToString()
+    assert [each is model for each in read] == [True, True]
+
+
+def about(found: gs.Node) -> tuple[Any, Any]:
+    return found.outputs[0].dtype, found.outputs[0].shape
 
 
 def test_a_report_is_plain_data() -> None:
