@@ -59,7 +59,7 @@ def block_of(name: str) -> int:
 def compare_decisions(
     reference: Outputs, candidate: Outputs, stages: Sequence[str]
 ) -> tuple[list[StageAgreement], np.ndarray]:
-    """Compare kept tokens, and pairs of merged ones, as sets.
+    """Compare kept tokens, and pairs of merged ones, as sets: a duplicate is masked, so whose it is changes nothing.
 
     Returns:
         per stage agreement; [n] bool, whether an image agrees everywhere.
@@ -68,9 +68,9 @@ def compare_decisions(
     agreeing = np.ones(count, dtype=bool)
     table: list[StageAgreement] = []
     for name in stages:
-        ours, theirs = np.sort(reference[name], axis=1), np.sort(candidate[name], axis=1)
+        ours, theirs = _as_sets(reference[name]), _as_sets(candidate[name])
         same = (ours == theirs).all(axis=1)
-        common = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(ours, theirs, strict=True)]
+        common = [_shared(a, b) for a, b in zip(ours, theirs, strict=True)]
         first = agreeing & ~same
         gaps = reference.get(f"gap_{block_of(name)}")
         # Without a gap, or with one that is no number, nothing says that it was a near-tie.
@@ -87,6 +87,19 @@ def compare_decisions(
         )
         agreeing &= same
     return table, agreeing
+
+
+def _as_sets(ids: np.ndarray) -> np.ndarray:
+    """Rows [n, tokens] in ascending order, with -1 in place of every repeated one."""
+    ordered = np.sort(ids, axis=1)
+    repeated = np.diff(ordered, axis=1, prepend=-1) == 0
+    return np.sort(np.where(repeated, -1, ordered), axis=1)
+
+
+def _shared(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The share of the larger set that is in both."""
+    one, other = ours[ours >= 0], theirs[theirs >= 0]
+    return len(np.intersect1d(one, other)) / max(len(one), len(other), 1)
 
 
 def compare(

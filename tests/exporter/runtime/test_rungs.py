@@ -53,6 +53,21 @@ def test_decisions_are_compared_as_sets() -> None:
     assert compare("order", reference, candidate, atol=1e-6, tie=0).passed
 
 
+def test_whose_a_masked_duplicate_is_decides_nothing() -> None:
+    reference, candidate = ({**outputs(), "kept_2": np.tile(np.array(ids, np.int32), (4, 1))} for ids in DUPLICATES)
+    rung = compare("duplicates", reference, candidate, atol=1e-6, tie=0)
+    assert rung.passed
+    assert (rung.stages[0].same_images, rung.stages[0].same_tokens) == (1.0, 1.0)
+    candidate["kept_2"][0, -1] = 7
+    rung = compare("another token", reference, candidate, atol=1e-6, tie=0)
+    assert not rung.passed
+    assert rung.stages[0].differing == 1
+    assert rung.stages[0].same_tokens == pytest.approx((3 + 4 / 5) / 4)
+
+
+DUPLICATES = ([0, 3, 3, 3, 5, 9], [0, 3, 5, 5, 9, 9])
+
+
 def test_merges_into_other_tokens_are_other_decisions() -> None:
     reference = outputs(gap=0.5) | {"merged_2": np.tile(np.array([65536 * 7 + 1, 65536 * 8 + 2], np.int32), (4, 1))}
     candidate = dict(reference) | {"merged_2": reference["merged_2"][:, ::-1].copy()}
