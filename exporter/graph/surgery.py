@@ -109,7 +109,8 @@ def _take_shapes(graph: gs.Graph, model: onnx.ModelProto) -> None:
 @functools.cache
 def _dtype(code: int) -> Any:
     """As onnx-graphsurgeon has types: numpy's, or ONNX's number where numpy has no equal."""
-    return get_numpy_type(code) or code
+    found = get_numpy_type(code)
+    return code if found is None else found
 
 
 def _constants(graph: gs.Graph) -> Iterator[gs.Constant]:
