@@ -68,9 +68,14 @@ def compare_decisions(
     agreeing = np.ones(count, dtype=bool)
     table: list[StageAgreement] = []
     for name in stages:
-        ours, theirs = _as_sets(reference[name]), _as_sets(candidate[name])
-        same = (ours == theirs).all(axis=1)
-        common = [_shared(a, b) for a, b in zip(ours, theirs, strict=True)]
+        sets = [
+            (np.unique(ours), np.unique(theirs)) for ours, theirs in zip(reference[name], candidate[name], strict=True)
+        ]
+        same = np.array([np.array_equal(ours, theirs) for ours, theirs in sets], dtype=bool)
+        common = [
+            len(np.intersect1d(ours, theirs, assume_unique=True)) / max(len(ours), len(theirs), 1)
+            for ours, theirs in sets
+        ]
         first = agreeing & ~same
         gaps = reference.get(f"gap_{block_of(name)}")
         # Without a gap, or with one that is no number, nothing says that it was a near-tie.
@@ -87,19 +92,6 @@ def compare_decisions(
         )
         agreeing &= same
     return table, agreeing
-
-
-def _as_sets(ids: np.ndarray) -> np.ndarray:
-    """Rows [n, tokens] in ascending order, with -1 in place of every repeated one."""
-    ordered = np.sort(ids, axis=1)
-    repeated = np.diff(ordered, axis=1, prepend=-1) == 0
-    return np.sort(np.where(repeated, -1, ordered), axis=1)
-
-
-def _shared(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The share of the larger set that is in both."""
-    one, other = ours[ours >= 0], theirs[theirs >= 0]
-    return len(np.intersect1d(one, other)) / max(len(one), len(other), 1)
 
 
 def compare(

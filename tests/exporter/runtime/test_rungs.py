@@ -63,6 +63,8 @@ def test_whose_a_masked_duplicate_is_decides_nothing() -> None:
     assert not rung.passed
     assert rung.stages[0].differing == 1
     assert rung.stages[0].same_tokens == pytest.approx((3 + 4 / 5) / 4)
+    candidate["kept_2"][0, -1] = -1  # no token has this id, and it stands for no duplicate
+    assert not compare("no token", reference, candidate, atol=1e-6, tie=0).passed
 
 
 DUPLICATES = ([0, 3, 3, 3, 5, 9], [0, 3, 5, 5, 9, 9])
