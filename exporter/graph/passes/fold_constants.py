@@ -29,7 +29,7 @@ import onnx_graphsurgeon as gs
 import onnxruntime
 
 from ..surgery import AsideValues, aside, export_graph, peek
-from .base import Context, Names, Pass, PassReport, static_shape
+from .base import Context, Names, Pass, PassReport, producer, static_shape
 
 LARGEST = 16 * 2**20
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")  # never folded
@@ -60,37 +60,39 @@ def fold(graph: gs.Graph) -> int:
     """
     before = _nodes(graph)
     known_shapes(graph)
-    if graph.functions or any(map(_may_fold, graph.nodes)):
-        _compute(graph)
+    computable = list(_computable(graph))
+    if computable or graph.functions or any(map(_left_out, graph.nodes)):  # to ask for it copies the whole graph
+        _compute(graph, computable)
     name_outputs(graph)
     shared = share_weights(graph)
     graph.cleanup().toposort()
     return (before - _nodes(graph)).total() + shared
 
 
-def _may_fold(node: gs.Node) -> bool:
-    """Whether onnx-graphsurgeon may do something here: to ask it takes a copy of the whole graph.
-
-    Beside computing it leaves out a Cast before and after one node, and branches whose condition is known.
-    """
-    if node.op == "Shape" or any(True for _ in node.subgraphs()):
-        return True
-    if node.op == "Cast" and any(each.op == "Cast" for middle in _makers(node) for each in _makers(middle)):
-        return True
-    return node.op not in _QUANTIZED and all(
-        isinstance(tensor, gs.Constant) or tensor.is_empty() for tensor in node.inputs
-    )
+def _computable(graph: gs.Graph) -> Iterator[gs.Node]:
+    """Nodes that are made of constants alone, in order."""
+    known: set[str] = set()
+    for node in graph.nodes:
+        needed = (tensor for tensor in node.inputs if not tensor.is_empty())
+        if node.op in _QUANTIZED or not all(isinstance(each, gs.Constant) or each.name in known for each in needed):
+            continue
+        known.update(out.name for out in node.outputs)
+        yield node
 
 
-def _makers(node: gs.Node) -> Iterator[gs.Node]:
-    return (maker for tensor in node.inputs for maker in tensor.inputs)
+def _left_out(node: gs.Node) -> bool:
+    """Whether onnx-graphsurgeon may do without a node: a Shape, branches, a Cast before and after another node."""
+    if node.op == "Cast":
+        middle = producer(node.inputs[0])
+        return middle is not None and any(producer(tensor, "Cast") for tensor in middle.inputs)
+    return node.op == "Shape" or any(True for _ in node.subgraphs())
 
 
-def _compute(graph: gs.Graph) -> None:
+def _compute(graph: gs.Graph, computable: list[gs.Node]) -> None:
     """Case 1."""
     onnxruntime.set_default_logger_severity(3)  # folding runs small graphs, whose warnings would reach the user
     try:
-        with _taken_in(graph):
+        with _taken_in(computable):
             graph.fold_constants(size_threshold=LARGEST)
     finally:
         onnxruntime.set_default_logger_severity(2)
@@ -112,14 +114,10 @@ def _nodes(graph: gs.Graph) -> Counter[tuple[str, ...]]:
 
 
 @contextmanager
-def _taken_in(graph: gs.Graph) -> Iterator[None]:
+def _taken_in(computable: list[gs.Node]) -> Iterator[None]:
     """Weights beside the graph that constants are computed from are in it meanwhile."""
-    known = {name for name, tensor in graph.tensors().items() if isinstance(tensor, gs.Constant)}
     held: list[tuple[gs.Constant, AsideValues, np.ndarray]] = []
-    for node in graph.nodes:
-        if node.op in _QUANTIZED or any(tensor.name not in known for tensor in node.inputs if not tensor.is_empty()):
-            continue
-        known.update(out.name for out in node.outputs)
+    for node in computable:
         for tensor in node.inputs:
             values = aside(tensor)
             if values is not None:
