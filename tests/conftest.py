@@ -19,7 +19,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for what 
         os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
 gc.set_threshold(*COLLECTING)
-gc.freeze()  # so exports see that this program freezes by itself, and thaw nothing; see `pytest_runtest_teardown`
 
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE_EXPORTS = {"made", "walked", "quantized"}  # fixtures that make one
@@ -88,7 +87,7 @@ def threads_and_one_table_of_translations() -> None:
 
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else max(1, min(2, os.cpu_count() or 1)))
     one_table()
-    gc.freeze()  # or the first export looks through all modules for garbage, thirteen times
+    gc.freeze()  # exports see that this program freezes by itself and thaw nothing, see `pytest_runtest_teardown`
 
 
 @pytest.fixture(scope="session")
