@@ -140,8 +140,8 @@ def _float32(label: str, batch: int, case: Case, given: Given, folder: Path) -> 
 def _narrow(label: str, batch: int, case: Case, given: Given, folder: Path) -> None:
     wide = folder_of(label, batch, Case(case.method, case.target, "fp32"), given)
     graphs = {path.stem: path for path in wide.glob("*.onnx")}
-    model = model_of(label, given)
-    preprocess = preprocessing(model)
+    graphs["dense"] = folder_of(label, batch, Case(DENSE, case.target, "fp32"), given) / "pruned.onnx"
+    preprocess = preprocessing(model_of(label, given))
     photos = given.data / "imagenet_sample"
     source = open_images(photos, preprocess, classes=1000, every=2, offset=0, count=64 if label == SMALL else 256)
     section = PrecisionSection(name=case.precision, keep_slower=True, agreement=0.0 if label == SMALL else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,23 @@ IMAGES = np.random.default_rng(0).standard_normal((32, 3, 64, 64), dtype=np.floa
 @functools.cache
 def traced(kind: str, compares: bool, batch: int = 1) -> onnx.ModelProto:
     model = small_vit(depth=2)
-    budget = budget_of_kind(kind, budget_for(model, {0: 12, 1: 8}))
+    budget = None if kind == "dense" else budget_of_kind(kind, budget_for(model, {0: 12, 1: 8}))
     return trace(deployable(model, budget, ("logits", "kept")[: 1 + (kind == "pruned")], compares), batch)
 
 
-def graphs(target: str, *factors: float) -> dict[str, onnx.ModelProto]:
-    """A pruned graph of two blocks and its floor, which on a CPU makes its queries apart."""
-    found = {
-        kind: rewrite(traced(kind, get_target(target).symmetric), get_target(target))[0] for kind in ("pruned", "floor")
-    }
+def graphs(target: str, *factors: float, kinds: Collection[str] = ("pruned", "floor")) -> dict[str, onnx.ModelProto]:
+    """A pruned graph of two blocks and its floor, which on a CPU makes its queries apart; `dense`: the model."""
+    found = {kind: rewrite(traced(kind, get_target(target).symmetric), get_target(target))[0] for kind in kinds}
     return {kind: stretched(copy_of(model), *factors) for kind, model in found.items()}
+
+
+def minus(model: onnx.ModelProto, constant: np.ndarray) -> onnx.ModelProto:
+    """A graph whose logits are so much less."""
+    last = next(node for node in model.graph.node if "logits" in node.output)
+    last.output[list(last.output).index("logits")] = "raw"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(constant, "constant"))
+    model.graph.node.append(onnx.helper.make_node("Sub", ["raw", "constant"], ["logits"], "minus"))
+    return model
 
 
 def job(target: str, **section: Any) -> Job:

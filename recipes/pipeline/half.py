@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class Job:
         threads: of onnxruntime, where graphs are run.
         listener: hears progress and what the user should know.
         weights: where the weights are that float32 graphs have beside them.
+        dense: the dense model's graph in float32; None where there is none.
     """
 
     section: PrecisionSection
@@ -58,6 +60,7 @@ class Job:
     threads: int | None
     listener: Listener
     weights: Weights | None = None
+    dense: Path | None = None
 
     @property
     def measured(self) -> list[np.ndarray]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 import onnx
 
-from ...exporter.core.answers import Task, task_of
+from ...exporter.core.answers import task_of
 from ...exporter.core.errors import UnsupportedError
 from ...exporter.core.targets import Target
+from ...exporter.graph.files import read_whole
 from ...exporter.graph.precision.convolutions import BETWEEN, PRODUCTS, products_of, with_whole_qdq
+from ...exporter.graph.precision.judge import Judge
 from ...exporter.graph.precision.qdq import quantizable
 from ...exporter.graph.precision.ranges import quantization_ranges
 from ...exporter.graph.precision.sensitivity import Layout, scan
@@ -37,7 +38,7 @@ def make_int8(job: Job, models: dict[str, onnx.ModelProto], limit: float) -> Wri
     Args:
         job: see there.
         models: `pruned`, and `floor` where there is one, with inferred shapes.
-        limit: least share of images with the float32 graph's top class.
+        limit: least share of the answers to keep, see `Judge`.
 
     Returns:
         the graphs; for TensorRT also the pruned one in `fp16`.
@@ -50,11 +51,10 @@ def make_int8(job: Job, models: dict[str, onnx.ModelProto], limit: float) -> Wri
     own = job.section.equalize and job.section.tool != "nncf"  # which evens out by itself
     even, count = equalized(pruned, job.measured) if own else (pruned, 0)
     products, named = quantizable(even), named_nodes(job.section, pruned)
-    task = task_of({output.name for output in pruned.graph.output})
-    reference = runtime.logits(job, pruned, job.images)
-    make = _maker(job, even, [name for name in products if name not in named], runtime, reference, task)
+    judge = _judge(job, pruned, runtime, limit)
+    make = _maker(job, even, [name for name in products if name not in named], runtime, judge)
     floor = Floor.of(make, models["floor"], products) if "floor" in models else None
-    scanned = Scanned(job, make, reference, limit, named, floor, task)
+    scanned = Scanned(job, make, judge, named, floor)
     made = runtime.finish(scanned, models)
     found = made.report.pop("found")
     floats, tokens = len(found.layout.floats), len(found.layout.token)
@@ -65,17 +65,21 @@ def make_int8(job: Job, models: dict[str, onnx.ModelProto], limit: float) -> Wri
     return Written(made.graphs, {**report, **made.report}, made.as_half)
 
 
-def _maker(
-    job: Job, model: onnx.ModelProto, products: list[str], runtime: Runtime, reference: np.ndarray, task: Task
-) -> Maker:
+def _judge(job: Job, model: onnx.ModelProto, runtime: Runtime, limit: float) -> Judge:
+    """Of answers on the job's images: the dense model's where its graph is there, else the float32 graph's."""
+    dense = None if job.dense is None else runtime.logits(job, read_whole(job.dense), job.images)
+    task = task_of({output.name for output in model.graph.output})
+    return Judge(runtime.logits(job, model, job.images), limit, dense, task)
+
+
+def _maker(job: Job, model: onnx.ModelProto, products: list[str], runtime: Runtime, judge: Judge) -> Maker:
     """The pairs of the pruned graph; of NNCF's with and without SmoothQuant the nearer ones."""
     make = partial(Maker, job, model, products, runtime.scheme, runtime.write, job.measured)
     if job.section.tool != "nncf" or not job.section.equalize:
         return make()
     some = job.images[: job.section.images]
-    return smoother(
-        make(), make(smooth=True), lambda graph: runtime.logits(job, graph, some), reference[: len(some)], task
-    )
+    reference = judge.float32[: len(some)]
+    return smoother(make(), make(smooth=True), lambda graph: runtime.logits(job, graph, some), reference, judge.task)
 
 
 def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written:
@@ -84,7 +88,7 @@ def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written
     Args:
         job: see there.
         model: with inferred shapes and all its weights in it.
-        limit: least share of images with the float32 graph's top class.
+        limit: least share of the answers to keep, see `Judge`.
 
     Raises:
         InputError: the recipe names a node that there is not, or an activation is NaN or infinite.
@@ -107,13 +111,11 @@ def make_convolutions(job: Job, model: onnx.ModelProto, limit: float) -> Written
         narrow = [name for name in products if name not in layout.floats]
         return with_whole_qdq(model, ranges, narrow, symmetric=symmetric) if narrow else model
 
-    reference = runtime.logits(job, model, job.images)
     found = scan(
         products,
         lambda layout, images: runtime.logits(job, made(layout), images),
         job.images,
-        reference,
-        limit,
+        _judge(job, model, runtime, limit),
         per_token=False,
         progress=job.listener.progress,
     )

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...exporter.core.answers import Task, task_of
+from ...exporter.core.answers import task_of
 from ...exporter.core.targets import Target
 from ...exporter.graph.precision.around import Around, fp16_around, half_around
 from ...exporter.graph.precision.emulate import emulated
 from ...exporter.graph.precision.half import OLDEST_QDQ, Half
 from ...exporter.graph.precision.integer import to_integer
+from ...exporter.graph.precision.judge import Judge
 from ...exporter.graph.precision.qdq import Scheme, with_dynamic
 from ...exporter.graph.precision.sensitivity import Found, Layout, scan
 from ...exporter.graph.precision.token_scales import with_token_scales
@@ -42,20 +43,16 @@ class Scanned:
     Attributes:
         job: see there.
         make: the pruned graph's products.
-        reference: [n, classes] logits of the float32 graph on the job's images.
-        limit: least share of images with its top class.
+        judge: of the answers on the job's images.
         named: nodes that the recipe keeps in float32.
         floor: the floor's products.
-        task: what the graphs answer with.
     """
 
     job: Job
     make: Maker
-    reference: np.ndarray
-    limit: float
+    judge: Judge
     named: Collection[str]
     floor: Floor | None
-    task: Task
 
     def scan(self, run: Run, *, per_token: bool, rough: Run | None = None) -> Found:
         """The cheapest forms of the products that keep the answers of a graph that `run` runs."""
@@ -63,17 +60,15 @@ class Scanned:
             self.make.products,
             run,
             self.job.images,
-            self.reference,
-            self.limit,
+            self.judge,
             per_token=per_token,
             costs=costs_of(self.make.model, self.make.products),
             rough=rough,
-            task=self.task,
             progress=self.job.listener.progress,
         )
         if not found.holds:
             self.job.listener.note(
-                f"with every product in float32 only {found.expected:.1%} of the images keep the {self.task.answer}"
+                f"with every product in float32 only {found.kept:.1%} of the images keep the {self.judge.task.answer}"
             )
         return found
 
@@ -117,7 +112,7 @@ def _onnxruntime(scanned: Scanned, models: dict[str, onnx.ModelProto]) -> Writte
     if make.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1:
         # In a batch, an image's answer would depend on the others.
         dynamic = _dynamic(make, found.layout)
-        if scanned.task.expected(scanned.reference, _by_ort(job, dynamic, job.images)) >= scanned.limit:
+        if scanned.judge.holds(_by_ort(job, dynamic, job.images)):
             candidates["dynamic"] = dynamic
     choice = len(candidates) > 1 and not_here(make.model.SerializeToString(), job.target, job.threads) is None
     form, timed = fastest(candidates, job.target, job.threads) if choice else ("static", {})
@@ -193,7 +188,7 @@ def _half_of(scanned: Scanned) -> tuple[Half | None, dict[str, float]]:
     if form != half:
         return None, timed
     without = _run_around(scanned, half)(Layout(floats=frozenset(make.products)), job.images)
-    return (half if scanned.task.expected(scanned.reference, without) >= scanned.limit else None), timed
+    return (half if scanned.judge.holds(without) else None), timed
 
 
 def _run_around(scanned: Scanned, half: Half) -> Run:

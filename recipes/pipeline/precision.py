@@ -105,7 +105,7 @@ class Precision(Stage):
     @staticmethod
     def make(view: View, folder: Path) -> None:
         """Write the pruned graph and the floor in it."""
-        graphs = {kind: path for kind, path in float32_graphs(view).items() if kind != "dense"}
+        graphs = float32_graphs(view)
         write_precision(
             view.recipe.precision,
             graphs,
@@ -132,7 +132,8 @@ def write_precision(
 
     Args:
         section: the recipe's.
-        graphs: `pruned`, with a token plan `floor`, and `proof` where that is another: float32 graphs for the target.
+        graphs: `pruned`, with a token plan `floor`, `proof` where that is another, and `dense`, by whose answers int8
+            is judged: float32 graphs for the target.
         target: where they will run.
         source: calibration images.
         preprocess: of the images, for graphs that take their pixels.
@@ -148,14 +149,14 @@ def write_precision(
     """
     half: Half = "bf16" if section.name == "bf16" else "fp16"
     proven = "proof" in graphs and graphs["proof"] != graphs["pruned"]
-    sources = {kind: path for kind, path in graphs.items() if kind != "proof"}
+    sources = {kind: path for kind, path in graphs.items() if kind not in ("proof", "dense")}
     if proven:  # which the pruned one in this precision is a part of
         sources["pruned"] = graphs["proof"]
     read = _whole if section.name == "int8" else read_bare
     loaded = {kind: read(path) for kind, path in sources.items()}
     models = {kind: with_shapes(model) for kind, (model, _) in loaded.items()}
     images = _feeds(source, SCAN_IMAGES, models["pruned"], preprocess)
-    job = Job(section, target, images, threads, listener, loaded["pruned"][1])
+    job = Job(section, target, images, threads, listener, loaded["pruned"][1], graphs.get("dense"))
     if section.name == "int8" and is_convolutional(models["pruned"]):
         made = make_convolutions(job, models["pruned"], limits_of(section).agreement)
     elif section.name == "int8":

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.answers import LOGITS, Task
 from ...core.fidelity import Fidelity, fidelity
+from .judge import Judge
 
 Run = Callable[["Layout", np.ndarray], np.ndarray]
 
@@ -55,16 +55,16 @@ class Found:
 
     Attributes:
         layout: the forms.
-        expected: share of images like these with the float32 graph's top class, see `expected_agreement`.
-        agreement: share of these images with it.
+        kept: share of the answers that is kept, see `Judge.kept`.
+        agreement: share of these images with the float32 graph's answer.
         kl: mean divergence of the outputs from the float32 graph's.
-        holds: whether the wanted agreement was reached.
+        holds: whether as much is kept as is wanted.
         alone: by form and product, divergence with only this one quantized; empty where nothing had to be ranked.
         tried: how many layouts were run.
     """
 
     layout: Layout
-    expected: float
+    kept: float
     agreement: float
     kl: float
     holds: bool
@@ -77,7 +77,7 @@ class Found:
         return {
             "float32": sorted(self.layout.floats),
             "scale_a_token": sorted(self.layout.token),
-            "expected_agreement": self.expected,
+            "kept": self.kept,
             "agreement": self.agreement,
             "kl": self.kl,
             "holds": self.holds,
@@ -90,31 +90,24 @@ def scan(
     products: Sequence[str],
     run: Run,
     images: np.ndarray,
-    reference: np.ndarray,
-    wanted: float,
+    judge: Judge,
     *,
     per_token: bool,
     costs: Mapping[str, Costs] | None = None,
     rough: Run | None = None,
     few: int = 32,
-    task: Task = LOGITS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
     """Find the cheapest forms that keep the answers.
-
-    Layouts are judged by the agreement that is expected of images like these: what is counted on them would depend on
-    the few that turn, and forms that were chosen by it would not do as well on others.
 
     Args:
         products: names of all that may be quantized.
         run: (layout, images) -> logits [n, classes], or features [n, width].
         images: [n, ...] as the graph takes them.
-        reference: [n, classes] logits of the float32 graph on them.
-        wanted: least share of images with the same answer, see `Task.answer`.
+        judge: of the answers on them.
         per_token: whether the runtime has the form with a scale per token.
         costs: what the finer forms of every product cost; None: alike, and a scale per token half of float32.
         rough: like `run`, for single products, which are only ranked; None: the same.
-        task: what the answers are.
         few: images that single products are judged on.
         progress: called with (layouts tried, a guess at how many there will be).
     """
@@ -126,20 +119,20 @@ def scan(
         if progress:
             progress(min(state.tried, total), total)
 
-    def judge(layout: Layout) -> bool:
+    def holds(layout: Layout) -> bool:
         if layout not in seen:
             logits = run(layout, images)
-            seen[layout] = task.expected(reference, logits), fidelity(reference, logits, None, task)
+            seen[layout] = judge.kept(logits), fidelity(judge.float32, logits, None, judge.task)
             state.tried += 1
             told()
-        return seen[layout][0] >= wanted
+        return seen[layout][0] >= judge.wanted
 
     def damage(form: str) -> dict[str, float]:
         kls = {}
         for name in products:
             rest = every - {name}
             layout = Layout(frozenset({name}), rest) if form == "token" else Layout(floats=rest)
-            kls[name] = fidelity(reference[:few], (rough or run)(layout, images[:few]), None, task).kl
+            kls[name] = fidelity(judge.float32[:few], (rough or run)(layout, images[:few]), None, judge.task).kl
             state.tried += 1
             told()
         state.alone[form] = kls
@@ -147,15 +140,15 @@ def scan(
 
     state = Found(Layout(), 0.0, 0.0, 0.0, False)
     layout = Layout()
-    if not judge(layout):
+    if not holds(layout):
         total += len(products) * (2 if per_token else 1) + 8
         tensor = damage("tensor")
         token = damage("token") if per_token else tensor
         known = costs or {}
         steps = refinements({name: (tensor[name], token[name], known.get(name, Costs())) for name in products})
-        layout = after(steps, _fewest(len(steps), lambda n: judge(after(steps, n))))
-    state.layout, state.holds = layout, judge(layout)
-    state.expected, counted = seen[layout]
+        layout = after(steps, _fewest(len(steps), lambda n: holds(after(steps, n))))
+    state.layout, state.holds = layout, holds(layout)
+    state.kept, counted = seen[layout]
     state.agreement, state.kl = counted.agreement, counted.kl
     total = state.tried
     told()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
-from int8_graphs import graphs, job, logits, traced
+from int8_graphs import graphs, job, logits, minus, traced
 
+from vitrim.exporter.core.answers import expected_agreement
 from vitrim.exporter.core.errors import UnsupportedError
 from vitrim.exporter.core.targets import TARGETS, get_target
 from vitrim.exporter.graph.passes.rewrite import rewrite
@@ -89,6 +93,23 @@ def test_around_int8_all_is_float32_where_no_half_is(target: str) -> None:
     wanted, found = logits(models["pruned"]), logits(made.graphs["pruned"])
     assert np.isfinite(found).all()
     assert (found.argmax(1) == wanted.argmax(1)).mean() > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["ort-cpu", "trt-11"])
+def test_int8_is_judged_by_the_dense_models_answers(target: str, tmp_path: Path) -> None:
+    found = graphs(target, 1.0, 1.0, kinds=("dense", "pruned", "floor"))
+    mean = logits(found["dense"]).mean(0)
+    models = {kind: minus(model, mean) for kind, model in found.items()}  # else all images are of one class
+    dense = models.pop("dense")
+    onnx.save(dense, tmp_path / "dense.onnx")
+    made = make_int8(replace(job(target), dense=tmp_path / "dense.onnx"), models, 0.9)
+    theirs, before, after = logits(dense), logits(models["pruned"]), logits(made.graphs["pruned"])
+    kept, shared = made.report["scan"]["kept"], expected_agreement(theirs, before)
+    assert 0.3 < shared < 0.95
+    around = 1e-6 if target == "ort-cpu" else 0.03  # fp16, which the scan has not
+    assert kept == pytest.approx(min(expected_agreement(theirs, after) / shared, 1), abs=around)
+    assert kept > expected_agreement(before, after) + 1e-3
 
 
 @pytest.mark.slow

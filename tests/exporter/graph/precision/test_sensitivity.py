@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrim.exporter.core.fidelity import fidelity
+from vitrim.exporter.graph.precision.judge import Judge
 from vitrim.exporter.graph.precision.sensitivity import Costs, Layout, after, refinements, scan
 
 PRODUCTS = [f"p{index}" for index in range(12)]
@@ -43,7 +44,7 @@ class Fake:
 
 
 def find(run: Any, wanted: float = 0.98, **options: Any) -> Any:
-    return scan(PRODUCTS, run, IMAGES, REFERENCE, wanted, **({"per_token": False} | options))
+    return scan(PRODUCTS, run, IMAGES, Judge(REFERENCE, wanted), **({"per_token": False} | options))
 
 
 @pytest.mark.parametrize("per_token", [False, True])
@@ -119,8 +120,17 @@ def test_what_is_wanted_holds_though_the_aim_is_missed() -> None:
     assert (found.holds, found.agreement) == (True, 0.985)
 
 
+def test_the_dense_models_answers_count_where_they_are_known() -> None:
+    """30 images turn to the very answers that the dense model has: nothing is lost, or to be given back."""
+    run = Fake({"p3": 30})
+    dense = run(Layout(), IMAGES)
+    found = scan(PRODUCTS, run, IMAGES, Judge(REFERENCE, 0.98, dense), per_token=False)
+    assert (found.layout, found.holds, found.kept, found.agreement) == (Layout(), True, 1.0, 0.85)
+    assert find(run).layout == Layout(floats=frozenset({"p3"}))
+
+
 def test_nothing_to_quantize() -> None:
-    found = scan([], Fake({}, always=20), IMAGES, REFERENCE, 0.98, per_token=True)
+    found = scan([], Fake({}, always=20), IMAGES, Judge(REFERENCE, 0.98), per_token=True)
     assert (found.layout, found.holds) == (Layout(), False)
 
 
@@ -184,7 +194,7 @@ def test_a_real_model() -> None:
         return logits(to_integer(restored(quantized, model, layout.floats), layout.token), some)
 
     reference = logits(model, images)
-    found = scan(products, run, images, reference, 0.9, per_token=True, few=8)
+    found = scan(products, run, images, Judge(reference, 0.9), per_token=True, few=8)
     assert max(found.alone["tensor"], key=found.alone["tensor"].__getitem__) == products[-1]
     assert products[-1] in found.layout.floats | found.layout.token
     assert len(found.layout.floats) < len(products)
