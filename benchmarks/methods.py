@@ -46,17 +46,22 @@ from vitrim.exporter.pruning.methods.zero_tprune import PAPER
 from vitrim.exporter.runtime.machine.environment import environment
 
 THIRDS = (3, 6, 9)
+EARLY = (("place", "before_queries"),)
 FIRST_FORM, SECOND_FORM = (tuple(form.items()) for form in get_method("frugal").before.values())
 ROWS = (
     Row("frugal at 3 blocks (vitrim)", "frugal", blocks=(3, 5, 8)),
     Row("frugal at 4 blocks (vitrim)", "frugal", blocks=(3, 5, 7, 9)),
     Row("frugal at 8 blocks (vitrim)", "frugal", blocks=tuple(range(3, 11))),
+    Row("frugal before the queries, at 4 blocks (vitrim)", "frugal", EARLY, blocks=(3, 5, 7, 9)),
+    Row("frugal before the queries, at 8 blocks (vitrim)", "frugal", EARLY, blocks=tuple(range(3, 11))),
     Row("frugal, second form, at 4 blocks (vitrim)", "frugal", SECOND_FORM, blocks=(3, 5, 7, 9)),
     Row("frugal, first form, at 4 blocks (vitrim)", "frugal", FIRST_FORM, blocks=(3, 5, 7, 9)),
     Row("PPT", "ppt"),
+    Row("PPT before the queries (variant)", "ppt", EARLY),
     Row("PPT, pooling only (variant)", "ppt", (("policy", "pool"),)),
     Row("PPT, pruning only (variant)", "ppt", (("policy", "prune"),)),
     Row("ToMe in every block but the last", "tome"),
+    Row("ToMe before the queries, in every block but the last (variant)", "tome", EARLY),
     Row("ToMe in every block", "tome", final=False),
     Row("ToMe at 3 blocks", "tome", stages=3),
     Row("ToFu in every block but the last", "tofu"),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,7 +24,8 @@ from ..core.files import atomic_write
 from ..core.inputs import read_json
 
 FORMAT: Literal["vitrim-budget/3"] = "vitrim-budget/3"  # parameters that older ones leave out may mean something else
-Place = Literal["before_mlp", "after_block"]
+Place = Literal["before_queries", "before_mlp", "after_block"]
+PLACES = get_args(Place)
 
 
 class BlockTokens(BaseModel):
@@ -76,8 +77,9 @@ class Budget(BaseModel):
 
     @property
     def place(self) -> Place:
-        """Where a stage removes tokens: between attention and MLP, or after the whole block."""
-        return "after_block" if self.parameters.get("place") == "after_block" else "before_mlp"
+        """Where a stage removes tokens: before the queries, between attention and MLP, or after the whole block."""
+        place: Place = self.parameters.get("place", "before_mlp")
+        return place
 
     @property
     def stages(self) -> tuple[BlockTokens, ...]:
@@ -110,8 +112,8 @@ class Budget(BaseModel):
 
     def plan(self) -> list[tuple[int, int]]:
         """Tokens in the attention and in the MLP of every block."""
-        before_mlp = self.place == "before_mlp"
-        return [(row.before, row.after if before_mlp else row.before) for row in self.blocks]
+        after_block = self.place == "after_block"
+        return [(row.before, row.before if after_block else row.after) for row in self.blocks]
 
 
 def check_legal(
@@ -143,9 +145,9 @@ def check_legal(
         )
     if len(budget.blocks) != depth:
         raise InputError(f"{where}: has {len(budget.blocks)} rows under blocks, but the model has {depth} blocks")
-    place = budget.parameters.get("place", "before_mlp")
-    if place not in ("before_mlp", "after_block"):
-        raise InputError(f"{where}: parameters.place is {place!r}; allowed are 'before_mlp' and 'after_block'")
+    if budget.place not in PLACES:
+        allowed = ", ".join(map(repr, PLACES))
+        raise InputError(f"{where}: parameters.place is {budget.place!r}; allowed are {allowed}")
     expected = tokens
     for index, row in enumerate(budget.blocks):
         at = f"{where}: blocks[{index}]"

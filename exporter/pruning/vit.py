@@ -325,7 +325,7 @@ class PrunedViT(nn.Module):
                 tokens[:, :keep] if kept is None else rows_of(tokens, kept) for tokens in (mix(seen), normed)
             )
             reduced = replace(reduced, x=reduced.x + project(block, mixed, asked))
-        if form != "merged" or self.budget.place == "before_mlp":
+        if form != "merged" or self.budget.place != "after_block":
             reduced = replace(reduced, x=mlp(block, reduced.x))
         return reduced, self._decision(state, reduced, selection)
 

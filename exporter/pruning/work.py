@@ -3,6 +3,9 @@
 Where the classifier reads prefix tokens only, the last block needs one query: keys and values of all tokens, and the
 attention row, projection and MLP of the tokens that are read. A stage that only drops asks nothing for what goes: it
 chooses from keys, values and the first token's row, and then the tokens that stay ask alone. Both are exact.
+
+Where the budget's place is `before_queries`, a stage that merges does the same: what goes is merged as it enters the
+block, and the merged tokens ask. That is another result than that of merging what the attention has made of it.
 """
 
 from __future__ import annotations
@@ -52,12 +55,13 @@ def form_of(shape: ViTShape, budget: Budget, block: int, features: bool = False,
         block: which.
         features: whether the tokens after the last block are wanted, not the logits alone.
         early: whether a stage leaves out what goes as soon as it can. A GPU runs more kernels then, so its graphs
-            drop after the attention.
+            drop after the attention, unless the budget says `before_queries`.
 
     Returns:
         `whole`: a block of all its tokens; `read`: the last block, for the tokens that the classifier reads; else a
         stage: `chosen` before its tokens ask, `dropped` after they asked and before they are projected, or `merged`,
-        which needs all of them to the end of the attention.
+        which needs all of them to the end of the attention. A method that reads the whole attention matrix chooses
+        after all have asked, whatever the budget's place is.
     """
     row = budget.blocks[block]
     free = not (row.is_stage and budget.chooses(block))
@@ -65,16 +69,19 @@ def form_of(shape: ViTShape, budget: Budget, block: int, features: bool = False,
         return "read"
     if not row.is_stage:
         return "whole"
-    if not early:
+    before = budget.place == "before_queries"
+    if not early and not before:
         return "merged"
     if not budget.chooses(block):
         return "chosen"
     method = get_method(budget.method)
     parameters, options = parameters_of(budget), parse_stage(method, row)
     rule = method.merge_rule(options, parameters, (block, shape.depth))
-    if method.reads_tokens or method.fuses(parameters) or rule not in (None, "count"):
+    whole = rows_read(method, shape.class_token) == "all"
+    mixes = method.reads_tokens or method.fuses(parameters) or rule not in (None, "count")
+    if mixes and (whole or not before):
         return "merged"
-    return "dropped" if rows_read(method, shape.class_token) == "all" else "chosen"
+    return "dropped" if whole else "chosen"
 
 
 def work_of(shape: ViTShape, budget: Budget | None, block: int, early: bool = True) -> Work:

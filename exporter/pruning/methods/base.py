@@ -295,7 +295,8 @@ class Method:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         place: Place = Field(
-            default="before_mlp", description="where in a block tokens go: between attention and MLP, or at its end"
+            default="before_mlp",
+            description="where in a block tokens go: before they ask, between attention and MLP, or at its end",
         )
 
     class StageOptions(BaseModel):

@@ -81,12 +81,18 @@ def test_the_spelled_out_block_is_timm_s(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ["zero_tprune", "tome", "ppt", "evit", "ats"])
-def test_places_follow_the_tokens(family: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "place"),
+    [
+        *((method, "before_mlp") for method in ("zero_tprune", "tome", "ppt", "evit", "ats")),
+        *((method, "before_queries") for method in ("tome", "evit", "frugal")),
+    ],
+)
+def test_places_follow_the_tokens(family: str, method: str, place: str) -> None:
     """Against timm's attention modules, given only the tokens that are left and their own places."""
     model = small(family)
     prefix = describe(model).prefix_tokens
-    budget = budget_for(model, {0: prefix + 12, 2: prefix + 7}, method)
+    budget = budget_for(model, {0: prefix + 12, 2: prefix + 7}, method, {"place": place})
     with torch.inference_mode():
         found = PrunedViT(model, budget).trace(images)
         again = PrunedViT(model, budget).trace(images, Replay(found.kept, found.merged))

@@ -31,6 +31,8 @@ def check(data: dict[str, Any]) -> None:
 def test_plan_follows_place() -> None:
     data = plain({1: 11, 2: 6})
     assert parse_budget(data).plan() == [(17, 17), (17, 11), (11, 6), (6, 6)]
+    data["parameters"] = {"place": "before_queries"}
+    assert parse_budget(data).plan() == [(17, 17), (17, 11), (11, 6), (6, 6)]
     data["parameters"] = {"place": "after_block"}
     assert parse_budget(data).plan() == [(17, 17), (17, 17), (11, 11), (6, 6)]
     assert parse_budget(data).tokens == (17, 11, 6, 6)
@@ -58,7 +60,10 @@ def edit(data: dict[str, Any], at: int, **values: Any) -> dict[str, Any]:
         (plain(depth=3), r"has 3 rows under blocks, but the model has 4"),
         (edit(plain(), 2, block=1), r"blocks\[2\]\.block is 1"),
         (edit(plain(), 2, similar=3), r"blocks\[2\] removes nothing, so \['similar'\]"),
-        (plain() | {"parameters": {"place": "outside"}}, r"parameters\.place is 'outside'"),
+        (
+            plain() | {"parameters": {"place": "outside"}},
+            r"place is 'outside'; allowed are 'before_queries', ",
+        ),
         (edit(plain(), 2, after="9"), r"blocks\[2\]\.after is '9'"),
         (edit(plain(), 2, after=9.0), r"blocks\[2\]\.after is 9\.0"),
         (edit(plain(), 2, after=True), r"blocks\[2\]\.after is True"),

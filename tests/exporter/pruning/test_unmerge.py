@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.layout import PACKED
+from vitrim.exporter.pruning.budget import PLACES
 from vitrim.exporter.pruning.methods import METHODS
 from vitrim.exporter.pruning.methods.base import Merge, Selection
 from vitrim.exporter.pruning.unmerge import way
@@ -58,7 +59,7 @@ def test_any_budget_fills_the_grid_with_tokens_that_live(data: st.DataObject) ->
     for block in sorted(data.draw(st.sets(st.integers(0, 3), min_size=1))):
         left = data.draw(st.integers(max(prefix + 1, left - (left - prefix) // 2 + 1), left))
         stages[block] = left
-    parameters = {"place": data.draw(st.sampled_from(["before_mlp", "after_block"]))}
+    parameters = {"place": data.draw(st.sampled_from(PLACES))}
     budget = budget_for(model, stages, method, parameters)
     if not budget.stages:
         return

@@ -13,7 +13,7 @@ from timm.layers import set_fused_attn
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.block import embed
-from vitrim.exporter.pruning.budget import parse_budget
+from vitrim.exporter.pruning.budget import PLACES, parse_budget
 from vitrim.exporter.pruning.decisions import Replay
 from vitrim.exporter.pruning.methods import METHODS
 from vitrim.exporter.pruning.shape import describe
@@ -120,7 +120,7 @@ def test_features_of_a_pruned_sequence_are_what_the_head_reads(method: str) -> N
         assert torch.equal(model.forward_head(features), trace.logits)
 
 
-@pytest.mark.parametrize("place", ["before_mlp", "after_block"])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
     ("method", "parameters"), [*((name, {}) for name in METHODS), ("evit", {"fuse": True}), ("ppt", {"policy": "pool"})]
 )
@@ -173,7 +173,7 @@ def test_the_caller_s_model_keeps_its_modes_and_what_may_learn() -> None:
 def test_dropping_by_hand_gives_the_same_logits(vit: Any) -> None:
     """An independent forward: run the blocks, cut the kept rows out with plain indexing."""
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    for place in ("before_mlp", "after_block"):
+    for place in PLACES:
         pruned = PrunedViT(vit, budget_for(vit, {1: 9}, "evit", {"place": place}))
         with torch.inference_mode():
             trace = pruned.trace(images)
@@ -216,7 +216,7 @@ def test_a_budget_for_another_model_is_refused(vit: Any) -> None:
     registers=st.integers(0, 2),
     batch=st.integers(1, 3),
     method=st.sampled_from(["zero_tprune", "evit", "random", "uniform", "slice"]),
-    place=st.sampled_from(["before_mlp", "after_block"]),
+    place=st.sampled_from(PLACES),
     data=st.data(),
 )
 def test_any_legal_budget_runs_with_the_planned_tokens(

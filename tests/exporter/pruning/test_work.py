@@ -11,6 +11,7 @@ from helpers import budget_for, random_widths, small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitrim.exporter.pruning.budget import PLACES
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.slim import slim
 from vitrim.exporter.pruning.vit import PrunedViT
@@ -46,6 +47,23 @@ def test_every_form_of_a_block() -> None:
     assert forms({1: 9}, "evit", early=False) == ["whole", "merged", "whole", "read"]
 
 
+def test_what_merges_before_the_queries_asks_no_more() -> None:
+    before = {"place": "before_queries"}
+    for early in (True, False):
+        for method in ("tome", "frugal", "ppt", "evit"):
+            assert forms({1: 9}, method, before, early=early) == ["whole", "chosen", "whole", "read"]
+        assert forms({1: 9}, "evit", before | {"fuse": True}, early=early)[1] == "chosen"
+        # All tokens have to ask: for the matrix, or for the average token's row.
+        assert forms({1: 9}, "zero_tprune", before, early=early)[1] == "dropped"
+        assert forms({1: 9}, "frugal", before, early=early, **GAP)[1] == "merged"
+    model = small_vit()
+    works = [
+        work_of(describe(model), budget_for(model, {0: 12}, "frugal", {"place": place}), 0)
+        for place in ("before_queries", "before_mlp", "after_block")
+    ]
+    assert works == [Work(17, 13, 12, 12, 12), Work(17, 17, 17, 17, 12), Work(17, 17, 17, 17, 17)]
+
+
 def test_what_a_stage_reads_and_whether_it_chooses() -> None:
     model = small_vit()
     budget = budget_for(model, {1: 9, 3: 1}, "evit")
@@ -73,7 +91,7 @@ def test_the_tokens_of_every_part() -> None:
 @settings(max_examples=8, deadline=None)
 @given(
     method=st.sampled_from(["evit", "ats", "uniform", "slice", "zero_tprune"]),
-    place=st.sampled_from(["before_mlp", "after_block"]),
+    place=st.sampled_from(PLACES),
     model=st.sampled_from(["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2"]),
     qk_norm=st.booleans(),
     seed=st.integers(0, 99),
@@ -91,6 +109,30 @@ def test_what_is_left_out_early_changes_no_logit(method: str, place: str, model:
         assert torch.equal(kept, late.kept[block])
     assert early.logits is not None
     torch.testing.assert_close(early.logits, late.logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["frugal", "tome", "ppt"])
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2"])
+def test_what_merges_before_the_queries_is_the_same_for_a_gpu(method: str, model: str) -> None:
+    vit = small_vit(model, patch_size=16)
+    prefix = describe(vit).prefix_tokens
+    budget = budget_for(vit, {0: prefix + 12, 2: prefix + 7}, method, {"place": "before_queries"})
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        ranked, compared = (PrunedViT(vit, budget, compares=compares).trace(images) for compares in (False, True))
+    assert all(torch.equal(kept, compared.kept[block]) for block, kept in ranked.kept.items())
+    assert ranked.logits is not None
+    torch.testing.assert_close(ranked.logits, compared.logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["frugal", "tome"])
+def test_what_merges_before_the_queries_gives_other_logits(method: str) -> None:
+    vit = small_vit()
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    budgets = [budget_for(vit, {0: 12, 2: 7}, method, {"place": place}) for place in ("before_queries", "before_mlp")]
+    with torch.inference_mode():
+        before, behind = (PrunedViT(vit, budget)(images) for budget in budgets)
+    assert 1e-3 < (before - behind).abs().max() < 0.5 * behind.std()
 
 
 @pytest.mark.parametrize("seed", range(3))

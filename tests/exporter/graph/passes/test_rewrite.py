@@ -24,6 +24,7 @@ from vitrim.exporter.graph.store import WeightStore
 from vitrim.exporter.graph.trace import trace, trace_into
 from vitrim.exporter.graph.verify import run_once
 from vitrim.exporter.graph.weights import is_external
+from vitrim.exporter.pruning.budget import PLACES
 from vitrim.exporter.pruning.methods import METHODS, get_method
 from vitrim.exporter.pruning.methods.matching import largest_reduction
 from vitrim.exporter.pruning.vit import PrunedViT
@@ -119,7 +120,7 @@ def test_a_pass_that_breaks_the_graph_is_named(
     registers=st.integers(0, 2),
     batch=st.integers(1, 2),
     method=st.sampled_from([*METHODS]),
-    place=st.sampled_from(["before_mlp", "after_block"]),
+    place=st.sampled_from(PLACES),
     target=st.sampled_from(["ort-cpu", "openvino", "trt-8.5", "trt-10.3"]),
     fused=st.booleans(),
     data=st.data(),
@@ -167,7 +168,14 @@ def test_any_legal_budget_exports_static_and_equal(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "parameters"),
-    [("tome", {}), ("tofu", {}), ("ppt", {"threshold": 0.004}), ("evit", {"fuse": True}), ("frugal", {})],
+    [
+        ("tome", {}),
+        ("tofu", {}),
+        ("ppt", {"threshold": 0.004}),
+        ("evit", {"fuse": True}),
+        ("frugal", {}),
+        ("frugal", {"place": "before_queries"}),
+    ],
     ids=str,
 )
 def test_merging_exports_clean_and_equal(method: str, parameters: dict[str, Any], image: Any) -> None:
