@@ -2,8 +2,9 @@
 
 A product can have one scale a tensor (`tensor`, the fastest), one a token (`token`), or stay in float32 (`float`). All
 start with one a tensor. Where that does not hold, each product's part of the damage is measured in every form (the
-divergence of the outputs with only this one quantized). Every refinement then saves so much damage for so much time;
-the ones that save most for their time are made, as few as do, found by bisection.
+divergence of the outputs with only this one quantized), or with one scale a tensor alone where one a token is fine for
+all. Every refinement then saves so much damage for so much time; the ones that save most for their time are made, as
+few as do, found by bisection.
 """
 
 from __future__ import annotations
@@ -141,9 +142,11 @@ def scan(
     state = Found(Layout(), 0.0, 0.0, 0.0, False)
     layout = Layout()
     if not holds(layout):
-        total += len(products) * (2 if per_token else 1) + 8
+        fine = per_token and holds(Layout(token=every))
+        total += len(products) * (2 if per_token and not fine else 1) + 8
         tensor = damage("tensor")
-        token = damage("token") if per_token else tensor
+        # Where a scale a token is fine for all of them, what damage it leaves to each needs no measurement.
+        token = dict.fromkeys(products, 0.0) if fine else damage("token") if per_token else tensor
         known = costs or {}
         steps = refinements({name: (tensor[name], token[name], known.get(name, Costs())) for name in products})
         layout = after(steps, _fewest(len(steps), lambda n: holds(after(steps, n))))

@@ -91,8 +91,14 @@ def test_a_scale_a_token_before_float() -> None:
     found = find(run, per_token=True)
     assert found.layout == Layout(token=frozenset({"p3", "p7", "p8"}))
     assert found.holds
-    assert set(found.alone) == {"tensor", "token"}
+    assert set(found.alone) == {"tensor"}  # it is fine for all of them
     assert found.to_dict()["scale_a_token"] == ["p3", "p7", "p8"]
+    assert found.tried == len(run.layouts) == 2 + len(PRODUCTS) + 4
+
+
+def test_a_scale_a_token_only_where_one_a_tensor_does_harm() -> None:
+    run = Fake({"p3": 30, "p7": 3}, {"p3": 1})
+    assert find(run, per_token=True).layout == Layout(token=frozenset({"p3"}))
 
 
 def test_float_where_a_scale_a_token_is_not_enough() -> None:
