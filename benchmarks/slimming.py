@@ -47,6 +47,7 @@ MODELS = {
 }
 XPRUNER = {"method": "xpruner"}
 JOINT = "frugal"  # the method whose tokens go where both are pruned
+SHARES = (0.975, 0.95, 0.9)  # of the dense GMACs that slimming leaves
 HEADER = """| model | how | million parameters | ONNX MB | GMACs | ms, batch 1 | speed-up (95 %) | top-1 | agreement | narrower = masked |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """  # noqa: E501
@@ -141,7 +142,8 @@ def measure(recipe: dict[str, Any]) -> str:
 
 def answers(data: Path, label: str) -> Iterator[str]:
     """Lines of one model's table: slimmed, and at equal GMACs by tokens alone and by both."""
-    recipe = Recipe.model_validate(photos(data, label, {"target": {"flops_ratio": 0.9}}))
+    wanted = {share: Recipe.model_validate(photos(data, label, {"target": {"flops_ratio": share}})) for share in SHARES}
+    recipe = wanted[SHARES[0]]
     model = open_model(recipe)
     sources = open_sources(recipe, preprocess_of(recipe, model), model.num_classes)
     images, labels = torch.from_numpy(read_all(sources.evaluation)), sources.evaluation.labels
@@ -158,12 +160,15 @@ def answers(data: Path, label: str) -> Iterator[str]:
         return f"| {label} | {how} | {macs:.3f} | {agreement} | {seen.kl:.4f} | {top1} |"
 
     dense = ask(model)
-    assert recipe.slim is not None
-    done = slim_by(recipe.slim, model, sources.calibration, Silence())
-    yield line("slimmed to 90 %", done.widths.costs["gmacs"][1], ask(done.model))
+    bases = {"tokens alone": model}
+    for share, each in wanted.items():
+        assert each.slim is not None
+        done = slim_by(each.slim, model, sources.calibration, Silence())
+        yield line(f"slimmed to {share:.1%}", done.widths.costs["gmacs"][1], ask(done.model))
+        bases[f"slimmed to {share:.1%}, then tokens"] = done.model
     values = parse_parameters(get_method(JOINT), {}).model_dump(mode="json")
-    for gmacs in (0.8095, 0.6):
-        for how, base in (("tokens alone", model), ("slimmed to 90 %, then tokens", done.model)):
+    for gmacs in (0.8095, 0.7, 0.6, 0.5):
+        for how, base in bases.items():
             shape = describe(base)
             budget = from_target(shape, JOINT, values, gmacs * 1e9, default_rule(shape, JOINT, values))
             yield line(how, budget.total_gmacs, ask(PrunedViT(base, budget)))
