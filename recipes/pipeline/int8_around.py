@@ -67,9 +67,7 @@ class Scanned:
             progress=self.job.listener.progress,
         )
         if not found.holds:
-            self.job.listener.note(
-                f"with every product in float32 only {found.kept:.1%} of the images keep the {self.judge.task.answer}"
-            )
+            self.job.listener.note(f"with every product in float32 only {found.kept:.1%} of the answers are kept")
         return found
 
 
