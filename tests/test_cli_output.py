@@ -77,6 +77,7 @@ def test_methods_are_listed_with_what_can_be_said_to_them() -> None:
     assert [row[:4] for row in cells if row[1:2] == ["place"]] == [
         ["all", "place", "before_queries, before_mlp,", '"before_mlp"']  # said once, on two lines
     ]
+    assert ["", "", "after_block", ""] in [row[:4] for row in cells]
     assert ["frugal", "exponent", "number from 0 to 4", "0.75"] in [row[:4] for row in cells]
     assert ["random", "seed", "whole number from 0", "0"] in [row[:4] for row in cells]
     assert "Presets of ppt: ppt-50" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,6 +30,11 @@ class Judge:
     dense: np.ndarray | None = None
     task: Task = LOGITS
 
+    @cached_property
+    def _shared(self) -> float:
+        """Expected share of images on which float32 has the dense model's answer; 1 without one."""
+        return 1.0 if self.dense is None else self.task.expected(self.dense, self.float32)
+
     def kept(self, outputs: np.ndarray) -> float:
         """Expected share of images with the answer that counts, over the share in float32, at most 1.
 
@@ -38,10 +44,8 @@ class Judge:
         Args:
             outputs: [n, classes] of the graph on the same images.
         """
-        if self.dense is None:
-            return self.task.expected(self.float32, outputs)
-        shared = self.task.expected(self.dense, self.float32)
-        return min(self.task.expected(self.dense, outputs) / shared, 1.0) if shared else 1.0
+        answers = self.float32 if self.dense is None else self.dense
+        return min(self.task.expected(answers, outputs) / self._shared, 1.0) if self._shared else 1.0
 
     def holds(self, outputs: np.ndarray) -> bool:
         """Whether as much is kept as is wanted."""

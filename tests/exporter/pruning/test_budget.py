@@ -62,7 +62,7 @@ def edit(data: dict[str, Any], at: int, **values: Any) -> dict[str, Any]:
         (edit(plain(), 2, similar=3), r"blocks\[2\] removes nothing, so \['similar'\]"),
         (
             plain() | {"parameters": {"place": "outside"}},
-            r"place is 'outside'; allowed are 'before_queries', ",
+            r"parameters\.place is 'outside'; allowed are 'before_queries', 'before_mlp', 'after_block'",
         ),
         (edit(plain(), 2, after="9"), r"blocks\[2\]\.after is '9'"),
         (edit(plain(), 2, after=9.0), r"blocks\[2\]\.after is 9\.0"),

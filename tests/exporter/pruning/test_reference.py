@@ -60,7 +60,9 @@ def test_the_static_form_equals_tokens_merged_one_by_one(
     assert again.logits is not None
     assert [ids.shape[1] for ids in trace.kept.values()] == [14, 9, 6]
     torch.testing.assert_close(trace.logits, expected, atol=2e-5, rtol=1e-5)
-    torch.testing.assert_close(again.logits, trace.logits, atol=5e-6, rtol=1e-6)
+    # Merged tokens that ask do so in another order when decisions are replayed.
+    atol = 5e-6 if parameters.get("place") == "before_queries" else 2e-6
+    torch.testing.assert_close(again.logits, trace.logits, atol=atol, rtol=1e-6)
     assert all(torch.equal(again.kept[block], ids) for block, ids in trace.kept.items())
     names = [name for name in pruned.output_names() if name.startswith("merged")]
     assert sorted(trace.merged) == [int(name[7:]) for name in names]
