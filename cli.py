@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 
-from . import cli_bundles, cli_graphs, cli_lists, cli_make
-from .cli_errors import report as tell
-from .cli_group import cli
-from .cli_streams import open_streams
+from .terminal.commands import bundles, graphs, lists, make
+from .terminal.errors import report as tell
+from .terminal.group import cli
+from .terminal.streams import open_streams
 
-ROOMS = (cli_make, cli_bundles, cli_graphs, cli_lists)  # importing them gives the group its commands
+ROOMS = (make, bundles, graphs, lists)  # importing them gives the group its commands
 
 
 def main() -> None:

@@ -11,17 +11,8 @@ from pathlib import Path
 root = Path(__file__).resolve().parent.parent
 with tempfile.TemporaryDirectory() as folder:
     (Path(folder) / "vitrim").symlink_to(root)
-    packages = ["vitrim.exporter", "vitrim.calibration", "vitrim.recipes"]
-    modules = [
-        "vitrim.cli",
-        "vitrim.api",
-        "vitrim.cli_call",
-        "vitrim.cli_errors",
-        "vitrim.cli_kernels",
-        "vitrim.cli_output",
-        "vitrim.cli_progress",
-        "vitrim.cli_streams",
-    ]
+    packages = ["vitrim.exporter", "vitrim.calibration", "vitrim.recipes", "vitrim.terminal"]
+    modules = ["vitrim.cli", "vitrim.api"]
     command = [sys.executable, "-m", "mypy", "--config-file", str(root / "pyproject.toml")]
     command += [word for name in packages for word in ("-p", name)] + [
         word for name in modules for word in ("-m", name)

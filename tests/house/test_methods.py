@@ -21,14 +21,16 @@ OTHER_THINGS = {
     ("recipes/pipeline/profile.py", "random"),  # weights
     ("recipes/pipeline/readme.py", "slice"),  # what a kernel does
     ("exporter/runtime/tensorrt/inventory.py", "slice"),
-    ("cli_kernels.py", "slice"),
+    ("terminal/screens/kernels.py", "slice"),
     ("exporter/pruning/standins.py", "slice"),  # Python's own
 }
 ENGLISH = {"random", "uniform", "slice"}  # a text may have these words; alone between quotes they are names
 
 
 def sources() -> list[Path]:
-    folders = [path for name in ("exporter", "calibration", "recipes") for path in (ROOT / name).rglob("*.py")]
+    folders = [
+        path for name in ("exporter", "calibration", "recipes", "terminal") for path in (ROOT / name).rglob("*.py")
+    ]
     return sorted(path for path in [*folders, *ROOT.glob("*.py")] if HOME not in path.parents)
 
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("room", ["exporter", "calibration", "recipes", "."])
+@pytest.mark.parametrize("room", ["exporter", "calibration", "recipes", "terminal", "."])
 def test_every_module_has_its_test_file(room: str) -> None:
     folder = ROOT / room
     found = folder.rglob("*.py") if room != "." else folder.glob("*.py")

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from vitrim import cli_output
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.records import finite
 from vitrim.exporter.runtime.lines import parity_lines
 from vitrim.exporter.runtime.parity import Errors, Limits, Parity, Rung, StageAgreement
+from vitrim.terminal.screens.parity import print_parity
 
 OLD = Path(__file__).parents[2] / "data" / "0.1.0"
 GOOD = Rung("good", 4, top1=1.0, smallest_atol=1e-6, smallest_tie=0.0)
@@ -124,7 +124,7 @@ def use_ladder(path: Path) -> None:
     json.dumps(finite(parity.to_json()), allow_nan=False)
     assert parity.passed is (parity.failure == "")
     assert len(parity_lines(parity)) >= len(parity.rungs)
-    cli_output.print_parity(parity, Console(file=io.StringIO()))
+    print_parity(parity, Console(file=io.StringIO()))
     for rung in parity.rungs:
         assert rung.describe_error()
 

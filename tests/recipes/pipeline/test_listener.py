@@ -6,8 +6,8 @@ import inspect
 
 import pytest
 
-from vitrim.cli_progress import Bars, Plain
 from vitrim.recipes.pipeline.listener import Listener, Silence
+from vitrim.terminal.progress import Bars, Plain
 
 EARS = ("stage", "progress", "note")
 

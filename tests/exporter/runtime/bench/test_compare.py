@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from vitrim import cli_output
 from vitrim.exporter.core.errors import InputError, visible
 from vitrim.exporter.core.records import finite
 from vitrim.exporter.runtime import bundle
@@ -24,6 +23,7 @@ from vitrim.exporter.runtime.bench.compare import Comparison
 from vitrim.exporter.runtime.bench.report import Bench, TimedBundle, report
 from vitrim.exporter.runtime.lines import bench_lines
 from vitrim.exporter.runtime.machine.energy import Energy, GraphEnergy
+from vitrim.terminal.screens.bench import print_comparison
 
 OLD = Path(__file__).parents[3] / "data" / "0.1.0"
 
@@ -201,7 +201,7 @@ def use_benches(first: Path, second: Path) -> None:
     for text in (*found.warnings, *(pair.verdict for pair in found.pairs), *(row.device for row in found.rows)):
         assert text == visible(text)
     bench_lines(results.read_bench(first))
-    cli_output.print_comparison(found, Console(file=io.StringIO()))
+    print_comparison(found, Console(file=io.StringIO()))
 
 
 @fuzz(150)

@@ -18,7 +18,6 @@ from rich.console import Console
 from small_bundles import CLOSE, FP16, doubling, named, two_sizes
 
 from vitrim import api
-from vitrim import cli_output as screen
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.commands.build import build_bundle
@@ -27,6 +26,7 @@ from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.marked import cache_folder, locked, write_marker
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.tensorrt.options import EngineOptions
+from vitrim.terminal.screens.parity import print_parity
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -87,7 +87,7 @@ def test_the_screen_tells_precision_attention_and_options(fake_trt: Any, tmp_pat
     seen.on_dla = lambda layer: layer.name == "/blocks.0/topk"
     result = api.build(doubling(tmp_path / "b", **FP16), dla_core=0, timing_cache=False)
     out = StringIO()
-    screen.print_parity(result, Console(file=out, width=300))
+    print_parity(result, Console(file=out, width=300))
     said = out.getvalue()
     assert "Engine: fp16, strongly typed because the graph holds fp16; all 1 matrix layers run in fp16" in said
     assert "Attention: 0 fused, 1 not: no rule of NVIDIA's is broken" in said
@@ -245,7 +245,7 @@ def test_a_bundle_for_tensorrt_for_rtx_has_its_builder_and_is_not_called_proven_
     kept = json.loads((root / "parity.json").read_text())
     assert (kept["engine_not_checked"], [rung["name"] for rung in kept["rungs"]]) == (told, ["onnx"])
     stream = StringIO()
-    screen.print_parity(result, Console(file=stream, width=200))
+    print_parity(result, Console(file=stream, width=200))
     assert f"Note: the engine was not checked: {told}" in stream.getvalue()
 
     checked = check_bundle(root)

@@ -1,0 +1,1 @@
+"""The commands of `vitrim`, by what they work on."""
