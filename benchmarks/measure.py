@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.sources import ImageSource, read_some
+from vitrim.calibration.images.reading import read_some
+from vitrim.calibration.images.sources import ImageSource
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.pruning.budget import BlockTokens, Budget

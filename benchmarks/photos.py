@@ -18,7 +18,7 @@ import torch
 from measure import MODELS, command, in_percent, load_model, tokens_of
 
 from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.calibration.tokens.budgets import from_preset, make_budget
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
 from vitrim.calibration.tokens.presets import get_preset

@@ -24,7 +24,7 @@ import onnx
 
 from vitrim import api
 from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.exporter.core.files import atomic_write
 from vitrim.exporter.graph.precision.emulate import emulated
 from vitrim.exporter.graph.shapes import with_shapes

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from vitrim import api
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target
 from vitrim.exporter.core.fidelity import fidelity

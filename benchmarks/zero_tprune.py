@@ -21,7 +21,7 @@ from measure import MODELS, Row, budget_of, command, interval, load_model, token
 from photos import run
 
 from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.calibration.tokens.cost import dense_plan, model_macs
 from vitrim.exporter.core.answers import divergence
 from vitrim.exporter.core.fidelity import fidelity

@@ -117,7 +117,7 @@ def random_widths(model: Any, seed: int = 0) -> Any:
 
 def source_for(model: Any, count: int = 6, labelled: bool = True, seed: int = 0) -> Any:
     """Noise images of a model's size, with random labels or none."""
-    from vitrim.calibration.images.sources import ArrayImages
+    from vitrim.calibration.images.in_memory import ArrayImages
     from vitrim.exporter.pruning.load import preprocessing
 
     preprocess = preprocessing(model)

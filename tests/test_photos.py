@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.calibration.tokens.budgets import make_budget
 from vitrim.calibration.tokens.rules import default_rule
 from vitrim.calibration.tokens.solve import from_target

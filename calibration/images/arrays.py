@@ -11,8 +11,9 @@ from ...exporter.core.arrays import read_arrays
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from .folders import some
+from .in_memory import RGB, ArrayImages
 from .looks import check_values, doubt
-from .sources import RGB, ArrayImages, choose
+from .sources import choose
 
 IMAGES, LABELS = ("image", "images", "x"), ("label", "labels", "y")
 

@@ -1,88 +1,17 @@
-"""Images read ahead by the workers of a PyTorch DataLoader, and a caller's own loader as a source."""
+"""A caller's own loader as a source."""
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from ...exporter.core.errors import InputError, VitrimError
+from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from .arrays import check_labels
+from .in_memory import ArrayImages
 from .looks import check_layout, check_values, doubt
-from .photos import Photos
-from .sources import ArrayImages, EightBit, ImageSource, Part
-
-FEWEST = 64  # images below which starting workers takes longer than it saves
-MOST_WORKERS = 4
-
-
-class _Items:
-    """A source as a map-style dataset; a fault comes back as a value, so that its message stays as it is."""
-
-    def __init__(self, source: ImageSource) -> None:
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> np.ndarray | VitrimError:
-        try:
-            return self.source.read(index)
-        except VitrimError as error:
-            return error
-
-
-def read_batches(source: ImageSource, indices: Sequence[int] | np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Images by index, in batches [size, channels, height, width] float32; the last one may be smaller.
-
-    Raises:
-        InputError: an image cannot be read.
-    """
-    workers, stopped = workers_for(source, len(indices)), False
-    order = [int(index) for index in indices]
-    if not workers:  # no PyTorch either, which an ONNX file alone does without
-        yield from (
-            np.stack([source.read(index) for index in order[at : at + size]]) for at in range(0, len(order), size)
-        )
-        return
-    from torch.utils.data import DataLoader
-
-    loader: Any = DataLoader(
-        _Items(source),  # type: ignore[arg-type]
-        batch_size=size,
-        sampler=takewhile(lambda index: not stopped, order),
-        num_workers=workers,
-        collate_fn=list,
-        multiprocessing_context="fork",
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*")  # workers only decode
-        batches = iter(loader)
-    try:
-        for items in batches:
-            fault = next((item for item in items if isinstance(item, VitrimError)), None)
-            if fault is not None:
-                raise fault
-            yield np.stack(items)
-    finally:  # workers that have something left to say are waited for, 5 s each
-        stopped = True
-        for _ in batches:
-            pass
-
-
-def workers_for(source: ImageSource, count: int) -> int:
-    """How many processes decode a source: none for few photos, for what lies in memory, and where none can fork."""
-    while isinstance(source, EightBit | Part):
-        source = source.source
-    if not isinstance(source, Photos) or count < FEWEST or not sys.platform.startswith("linux"):
-        return 0
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) - 1)
 
 
 class Looks:

@@ -1,18 +1,15 @@
-"""Images as a source: listed first (names, labels, hash), then read batch by batch, so that memory stays bounded."""
+"""Images as a source: listed first (names, labels, hash), then read one by one; and sources made of others."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from ...exporter.core.preprocess import Preprocess, from_pixels, to_pixels
-
-RGB = 3  # channels of a photo
 
 
 class ImageSource(Protocol):
@@ -35,97 +32,12 @@ class ImageSource(Protocol):
         """Hex SHA-256 over what the images are and how they are preprocessed."""
 
 
-def batches(source: ImageSource, size: int) -> Iterator[np.ndarray]:
-    """Preprocessed images in order, [size, channels, height, width] float32; the last batch may be smaller.
-
-    Photos are decoded by workers while the caller computes, see `loader`.
-    """
-    from .loader import read_batches
-
-    return read_batches(source, range(len(source)), size)
-
-
-def shuffled(count: int, size: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Indices of `count` images in random order, in batches of at most `size`."""
-    return np.array_split(generator.permutation(count), -(-count // size))
-
-
-def read_some(source: ImageSource, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Images [n, channels, height, width] float32 by index."""
-    from .loader import read_batches
-
-    return np.concatenate(list(read_batches(source, indices, 32)))
-
-
-def read_all(source: ImageSource) -> np.ndarray:
-    """All images at once, [n, channels, height, width] float32; for small sources."""
-    return read_some(source, range(len(source)))
-
-
 def start_hash(preprocess: Preprocess, labels: np.ndarray | None) -> Any:
     """A SHA-256 that has read the preprocessing, and the labels where there are any."""
     digest = hashlib.sha256(repr(sorted(preprocess.to_dict().items())).encode())
     if labels is not None:
         digest.update(b"labels" + np.asarray(labels, dtype=np.int64).tobytes())
     return digest
-
-
-@dataclass
-class ArrayImages:
-    """Images that are already in memory.
-
-    Attributes:
-        pixels: [n, height, width, 3] uint8 (preprocessed on reading), [n, height, width, channels] uint8 of the model's
-            own size (normalized on reading), or [n, channels, height, width] float32, which are taken as preprocessed.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray | None
-    preprocess: Preprocess
-    origin: str
-    _transform: Any = field(default=None, repr=False)
-
-    @property
-    def names(self) -> Sequence[str]:
-        """`origin[index]` for every image."""
-        return [f"{self.origin}[{index}]" for index in range(len(self))]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def part(self, which: slice) -> ArrayImages:
-        """Some of the images, under the same origin."""
-        labels = None if self.labels is None else self.labels[which]
-        first, last, _ = which.indices(len(self))
-        return ArrayImages(self.pixels[which], labels, self.preprocess, f"{self.origin}[{first}:{last}]")
-
-    def read(self, index: int) -> np.ndarray:
-        """One preprocessed image [channels, height, width] float32."""
-        if self.pixels.dtype != np.uint8:
-            return np.asarray(self.pixels[index], dtype=np.float32)
-        if self.pixels.shape[3] != RGB:
-            return from_pixels(self.pixels[index : index + 1], self.preprocess)[0]
-        from PIL import Image
-
-        from .photos import refuse_strip
-        from .transform import make_transform
-
-        if self._transform is None:
-            refuse_strip((self.pixels.shape[2], self.pixels.shape[1]), self.origin)
-            self._transform = make_transform(self.preprocess)
-        photo = Image.fromarray(self.pixels[index])
-        return np.asarray(self._transform(photo), dtype=np.float32)
-
-    def fingerprint(self) -> str:
-        """Hash of the pixels, the labels and the preprocessing; they are read once."""
-        return self._hash
-
-    @cached_property
-    def _hash(self) -> str:
-        digest = start_hash(self.preprocess, self.labels)
-        for image in self.pixels:  # one by one: a copy of all of them may not fit into memory
-            digest.update(np.ascontiguousarray(image).tobytes())
-        return digest.hexdigest()
 
 
 @dataclass

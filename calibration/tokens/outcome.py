@@ -15,7 +15,8 @@ from ...exporter.core.outcome import Measure
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.shape import task_of_model
 from ...exporter.pruning.vit import PrunedViT
-from ..images.sources import ImageSource, batches
+from ..images.reading import batches
+from ..images.sources import ImageSource
 
 MEMORY = 1 << 30  # bytes of images that are kept decoded
 FINE = 0.01  # of the dearest plan's cost, within which the bisection ends

@@ -21,7 +21,8 @@ from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import Evidence
 from ...exporter.pruning.methods.options import parse_parameters
 from ...exporter.pruning.shape import describe
-from ..images.sources import ImageSource, batches
+from ..images.reading import batches
+from ..images.sources import ImageSource
 
 
 @dataclass(frozen=True)

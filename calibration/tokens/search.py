@@ -17,7 +17,8 @@ import torch
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.shape import ViTShape, describe
-from ..images.sources import ImageSource, choose, read_some
+from ..images.reading import read_some
+from ..images.sources import ImageSource, choose
 from .cost import Price
 from .judge import Judge
 from .neighbours import Frame, Plan, moves

@@ -12,7 +12,8 @@ import torch
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.shape import task_of_model
 from ...exporter.pruning.vit import PrunedViT, State
-from ..images.sources import ImageSource, choose, read_some
+from ..images.reading import read_some
+from ..images.sources import ImageSource, choose
 from .judge import MEMORY
 
 SHARD = 32  # images

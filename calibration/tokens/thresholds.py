@@ -13,7 +13,8 @@ from ...exporter.pruning.methods import get_method
 from ...exporter.pruning.methods.base import Evidence
 from ...exporter.pruning.methods.options import parameters_of
 from ...exporter.pruning.vit import PrunedViT
-from ..images.sources import ImageSource, batches
+from ..images.reading import batches
+from ..images.sources import ImageSource
 
 
 def wanted_quantile(budget: Budget) -> float | None:

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from ...exporter.core.errors import InputError
 from ...exporter.core.files import atomic_path
-from ..images.sources import ImageSource, read_some, shuffled
+from ..images.reading import read_some, shuffled
+from ..images.sources import ImageSource
 from .rates import task_loss
 
 

@@ -19,7 +19,8 @@ from ...exporter.core.errors import InputError
 from ...exporter.pruning.gates import Gates, gated
 from ...exporter.pruning.slim import parts_of
 from ...exporter.pruning.units import blocks_of
-from ..images.sources import ImageSource, read_some, shuffled
+from ..images.reading import read_some, shuffled
+from ..images.sources import ImageSource
 from .scores import UnitScores
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ...exporter.pruning.slim import head_channels
 from ...exporter.pruning.units import attention_of, blocks_of
 from ...exporter.pruning.widths import Widths
-from ..images.sources import ImageSource, batches
+from ..images.reading import batches
+from ..images.sources import ImageSource
 
 RIDGE = 1e-3  # of the mean square of the inputs: what the images do not say stays as it was
 

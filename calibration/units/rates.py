@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from ...exporter.pruning.gates import Gates, gated
 from ...exporter.pruning.units import blocks_of
-from ..images.sources import ImageSource, read_some, shuffled
+from ..images.reading import read_some, shuffled
+from ..images.sources import ImageSource
 from .cost import UnitCost
 from .scores import UnitScores
 from .select import ranks

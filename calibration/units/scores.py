@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from ...exporter.pruning.gates import Gates, gated
 from ...exporter.pruning.slim import BlockParts, parts_of
 from ...exporter.pruning.units import blocks_of
-from ..images.sources import ImageSource, batches
+from ..images.reading import batches
+from ..images.sources import ImageSource
 
 
 @dataclass(frozen=True)

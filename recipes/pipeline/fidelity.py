@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...calibration.images.sources import ImageSource, batches
+from ...calibration.images.reading import batches
+from ...calibration.images.sources import ImageSource
 from ...exporter.core import layout
 from ...exporter.core.answers import TOKENS, task_of
 from ...exporter.core.errors import InputError

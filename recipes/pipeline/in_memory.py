@@ -13,8 +13,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from ...calibration.images.in_memory import ArrayImages
 from ...calibration.images.loader import Looks, from_loader, split_batch, walk
-from ...calibration.images.sources import ArrayImages, ImageSource, batches
+from ...calibration.images.reading import batches
+from ...calibration.images.sources import ImageSource
 from ...exporter.core.bounds import BATCH, require_within
 from ...exporter.core.errors import InputError
 from ...exporter.core.fidelity import Fidelity, FidelityTally, doubt_labels

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from ...calibration.images.generated import make_images
+from ...calibration.images.in_memory import ArrayImages
 from ...calibration.images.listing import open_images
 from ...calibration.images.photos import Photos
-from ...calibration.images.sources import ArrayImages, EightBit, ImageSource, choose, halves, read_some
+from ...calibration.images.reading import read_some
+from ...calibration.images.sources import EightBit, ImageSource, choose, halves
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import Budget

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ...calibration.images.in_memory import ArrayImages
 from ...calibration.images.listing import open_images
 from ...calibration.images.photos import Photos
-from ...calibration.images.sources import ArrayImages, ImageSource, choose, read_some
+from ...calibration.images.reading import read_some
+from ...calibration.images.sources import ImageSource, choose
 from ...exporter.core import layout
 from ...exporter.core.errors import EnvironmentLackError, InputError, NotFasterError, ParityError
 from ...exporter.core.layout import Kind

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from ...calibration.images.sources import ImageSource, choose, read_some
+from ...calibration.images.reading import read_some
+from ...calibration.images.sources import ImageSource, choose
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError, UnsupportedError
 from ...exporter.core.preprocess import Preprocess, to_pixels

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.preprocess import Preprocess
 

@@ -1,74 +1,20 @@
-"""Reading ahead with workers, and a caller's own loader as a source."""
+"""A caller's own loader as a source."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import small_vit
-from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from vitrim.calibration.images import loader
-from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.loader import from_loader, read_batches, split_batch, workers_for
-from vitrim.calibration.images.sources import ArrayImages, EightBit, ImageSource, batches
+from vitrim.calibration.images.loader import from_loader, split_batch
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import preprocessing
 
 PREPROCESS = preprocessing(small_vit())
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> ImageSource:
-    draw = np.random.default_rng(0)
-    for index in range(70):
-        pixels = draw.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{index:03}.png")
-    return open_images(tmp_path, PREPROCESS)
-
-
-def test_workers_give_what_one_process_gives(photos: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(3)))
-    assert workers_for(photos, 70) == 2
-    assert workers_for(EightBit(photos, PREPROCESS), 70) == 2
-    assert workers_for(photos, 63) == 0
-    ahead = list(batches(photos, 32))
-    monkeypatch.setattr(loader, "FEWEST", 1000)
-    alone = list(batches(photos, 32))
-    assert [piece.shape for piece in ahead] == [(32, 3, 64, 64), (32, 3, 64, 64), (6, 3, 64, 64)]
-    for one, other in zip(ahead, alone, strict=True):
-        np.testing.assert_array_equal(one, other)
-        assert one.dtype == np.float32
-
-
-@pytest.mark.parametrize("cores", [1, 3])
-def test_a_broken_photo_is_named_in_one_line(
-    photos: ImageSource, tmp_path: Path, cores: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-    (tmp_path / "050.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"050\.png is not an image that Pillow can read") as error:
-        list(batches(photos, 16))
-    assert "\n" not in str(error.value)
-    assert not multiprocessing.active_children()  # workers that still have batches to hand over took 5 s each to end
-
-
-@pytest.mark.slow
-def test_any_order_can_be_read(photos: ImageSource) -> None:
-    (piece,) = read_batches(photos, [5, 3, 5], 8)
-    np.testing.assert_array_equal(piece[0], photos.read(5))
-    np.testing.assert_array_equal(piece[1], photos.read(3))
-    np.testing.assert_array_equal(piece[2], piece[0])
-
-
-def test_what_lies_in_memory_needs_no_workers() -> None:
-    assert workers_for(ArrayImages(np.zeros((100, 3, 64, 64), np.float32), None, PREPROCESS, "x"), 100) == 0
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from packed_photos import photo
 
-from vitrim.calibration.images.loader import read_batches
 from vitrim.calibration.images.packed import PackedPhotos
+from vitrim.calibration.images.reading import read_batches
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.preprocess import Preprocess
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitrim.calibration.images.in_memory import ArrayImages
 from vitrim.calibration.images.listing import open_images
 from vitrim.calibration.images.photos import open_photo
-from vitrim.calibration.images.sources import ArrayImages, read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.preprocess import Preprocess
 

@@ -1,4 +1,4 @@
-"""Images as sources: order, spread, hashes."""
+"""Sources of images: which are chosen, hashes, halves."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vitrim.calibration.images.in_memory import ArrayImages
 from vitrim.calibration.images.listing import open_images
-from vitrim.calibration.images.sources import ArrayImages, batches, choose, halves
+from vitrim.calibration.images.reading import batches
+from vitrim.calibration.images.sources import choose, halves
 from vitrim.exporter.core.preprocess import Preprocess
 
 PLAIN = Preprocess((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 1.0, "center")
@@ -32,28 +34,6 @@ def test_fingerprints_follow_bytes_and_preprocessing(tmp_path: Path) -> None:
     assert open_images(tmp_path, other).fingerprint() != first
     Image.new("RGB", (8, 8), (1, 0, 0)).save(tmp_path / "a.png")
     assert open_images(tmp_path, PLAIN).fingerprint() != first
-
-
-def test_labels_are_part_of_a_fingerprint(tmp_path: Path) -> None:
-    pixels = np.zeros((2, 8, 8, 3), np.uint8)
-    prints = {
-        ArrayImages(pixels, labels, PLAIN, "x").fingerprint() for labels in (None, np.array([0, 1]), np.array([1, 0]))
-    }
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
-    (tmp_path / "other.json").write_text('{"a": 1, "b": 0}')
-    for classes, file in ((None, None), (2, None), (2, str(tmp_path / "other.json"))):
-        prints.add(open_images(tmp_path, PLAIN, classes=classes, class_file=file).fingerprint())
-    assert len(prints) == 6
-
-
-def test_batches_keep_the_order(tmp_path: Path) -> None:
-    inputs = np.linspace(-1, 1, 7 * 3 * 32 * 32, dtype=np.float32).reshape(7, 3, 32, 32)
-    np.savez(tmp_path / "a.npz", image=inputs)
-    parts = list(batches(open_images(tmp_path / "a.npz", PLAIN), 3))
-    assert [len(part) for part in parts] == [3, 3, 1]
-    np.testing.assert_array_equal(np.concatenate(parts), inputs)
 
 
 def test_halves_are_even_and_odd_images_with_what_belongs_to_them() -> None:

@@ -10,7 +10,7 @@ from helpers import budget_for, small_vit, source_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.calibration.tokens import outcome
 from vitrim.calibration.tokens.outcome import DenseAnswers, cheapest
 from vitrim.exporter.core.fidelity import Fidelity, fidelity

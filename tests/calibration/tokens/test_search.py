@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import small_vit, source_for
 
-from vitrim.calibration.images.sources import ArrayImages
+from vitrim.calibration.images.in_memory import ArrayImages
 from vitrim.calibration.tokens import search as searching
 from vitrim.calibration.tokens.cost import dense_plan, model_macs, total_macs
 from vitrim.calibration.tokens.neighbours import Frame

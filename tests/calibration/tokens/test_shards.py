@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import small_vit, source_for
 
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.calibration.tokens import shards as sharding
 from vitrim.calibration.tokens.rules import Rule
 from vitrim.calibration.tokens.shards import Cut, Shards, survives

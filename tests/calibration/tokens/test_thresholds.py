@@ -4,7 +4,7 @@ import torch
 from helpers import budget_for, small_recipe, small_vit, source_for
 
 from vitrim import api
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.calibration.tokens.thresholds import calibrate_thresholds
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods.ppt import significance

@@ -3,7 +3,7 @@ import pytest
 import torch
 from helpers import random_widths, small_swin, small_vit, source_for
 
-from vitrim.calibration.images.sources import read_all
+from vitrim.calibration.images.reading import read_all
 from vitrim.calibration.units.moments import RIDGE, second_moments
 from vitrim.calibration.units.repair import repair
 from vitrim.exporter.pruning.slim import parts_of, slim

@@ -4,7 +4,7 @@ import torch
 from helpers import small_swin, small_vit, source_for
 from neuron_families import small_family
 
-from vitrim.calibration.images.sources import ArrayImages
+from vitrim.calibration.images.in_memory import ArrayImages
 from vitrim.calibration.units.cost import unit_cost
 from vitrim.calibration.units.masks import learn_masks
 from vitrim.calibration.units.moments import second_moments

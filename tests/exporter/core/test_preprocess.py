@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
-from vitrim.calibration.images.sources import ArrayImages, EightBit
+from vitrim.calibration.images.in_memory import ArrayImages
+from vitrim.calibration.images.sources import EightBit
 from vitrim.calibration.images.transform import make_transform
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.preprocess import Preprocess, channel_constants, from_pixels, to_pixels

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 from small_graphs import chooser
 
-from vitrim.calibration.images.sources import ArrayImages
+from vitrim.calibration.images.in_memory import ArrayImages
 from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime.runners import OrtRunner, run_all

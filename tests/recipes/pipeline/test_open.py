@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from transformers_models import CLASSIFIERS, drawn, saved
 
 from vitrim.calibration.images.generated import make_images
-from vitrim.calibration.images.sources import ArrayImages, EightBit, read_all
+from vitrim.calibration.images.in_memory import ArrayImages
+from vitrim.calibration.images.reading import read_all
+from vitrim.calibration.images.sources import EightBit
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import preprocessing
 from vitrim.recipes.pipeline.load import recipe_from

@@ -13,7 +13,7 @@ from helpers import small_recipe
 from listeners import Ears
 
 from vitrim import api
-from vitrim.calibration.images.sources import ArrayImages
+from vitrim.calibration.images.in_memory import ArrayImages
 from vitrim.exporter.core.errors import InputError, ParityError, UnsupportedError
 from vitrim.exporter.core.preprocess import Preprocess
 from vitrim.exporter.core.targets import get_target

@@ -22,7 +22,8 @@ from warm import start
 
 from vitrim import api
 from vitrim.calibration.images.generated import make_images
-from vitrim.calibration.images.sources import ArrayImages, read_all
+from vitrim.calibration.images.in_memory import ArrayImages
+from vitrim.calibration.images.reading import read_all
 from vitrim.exporter.core import layout, sources
 from vitrim.exporter.core.errors import InputError, NotFasterError, ParityError
 from vitrim.exporter.pruning.budget import read_budget, write_budget
