@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from .exporter.runtime.doctor import Check
     from .exporter.runtime.parity import Parity
     from .recipes.evaluation.result import Evaluation
+    from .recipes.pipeline.exported import Exported
     from .recipes.pipeline.listener import Listener
     from .recipes.pipeline.optimize_pack import Optimized
     from .recipes.pipeline.profile import ProfilePack
     from .recipes.pipeline.recipe import Recipe
-    from .recipes.pipeline.run import Exported
     from .recipes.report.write import Written
     from .recipes.sweep.result import Sweep
 

@@ -145,7 +145,7 @@ def small_recipe(**sections: Any) -> dict[str, Any]:
 
 def make_evidence(seed: int, heads: int, patches: int, prefix: int, block: tuple[int, int] = (0, 1)) -> Any:
     """Random evidence of two images in float64."""
-    from vitrim.exporter.pruning.methods.base import Evidence
+    from vitrim.exporter.pruning.methods.evidence import Evidence
 
     generator = torch.Generator().manual_seed(seed)
     tokens = patches + prefix

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from vitrim.exporter.pruning.methods.base import Selection
+from vitrim.exporter.pruning.methods.selection import Selection
 
 Pairs = list[tuple[int, int]]
 # Arguments of helpers.make_evidence.

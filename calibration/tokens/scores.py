@@ -18,7 +18,7 @@ from ...exporter.core.errors import InputError
 from ...exporter.core.files import explain_os_error
 from ...exporter.pruning.block import embed, look, mix, mlp, places_of, project
 from ...exporter.pruning.methods import get_method
-from ...exporter.pruning.methods.base import Evidence
+from ...exporter.pruning.methods.evidence import Evidence
 from ...exporter.pruning.methods.options import parse_parameters
 from ...exporter.pruning.shape import describe
 from ..images.reading import batches

@@ -10,7 +10,7 @@ import torch
 
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.methods import get_method
-from ...exporter.pruning.methods.base import Evidence
+from ...exporter.pruning.methods.evidence import Evidence
 from ...exporter.pruning.methods.options import parameters_of
 from ...exporter.pruning.vit import PrunedViT
 from ..images.reading import batches

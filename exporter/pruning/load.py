@@ -9,6 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -20,7 +21,7 @@ from ..core.errors import EnvironmentLackError, InputError, UnsupportedError, ex
 from ..core.files import atomic_path
 from ..core.preprocess import Preprocess, check_constants, check_lengths
 from .arguments import args_that_fit, check_args, check_size, check_types
-from .checkpoint import DESCRIBED_KEY, WIDTHS_KEY, Choice, Tensors, listed, widths_in
+from .checkpoint import DESCRIBED_KEY, WIDTHS_KEY, Choice, Tensors, listed, read_state_dict, widths_in
 from .hub_open import Opened, open_checkpoint
 from .layouts import Filter, Fit, filter_of, fit, fit_under
 from .shape import NO_CLASSIFIER, describe, image_size
@@ -324,6 +325,19 @@ def save_slimmed(model: nn.Module, widths: Widths, path: str | os.PathLike[str])
         metadata[DESCRIBED_KEY] = json.dumps(described)
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(state, temporary, metadata=metadata)
+
+
+def load_slimmed(model: nn.Module, widths: Widths, path: str | os.PathLike[str]) -> nn.Module:
+    """The slimmed model that `save_slimmed` wrote, in eval mode and without gradients.
+
+    Args:
+        model: that it was made of, which stays as it is.
+        widths: that it was slimmed to.
+        path: of the file.
+    """
+    slimmed = slim(model, widths)
+    slimmed.load_state_dict(read_state_dict(Path(path)), strict=True)
+    return slimmed.eval().requires_grad_(False)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.layout import PACKED
-from .methods.base import Selection
+from .methods.selection import Selection
 from .rows import rows_of
 
 MASKED = 1e4  # taken from a logit, it leaves exactly 0 of a softmax, and float16 can hold it

@@ -20,8 +20,9 @@ from ..core.layout import PACKED
 from .block import embed, follow, look, places_of
 from .budget import Budget
 from .methods import get_method
-from .methods.base import BY_SIZE, Evidence, Weighing
+from .methods.evidence import Evidence
 from .methods.options import parameters_of, parse_stage
+from .methods.selection import BY_SIZE, Weighing
 from .work import rows_read
 
 

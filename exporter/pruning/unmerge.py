@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .methods.base import Selection
+from .methods.selection import Selection
 from .rows import rows_of
 
 STAYS = 1e4  # above every product of a normalized token with one of length 1, and float16 can hold it

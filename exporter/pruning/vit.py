@@ -37,9 +37,10 @@ from .block import (
 from .budget import Budget
 from .decisions import Decision, Replay, Trace
 from .methods import get_method
-from .methods.base import Evidence, Merge, Selection
+from .methods.evidence import Evidence
 from .methods.options import check_budget, parameters_of, parse_stage
 from .methods.ranking import ascending, order_of
+from .methods.selection import Merge, Selection
 from .reduce import MASKED, first_of_each, merged_pairs, reduce
 from .rows import position_in, rows_of
 from .shape import check_fits_model, describe, with_all_read

@@ -33,8 +33,8 @@ from .trial import CLEARLY
 
 if TYPE_CHECKING:
     from .recipe import Recipe
-    from .run import Run
     from .stage import Stage
+    from .walk import Run
 
 ROUNDS = 40
 _FAST = {"bf16": "BF16", "fp16": "FP16"}  # what OpenVINO calls a processor that computes in it

@@ -27,8 +27,8 @@ from ...exporter.pruning.budget import Budget
 from .tables import measured_latency, with_facts
 
 if TYPE_CHECKING:
-    from .calibrate import Planning
     from .listener import Listener
+    from .planning import Planning
     from .recipe import Recipe
 
 PYTORCH, GRAPH = "PyTorch", "the graph"

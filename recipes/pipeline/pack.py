@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,11 @@ from ...exporter.core.gate import Gate
 from ...exporter.core.layout import WIDER, Kind
 from ...exporter.graph.files import read_bare, save, save_beside
 from ...exporter.graph.precision.float_nodes import float_nodes
-from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.graph.shapes import with_shapes
 from ...exporter.graph.shared import save_shared
 from ...exporter.graph.surgery import import_graph
 from ...exporter.graph.weights import Place, Weights
-from ...exporter.pruning.budget import Budget, write_budget
+from ...exporter.pruning.budget import write_budget
 from ...exporter.pruning.load import labels_of
 from ...exporter.pruning.widths import read_widths, write_widths
 from ...exporter.runtime import bundle
@@ -33,8 +32,8 @@ from ...exporter.runtime.bench.choice import Choice
 from ...exporter.runtime.bench.report import LATER, Bench
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.standalone import pack as standalone
-from ...exporter.runtime.tensorrt.identity import EngineIdentity
 from .engine import build_into
+from .exported import Reports
 from .golden import input_facts
 from .graphs import Graphs, final_graphs
 from .kinds import budget_of_kind, plan_of
@@ -50,7 +49,7 @@ from .stage import Stage
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from .run import Exported, Run
+    from .walk import Run
 
 _REPORTS = {
     "passes": (layout.PASSES,),
@@ -64,47 +63,6 @@ class Pack(Stage):
 
     name = "bundle"
     needs = ("slim", "calibrate", "passes", "forms", "precision", "parity", "fidelity", "bench", "predicted", "gate")
-
-
-@dataclass(frozen=True)
-class Reports:
-    """What the stages found, as a bundle holds it.
-
-    Attributes:
-        parity: every rung of the proof.
-        fidelity: what pruning costs in answers.
-        bench: the graphs timed on this machine; None where their target does not run here.
-        precision: what was decided; None where float32 was asked for.
-        engine: what the engine is; None where none was built.
-        gate: whether what the recipe requires holds; None where it requires nothing.
-        budget: the token plan; None where tokens are not pruned.
-        sizes: of a bundle's own image size, what was found at the further ones, by their names.
-    """
-
-    parity: Parity
-    fidelity: Fidelity
-    bench: Bench | None
-    precision: PrecisionReport | None
-    engine: EngineIdentity | None = None
-    gate: Gate | None = None
-    budget: Budget | None = None
-    sizes: Mapping[str, Reports] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return plain_reports(self)
-
-
-def plain_reports(found: Reports | Exported) -> dict[str, Any]:
-    """What was found at one image size, as plain data."""
-    return {
-        "budget": None if found.budget is None else found.budget.model_dump(mode="json"),
-        "parity": found.parity.to_json(),
-        "fidelity": found.fidelity.to_json(),
-        "bench": None if found.bench is None else found.bench.to_json(),
-        "precision": None if found.precision is None else found.precision.to_json(),
-        **({} if found.gate is None else {"gate": found.gate.to_json()}),
-    }
 
 
 def pack(

@@ -22,8 +22,8 @@ from .stage import Stage
 from .tables import measures_here
 
 if TYPE_CHECKING:
-    from .run import Run
     from .view import View
+    from .walk import Run
 
 NEAR = 0.03  # relative error of a prediction that is near enough
 FILE = "prediction.json"

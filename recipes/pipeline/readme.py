@@ -23,8 +23,7 @@ from .recipe import Recipe
 from .slim import summary
 
 if TYPE_CHECKING:
-    from .pack import Reports
-    from .run import Exported
+    from .exported import Exported, Reports
 
 TOKENS_WORDS = {
     "left": "`tokens` (those that are left, in the order of their ids, after the final norm)",

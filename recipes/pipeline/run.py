@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError, NotFasterError, RequirementError
-from ...exporter.core.fidelity import Fidelity as Answers
 from ...exporter.core.fidelity import doubt_labels
-from ...exporter.core.files import sha256
 from ...exporter.core.gate import Gate as Requirements
 from ...exporter.core.layout import size_name
-from ...exporter.core.memory import give_back_memory, only_new_garbage
-from ...exporter.core.preprocess import Preprocess
-from ...exporter.core.targets import Target, get_target, group_of
-from ...exporter.graph.precision.report import PrecisionReport
-from ...exporter.pruning.budget import Budget, format_budget, read_budget, write_budget
-from ...exporter.pruning.load import fingerprint, save_slimmed
+from ...exporter.core.memory import only_new_garbage
+from ...exporter.core.targets import get_target, group_of
+from ...exporter.pruning.budget import Budget, read_budget, write_budget
+from ...exporter.pruning.load import save_slimmed
 from ...exporter.pruning.shape import describe, model_name
 from ...exporter.pruning.widths import Widths, read_widths, write_widths
 from ...exporter.runtime import bundle, publish
 from ...exporter.runtime.bench.choice import Choice
-from ...exporter.runtime.bench.report import Bench as Benchmark
 from ...exporter.runtime.outputs import refuse_over_inputs
-from ...exporter.runtime.parity import Parity as Ladder
-from ...exporter.runtime.runners import OrtRunner
 from ..pools.choose import ALONE, Crew
 from ..report.beside import PageBeside, page_beside
 from .auto import candidates, decide, is_open
@@ -39,31 +31,31 @@ from .cache import StageCache, cache_of
 from .calibrate import Calibrate, check_prune
 from .dense import Dense
 from .engine import check_engine, engine_missing
+from .exported import Exported
 from .fidelity import Fidelity
 from .forms import Forms
 from .gate import Gate, check_require
 from .golden import check_ends, ends_of
 from .kinds import check_tokens
 from .listener import Listener, Silence, tell_published
-from .open import NOTHING, Given, Sources, open_sources, preprocess_of
+from .open import NOTHING, Given, open_sources, preprocess_of
 from .outcome import judge, refuse_unlabelled
 from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
-from .pack import Reports, pack, plain_reports
+from .pack import pack
 from .parity import Parity
 from .precision import Precision, check_precision
 from .predicted import Predicted, corrected
-from .provenance import versions
 from .recipe import Recipe
 from .recover import open_model
 from .reference import Reference
 from .rewrite import Rewrite
 from .search import check_crew
-from .sizes import Size, check_sizes, of_size, resized, size_run, sizes_of, with_sizes, without_sizes
-from .slim import Slim, load_slim
-from .stage import Stage, stage_key
+from .sizes import check_sizes, of_size, size_run, sizes_of, with_sizes, without_sizes
+from .slim import Slim
+from .stage import Stage
 from .tables import check_recipe, uses_table
 from .trace import Trace
-from .view import View
+from .walk import Run
 
 # Everything between a recipe and a bundle, in order. Each stage declares what it needs, from which its key follows.
 STAGES: tuple[type[Stage], ...] = (
@@ -81,187 +73,6 @@ STAGES: tuple[type[Stage], ...] = (
     Predicted,  # what a latency table said of them
     Gate,  # whether what the recipe requires holds
 )
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export made.
-
-    Attributes:
-        folder: the published bundle.
-        recipe: that it was made from.
-        budget: the token plan; None where tokens are not pruned.
-        widths: what slimming kept; None where the model was not slimmed.
-        parity: every rung of the proof.
-        fidelity: what pruning costs in answers.
-        bench: the graphs timed on this machine; None where their target does not run here.
-        precision: what was decided; None where float32 was asked for.
-        engine: why no engine was built, or None when there is one.
-        choice: what was tried, where the recipe left the target or the precision open.
-        gate: whether what the recipe requires holds; None where it requires nothing.
-        size: of the images, such as `224x224`.
-        sizes: by further image size, what was found there.
-        report: the page that was written of the bundle; None where none was asked for, or could be written.
-        no_report: why one that was asked for was not written.
-    """
-
-    folder: Path
-    recipe: Recipe
-    budget: Budget | None
-    widths: Widths | None
-    parity: Ladder
-    fidelity: Answers
-    bench: Benchmark | None
-    precision: PrecisionReport | None
-    engine: str | None
-    choice: Choice | None = None
-    gate: Requirements | None = None
-    size: str = ""
-    sizes: Mapping[str, Reports] = field(default_factory=dict)
-    report: Path | None = None
-    no_report: str | None = None
-
-    def runner(self, size: str | None = None) -> OrtRunner:
-        """The pruned graph behind onnxruntime on the CPU, of a further size where one is named: call it with a batch.
-
-        Raises:
-            InputError: there is no such size.
-        """
-        files, _ = bundle.open_size(self.folder, bundle.read_manifest(self.folder), size)
-        return OrtRunner(files / layout.MODEL)
-
-    def _repr_html_(self) -> str | None:
-        """The report of the bundle, for a notebook; see `recipes.report`."""
-        from ..report.write import in_frame
-
-        return in_frame(self.folder, photos=4)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        sizes = {size: found.to_json() for size, found in self.sizes.items()}
-        return {
-            "folder": str(self.folder),
-            "widths": None if self.widths is None else self.widths.model_dump(mode="json"),
-            **plain_reports(self),
-            "engine": self.engine or "built",
-            **({} if self.choice is None else {"choice": self.choice.to_json()}),
-            **({"size": self.size, "sizes": sizes} if sizes else {}),
-            "report": None if self.report is None else str(self.report),
-            **({} if self.no_report is None else {"no_report": self.no_report}),
-        }
-
-
-@dataclass
-class Run:
-    """One walk through the stages.
-
-    Attributes:
-        recipe, given: what is asked for, and what Python hands over.
-        cache: of finished stages.
-        listener: hears progress.
-        target: where the graphs will run.
-        name, preprocess, classes: of the model.
-        sources: the images.
-        folders: by name of a stage, its result.
-        keys: by name of a stage, what the stages behind it are keyed by.
-        made: names of the stages that were not taken from the cache.
-        crew: who does what several workers can do.
-        size: of images, height and width, where it is not the model's own.
-    """
-
-    recipe: Recipe
-    given: Given
-    cache: StageCache
-    listener: Listener
-    target: Target
-    name: str
-    preprocess: Preprocess
-    classes: int
-    sources: Sources
-    folders: dict[str, Path] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)
-    crew: Crew = ALONE
-    size: Size | None = None
-    _models: dict[str, Any] = field(default_factory=dict)
-    _contents: dict[str, str] = field(default_factory=dict)
-
-    def dense(self) -> Any:
-        """The model as it came; opened again where it was released."""
-        if "dense" not in self._models:
-            model = open_model(self.recipe, self.given)
-            self._models["dense"] = model if self.size is None else resized(model, self.size)
-        return self._models["dense"]
-
-    def model(self) -> Any:
-        """The model whose tokens are pruned: what slimming left of it, or the same one."""
-        if "slim" not in self.folders:
-            return self.dense()
-        if "model" not in self._models:
-            self._models["model"] = load_slim(self.dense(), self.folders["slim"]).model
-        return self._models["model"]
-
-    @property
-    def own_size(self) -> str:
-        """The size of its images, as bundles write it."""
-        return size_name(self.preprocess.input_size[1:])
-
-    def release(self) -> None:
-        """Let go of PyTorch's models, and of their memory."""
-        if self._models:
-            self._models.clear()
-            give_back_memory()
-
-    def of(self, recipe: Recipe, target: Target) -> Run:
-        """A run of the same model and images for another recipe, with nothing done; what is opened is shared."""
-        return replace(self, recipe=recipe, target=target, folders={}, keys={}, made=set())
-
-    def view(self, stage: type[Stage], key: str = "") -> View:
-        """The run as a stage sees it."""
-        return View(self, stage, key)
-
-    def key_of(self, stage: type[Stage]) -> str:
-        """The key of a stage in the cache; those that it needs are done."""
-        contents: dict[str, str] = {name: self.content(name) for name in stage.takes}
-        return stage_key(stage, self.recipe, contents, self.keys, versions())
-
-    def do(self, stage: type[Stage], fill: Callable[[Path], None] | None = None) -> None:
-        """Make a stage, or take it from the cache; skip it where the recipe does not want it.
-
-        Args:
-            stage: which.
-            fill: fills its folder with what somebody else has made of the same recipe; None: it is made here.
-        """
-        if not stage.wanted(self.recipe):
-            return
-        key = self.key_of(stage)
-        folder = self.cache.find(stage, key)
-        self.listener.stage(stage.name, cached=folder is not None)
-        if folder is None:
-            own = fill or (lambda fresh: stage.make(self.view(stage, key), fresh))
-            folder = self.cache.make(stage, key, own)
-            self.made.add(stage.name)
-            give_back_memory()
-        self.folders[stage.name], self.keys[stage.name] = folder, stage.result_key(folder, key)
-        stage.judge(folder)
-        if stage.last_of_torch:
-            self.release()
-
-    def content(self, name: str) -> str:
-        """Hash of an input; of each input once."""
-        if name not in self._contents:
-            self._contents[name] = self._hash(name)
-        return self._contents[name]
-
-    def _hash(self, name: str) -> str:
-        if name == "model" and "slim" in self.folders:
-            return sha256(self.folders["slim"] / "slim.safetensors")
-        if name in ("model", "dense"):  # two sizes may have equal weights
-            return fingerprint(self.dense()) + ("" if self.size is None else size_name(self.size))
-        if name == "plan":
-            return "" if self.given.plan is None else format_budget(self.given.plan)
-        source = self.sources.calibration if name == "calibration" else self.sources.evaluation
-        return source.fingerprint()
 
 
 def open_run(recipe: Recipe, cache: StageCache, listener: Listener, given: Given = NOTHING) -> Run:

@@ -17,7 +17,7 @@ from .stage import short_hash
 
 if TYPE_CHECKING:
     from ...calibration.tokens.cost import Price
-    from .calibrate import Planning
+    from .planning import Planning
     from .sections.prune import PruneSection
 
 HALVING = "halving"

@@ -1,27 +1,22 @@
-"""Further image sizes of an export: what of a recipe can be done again for another size, and the model for it."""
+"""Further image sizes of an export: what of a recipe can be done again for another size, and the run for it."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ...exporter.core.errors import InputError, VitrimError
 from ...exporter.core.layout import size_name
-from ...exporter.pruning.shape import image_size, model_name
+from ...exporter.pruning.resize import Size, resized
 from .golden import check_ends, ends_of
 from .open import open_sources, preprocess_of
 from .recipe import Recipe
 
 if TYPE_CHECKING:
-    from .run import Run
+    from .walk import Run
 
-Size = tuple[int, int]  # height and width in pixels
 # Of a recipe's `prune`, what is for one size alone, and what to give in its place.
 _OF_ONE_SIZE = {
     "budget": "is a plan for one image size;",
@@ -78,35 +73,6 @@ def check_sizes(recipe: Recipe) -> None:
         for key, why in keys.items():
             if holder is not None and getattr(holder, key):
                 raise InputError(f"export.sizes: {path}.{key} {why} {_INSTEAD}")
-
-
-def resized(model: Any, size: Size) -> Any:
-    """A timm model for images of another size, as timm makes it: positions resampled, all other weights the same ones.
-
-    Args:
-        model: it stays as it is.
-        size: height and width.
-
-    Raises:
-        InputError: it is the model's own size, no whole number of patches, or timm cannot change the model's size.
-    """
-    name, told = size_name(size), model_name(model)
-    if image_size(model)[1:] == size:
-        raise InputError(f"export.sizes: {name} is the own size of {told}, which is exported anyway; take it out")
-    if not hasattr(model, "set_input_size"):
-        raise InputError(f"export.sizes: timm cannot change the image size of {told}; export a bundle for each size")
-    height, width = model.patch_embed.patch_size
-    if size[0] % height or size[1] % width:
-        raise InputError(f"export.sizes: {name} is no whole number of patches of {height}x{width}; give multiples")
-    other = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of timm's own resampling
-            other.set_input_size(img_size=size)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"export.sizes: timm cannot make {told} for {name}: {reason}; take that size out") from error
-    return other.eval()
 
 
 def size_run(run: Run, size: Size) -> Run:

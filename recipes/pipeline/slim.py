@@ -18,7 +18,6 @@ from ...calibration.units.scores import UnitScores, taylor
 from ...calibration.units.select import check_reachable, global_values, narrow, threshold_values
 from ...exporter.core import layout
 from ...exporter.core.errors import InputError
-from ...exporter.pruning.checkpoint import read_state_dict
 from ...exporter.pruning.load import save_slimmed
 from ...exporter.pruning.shape import model_name
 from ...exporter.pruning.slim import check_fit, parts_of, slim, unfused_heads, whole_widths
@@ -31,6 +30,8 @@ from .stage import Stage
 if TYPE_CHECKING:
     from .recipe import Recipe
     from .view import View
+
+FILE = "slim.safetensors"  # of the stage, beside its plan of widths
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def make_slim(
         )
         widths.statistics["finetune_losses"] = [round(loss, 5) for loss in losses]
     write_widths(widths, folder / layout.WIDTHS)
-    save_slimmed(slimmed, widths, folder / "slim.safetensors")
+    save_slimmed(slimmed, widths, folder / FILE)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -208,14 +209,6 @@ class Slim(Stage):
         section = view.recipe.slim
         assert section is not None
         make_slim(section, view.dense, view.calibration, folder, view.lasting_file("finetune", ".pt"), view.listener)
-
-
-def load_slim(model: Any, folder: Path) -> Slimmed:
-    """What `make_slim` wrote, as a model in eval mode."""
-    widths = read_widths(folder / layout.WIDTHS)
-    slimmed = slim(model, widths)
-    slimmed.load_state_dict(read_state_dict(folder / "slim.safetensors"), strict=True)
-    return Slimmed(slimmed.eval().requires_grad_(False), widths)
 
 
 def summary(widths: Widths) -> str:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ..pools.choose import Crew
     from .listener import Listener
     from .recipe import Recipe
-    from .run import Run
     from .stage import Stage
+    from .walk import Run
 
 
 class UndeclaredError(AssertionError):

@@ -26,9 +26,10 @@ from ..pipeline.cache import cache_of
 from ..pipeline.listener import Listener, Silence
 from ..pipeline.open import NOTHING, Given
 from ..pipeline.recipe import Recipe
-from ..pipeline.run import Run, open_run
+from ..pipeline.run import open_run
 from ..pipeline.slim import Slim
 from ..pipeline.stage import short_hash
+from ..pipeline.walk import Run
 from ..pools.choose import ALONE, Crew
 from ..pools.lines import Kind, Lines
 from .dominate import dominator

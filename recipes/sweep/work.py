@@ -36,11 +36,11 @@ from ..pipeline.precision import Precision
 from ..pipeline.recipe import Recipe
 from ..pipeline.reference import Reference
 from ..pipeline.rewrite import Rewrite
-from ..pipeline.run import Run
 from ..pipeline.sections.outputs import BenchSection
 from ..pipeline.slim import Slim
 from ..pipeline.stage import Stage
 from ..pipeline.trace import Trace
+from ..pipeline.walk import Run
 from ..pools.choose import ALONE, Crew, open_pool
 from .points import Point, recipe_for
 from .quality import Ask, Found, Quality, Task, refuse_unsendable

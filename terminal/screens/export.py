@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ...exporter.runtime.bench.choice import Choice
-    from ...recipes.pipeline.run import Exported
+    from ...recipes.pipeline.exported import Exported
 
 
 from .bench import print_bench

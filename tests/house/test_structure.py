@@ -1,10 +1,13 @@
-"""Tests mirror the sources: whoever looks for a module's tests guesses right."""
+"""Tests mirror the sources, so that whoever looks for a module's tests guesses right; and no import comes back."""
 
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from vitrim.exporter.core.sources import imports_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,3 +36,19 @@ def test_every_test_file_has_its_module() -> None:
     ]
     # The package itself; every target's whole export; methods on real photos.
     assert sorted(stray) == ["recipes/pipeline/test_targets.py", "test_init.py", "test_photos.py"]
+
+
+def test_imports_run_in_no_circle() -> None:
+    """Wherever in a module they stand; those that only a type checker sees do not count."""
+    rooms = ("exporter", "calibration", "recipes", "terminal")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")] + list(ROOT.glob("*.py"))
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
+    # `from . import costs` names the folder, too.
+    graph = {
+        name: {other for other in imports_of(name) if not name.startswith(f"{other}.")}
+        for name in names
+        if name != "__init__"
+    }
+    assert "recipes.pipeline.stage" in graph["recipes.pipeline.run"]
+    graph["recipes.sweep.result"].remove("recipes.report.write")  # to show itself in a notebook
+    TopologicalSorter(graph).prepare()

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..rows import rows_of
-from .base import BY_SIZE, Evidence, Merge, MergeRule, Selection, Weighing, power
+from .evidence import Evidence
 from .moves import LEAST, Moves, left_out, places_of
 from .ranking import best_tokens, count_ahead, relative_gap
+from .selection import BY_SIZE, Merge, MergeRule, Selection, Weighing, power
 
 # Times a difference of two significances, it is above every product of tokens. A power of two makes the products exact:
 # a compiler may multiply and subtract in one rounding, and a token's distance to itself must still be 0.

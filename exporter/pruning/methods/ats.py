@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from . import costs
-from .base import Evidence, Method, Scores, Selection
+from .base import Method, Scores
+from .evidence import Evidence
 from .ppt import significance
+from .selection import Selection
 
 
 class ATS(Method):

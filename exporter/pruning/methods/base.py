@@ -1,10 +1,9 @@
-"""What a pruning method is, what a stage shows it, and what it answers."""
+"""What a pruning method is; a stage shows it `Evidence`, and it answers with a `Selection`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -14,184 +13,10 @@ from ..budget import Place
 from ..plan import Preset
 from .costs import StageSizes
 from .declared import check_class
+from .evidence import Evidence
+from .selection import BY_SIZE, MergeRule, Selection, Weighing
 
 Reads = Literal["none", "first", "all"]
-MergeRule = Literal["mean", "as_long", "longest", "count"]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a stage may look at, all of the block it sits in.
-
-    Attributes:
-        attention: [batch, heads, tokens, tokens] softmax attention, rows sum to 1; its first row alone, [batch, heads,
-            1, tokens], for a method that reads no other of a model with a class token; None for one that needs none.
-        keys: [batch, heads, tokens, head_dim], after any key normalization.
-        values: [batch, heads, tokens, head_dim].
-        prefix: prefix tokens at the front, never removed.
-        class_token: whether token 0 is a class token.
-        block: (0-based block, blocks of the model).
-        tokens: [batch, tokens, width], the sequence that tokens will leave: the residual stream where the stage sits.
-            None for a method that does not declare that it reads it.
-        compares: whether a method had better compare every pair of tokens than sort them, with the same result: so a
-            GPU ranks among its other work, where a sort is a kernel of its own. On a CPU it would take longer.
-        squares: [batch, tokens], the squares of the values summed over all heads, where they are known already.
-        logits: [batch, heads, tokens], what was normalized to the class token's row, where `squares` are known.
-        key_squares: [batch, tokens], the squares of the heads' mean key summed, where `squares` are known.
-        averaged: whether the classifier averages tokens by their sizes, which then have to be numbers of patches.
-    """
-
-    attention: Tensor | None
-    keys: Tensor
-    values: Tensor
-    prefix: int
-    class_token: bool
-    block: tuple[int, int] = (0, 1)
-    tokens: Tensor | None = None
-    compares: bool = False
-    squares: Tensor | None = None
-    logits: Tensor | None = None
-    key_squares: Tensor | None = None
-    averaged: bool = False
-
-    @property
-    def row(self) -> Tensor:
-        """Attention [batch, heads, tokens] that the class token pays; without one, what all tokens pay on average."""
-        return self.matrix[:, :, 0] if self.class_token else self.matrix.mean(2)
-
-    @property
-    def attended(self) -> Tensor:
-        """`row` summed over heads: [batch, tokens]."""
-        return self.row.sum(1)
-
-    @property
-    def lengths(self) -> Tensor:
-        """How long every token's value is over all heads [batch, tokens]."""
-        if self.squares is not None:
-            return self.squares.sqrt()
-        return self.values.transpose(1, 2).flatten(2).norm(dim=-1)  # as the tokens lie in memory
-
-    @cached_property
-    def significance(self) -> Tensor:
-        """Class attention times value norm [batch, tokens], as in ATS and PPT."""
-        return self.attended * self.lengths
-
-    @property
-    def matrix(self) -> Tensor:
-        """The attention of a method that declares which of it it reads.
-
-        Raises:
-            ValueError: it declares none.
-        """
-        if self.attention is None:
-            raise ValueError("the method reads the attention matrix, so its class must say reads = 'first' or 'all'")
-        return self.attention
-
-    @property
-    def stream(self) -> Tensor:
-        """`tokens` of a method that declares that it reads them.
-
-        Raises:
-            ValueError: it declares that it does not.
-        """
-        if self.tokens is None:
-            raise ValueError("the method reads the tokens themselves, so its class must say reads_tokens = True")
-        return self.tokens
-
-
-def power(values: Tensor, exponent: float) -> Tensor:
-    """Values to a power; as they are to the first, which would be a node."""
-    return values if exponent == 1 else values**exponent
-
-
-def _powered(worth: Tensor | None, exponent: float) -> Tensor | None:
-    return power(worth, exponent) if worth is not None and exponent else None
-
-
-def _product(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """Of two factors, of which None is 1."""
-    return other if one is None else one if other is None else one * other
-
-
-class Weighing(NamedTuple):
-    """What tokens count where they merge.
-
-    Attributes:
-        worth: [batch, tokens], above 0, what the tokens before the merge are worth; None: nothing is known of it.
-        weight: exponent of their worth by which they count in the mean; 0: not by worth.
-        sized: whether they count by their sizes, too.
-        share: exponent of a token's worth, over that of the one it goes into, by which it hands on its size; 0: all
-            of it.
-    """
-
-    worth: Tensor | None = None
-    weight: float = 0.0
-    sized: bool = True
-    share: float = 0.0
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether sizes are all that counts."""
-        return self.sized and not self.weight and not self.share
-
-    def mass(self, sizes: Tensor | None, worth: Tensor | None) -> Tensor | None:
-        """What some tokens count in a mean, by their sizes and worth (None: one each)."""
-        return _product(sizes if self.sized else None, _powered(worth, self.weight))
-
-    def shares(self, worth: Tensor | None) -> Tensor | None:
-        """What some tokens hand on of their sizes, times the same of the ones they go into (None: all of it)."""
-        return _powered(worth, self.share)
-
-    def handed(self, sizes: Tensor | None, worth: Tensor | None) -> Tensor | None:
-        """The sizes that some tokens hand on (None: one each), see `shares`."""
-        return _product(sizes, self.shares(worth))
-
-
-BY_SIZE = Weighing()
-
-
-@dataclass(frozen=True)
-class Merge:
-    """Tokens that do not stay but live on in ones that do.
-
-    Attributes:
-        source: [batch, merged] int64 positions in the current sequence.
-        target: [batch, merged] int64 positions among the kept tokens.
-        rule: `mean` averages; `as_long` gives the mean's direction the length of the kept token; `longest` that of the
-            longest (MLERP), and keeps no sizes; `count` leaves the kept token as it is, which only counts for more.
-        active: [batch] bool, images that merge; the others drop the sources. None: all merge.
-        weighing: what tokens count in a mean, and how they hand on their sizes; `longest` and `count` have none.
-    """
-
-    source: Tensor
-    target: Tensor
-    rule: MergeRule = "mean"
-    active: Tensor | None = None
-    weighing: Weighing = BY_SIZE
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which tokens stay, and what becomes of the others.
-
-    Attributes:
-        kept: [batch, keep] int64 positions in the current sequence, prefix tokens first, see `Method.orders`. None
-            stands for the first tokens, which a slice takes without a gather.
-        gap: [batch] float32, the smallest relative distance between two scores on either side of a cut; below
-            about 1e-5 two backends may rightly decide differently. None where nothing was compared.
-        merge: what is merged into the kept tokens; None: the others are dropped.
-        fused: [batch, tokens] weights of one more token, appended last; None: there is none.
-        place: where tokens go, for a stage that merges by one product instead of gathers, see `moves.Moves.place`;
-            `kept` and `merge` then only tell it. None: `kept` and `merge` say where they go.
-        stays: [batch, tokens - front] bool, beside `place`, see `moves.Moves.stays`.
-    """
-
-    kept: Tensor | None
-    gap: Tensor | None = None
-    merge: Merge | None = None
-    fused: Tensor | None = None
-    place: Tensor | None = None
-    stays: Tensor | None = None
 
 
 @dataclass(frozen=True)

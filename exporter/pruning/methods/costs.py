@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .base import MergeRule
+    from .selection import MergeRule
 
 
 @dataclass(frozen=True)

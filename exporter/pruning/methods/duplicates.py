@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,10 +12,19 @@ from ..rows import rows_of
 from .absorption import alike
 from .ranking import APART, count_ahead, relative_gap
 
-if TYPE_CHECKING:
-    from .zero_tprune import ZeroTPrune
-
 OUTSIDE = -1e20  # below every cosine less 1, however much it is weighed
+
+
+class Judging(Protocol):
+    """Parameters of a method by which duplicates are judged, see `zero_tprune.ZeroTPrune.Parameters`."""
+
+    @property
+    def exponent(self) -> float:
+        """How much a patch's score counts beside how near a duplicate it is; 0: not at all."""
+
+    @property
+    def heads(self) -> Literal["rms", "mean"]:
+        """Whether scores are summed over heads as they are, or their squares."""
 
 
 def best_matches(unit: Tensor, rank: Tensor) -> Tensor:
@@ -40,14 +49,14 @@ def directions(keys: Tensor) -> Tensor:
     return normalize(keys.mean(1), dim=-1)
 
 
-def worth_dropping(cosine: Tensor, scores: Tensor, parameters: ZeroTPrune.Parameters) -> Tensor:
+def worth_dropping(cosine: Tensor, scores: Tensor, parameters: Judging) -> Tensor:
     """What dropping patches is worth, the more the higher, by their best cosine and their summed scores [batch, n]."""
     power = parameters.exponent if parameters.heads == "mean" else parameters.exponent / 2  # of squares
     return (cosine - 1) * scores**power if power else cosine
 
 
 def duplicates(
-    keys: Tensor, scores: Tensor, prefix: int, similar: int, parameters: ZeroTPrune.Parameters
+    keys: Tensor, scores: Tensor, prefix: int, similar: int, parameters: Judging
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """The S-stage's choice: patches that have the nearest duplicates.
 
@@ -74,7 +83,7 @@ def duplicates(
     return kept, worse.gather(1, ranked.indices[:, :similar]), gaps
 
 
-def matches_by_comparison(keys: Tensor, scores: Tensor, prefix: int, parameters: ZeroTPrune.Parameters) -> Tensor:
+def matches_by_comparison(keys: Tensor, scores: Tensor, prefix: int, parameters: Judging) -> Tensor:
     """What dropping each token is worth to the S-stage, found by comparing all pairs of tokens where they stand.
 
     Args:
@@ -103,6 +112,6 @@ def among(positions: Tensor, tokens: int, dtype: torch.dtype) -> Tensor:
     return (positions.unsqueeze(2) == torch.arange(tokens, device=positions.device)).to(dtype).amax(1)
 
 
-def root(values: Tensor, parameters: ZeroTPrune.Parameters) -> Tensor:
+def root(values: Tensor, parameters: Judging) -> Tensor:
     """Summed scores on the scale of scores, so that gaps mean the same for both ways to combine heads."""
     return values if parameters.heads == "mean" else values.sqrt()

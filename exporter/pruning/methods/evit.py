@@ -10,9 +10,11 @@ from torch import Tensor
 
 from ...core.errors import InputError
 from ..plan import Preset, StagePlan
-from .base import Evidence, Method, Scores, Selection
+from .base import Method, Scores
 from .costs import StageSizes, first_row, fusing
+from .evidence import Evidence
 from .ranking import best_tokens, relative_gap
+from .selection import Selection
 
 
 def _at_thirds(rate: float) -> Preset:

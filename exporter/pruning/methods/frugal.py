@@ -23,9 +23,11 @@ from ..block import mean_of_heads
 from ..plan import Preset, StagePlan
 from . import costs
 from .absorption import absorb, worth_of
-from .base import Evidence, MergeRule, Method, Placement, Scores, Selection, Weighing
+from .base import Method, Placement, Scores
+from .evidence import Evidence
 from .matching import largest_reduction, match
 from .ppt import significance
+from .selection import MergeRule, Selection, Weighing
 
 _PLAIN = {"length": "mean", "sized": True, "share": 0.0}
 

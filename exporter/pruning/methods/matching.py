@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..block import mean_of_heads
-from .base import BY_SIZE, Evidence, Merge, MergeRule, Selection, Weighing
+from .evidence import Evidence
 from .moves import left_out, move_matched, nearest
 from .ranking import ascending, count_ahead, relative_gap
+from .selection import BY_SIZE, Merge, MergeRule, Selection, Weighing
 
 
 def largest_reduction(tokens: int, prefix: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import BY_SIZE, Merge, MergeRule, Selection, Weighing
+from .selection import BY_SIZE, Merge, MergeRule, Selection, Weighing
 
 LEAST = -1e30  # below every value, and a float32
 

@@ -16,10 +16,12 @@ from ...core.errors import InputError
 from ..block import mean_of_heads
 from ..plan import Preset, StagePlan
 from . import costs
-from .base import Evidence, Merge, MergeRule, Method, Placement, Scores, Selection, Threshold
+from .base import Method, Placement, Scores, Threshold
+from .evidence import Evidence
 from .matching import largest_reduction, match, match_tokens
 from .moves import LEAST, Moves, left_out, move_matched, nearest, places_of
 from .ranking import is_ahead, relative_gap
+from .selection import Merge, MergeRule, Selection
 
 PUBLISHED_THRESHOLD = 7e-5  # DeiT-S off the shelf, the only one published
 PUBLISHED = Preset(

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from .base import Evidence, Method, Selection
+from .base import Method
+from .evidence import Evidence
+from .selection import Selection
 
 
 class Random(Method):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Evidence, Method, Selection
+from .base import Method
+from .evidence import Evidence
+from .selection import Selection
 
 
 class Slice(Method):

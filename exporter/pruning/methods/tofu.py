@@ -10,9 +10,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from .base import Evidence, MergeRule, Method, Placement, Selection
+from .base import Method, Placement
 from .costs import StageSizes, matching, merging
+from .evidence import Evidence
 from .matching import largest_reduction, match
+from .selection import MergeRule, Selection
 
 
 class ToFu(Method):

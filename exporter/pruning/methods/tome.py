@@ -9,9 +9,11 @@ from __future__ import annotations
 from pydantic import Field
 
 from ..plan import Preset, StagePlan
-from .base import Evidence, MergeRule, Method, Placement, Selection
+from .base import Method, Placement
 from .costs import StageSizes, matching, merging
+from .evidence import Evidence
 from .matching import largest_reduction, match
+from .selection import MergeRule, Selection
 
 
 def _in_every_block(remove: int) -> Preset:

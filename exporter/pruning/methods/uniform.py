@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from .base import Evidence, Method, Selection
+from .base import Method
+from .evidence import Evidence
+from .selection import Selection
 
 
 class Uniform(Method):

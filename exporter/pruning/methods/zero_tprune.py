@@ -22,11 +22,13 @@ from ...core.errors import InputError
 from ..plan import Preset, StagePlan
 from ..rows import rows_of
 from .absorption import choice_gap
-from .base import Evidence, Merge, MergeRule, Method, Placement, Scores, Selection
+from .base import Method, Placement, Scores
 from .costs import StageSizes
 from .duplicates import among, best_matches, directions, duplicates, matches_by_comparison, root
+from .evidence import Evidence
 from .page_rank import head_weights, initial_scores, page_rank, variance_gap, weighted_sum
 from .ranking import APART, best_tokens, count_ahead, relative_gap
+from .selection import Merge, MergeRule, Selection
 
 PAPER: dict[str, Any] = {"exponent": 0.0, "hand_over": False}  # without what goes beyond it
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vitrim.exporter.core.layout import PACKED
-from vitrim.exporter.pruning.methods.base import Merge, Selection, Weighing
+from vitrim.exporter.pruning.methods.selection import Merge, Selection, Weighing
 from vitrim.exporter.pruning.reduce import first_of_each, merged_pairs, pack, reduce
 
 X = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [4.0, 3.0], [8.0, 6.0]]])

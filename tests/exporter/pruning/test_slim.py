@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vitrim.calibration.units.cost import costs_of, count_macs, unit_cost
 from vitrim.exporter.core.errors import InputError, UnsupportedError
 from vitrim.exporter.pruning.gates import gated
-from vitrim.exporter.pruning.load import create_model, fingerprint, save_slimmed
+from vitrim.exporter.pruning.load import create_model, fingerprint, load_slimmed, save_slimmed
 from vitrim.exporter.pruning.reference import drop_tokens
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.slim import (
@@ -135,6 +135,8 @@ def test_a_slimmed_checkpoint_loads_like_any_other(tmp_path):
     images = images_for(model)
     with torch.inference_mode():
         assert torch.equal(loaded(images), narrow(images))
+    assert fingerprint(load_slimmed(model, widths, path)) == fingerprint(narrow)
+    assert fingerprint(model) != fingerprint(narrow)
     with pytest.raises(InputError, match=r"slim\.safetensors: has 4 rows under blocks, but the model has 5"):
         create_model("vit_tiny_patch16_224", args=args | {"depth": 5}, checkpoint=path)
 

@@ -14,7 +14,7 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.layout import PACKED
 from vitrim.exporter.pruning.budget import PLACES
 from vitrim.exporter.pruning.methods import METHODS
-from vitrim.exporter.pruning.methods.base import Merge, Selection
+from vitrim.exporter.pruning.methods.selection import Merge, Selection
 from vitrim.exporter.pruning.unmerge import way
 from vitrim.exporter.pruning.vit import PrunedViT
 

@@ -12,7 +12,8 @@ from vitrim import api
 from vitrim.recipes.pipeline.cache import cache_of
 from vitrim.recipes.pipeline.listener import Silence
 from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.run import Run, do_all, open_run
+from vitrim.recipes.pipeline.run import do_all, open_run
+from vitrim.recipes.pipeline.walk import Run
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ from vitrim.exporter.runtime.parity import Errors, Parity, Rung, StageAgreement
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.inventory import inventory
 from vitrim.exporter.runtime.tensorrt.summary import Wanted, summarize
+from vitrim.recipes.pipeline.exported import Reports
 from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.pack import Reports
 from vitrim.recipes.pipeline.readme import bundle_readme, precision_words, size_rows
 
 ANSWERS = Fidelity(images=40, agreement=0.75, kl=0.1)

@@ -65,12 +65,6 @@ def test_a_bundle_checks_itself_without_vitrim(made: tuple[Path, Any], tmp_path:
     bundle.verify(made[0])
 
 
-def test_a_bundle_is_its_report_in_a_notebook(made: tuple[Path, Any]) -> None:
-    found = made[1]._repr_html_()
-    assert found.startswith('<iframe title="vitrim report" sandbox srcdoc="')
-    assert found.count("data:image/jpeg") == len(bundle.load_golden(made[0])["image"]) == 2
-
-
 def test_golden_outputs_are_pytorch_s(made: tuple[Path, Any]) -> None:
     golden = bundle.load_golden(made[0])
     assert golden["image"].shape == (2, 3, 64, 64)

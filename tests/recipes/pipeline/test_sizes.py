@@ -1,4 +1,4 @@
-"""Further image sizes: what a recipe may ask for, the model of each, and one bundle of them all."""
+"""Further image sizes: what a recipe may ask for, and one bundle of them all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
-from helpers import small_recipe, small_vit
-from safetensors.torch import save_file
+from helpers import small_recipe
 
 from vitrim import api
 from vitrim.exporter.core import layout
@@ -22,12 +20,11 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.weights import is_external, size_of
 from vitrim.exporter.pruning.budget import read_budget
-from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.portable import dump_recipe, portable
-from vitrim.recipes.pipeline.sizes import check_sizes, resized, sizes_of, without_sizes
+from vitrim.recipes.pipeline.sizes import check_sizes, sizes_of, without_sizes
 
 SIZE = "48x80"  # 15 patches; the small model's own has 16
 
@@ -152,32 +149,6 @@ def test_an_own_size_is_what_a_bundle_of_one_size_has_and_nothing_is_made_twice(
     assert not list(out.glob("*.data"))
     assert "sizes" not in json.loads((out / "manifest.json").read_text())
     assert "sizes" not in (out / "recipe.yaml").read_text()
-
-
-def test_a_model_of_another_size_is_timm_s_own_and_shares_all_but_its_positions(tmp_path: Path) -> None:
-    model = small_vit()
-    save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    args = {"img_size": [48, 80], "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3, "num_classes": 7}
-    again: Any = create_model("vit_tiny_patch16_224", args=args, checkpoint=tmp_path / "weights.safetensors")
-    other = resized(model, (48, 80))
-    images = torch.randn(2, 3, 48, 80, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        assert torch.equal(other(images), again(images))
-        assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
-    assert (model.patch_embed.img_size, other.patch_embed.img_size) == ((64, 64), (48, 80))
-    mine, theirs = dict(model.named_parameters()), dict(other.named_parameters())
-    assert {key for key, value in theirs.items() if value is not mine[key]} == {"pos_embed"}
-    assert not other.training
-
-
-def test_sizes_that_no_model_has_are_refused() -> None:
-    model = small_vit()
-    for size, words in (
-        ((64, 64), "64x64 is the own size of vit_tiny_patch16_224, which is exported anyway; take it out"),
-        ((40, 64), "40x64 is no whole number of patches of 16x16; give multiples"),
-    ):
-        with pytest.raises(InputError, match=f"^export.sizes: {words}$"):
-            resized(model, size)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.recipes.pipeline.cache import cache_of
 from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.recipe import Recipe
-from vitrim.recipes.pipeline.run import Run, open_run
+from vitrim.recipes.pipeline.run import open_run
+from vitrim.recipes.pipeline.walk import Run
 from vitrim.recipes.sweep.points import Point, recipe_for
 from vitrim.recipes.sweep.quality import Ask, Quality, Task, refuse_unsendable, threads
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from plain_merging import SIZES, Pairs, pairs_of, plain_significance
 
 from vitrim.exporter.pruning.methods.absorption import LEAST_WORTH, absorb, worth_of
-from vitrim.exporter.pruning.methods.base import MergeRule, Weighing
+from vitrim.exporter.pruning.methods.selection import MergeRule, Weighing
 from vitrim.exporter.pruning.reduce import reduce
 
 

@@ -1,9 +1,8 @@
-"""What every method has: evidence, placement, limits of a stage, and what a plain class gets."""
+"""What every method has: placement, limits of a stage, and what a plain class gets."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +10,10 @@ import torch
 from helpers import make_evidence
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.methods import METHODS, get_method
-from vitrim.exporter.pruning.methods.base import Method, Placement, Selection
+from vitrim.exporter.pruning.methods import get_method
+from vitrim.exporter.pruning.methods.base import Method, Placement
 from vitrim.exporter.pruning.methods.costs import StageSizes
+from vitrim.exporter.pruning.methods.selection import Selection
 
 
 class First(Method):
@@ -82,32 +82,6 @@ def test_shares_of_the_depth_are_blocks(at: Any, depth: int, blocks: tuple[int, 
 def test_every_third_is_exact_whatever_the_depth() -> None:
     for depth in range(3, 100, 3):
         assert Placement(at=(1 / 3, 2 / 3)).blocks(depth) == (depth // 3, 2 * depth // 3)
-
-
-def test_an_unread_attention_is_explained() -> None:
-    unread = make_evidence(0, 2, 6, 1)
-    unread = replace(unread, attention=None)
-    with pytest.raises(ValueError, match="so its class must say reads = 'first' or 'all'"):
-        get_method("evit").select(unread, 4, Method.StageOptions(), get_method("evit").Parameters())
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_what_methods_say_they_read_is_what_they_read(name: str) -> None:
-    """With less attention than a method asks for it fails; with just that it decides as with all of it."""
-    method, whole = get_method(name), make_evidence(5, 3, 12, 1)
-    whole = replace(whole, tokens=whole.keys[:, 0] if method.reads_tokens else None)
-    assert whole.attention is not None
-    given = {"none": None, "first": whole.attention[:, :, :1], "all": whole.attention}
-    arguments = (9, method.StageOptions(), method.Parameters())
-    expected = method.select(whole, *arguments).kept
-    found = method.select(replace(whole, attention=given[method.reads]), *arguments).kept
-    assert (found is None and expected is None) or torch.equal(found, expected)
-    if method.reads != "none":
-        with pytest.raises(ValueError, match="must say reads"):
-            method.select(replace(whole, attention=None), *arguments)
-    if method.reads_tokens:
-        with pytest.raises(ValueError, match="must say reads_tokens"):
-            method.select(replace(whole, tokens=None), *arguments)
 
 
 def test_the_words_of_a_class_are_the_documented_ones() -> None:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ConfigDict, Field
 
 from vitrim.exporter.pruning import methods
-from vitrim.exporter.pruning.methods.base import Method, Placement, Selection, Threshold
+from vitrim.exporter.pruning.methods.base import Method, Placement, Threshold
+from vitrim.exporter.pruning.methods.selection import Selection
 from vitrim.exporter.pruning.plan import Preset, StagePlan
 
 HOME = Path(methods.__file__).parent

@@ -20,10 +20,10 @@ from vitrim.exporter.pruning.budget import parse_budget
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.absorption import absorb
-from vitrim.exporter.pruning.methods.base import Weighing
 from vitrim.exporter.pruning.methods.matching import largest_reduction, match
 from vitrim.exporter.pruning.methods.options import check_budget, parameters_of
 from vitrim.exporter.pruning.methods.ppt import significance
+from vitrim.exporter.pruning.methods.selection import Weighing
 from vitrim.exporter.pruning.shape import describe
 
 frugal = get_method("frugal")

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_merging import SIZES, pairs_of, plain_matching
 
-from vitrim.exporter.pruning.methods.base import Selection
 from vitrim.exporter.pruning.methods.matching import largest_reduction, match_tokens
+from vitrim.exporter.pruning.methods.selection import Selection
 
 
 def test_largest_reduction_is_group_a_as_long_as_group_b_has_a_patch() -> None:

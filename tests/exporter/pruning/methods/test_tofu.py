@@ -14,8 +14,8 @@ from plain_merging import SIZES, plain_matching, plain_merge
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods import get_method
-from vitrim.exporter.pruning.methods.base import Merge
 from vitrim.exporter.pruning.methods.matching import largest_reduction
+from vitrim.exporter.pruning.methods.selection import Merge
 from vitrim.exporter.pruning.reduce import reduce
 
 tofu = get_method("tofu")

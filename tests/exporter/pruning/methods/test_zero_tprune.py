@@ -17,7 +17,7 @@ from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.budget import parse_budget
 from vitrim.exporter.pruning.decisions import Replay
-from vitrim.exporter.pruning.methods.base import Evidence
+from vitrim.exporter.pruning.methods.evidence import Evidence
 from vitrim.exporter.pruning.methods.options import parameters_of
 from vitrim.exporter.pruning.methods.page_rank import head_weights, initial_scores, page_rank
 from vitrim.exporter.pruning.methods.zero_tprune import ZeroTPrune, importance
