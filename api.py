@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from .exporter.runtime.doctor import Check
     from .exporter.runtime.parity import Parity
     from .recipes.evaluation.result import Evaluation
+    from .recipes.listener import Listener
+    from .recipes.optimize.pack import Optimized
     from .recipes.pipeline.exported import Exported
-    from .recipes.pipeline.listener import Listener
-    from .recipes.pipeline.optimize_pack import Optimized
-    from .recipes.pipeline.profile import ProfilePack
-    from .recipes.pipeline.recipe import Recipe
+    from .recipes.profile.run import ProfilePack
     from .recipes.report.write import Written
+    from .recipes.schema.recipe import Recipe
     from .recipes.sweep.result import Sweep
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any]
@@ -54,7 +54,7 @@ def recipe(source: RecipeLike, settings: Settings = ()) -> Recipe:
     Raises:
         InputError: with the YAML path, what was found and what is allowed.
     """
-    from .recipes.pipeline.load import load_recipe, override, recipe_from
+    from .recipes.schema.load import load_recipe, override, recipe_from
 
     pairs = _pairs(settings)
     if isinstance(source, Mapping):
@@ -65,7 +65,7 @@ def recipe(source: RecipeLike, settings: Settings = ()) -> Recipe:
 def _pairs(settings: Settings) -> list[Any]:
     """Settings as texts `key=value`, or as pairs of a key and a plain value."""
     if isinstance(settings, Mapping):
-        from .recipes.pipeline.keywords import plain
+        from .recipes.schema.keywords import plain
 
         return [(str(key), plain(value)) for key, value in settings.items()]
     return [settings] if isinstance(settings, str) else list(settings)
@@ -172,7 +172,7 @@ def export(
         VitrimError: bad input or a lack of this machine.
     """
     if isinstance(source, (str, os.PathLike, Mapping)):
-        from .recipes.pipeline.keywords import as_settings
+        from .recipes.schema.keywords import as_settings
 
         chosen = recipe(source, [*_pairs(settings), *_pairs(as_settings(keywords))])
         need_export()
@@ -229,13 +229,13 @@ def optimize(
     """
     if model is None and recipe is None:
         need_packages(*_GRAPHS)
-        from .recipes.pipeline.optimize import optimize as run
+        from .recipes.optimize.run import optimize as run
 
         return run(
             source, out, output=output, settings=_pairs(settings), listener=listener, command=command, **keywords
         )
     need_export()
-    from .recipes.pipeline.optimize_as import recipe_for
+    from .recipes.optimize.as_recipe import recipe_for
     from .recipes.pipeline.run import export as run_export
 
     chosen = recipe_for(source, model, recipe, _pairs(settings), keywords)
@@ -306,7 +306,7 @@ def profile(
         EnvironmentLackError: the target's runtime does not run here.
     """
     chosen = _profiled(source, target, batch, threads, settings)
-    from .recipes.pipeline.profile import profile as run
+    from .recipes.profile.run import profile as run
 
     return run(chosen, out, methods, processes=processes, rounds=rounds, listener=listener, force=force)
 
@@ -334,7 +334,7 @@ def pack_profile(
         InputError: there is no table for such a target, precision or recipe; or something else lies there.
     """
     chosen = _profiled(source, target, batch, threads, settings)
-    from .recipes.pipeline.profile import pack_profile as run
+    from .recipes.profile.run import pack_profile as run
 
     return run(chosen, out, methods, listener=listener)
 
@@ -344,7 +344,7 @@ def _profiled(
 ) -> Recipe:
     """The recipe whose graphs are profiled."""
     need_export()
-    from .recipes.pipeline.profile import as_recipe
+    from .recipes.profile.run import as_recipe
 
     given = {"export.target": target, "export.batch": batch, "bench.threads": threads}
     own = [(key, value) for key, value in given.items() if value is not None]
@@ -421,7 +421,7 @@ def sweep(
 
     wanted, crew = Wanted(methods, ratios, precisions, agreements, speedups, look), Crew(workers, ray)
     if isinstance(source, (str, os.PathLike, Mapping)):
-        from .recipes.pipeline.keywords import as_settings
+        from .recipes.schema.keywords import as_settings
 
         changed = as_settings({"images": images, **keywords})
         return run(recipe(source, [*_pairs(settings), *_pairs(changed)]), out, wanted, crew=crew, listener=listener)
@@ -444,13 +444,13 @@ def inspect(
 
     Returns:
         `operators`, `before` (bundles only), `passes` (bundles only), `static` (see `lint`), `findings`, `target`, and
-        where asked for `kernels` (see `vitrim.recipes.pipeline.kernels.BundleKernels`).
+        where asked for `kernels` (see `vitrim.recipes.inspection.kernels.BundleKernels`).
 
     Raises:
         InputError: no such file, not ONNX, or no engine whose kernels could be listed.
     """
     need_export()
-    from .recipes.pipeline.inspect import inspect as run
+    from .recipes.inspection.inspect import inspect as run
 
     return run(path, target, kernels, size)
 
@@ -469,14 +469,15 @@ def lint(
     Returns:
         `path`, `opset`, `operators`, `static` (one finding on shapes that are not, which no target refuses; or None),
         and `targets`: by name `errors`, `warnings` (their numbers) and `findings`. A bundle's graph has to be static,
-        so what is not is an error there. With `ask`, also `asked`: an `Asked` of `recipes.pipeline.ask` as plain data.
+        so what is not is an error there. With `ask`, also `asked`: an `Asked` of `recipes.inspection.ask` as plain
+        data.
 
     Raises:
         InputError: no such file, not ONNX, weights missing, no such target, or none that can be asked.
         EnvironmentLackError: what is to be asked is not installed.
     """
     need_export()
-    from .recipes.pipeline.inspect import lint_file
+    from .recipes.inspection.inspect import lint_file
 
     return lint_file(path, [target] if isinstance(target, str) else target or (), ask)
 
@@ -738,7 +739,7 @@ def track(tracker: str | None, listener: Listener | None = None) -> AbstractCont
         InputError: there is no such tracker.
         EnvironmentLackError: its package is missing, or no run can be begun.
     """
-    from .recipes.pipeline.listener import Silence
+    from .recipes.listener import Silence
     from .recipes.tracking.tracker import tracked
 
     return tracked(tracker, listener or Silence())
@@ -771,7 +772,7 @@ def clean(outputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (
 
 def recipes() -> dict[str, str]:
     """Recipes that ship, by name, with the first line of each."""
-    from .recipes.pipeline.load import shipped
+    from .recipes.schema.load import shipped
 
     return {name: _first_line(path) for name, path in shipped().items()}
 
@@ -796,7 +797,7 @@ def methods() -> list[dict[str, Any]]:
 
 def devices() -> dict[str, str]:
     """Devices that ship, by name, with the first line of each."""
-    from .recipes.pipeline.load import devices as known
+    from .recipes.schema.load import devices as known
 
     return {name: _first_line(path) for name, path in known().items()}
 
@@ -812,14 +813,14 @@ def device(name: str) -> dict[str, Any]:
     Raises:
         InputError: there is no such device.
     """
-    from .recipes.pipeline.load import device_settings
+    from .recipes.schema.load import device_settings
 
     return device_settings(name)
 
 
 def recipe_schema() -> dict[str, Any]:
     """The JSON Schema of a recipe."""
-    from .recipes.pipeline.recipe import json_schema
+    from .recipes.schema.recipe import json_schema
 
     return json_schema()
 
@@ -840,7 +841,7 @@ def models(
         InputError: no family and no model has such a name, or the cache folder is another's.
     """
     need_export()
-    from .recipes.pipeline.surveyed import survey
+    from .recipes.inspection.surveyed import survey
 
     return survey(wanted, progress, note)
 
@@ -875,8 +876,8 @@ def new(
     need_export()
     from .exporter.core.files import atomic_write
     from .exporter.runtime.outputs import check_output
-    from .recipes.pipeline.new import new_recipe
-    from .recipes.pipeline.own_files import RECIPE
+    from .recipes.new import new_recipe
+    from .recipes.schema.own_files import RECIPE
 
     named = {"the checkpoint": checkpoint, "the images": images}
     inputs = {name: path for name, path in named.items() if path is not None}

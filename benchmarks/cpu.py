@@ -51,10 +51,10 @@ from vitrim.exporter.runtime.commands.bench import random_images
 from vitrim.exporter.runtime.machine.environment import environment
 from vitrim.exporter.runtime.rungs import compare_decisions, stage_names
 from vitrim.exporter.runtime.runners import run_all
-from vitrim.recipes.pipeline.kinds import budget_of_kind
-from vitrim.recipes.pipeline.listener import Silence
-from vitrim.recipes.pipeline.precision import write_precision
-from vitrim.recipes.pipeline.sections.outputs import PrecisionSection
+from vitrim.recipes.listener import Silence
+from vitrim.recipes.schema.sections.outputs import PrecisionSection
+from vitrim.recipes.stages.kinds import budget_of_kind
+from vitrim.recipes.stages.precision import write_precision
 
 SMALL = "DeiT-S"
 DENSE = "dense"

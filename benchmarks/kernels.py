@@ -70,7 +70,7 @@ def recipe_of(model: dict[str, Any] | None, method: str | None, precision: str, 
         method: None: the dense model.
         precision, ratio, batch: of the graphs; share of the dense GMACs.
     """
-    from vitrim.recipes.pipeline.load import load_recipe, recipe_from
+    from vitrim.recipes.schema.load import load_recipe, recipe_from
 
     base = load_recipe(QUICKSTART).model_dump(mode="json") if model is None else {"model": model}
     noise = {"generator": "noise", "count": 8}
@@ -90,12 +90,12 @@ def graphs_of(recipe: Any, folder: Path) -> tuple[dict[str, Path], tuple[str, ..
     """The graphs of an export by kind, the nodes of them that stay in float32, and the number of stages."""
     from vitrim.exporter.core import layout
     from vitrim.exporter.pruning.budget import read_budget
+    from vitrim.recipes.listener import Silence
     from vitrim.recipes.pipeline.cache import cache_of
-    from vitrim.recipes.pipeline.graphs import final_graphs
-    from vitrim.recipes.pipeline.listener import Silence
     from vitrim.recipes.pipeline.pack import Pack
-    from vitrim.recipes.pipeline.precision import Precision, in_manifest
     from vitrim.recipes.pipeline.run import STAGES, do_all, open_run
+    from vitrim.recipes.stages.graphs import final_graphs
+    from vitrim.recipes.stages.precision import Precision, in_manifest
 
     run = open_run(recipe, cache_of(folder / "out"), Silence())
     with run.cache.locked(run.listener.note):
@@ -110,7 +110,7 @@ def graphs_of(recipe: Any, folder: Path) -> tuple[dict[str, Path], tuple[str, ..
 def built(graph: Path, precision: Any, pinned: tuple[str, ...], folder: Path) -> Any:
     """The identity of the engine of a graph, which lists its kernels."""
     from vitrim.exporter.runtime.tensorrt.rtx_build import by_rtx
-    from vitrim.recipes.pipeline.kernels import count_kernels
+    from vitrim.recipes.inspection.kernels import count_kernels
 
     return count_kernels(graph, folder, precision, pinned, by_rtx)
 
@@ -192,8 +192,8 @@ def small_engines(method: str, precisions: Collection[str] = ()) -> dict[str, An
     from vitrim.exporter.pruning.methods.options import parse_parameters
     from vitrim.exporter.pruning.shape import describe
     from vitrim.exporter.pruning.vit import PrunedViT
-    from vitrim.recipes.pipeline.load import recipe_from
     from vitrim.recipes.pipeline.open import open_model
+    from vitrim.recipes.schema.load import recipe_from
 
     recipe = recipe_from(SMALL | {"prune": {"method": method, "target": {"flops_ratio": RATIO}}})
     model, target = open_model(recipe), get_target(TARGET)

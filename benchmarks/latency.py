@@ -32,9 +32,9 @@ from vitrim.exporter.pruning.parts import HALVES
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.runtime.bench.profile import DENSE
 from vitrim.exporter.runtime.bench.turns import Samples, measure
-from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.profile import profile
-from vitrim.recipes.pipeline.profile_graphs import ProfileGraphs, profile_graphs
+from vitrim.recipes.profile.graphs import ProfileGraphs, profile_graphs
+from vitrim.recipes.profile.run import profile
+from vitrim.recipes.schema.load import recipe_from
 
 METHODS = ("frugal", "ppt", "tome", "zero_tprune", "evit")
 # Shares of the dense cost, and stages (None: as the method has it).

@@ -34,8 +34,8 @@ from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.options import parse_parameters
 from vitrim.exporter.pruning.shape import ViTShape, describe
 from vitrim.exporter.pruning.vit import PrunedViT
-from vitrim.recipes.pipeline.load import load_recipe
 from vitrim.recipes.pipeline.open import open_model, open_sources, preprocess_of
+from vitrim.recipes.schema.load import load_recipe
 
 MODELS = {
     "DeiT-Ti": ("deit_tiny_patch16_224", "deit_tiny_patch16_224.fb_in1k.safetensors"),

@@ -37,7 +37,7 @@ from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.whole import deployable
-from vitrim.recipes.pipeline.kinds import KINDS, budget_of_kind
+from vitrim.recipes.stages.kinds import KINDS, budget_of_kind
 
 METHODS = ("evit", "frugal", "zero_tprune", "ppt", "tome@3", "tofu@3", "ats")
 CONTROL = "floor again"

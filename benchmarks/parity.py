@@ -42,7 +42,7 @@ from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.parity import Rung
 from vitrim.exporter.runtime.rungs import compare
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
-from vitrim.recipes.pipeline.sections.outputs import ExportSection, ParitySection
+from vitrim.recipes.schema.sections.outputs import ExportSection, ParitySection
 
 HEADS = ("method", "tokens", "largest error", "mean error", "photos that decide otherwise", "first at", "largest gap")
 BATCH = 8

@@ -35,11 +35,11 @@ from vitrim.exporter.pruning.methods import get_method
 from vitrim.exporter.pruning.methods.options import parse_parameters
 from vitrim.exporter.pruning.shape import describe
 from vitrim.exporter.pruning.vit import PrunedViT
-from vitrim.recipes.pipeline.listener import Silence
-from vitrim.recipes.pipeline.load import load_recipe
+from vitrim.recipes.listener import Silence
 from vitrim.recipes.pipeline.open import open_model, open_sources, preprocess_of
-from vitrim.recipes.pipeline.recipe import Recipe
-from vitrim.recipes.pipeline.slim import slim_by
+from vitrim.recipes.schema.load import load_recipe
+from vitrim.recipes.schema.recipe import Recipe
+from vitrim.recipes.stages.slim import slim_by
 
 MODELS = {
     "DeiT-Ti": ("deit_tiny_patch16_224", "deit_tiny_patch16_224.fb_in1k.safetensors"),

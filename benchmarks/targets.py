@@ -30,13 +30,13 @@ from vitrim.exporter.graph.lint.check import lint, operator_table
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.verify import run_once
 from vitrim.exporter.pruning.budget import read_budget
+from vitrim.recipes.listener import Silence
 from vitrim.recipes.pipeline.cache import StageCache
-from vitrim.recipes.pipeline.calibrate import Calibrate
-from vitrim.recipes.pipeline.dense import Dense
-from vitrim.recipes.pipeline.listener import Silence
-from vitrim.recipes.pipeline.reference import Reference, widest_gap_batch
 from vitrim.recipes.pipeline.run import do_all, open_run
-from vitrim.recipes.pipeline.trace import Trace
+from vitrim.recipes.stages.calibrate import Calibrate
+from vitrim.recipes.stages.dense import Dense
+from vitrim.recipes.stages.reference import Reference, widest_gap_batch
+from vitrim.recipes.stages.trace import Trace
 
 
 @click.command()

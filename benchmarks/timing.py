@@ -20,7 +20,7 @@ from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.exporter.runtime.bench.interleave import repeat
 from vitrim.exporter.runtime.bench.stats import paired_ratio
 from vitrim.exporter.runtime.runners import OrtRunner
-from vitrim.recipes.pipeline.kinds import KINDS, budget_of_kind
+from vitrim.recipes.stages.kinds import KINDS, budget_of_kind
 
 LEAST, MOST = 0.35, 0.98  # shares of the dense cost that are tried
 SLOPES = (0.4, 1.6)  # of a latency's share over the cost's; other ones are noise

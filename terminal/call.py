@@ -14,7 +14,7 @@ from ..exporter.core.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..recipes.pipeline.listener import Listener
+    from ..recipes.listener import Listener
 
 
 def _to_json(result: Any) -> Any:
@@ -97,7 +97,7 @@ def _python_value(value: Any) -> Any:
 
 def _by_key(settings: tuple[str, ...]) -> Any:
     """Settings such as `export.batch=8` as values by key; as they are where one cannot be read."""
-    from ..recipes.pipeline.load import read_setting
+    from ..recipes.schema.load import read_setting
 
     try:
         pairs = [read_setting(setting) for setting in settings]

@@ -18,7 +18,7 @@ from rich.text import Text
 from ..exporter.core.errors import visible
 
 if TYPE_CHECKING:
-    from ..recipes.pipeline.listener import Listener
+    from ..recipes.listener import Listener
 
 
 BEAT = 30.0  # seconds after which a stage that has said nothing says that it is still at work
@@ -105,7 +105,7 @@ class Bars:
 def open_listener(silent: bool) -> Iterator[Listener]:
     """A listener for a pipeline: bars on a terminal, plain lines elsewhere, nothing when silent."""
     if silent:
-        from ..recipes.pipeline.listener import Silence
+        from ..recipes.listener import Silence
 
         yield Silence()
         return

@@ -18,9 +18,9 @@ from vitrim.exporter.graph.surgery import copy_of
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.whole import deployable
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
-from vitrim.recipes.pipeline.half import Job
-from vitrim.recipes.pipeline.kinds import budget_of_kind
-from vitrim.recipes.pipeline.sections.outputs import PrecisionSection
+from vitrim.recipes.schema.sections.outputs import PrecisionSection
+from vitrim.recipes.stages.kinds import budget_of_kind
+from vitrim.recipes.stages.precisions.half import Job
 
 IMAGES = np.random.default_rng(0).standard_normal((32, 3, 64, 64), dtype=np.float32)
 

@@ -16,7 +16,7 @@ from vitrim.cli import cli
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.core.targets import TARGETS
 from vitrim.recipes.pipeline.cache import MARKER, StageCache
-from vitrim.recipes.pipeline.stage import Stage
+from vitrim.recipes.stages.stage import Stage
 
 
 def test_settings_are_values_by_key_or_texts() -> None:

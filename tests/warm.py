@@ -41,7 +41,10 @@ def get_ready() -> None:
 
     from vitrim.exporter.core.sources import digest
     from vitrim.exporter.runtime.commands import bench, check  # noqa: F401
-    from vitrim.recipes.pipeline import in_memory, inspect, new, run, slim  # noqa: F401
+    from vitrim.recipes import new  # noqa: F401
+    from vitrim.recipes.inspection import inspect  # noqa: F401
+    from vitrim.recipes.pipeline import in_memory, run  # noqa: F401
+    from vitrim.recipes.stages import slim  # noqa: F401
 
     for stage in run.STAGES:  # reads all sources
         digest(stage.__module__.partition(".")[2])

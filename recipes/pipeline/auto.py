@@ -27,13 +27,13 @@ from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.commands.bench import random_images
 from ...exporter.runtime.machine.environment import cpu_name
 from ...exporter.runtime.openvino.runner import capabilities
-from .graphs import final_graphs
+from ..stages.graphs import final_graphs
+from ..stages.trial import CLEARLY
 from .pack import Pack
-from .trial import CLEARLY
 
 if TYPE_CHECKING:
-    from .recipe import Recipe
-    from .stage import Stage
+    from ..schema.recipe import Recipe
+    from ..stages.stage import Stage
     from .walk import Run
 
 ROUNDS = 40

@@ -31,7 +31,7 @@ from ...exporter.runtime.marked import (
 )
 
 if TYPE_CHECKING:
-    from .stage import Stage
+    from ..stages.stage import Stage
 
 SHARED = "VITRIM_STAGES"
 _FOLDER = re.compile(r"[a-z]+-[0-9a-f]{16}|\.[a-z]+\.[A-Za-z0-9_]{8}\.making")

@@ -17,7 +17,7 @@ from ...exporter.runtime.tensorrt.identity import EngineIdentity
 from ...exporter.runtime.tensorrt.options import EngineOptions
 from ...exporter.runtime.tensorrt.polygraphy_build import by_polygraphy
 from ...exporter.runtime.tensorrt.rtx_build import builder_for
-from .sections.outputs import EngineSection
+from ..schema.sections.outputs import EngineSection
 
 
 def check_engine(section: EngineSection, target: Target) -> None:

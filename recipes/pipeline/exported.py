@@ -19,7 +19,7 @@ from ...exporter.runtime.bench.report import Bench
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.runners import OrtRunner
 from ...exporter.runtime.tensorrt.identity import EngineIdentity
-from .recipe import Recipe
+from ..schema.recipe import Recipe
 
 
 @dataclass(frozen=True)

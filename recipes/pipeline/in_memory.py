@@ -27,16 +27,16 @@ from ...exporter.pruning.load import preprocessing
 from ...exporter.pruning.shape import model_name, task_of_model
 from ...exporter.pruning.torch_runner import evaluating
 from ...exporter.pruning.vit import PrunedViT
-from .calibrate import check_prune, make_plan
+from ..listener import Listener, Silence
+from ..schema.keywords import export_keywords, images_keywords, prune_keywords
+from ..schema.load import recipe_from
+from ..schema.recipe import Recipe
+from ..schema.sections.inputs import ImagesSection
+from ..stages.calibrate import check_prune, make_plan
+from ..stages.plans.outcome import judge, refuse_unlabelled
 from .exported import Exported
-from .keywords import export_keywords, images_keywords, prune_keywords
-from .listener import Listener, Silence
-from .load import recipe_from
 from .open import Given, Sources, open_section, open_sources
-from .outcome import judge, refuse_unlabelled
-from .recipe import Recipe
 from .run import export
-from .sections.inputs import ImagesSection
 
 CALIBRATION, EVALUATION = 64, 256  # images that are taken from a caller's loader, at the most
 Images = Any  # a path, an `ImageSource`, a DataLoader or any iterable of tensors

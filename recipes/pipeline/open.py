@@ -13,7 +13,6 @@ from ...calibration.images.generated import make_images
 from ...calibration.images.in_memory import ArrayImages
 from ...calibration.images.listing import open_images
 from ...calibration.images.photos import Photos
-from ...calibration.images.reading import read_some
 from ...calibration.images.sources import EightBit, ImageSource, choose, halves
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
@@ -21,9 +20,8 @@ from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.checkpoint import Choice
 from ...exporter.pruning.hub import digest, is_hub_name
 from ...exporter.pruning.load import create_model, preprocessing
-from ...exporter.runtime.runners import whole_batches
-from .recipe import Recipe
-from .sections.inputs import ImagesSection
+from ..schema.recipe import Recipe
+from ..schema.sections.inputs import ImagesSection
 
 LARGEST_EVALUATION = 256
 
@@ -252,17 +250,3 @@ def _halved(recipe: Recipe, preprocess: Preprocess, classes: int, given: Given, 
         f"no evaluate section: of the images, {len(even)} even ones decide on the outcome and {len(odd)} odd ones judge"
     )
     return Sources(even, odd, True)
-
-
-def first_images(source: ImageSource, count: int, batch: int) -> np.ndarray:
-    """At least one batch of images, in whole batches, repeating a source that is too small.
-
-    Returns:
-        [n, channels, height, width] float32 with n a multiple of `batch`, at least `count` rounded up.
-    """
-    if len(source) == 0:
-        raise InputError("there are no images")
-    wanted = whole_batches(max(count, 1), batch)
-    chosen = choose(len(source), count=min(wanted, len(source)))
-    pixels = read_some(source, chosen)
-    return np.resize(pixels, (wanted, *pixels.shape[1:])) if len(pixels) < wanted else pixels

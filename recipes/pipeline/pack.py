@@ -32,19 +32,19 @@ from ...exporter.runtime.bench.choice import Choice
 from ...exporter.runtime.bench.report import LATER, Bench
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.standalone import pack as standalone
+from ..schema.portable import dump_recipe, portable, portable_command
+from ..stages.golden import input_facts
+from ..stages.graphs import Graphs, final_graphs
+from ..stages.kinds import budget_of_kind, plan_of
+from ..stages.plans.outcome import GRAPH, judged
+from ..stages.precision import in_manifest
+from ..stages.predicted import with_prediction
+from ..stages.provenance import versions
+from ..stages.stage import Stage
 from .engine import build_into
 from .exported import Reports
-from .golden import input_facts
-from .graphs import Graphs, final_graphs
-from .kinds import budget_of_kind, plan_of
-from .outcome import GRAPH, judged
-from .portable import dump_recipe, portable, portable_command
-from .precision import in_manifest
-from .predicted import with_prediction
-from .provenance import versions
 from .readme import bundle_readme
 from .sizes import of_size
-from .stage import Stage
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -18,9 +18,9 @@ from ...exporter.runtime.lines import FORCED, engine_state, made_by, promise_lin
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.family import TENSORRT, family_of
 from ...exporter.runtime.tensorrt.identity import EngineIdentity
-from .golden import input_facts, input_words
-from .recipe import Recipe
-from .slim import summary
+from ..schema.recipe import Recipe
+from ..stages.golden import input_facts, input_words
+from ..stages.slim import summary
 
 if TYPE_CHECKING:
     from .exported import Exported, Reports

@@ -20,9 +20,9 @@ from ...exporter.pruning.recover import first_difference
 from ...exporter.pruning.recover import recover as fill
 from ...exporter.pruning.torch_runner import evaluating
 from ...exporter.runtime.runners import run_all, whole_batches
+from ..schema.recipe import Recipe
 from .open import NOTHING, Given, refuse_another_file
 from .open import open_model as open_other
-from .recipe import Recipe
 
 ATOL = 1e-4  # of a logit, in proportion where they are larger than 1
 IMAGES, SEED = 4, 0

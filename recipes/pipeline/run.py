@@ -23,38 +23,39 @@ from ...exporter.pruning.widths import Widths, read_widths, write_widths
 from ...exporter.runtime import bundle, publish
 from ...exporter.runtime.bench.choice import Choice
 from ...exporter.runtime.outputs import refuse_over_inputs
+from ..listener import Listener, Silence, tell_published
 from ..pools.choose import ALONE, Crew
 from ..report.beside import PageBeside, page_beside
+from ..schema.own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
+from ..schema.recipe import Recipe
+from ..stages.bench import Bench
+from ..stages.calibrate import Calibrate, check_prune
+from ..stages.dense import Dense
+from ..stages.fidelity import Fidelity
+from ..stages.forms import Forms
+from ..stages.gate import Gate, check_require
+from ..stages.golden import check_ends, ends_of
+from ..stages.kinds import check_tokens
+from ..stages.parity import Parity
+from ..stages.plans.outcome import judge, refuse_unlabelled
+from ..stages.plans.search import check_crew
+from ..stages.plans.tables import check_recipe, uses_table
+from ..stages.precision import Precision, check_precision
+from ..stages.predicted import Predicted
+from ..stages.reference import Reference
+from ..stages.rewrite import Rewrite
+from ..stages.slim import Slim
+from ..stages.stage import Stage
+from ..stages.trace import Trace
 from .auto import candidates, decide, is_open
-from .bench import Bench
 from .cache import StageCache, cache_of
-from .calibrate import Calibrate, check_prune
-from .dense import Dense
+from .correct import corrected
 from .engine import check_engine, engine_missing
 from .exported import Exported
-from .fidelity import Fidelity
-from .forms import Forms
-from .gate import Gate, check_require
-from .golden import check_ends, ends_of
-from .kinds import check_tokens
-from .listener import Listener, Silence, tell_published
 from .open import NOTHING, Given, open_sources, preprocess_of
-from .outcome import judge, refuse_unlabelled
-from .own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of
 from .pack import pack
-from .parity import Parity
-from .precision import Precision, check_precision
-from .predicted import Predicted, corrected
-from .recipe import Recipe
 from .recover import open_model
-from .reference import Reference
-from .rewrite import Rewrite
-from .search import check_crew
 from .sizes import check_sizes, of_size, size_run, sizes_of, with_sizes, without_sizes
-from .slim import Slim
-from .stage import Stage
-from .tables import check_recipe, uses_table
-from .trace import Trace
 from .walk import Run
 
 # Everything between a recipe and a bundle, in order. Each stage declares what it needs, from which its key follows.
@@ -214,7 +215,7 @@ def export(
     get; a graph that is not faster is published, so that its benchmark can be read, and the command fails.
 
     Args:
-        recipe: see `vitrim.recipes.pipeline.load`.
+        recipe: see `vitrim.recipes.schema.load`.
         out: folder of the bundle.
         engine_mode: `auto`, `require` or `skip`, over the recipe's.
         listener: hears progress.

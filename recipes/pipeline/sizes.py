@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ...exporter.core.errors import InputError, VitrimError
 from ...exporter.core.layout import size_name
 from ...exporter.pruning.resize import Size, resized
-from .golden import check_ends, ends_of
+from ..schema.recipe import Recipe
+from ..stages.golden import check_ends, ends_of
 from .open import open_sources, preprocess_of
-from .recipe import Recipe
 
 if TYPE_CHECKING:
     from .walk import Run

@@ -17,16 +17,16 @@ from ...exporter.pruning.budget import format_budget
 from ...exporter.pruning.load import fingerprint, load_slimmed
 from ...exporter.pruning.resize import Size, resized
 from ...exporter.pruning.widths import read_widths
+from ..listener import Listener
 from ..pools.choose import ALONE, Crew
+from ..schema.recipe import Recipe
+from ..stages.provenance import versions
+from ..stages.slim import FILE as SLIMMED
+from ..stages.stage import Stage, stage_key
+from ..stages.view import View
 from .cache import StageCache
-from .listener import Listener
 from .open import Given, Sources
-from .provenance import versions
-from .recipe import Recipe
 from .recover import open_model
-from .slim import FILE as SLIMMED
-from .stage import Stage, stage_key
-from .view import View
 
 
 @dataclass

@@ -11,8 +11,8 @@ from torch import nn
 from ...exporter.core.errors import InputError
 from ...exporter.pruning.torch_runner import evaluating
 from ...exporter.pruning.vit import PrunedViT
+from ..listener import Listener
 from ..pipeline.in_memory import Images, recipe_of
-from ..pipeline.listener import Listener
 from ..pools.choose import ALONE, Crew
 from .result import Sweep
 from .run import sweep

@@ -10,10 +10,10 @@ from ...exporter.core.errors import InputError
 from ...exporter.core.targets import PRECISIONS, Precision, Target, group_of
 from ...exporter.pruning.methods import DEFAULT, FLOOR, METHODS, get_method
 from ..pipeline.auto import Candidate
-from ..pipeline.precision import check_precision
-from ..pipeline.recipe import Recipe
-from ..pipeline.sections.prune import PruneSection
-from ..pipeline.stage import plain_value
+from ..schema.recipe import Recipe
+from ..schema.sections.prune import PruneSection
+from ..stages.precision import check_precision
+from ..stages.stage import plain_value
 from .wanted import Wanted
 
 _FOR_ALL = ("multiple", "final", "search")  # of a recipe's `prune`, what is not its own method's alone

@@ -18,10 +18,10 @@ from ...calibration.tokens.outcome import MEMORY, DenseAnswers
 from ...exporter.core.errors import EnvironmentLackError, InputError, VitrimError, excerpt
 from ...exporter.core.fidelity import Fidelity as Answers
 from ...exporter.pruning.budget import Budget
-from ..pipeline.calibrate import make_plan
-from ..pipeline.listener import Silence
+from ..listener import Silence
 from ..pipeline.open import Sources
-from ..pipeline.recipe import Recipe
+from ..schema.recipe import Recipe
+from ..stages.calibrate import make_plan
 from .points import Point
 
 Progress = Callable[[int, int], None]

@@ -22,16 +22,16 @@ from ...exporter.core.files import explain_os_error
 from ...exporter.core.memory import only_new_garbage
 from ...exporter.pruning.shape import describe
 from ...exporter.runtime.machine.environment import cpu_name
+from ..listener import Listener, Silence
 from ..pipeline.cache import cache_of
-from ..pipeline.listener import Listener, Silence
 from ..pipeline.open import NOTHING, Given
-from ..pipeline.recipe import Recipe
 from ..pipeline.run import open_run
-from ..pipeline.slim import Slim
-from ..pipeline.stage import short_hash
 from ..pipeline.walk import Run
 from ..pools.choose import ALONE, Crew
 from ..pools.lines import Kind, Lines
+from ..schema.recipe import Recipe
+from ..stages.slim import Slim
+from ..stages.stage import short_hash
 from .dominate import dominator
 from .points import Point, grid, in_order, layers, recipe_for, shared_by_all
 from .result import FORMAT, JOURNAL, Chosen, Row, Sweep, choose

@@ -24,24 +24,24 @@ from ...exporter.runtime.bench.stats import paired_ratio
 from ...exporter.runtime.choose import runner_for
 from ...exporter.runtime.commands.bench import random_images
 from ...exporter.runtime.machine.environment import Watch, busy, environment
-from ..pipeline.bench import Bench
-from ..pipeline.calibrate import Calibrate
-from ..pipeline.dense import Dense
-from ..pipeline.fidelity import Fidelity
-from ..pipeline.forms import Forms, weight_bytes
-from ..pipeline.graphs import final_graphs
-from ..pipeline.listener import Listener
+from ..listener import Listener
 from ..pipeline.pack import Pack
-from ..pipeline.precision import Precision
-from ..pipeline.recipe import Recipe
-from ..pipeline.reference import Reference
-from ..pipeline.rewrite import Rewrite
-from ..pipeline.sections.outputs import BenchSection
-from ..pipeline.slim import Slim
-from ..pipeline.stage import Stage
-from ..pipeline.trace import Trace
 from ..pipeline.walk import Run
 from ..pools.choose import ALONE, Crew, open_pool
+from ..schema.recipe import Recipe
+from ..schema.sections.outputs import BenchSection
+from ..stages.bench import Bench
+from ..stages.calibrate import Calibrate
+from ..stages.dense import Dense
+from ..stages.fidelity import Fidelity
+from ..stages.forms import Forms, weight_bytes
+from ..stages.graphs import final_graphs
+from ..stages.precision import Precision
+from ..stages.reference import Reference
+from ..stages.rewrite import Rewrite
+from ..stages.slim import Slim
+from ..stages.stage import Stage
+from ..stages.trace import Trace
 from .points import Point, recipe_for
 from .quality import Ask, Found, Quality, Task, refuse_unsendable
 from .result import Row, Speed

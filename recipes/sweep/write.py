@@ -18,10 +18,10 @@ from ...exporter.core.files import atomic_write, explain_os_error
 from ...exporter.pruning.hub import is_hub_name
 from ...exporter.runtime.bundle import refuse_in_bundle
 from ...exporter.runtime.outputs import refuse_over_inputs
-from ..pipeline.load import SHIPPED
-from ..pipeline.own_files import inputs_of
-from ..pipeline.portable import portable_path
-from ..pipeline.recipe import Recipe, named_files
+from ..schema.load import SHIPPED
+from ..schema.own_files import inputs_of
+from ..schema.portable import portable_path
+from ..schema.recipe import Recipe, named_files
 from .result import JOURNAL, RESULT, Chosen, Row, Sweep
 
 TABLE, PICTURE, RECIPES = "sweep.csv", "pareto.svg", "recipes"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...exporter.core.errors import InputError, did_you_mean, excerpt
-from ..pipeline.listener import Listener
+from ..listener import Listener
 from .by_mlflow import MlflowTracker
 from .by_wandb import WandbTracker
 from .facts import Facts, facts_of

@@ -256,7 +256,7 @@ def _on(device: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """Options of a call whose settings begin with a device's."""
     if device is None:
         return options
-    from ...recipes.pipeline.load import device_settings
+    from ...recipes.schema.load import device_settings
 
     return {**options, "settings": (*device_settings(device).items(), *options["settings"])}
 

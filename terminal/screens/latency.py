@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ...exporter.core.latency import LatencyTable
-    from ...recipes.pipeline.profile import ProfilePack
+    from ...recipes.profile.run import ProfilePack
 
 
 def print_table(found: LatencyTable, console: Console) -> None:

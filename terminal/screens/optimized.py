@@ -11,13 +11,13 @@ from .parity import print_parity
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ...recipes.pipeline.optimize_pack import Optimized
+    from ...recipes.optimize.pack import Optimized
 
 
 def print_optimized(done: Optimized, console: Console) -> None:
     """What was done, whether it is equal, and whether it is faster."""
     from ...exporter.runtime.lines import engine_state
-    from ...recipes.pipeline.optimize_pack import precision_line
+    from ...recipes.optimize.pack import precision_line
 
     for one in done.passes:
         before, after = one["nodes"]

@@ -16,9 +16,9 @@ HOME = ROOT / "exporter" / "pruning" / "methods"
 # The same word for something else: a key of a pass's findings, and where a recipe's weights come from.
 OTHER_THINGS = {
     ("exporter/graph/passes/scatter_to_matmul.py", "uniform"),
-    ("recipes/pipeline/sections/inputs.py", "random"),
-    ("recipes/pipeline/load.py", "random"),
-    ("recipes/pipeline/profile.py", "random"),  # weights
+    ("recipes/schema/sections/inputs.py", "random"),
+    ("recipes/schema/load.py", "random"),
+    ("recipes/profile/run.py", "random"),  # weights
     ("recipes/pipeline/readme.py", "slice"),  # what a kernel does
     ("exporter/runtime/tensorrt/inventory.py", "slice"),
     ("terminal/screens/kernels.py", "slice"),

@@ -49,6 +49,6 @@ def test_imports_run_in_no_circle() -> None:
         for name in names
         if name != "__init__"
     }
-    assert "recipes.pipeline.stage" in graph["recipes.pipeline.run"]
+    assert "recipes.stages.stage" in graph["recipes.pipeline.run"]
     graph["recipes.sweep.result"].remove("recipes.report.write")  # to show itself in a notebook
     TopologicalSorter(graph).prepare()

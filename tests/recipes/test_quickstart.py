@@ -11,9 +11,9 @@ from safetensors import safe_open
 from vitrim import api
 from vitrim.calibration.images.generated import make_images
 from vitrim.exporter.pruning.load import create_model
-from vitrim.recipes.pipeline.load import shipped
 from vitrim.recipes.quickstart import HELD_OUT_SEED, MODEL_ARGS, MODEL_NAME, TRAIN_SEED, WEIGHTS
 from vitrim.recipes.quickstart.train import accuracy
+from vitrim.recipes.schema.load import shipped
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from click.shell_completion import ShellComplete
 from vitrim import api
 from vitrim.cli import cli
 from vitrim.exporter.pruning.methods import METHODS
-from vitrim.recipes.pipeline.load import shipped
+from vitrim.recipes.schema.load import shipped
 from vitrim.terminal.complete import _methods, _models
 
 

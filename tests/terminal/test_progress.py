@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from vitrim.recipes.pipeline.listener import Silence
+from vitrim.recipes.listener import Silence
 from vitrim.terminal.progress import Bars, Plain, open_listener
 
 

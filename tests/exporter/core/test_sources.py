@@ -51,6 +51,6 @@ def test_the_hash_follows_the_code_that_runs(package: Path) -> None:
 
 
 def test_vitrim_s_own_modules_are_found() -> None:
-    found = sources.closure("recipes.pipeline.trace")
+    found = sources.closure("recipes.stages.trace")
     assert {"exporter.graph.trace", "exporter.pruning.vit", "exporter.core.errors"} <= set(found)
     assert all(sources.path_of(name).is_file() for name in found)

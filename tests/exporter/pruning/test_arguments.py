@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.pruning.arguments import check_args, check_size
 from vitrim.exporter.pruning.load import create_model
-from vitrim.recipes.pipeline.load import parse_yaml
+from vitrim.recipes.schema.load import parse_yaml
 
 NAME = "vit_tiny_patch16_224"
 

@@ -17,7 +17,7 @@ from vitrim.exporter.pruning.checkpoint import Choice, Tensors
 from vitrim.exporter.pruning.layouts import filter_of, fit
 from vitrim.exporter.pruning.load import create_model
 from vitrim.exporter.pruning.standins import harmless
-from vitrim.recipes.pipeline.load import parse_yaml
+from vitrim.recipes.schema.load import parse_yaml
 
 
 def load(layout: Layout, path: Path) -> tuple[Any, str]:

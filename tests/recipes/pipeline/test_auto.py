@@ -18,7 +18,7 @@ from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.runtime.bench.choice import Choice, Tried
 from vitrim.recipes.pipeline import auto
 from vitrim.recipes.pipeline.auto import Candidate, candidates, fastest, is_open, lacking
-from vitrim.recipes.pipeline.load import recipe_from
+from vitrim.recipes.schema.load import recipe_from
 
 CPU = [("ort-cpu", "fp32"), ("ort-cpu", "int8")]
 OPENVINO = [("openvino", name) for name in ("fp32", "fp16", "bf16", "int8")]

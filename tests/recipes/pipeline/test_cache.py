@@ -13,7 +13,7 @@ from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.runtime.bundle import write_manifest
 from vitrim.exporter.runtime.marked import MARKER, is_marked, write_marker
 from vitrim.recipes.pipeline.cache import StageCache, cache_of, caches_in, clean, size_of
-from vitrim.recipes.pipeline.stage import Stage
+from vitrim.recipes.stages.stage import Stage
 
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
 

@@ -11,7 +11,7 @@ from vitrim import api
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.core.targets import get_target
 from vitrim.recipes.pipeline.engine import check_engine, engine_missing
-from vitrim.recipes.pipeline.sections.outputs import EngineSection
+from vitrim.recipes.schema.sections.outputs import EngineSection
 
 
 def test_an_engine_that_is_required_and_cannot_be_is_an_error() -> None:

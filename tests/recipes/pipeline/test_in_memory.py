@@ -21,7 +21,7 @@ from vitrim.exporter.core.errors import InputError, UnsupportedError
 from vitrim.exporter.core.fidelity import fidelity
 from vitrim.exporter.pruning.vit import PrunedViT
 from vitrim.recipes.pipeline.in_memory import recipe_of
-from vitrim.recipes.pipeline.portable import dump_recipe
+from vitrim.recipes.schema.portable import dump_recipe
 
 SMALL = {"parity": {"images": 4, "golden": 2}, "bench": {"runs": 5, "warmup": 0, "allow_slower": True}}
 

@@ -21,16 +21,15 @@ from vitrim.calibration.images.reading import read_all
 from vitrim.calibration.images.sources import EightBit
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.load import preprocessing
-from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.open import (
     Given,
     Sources,
-    first_images,
     open_model,
     open_sources,
     preprocess_of,
 )
-from vitrim.recipes.pipeline.portable import portable
+from vitrim.recipes.schema.load import recipe_from
+from vitrim.recipes.schema.portable import portable
 
 
 def sources_of(vit: Any, images: Any, given: Any = None, classes: int = 10, **sections: Any) -> Sources:
@@ -218,17 +217,6 @@ def test_images_in_memory_are_taken_and_missed_elsewhere(vit: Any) -> None:
         sources_of(vit, {"given": True})
     with pytest.raises(InputError, match=r"^evaluate\.given: .* handed over in Python; give evaluate\.path$"):
         sources_of(vit, {"generator": "noise"}, evaluate={"given": True, "generator": None})
-
-
-def test_the_first_images_come_in_whole_batches(vit: Any) -> None:
-    source = source_for(vit, 5)
-    every = read_all(source)
-    np.testing.assert_array_equal(first_images(source, 5, 1), every)
-    assert first_images(source, 3, 2).shape == (4, 3, 64, 64)
-    assert first_images(source, 0, 1).shape[0] == 1
-    np.testing.assert_array_equal(first_images(source, 2, 8), every[[0, 1, 2, 3, 4, 0, 1, 2]])  # too few: repeated
-    with pytest.raises(InputError, match="^there are no images$"):
-        first_images(ArrayImages(every[:0], None, source.preprocess, "none"), 1, 1)
 
 
 def test_which_tensors_of_a_checkpoint_are_meant_is_said_by_the_recipe_and_told(tmp_path: Path) -> None:

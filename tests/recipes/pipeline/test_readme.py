@@ -24,8 +24,8 @@ from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
 from vitrim.exporter.runtime.tensorrt.inventory import inventory
 from vitrim.exporter.runtime.tensorrt.summary import Wanted, summarize
 from vitrim.recipes.pipeline.exported import Reports
-from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.readme import bundle_readme, precision_words, size_rows
+from vitrim.recipes.schema.load import recipe_from
 
 ANSWERS = Fidelity(images=40, agreement=0.75, kl=0.1)
 RUNG = Rung("onnx: a", 4, equal=Errors(4, 3e-5, 1e-6, 1.0, 1.0), passed=True, smallest_atol=3e-5)

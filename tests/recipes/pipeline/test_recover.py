@@ -17,8 +17,8 @@ from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.trace import trace
 from vitrim.exporter.pruning.whole import deployable
-from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.recover import open_model, recovered
+from vitrim.recipes.schema.load import recipe_from
 
 ARGS = {**SMALL, "depth": 2}
 NAME = "vit_tiny_patch16_224"

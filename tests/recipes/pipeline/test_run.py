@@ -31,10 +31,10 @@ from vitrim.exporter.pruning.load import preprocessing
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.report import LATER, Bench, report
 from vitrim.exporter.runtime.machine.environment import environment
-from vitrim.recipes.pipeline import bench as timing
 from vitrim.recipes.pipeline.cache import cache_of
-from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.open import open_model
+from vitrim.recipes.schema.load import recipe_from
+from vitrim.recipes.stages import bench as timing
 
 
 class Heard:

@@ -22,9 +22,9 @@ from vitrim.exporter.graph.weights import is_external, size_of
 from vitrim.exporter.pruning.budget import read_budget
 from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.parity import Parity
-from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.portable import dump_recipe, portable
 from vitrim.recipes.pipeline.sizes import check_sizes, sizes_of, without_sizes
+from vitrim.recipes.schema.load import recipe_from
+from vitrim.recipes.schema.portable import dump_recipe, portable
 
 SIZE = "48x80"  # 15 patches; the small model's own has 16
 

@@ -14,15 +14,15 @@ from vitrim.exporter.graph.files import read_whole
 from vitrim.exporter.graph.lint.check import lint, operator_table
 from vitrim.exporter.graph.passes.rewrite import rewrite
 from vitrim.exporter.graph.verify import RELATIVE, run_once
+from vitrim.recipes.listener import Silence
 from vitrim.recipes.pipeline.cache import cache_of
-from vitrim.recipes.pipeline.calibrate import Calibrate
-from vitrim.recipes.pipeline.dense import Dense
-from vitrim.recipes.pipeline.graphs import forms_for
-from vitrim.recipes.pipeline.listener import Silence
-from vitrim.recipes.pipeline.reference import Reference, widest_gap_batch
 from vitrim.recipes.pipeline.run import do_all, open_run
-from vitrim.recipes.pipeline.slim import Slim
-from vitrim.recipes.pipeline.trace import Trace
+from vitrim.recipes.stages.calibrate import Calibrate
+from vitrim.recipes.stages.dense import Dense
+from vitrim.recipes.stages.graphs import forms_for
+from vitrim.recipes.stages.reference import Reference, widest_gap_batch
+from vitrim.recipes.stages.slim import Slim
+from vitrim.recipes.stages.trace import Trace
 
 FEW = ("images.count=16", "evaluate.count=8", "parity.images=8", "slim.repair=false")
 

@@ -9,11 +9,11 @@ from helpers import small_recipe
 
 from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.pruning.load import fingerprint
-from vitrim.recipes.pipeline.calibrate import Calibrate
-from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.precision import Precision
-from vitrim.recipes.pipeline.rewrite import Rewrite
 from vitrim.recipes.pipeline.walk import Run
+from vitrim.recipes.schema.load import recipe_from
+from vitrim.recipes.stages.calibrate import Calibrate
+from vitrim.recipes.stages.precision import Precision
+from vitrim.recipes.stages.rewrite import Rewrite
 
 
 def test_a_model_is_opened_once_and_again_where_it_was_released(walked: Run) -> None:

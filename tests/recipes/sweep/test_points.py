@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.pruning.methods import FLOOR, METHODS
-from vitrim.recipes.pipeline.load import recipe_from
+from vitrim.recipes.schema.load import recipe_from
 from vitrim.recipes.sweep.points import Point, grid, layers, recipe_for, shared_by_all
 from vitrim.recipes.sweep.wanted import Wanted
 

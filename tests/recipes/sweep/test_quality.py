@@ -14,10 +14,10 @@ from listeners import Ears
 from vitrim.calibration.tokens.outcome import MEMORY
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.recipes.pipeline.cache import cache_of
-from vitrim.recipes.pipeline.load import recipe_from
-from vitrim.recipes.pipeline.recipe import Recipe
 from vitrim.recipes.pipeline.run import open_run
 from vitrim.recipes.pipeline.walk import Run
+from vitrim.recipes.schema.load import recipe_from
+from vitrim.recipes.schema.recipe import Recipe
 from vitrim.recipes.sweep.points import Point, recipe_for
 from vitrim.recipes.sweep.quality import Ask, Quality, Task, refuse_unsendable, threads
 

@@ -14,9 +14,9 @@ from vitrim.calibration.tokens.outcome import MEMORY
 from vitrim.exporter.pruning.budget import read_budget
 from vitrim.exporter.runtime.bench.report import report
 from vitrim.recipes.pipeline.cache import cache_of
-from vitrim.recipes.pipeline.load import recipe_from
 from vitrim.recipes.pipeline.run import open_run
 from vitrim.recipes.pools.choose import ALONE, Crew
+from vitrim.recipes.schema.load import recipe_from
 from vitrim.recipes.sweep import work as module
 from vitrim.recipes.sweep.points import Point
 from vitrim.recipes.sweep.result import Row

@@ -14,7 +14,7 @@ from sweeps import ROWS, sweep
 
 from vitrim import api
 from vitrim.exporter.core.errors import InputError
-from vitrim.recipes.pipeline.load import recipe_from
+from vitrim.recipes.schema.load import recipe_from
 from vitrim.recipes.sweep.points import Point, recipe_for
 from vitrim.recipes.sweep.result import Sweep
 from vitrim.recipes.sweep.write import check_folder, relative_path, table, write_files

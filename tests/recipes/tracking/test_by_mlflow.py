@@ -9,7 +9,7 @@ import pytest
 import report_bundles
 
 from vitrim.exporter.core.errors import EnvironmentLackError
-from vitrim.recipes.pipeline.listener import Silence, tell_published
+from vitrim.recipes.listener import Silence, tell_published
 from vitrim.recipes.tracking.facts import facts_of
 from vitrim.recipes.tracking.tracker import tracked
 

@@ -10,7 +10,7 @@ import report_bundles
 from listeners import Ears
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.recipes.pipeline.listener import Silence, tell_published
+from vitrim.recipes.listener import Silence, tell_published
 from vitrim.recipes.tracking import tracker as module
 from vitrim.recipes.tracking.facts import Facts
 from vitrim.recipes.tracking.tracker import Tracked, tracked

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from vitrim.exporter.runtime.tensorrt.inventory import inventory
 from vitrim.exporter.runtime.tensorrt.summary import Wanted, summarize
-from vitrim.recipes.pipeline.kernels import found_kernels
+from vitrim.recipes.inspection.kernels import found_kernels
 from vitrim.terminal.screens.kernels import print_kernels
 
 

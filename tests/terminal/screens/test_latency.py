@@ -7,7 +7,7 @@ from io import StringIO
 from latency_tables import made_table
 from rich.console import Console
 
-from vitrim.recipes.pipeline.profile import ProfilePack
+from vitrim.recipes.profile.run import ProfilePack
 from vitrim.terminal.screens.latency import print_pack, print_table
 
 

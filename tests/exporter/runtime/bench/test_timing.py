@@ -11,7 +11,7 @@ import pytest
 
 from vitrim import api
 from vitrim.exporter.runtime.bench.timing import Timing
-from vitrim.recipes.pipeline.sections.outputs import BenchSection
+from vitrim.recipes.schema.sections.outputs import BenchSection
 
 
 def test_every_way_to_ask_for_a_benchmark_has_the_same_defaults() -> None:

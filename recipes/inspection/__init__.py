@@ -1,0 +1,1 @@
+"""What graphs, engines and models are asked: operators, lint, kernels, what timm has."""

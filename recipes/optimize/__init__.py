@@ -1,0 +1,1 @@
+"""`vitrim optimize`: an ONNX file alone, from the file to a bundle."""

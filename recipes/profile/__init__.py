@@ -1,0 +1,1 @@
+"""`vitrim profile`: a table of measured latencies."""
