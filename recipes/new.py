@@ -14,7 +14,7 @@ from ..calibration.units.cost import unit_cost
 from ..exporter.core.bounds import CLASSES, require_within
 from ..exporter.core.errors import InputError, did_you_mean, excerpt
 from ..exporter.core.targets import PRECISIONS, group_of
-from ..exporter.pruning.hub import is_hub_name
+from ..exporter.pruning.checkpoints.hub import is_hub_name
 from ..exporter.pruning.load import create_model
 from ..exporter.pruning.methods import DEFAULT
 from ..exporter.pruning.shape import describe, refuse_pruning

@@ -21,9 +21,9 @@ from ..core.errors import EnvironmentLackError, InputError, UnsupportedError, ex
 from ..core.files import atomic_path
 from ..core.preprocess import Preprocess, check_constants, check_lengths
 from .arguments import args_that_fit, check_args, check_size, check_types
-from .checkpoint import DESCRIBED_KEY, WIDTHS_KEY, Choice, Tensors, listed, read_state_dict, widths_in
-from .hub_open import Opened, open_checkpoint
-from .layouts import Filter, Fit, filter_of, fit, fit_under
+from .checkpoints.layouts import Filter, Fit, filter_of, fit, fit_under
+from .checkpoints.opened import Opened, open_checkpoint
+from .checkpoints.tensors import DESCRIBED_KEY, WIDTHS_KEY, Choice, Tensors, listed, read_state_dict, widths_in
 from .shape import NO_CLASSIFIER, describe, image_size
 from .slim import slim
 from .units import refuse_slimming

@@ -36,7 +36,7 @@ def drop_tokens(
         model: the dense timm model.
         budget: says where in a block tokens go.
         image: [n, channels, height, width].
-        kept: by block, [n, tokens after it] token ids, see `vitrim.exporter.pruning.vit.Trace`.
+        kept: by block, [n, tokens after it] token ids, see `decisions.Trace`.
         merged: by block, [n, merged] packed pairs of ids.
 
     Returns:

@@ -17,8 +17,8 @@ from ...calibration.images.sources import EightBit, ImageSource, choose, halves
 from ...exporter.core.errors import InputError
 from ...exporter.core.preprocess import Preprocess
 from ...exporter.pruning.budget import Budget
-from ...exporter.pruning.checkpoint import Choice
-from ...exporter.pruning.hub import digest, is_hub_name
+from ...exporter.pruning.checkpoints.hub import digest, is_hub_name
+from ...exporter.pruning.checkpoints.tensors import Choice
 from ...exporter.pruning.load import create_model, preprocessing
 from ..schema.recipe import Recipe
 from ..schema.sections.inputs import ImagesSection

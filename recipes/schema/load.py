@@ -16,7 +16,7 @@ from ...calibration.tokens.storage import is_url
 from ...exporter.core.errors import InputError, did_you_mean, excerpt
 from ...exporter.core.inputs import InputKind, is_file, is_torn, read_text, require_file
 from ...exporter.pruning.budget import first_problem, ordered_problems
-from ...exporter.pruning.hub import is_hub_name
+from ...exporter.pruning.checkpoints.hub import is_hub_name
 from .recipe import Recipe, named_files, sections
 from .sections.section import Section
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...exporter.core.errors import InputError
 from ...exporter.core.latency import read_table
 from ...exporter.pruning.budget import read_budget
-from ...exporter.pruning.hub import is_hub_name
+from ...exporter.pruning.checkpoints.hub import is_hub_name
 from ...exporter.pruning.widths import read_widths
 from ...exporter.runtime.outputs import Output, check_output
 from ..listener import Listener
@@ -15,7 +15,7 @@ from .recipe import Recipe, named_files
 
 
 def _read_slimmed(path: Path) -> None:
-    from ...exporter.pruning.checkpoint import widths_in
+    from ...exporter.pruning.checkpoints.tensors import widths_in
 
     if widths_in(path) is None:
         raise InputError(f"{path} carries no widths, so `vitrim slim` did not write it")

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ...exporter.core import layout
-from ...exporter.pruning.hub import digest, is_hub_name
+from ...exporter.pruning.checkpoints.hub import digest, is_hub_name
 from .load import HERE, SHIPPED
 from .recipe import Recipe, named_files
 

@@ -22,7 +22,7 @@ OTHER_THINGS = {
     ("recipes/pipeline/readme.py", "slice"),  # what a kernel does
     ("exporter/runtime/tensorrt/inventory.py", "slice"),
     ("terminal/screens/kernels.py", "slice"),
-    ("exporter/pruning/standins.py", "slice"),  # Python's own
+    ("exporter/pruning/checkpoints/standins.py", "slice"),  # Python's own
 }
 ENGLISH = {"random", "uniform", "slice"}  # a text may have these words; alone between quotes they are names
 

@@ -67,7 +67,7 @@ def to_half(
     Args:
         model: with inferred shapes; it is not changed.
         half: `fp16` or `bf16`.
-        wide: names of the nodes that stay in float32, see `wide.wide_nodes`.
+        wide: names of the nodes that stay in float32, see `float32_nodes.wide_nodes`.
         half_io: whether float inputs and outputs take the type, too.
         weights: where the weights are that the model has beside it; those that stay in float32 stay there.
 

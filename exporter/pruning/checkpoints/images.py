@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.errors import InputError, excerpt
-from .hub_configs import Config
+from ...core.errors import InputError, excerpt
+from .configs import Config
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # of Pillow
 _BY_SHORT_SIDE = ("CLIP", "ChineseCLIP", "Bit")  # processors to whom a bare number is the short side

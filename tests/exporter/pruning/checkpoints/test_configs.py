@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.hub_configs import Config, _ratio, describe_config, is_kind
+from vitrim.exporter.pruning.checkpoints.configs import Config, _ratio, describe_config, is_kind
 
 VIT = {
     "model_type": "vit",

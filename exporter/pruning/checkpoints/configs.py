@@ -8,8 +8,8 @@ from typing import Any
 
 import timm
 
-from ..core.errors import InputError, excerpt
-from .hub_names import Style
+from ...core.errors import InputError, excerpt
+from .names import Style
 
 _ACTIVATIONS = {
     "gelu": None,  # timm's own

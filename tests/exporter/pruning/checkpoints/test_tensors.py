@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.checkpoint import (
+from vitrim.exporter.pruning.checkpoints.tensors import (
     DESCRIBED_KEY,
     Choice,
     described_in,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.core.files import sha256
-from vitrim.exporter.pruning.hub import digest, is_hub_name, locate
+from vitrim.exporter.pruning.checkpoints.hub import digest, is_hub_name, locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

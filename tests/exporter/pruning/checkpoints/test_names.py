@@ -9,7 +9,7 @@ import torch
 from transformers_models import BACKBONES, CLASSIFIERS, MODELS, drawn, of_four, written
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.hub_names import Style, prefix_of, regrid, rename
+from vitrim.exporter.pruning.checkpoints.names import Style, prefix_of, regrid, rename
 
 VIT = CLASSIFIERS["ViT"]
 

@@ -22,8 +22,8 @@ from safetensors.torch import save
 from torch import nn
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.checkpoint import read_state_dict
-from vitrim.exporter.pruning.foreign import refuse_foreign
+from vitrim.exporter.pruning.checkpoints.foreign import refuse_foreign
+from vitrim.exporter.pruning.checkpoints.tensors import read_state_dict
 from vitrim.exporter.pruning.load import create_model
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 22\n"

@@ -17,11 +17,11 @@ import torch
 from timm.models import clean_state_dict
 from torch import Tensor
 
-from ..core.errors import InputError, excerpt
-from ..core.inputs import InputKind, open_file
+from ...core.errors import InputError, excerpt
+from ...core.inputs import InputKind, open_file
+from ..widths import Widths, parse_widths
 from .foreign import looks_like_safetensors, refuse_foreign
 from .standins import harmless
-from .widths import Widths, parse_widths
 
 # In the metadata of a slimmed checkpoint: its widths, and what a config.json said of its model.
 WIDTHS_KEY, DESCRIBED_KEY = "vitrim.widths", "vitrim.described"

@@ -11,13 +11,13 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from ..core.errors import InputError, excerpt
-from .checkpoint import Choice, Tensors, described_in, read_tensors
+from ...core.errors import InputError, excerpt
+from .configs import Described, describe_config, is_kind
 from .foreign import refuse_foreign
 from .hub import CONFIG, Place, locate
-from .hub_configs import Described, describe_config, is_kind
-from .hub_images import describe_images
-from .hub_names import Renamed, prefix_of, regrid, rename
+from .images import describe_images
+from .names import Renamed, prefix_of, regrid, rename
+from .tensors import Choice, Tensors, described_in, read_tensors
 
 Note = Callable[[str], None]
 # Of timm's `pretrained_cfg`, what is said of images and classes.

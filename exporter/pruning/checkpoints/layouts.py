@@ -17,8 +17,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import excerpt
-from .checkpoint import Choice, Tensors
+from ...core.errors import excerpt
+from .tensors import Choice, Tensors
 
 Filter = Callable[[dict[str, Tensor], nn.Module], Mapping[str, Tensor]]
 # What timm gives its filters where it calls them: (module, part of the model's name, options).

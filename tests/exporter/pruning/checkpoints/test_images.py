@@ -13,7 +13,7 @@ from PIL import Image
 from transformers_models import transformers
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.hub_images import _crop_pct, describe_images
+from vitrim.exporter.pruning.checkpoints.images import _crop_pct, describe_images
 
 VIT = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers_models import BACKBONES, CLASSIFIERS, MODELS, UNFIT, drawn, outputs, saved, transformers
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.checkpoint import Choice
-from vitrim.exporter.pruning.hub_open import open_checkpoint
+from vitrim.exporter.pruning.checkpoints.opened import open_checkpoint
+from vitrim.exporter.pruning.checkpoints.tensors import Choice
 from vitrim.exporter.pruning.load import (
     _load_checkpoint,
     create_model,
@@ -227,7 +227,7 @@ def test_a_config_is_a_part_of_the_fingerprint(tmp_path: Path) -> None:
 
 
 def test_the_page_has_a_row_for_every_model_with_its_name_in_timm(tmp_path: Path) -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text().partition("## Hugging Face")[2]
+    page = (Path(__file__).resolve().parents[4] / "docs" / "models.md").read_text().partition("## Hugging Face")[2]
     rows = dict(re.findall(r"^\| (.+?) \| equal \| `(.+?)` \|$", page, re.MULTILINE))
     found = {}
     for name, make in MODELS.items():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.errors import InputError, excerpt
+from ...core.errors import InputError, excerpt
 
 _STEM = re.compile(r"^(.*?)embeddings\.patch_embeddings?\.(?:projection\.)?weight$")
 _BLOCK = re.compile(r"^(?:encoder\.|model\.)?layers?\.(\d+)\.(?:blocks\.(\d+)\.)?(.+)$")

@@ -21,8 +21,8 @@ import torch
 from checkpoint_layouts import SETTINGS, of_trainer, trainers
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.checkpoint import read_state_dict
-from vitrim.exporter.pruning.standins import StandIn, harmless, names_in
+from vitrim.exporter.pruning.checkpoints.standins import StandIn, harmless, names_in
+from vitrim.exporter.pruning.checkpoints.tensors import read_state_dict
 
 HARMLESS: dict[str, Any] = {
     "arguments": argparse.Namespace(lr=0.1, folder=pathlib.PurePosixPath("/x"), seed=np.int64(3)),

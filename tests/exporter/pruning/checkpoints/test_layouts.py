@@ -13,10 +13,10 @@ import torch
 from checkpoint_layouts import LOADS, REFUSED, SWIN, TINY, Layout, model_of, other, renamed, save
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.pruning.checkpoint import Choice, Tensors
-from vitrim.exporter.pruning.layouts import filter_of, fit
+from vitrim.exporter.pruning.checkpoints.layouts import filter_of, fit
+from vitrim.exporter.pruning.checkpoints.standins import harmless
+from vitrim.exporter.pruning.checkpoints.tensors import Choice, Tensors
 from vitrim.exporter.pruning.load import create_model
-from vitrim.exporter.pruning.standins import harmless
 from vitrim.recipes.schema.load import parse_yaml
 
 
@@ -112,7 +112,7 @@ def test_tables_are_resampled_as_by_timm_with_the_args_that_take_them(
 
 
 def test_the_page_has_a_row_for_every_layout() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text().partition("## Hugging Face")[0]
+    page = (Path(__file__).resolve().parents[4] / "docs" / "models.md").read_text().partition("## Hugging Face")[0]
     rows = re.findall(r"^\| (.+?) \| (equal|resampled|refused)", page, re.MULTILINE)
     resampled = [name for name, layout in LOADS.items() if "resampled" in layout.said]
     assert sorted(name for name, what in rows if what != "refused") == sorted(LOADS)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import EnvironmentLackError, InputError, excerpt
-from ..core.files import sha256
-from ..core.inputs import InputKind, read_bytes
+from ...core.errors import EnvironmentLackError, InputError, excerpt
+from ...core.files import sha256
+from ...core.inputs import InputKind, read_bytes
 
 CONFIG = "config.json"
 _IMAGES = ("preprocessor_config.json", "processor_config.json")

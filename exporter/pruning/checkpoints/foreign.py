@@ -8,8 +8,8 @@ import re
 import zipfile
 from pathlib import Path
 
-from ..core.errors import InputError, excerpt
-from ..core.inputs import InputKind, open_file, read_bytes
+from ...core.errors import InputError, excerpt
+from ...core.inputs import InputKind, open_file, read_bytes
 
 _HEAD = 4096  # bytes that tell most kinds
 _LONGEST_HEADER = 100_000_000  # bytes that safetensors allow
