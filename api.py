@@ -536,7 +536,7 @@ def bench(
         size: of the images, such as `"192x256"`, in a bundle of several; None: the bundle's own.
     """
     from .exporter.runtime.bench.report import Bench
-    from .exporter.runtime.bundle import refuse_inside
+    from .exporter.runtime.bundles.place import refuse_inside
     from .exporter.runtime.commands.bench import bench_bundle
     from .exporter.runtime.outputs import check_output, output_of
 
@@ -561,7 +561,7 @@ def _blocks_in(root: Path, size: Size | None) -> Callable[[Path], dict[str, str]
     from .exporter.core.layout import BUDGET
     from .exporter.graph.blocks import blocks_of
     from .exporter.pruning.budget import read_budget
-    from .exporter.runtime.bundle import open_size, read_manifest
+    from .exporter.runtime.bundles.manifest import open_size, read_manifest
 
     budget = open_size(root, read_manifest(root), size)[0] / BUDGET
     after = read_budget(budget).behind_blocks if budget.exists() else ()

@@ -27,7 +27,7 @@ from vitrim.exporter.core import layout
 from vitrim.exporter.core.answers import LOGITS, log_softmax
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.preprocess import Preprocess
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.choose import runner_for
 from vitrim.exporter.runtime.runners import on_images, run_all
 
@@ -38,7 +38,7 @@ class Classifier:
     """A bundle's pruned graph, from a photo's bytes to its best classes."""
 
     def __init__(self, folder: Path, threads: int | None = None, best: int = 5) -> None:
-        manifest = bundle.verify(folder, needs=(layout.MODEL,))
+        manifest = verify_bundle(folder, needs=(layout.MODEL,))
         preprocess = Preprocess.from_dict(manifest.preprocess or {})
         precision = manifest.precision.name
         self.runner, _ = runner_for(folder / layout.MODEL, manifest.resolved_target, threads, precision)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 
 CLASSES, BATCH = 5, 2
 PREPROCESS = {
@@ -55,7 +55,7 @@ def make_bundle(folder: Path, output: str = "logits", **entries: Any) -> Path:
         (folder / name).write_bytes(graph(pruned, output))
     image = np.zeros((1, 3, 8, 8), np.float32)
     np.savez(folder / "golden.npz", image=image, **{output: np.zeros((1, CLASSES), np.float32)})
-    bundle.write_manifest(folder, {}, [], **{"preprocess": PREPROCESS, "target": "ort-cpu", "batch": BATCH, **entries})
+    write_manifest(folder, {}, [], **{"preprocess": PREPROCESS, "target": "ort-cpu", "batch": BATCH, **entries})
     return folder
 
 

@@ -12,9 +12,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from vitrim.exporter.core.fidelity import Fidelity, fidelity
-from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.blocks import BlockTimes, ByBlock
 from vitrim.exporter.runtime.bench.report import Bench, report
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.rungs import compare
 from vitrim.recipes.evaluation.result import ClassAnswers, Evaluation, Moved
@@ -112,7 +112,7 @@ def make(
     Parity(1e-3, 1e-3, (compare(rung, held, near, atol=1e-3, tie=1e-3),)).write(folder / "parity.json")
     fidelity(dense, held["logits"], None).write(folder / "fidelity.json")
     report(samples(), 1, {"runtime": "onnxruntime-cpu", "cpu": "a CPU"}).write(folder / "bench.json")
-    bundle.write_manifest(folder, {"vitrim": "0"}, [command], target="ort-cpu", batch=1)
+    write_manifest(folder, {"vitrim": "0"}, [command], target="ort-cpu", batch=1)
     return folder
 
 

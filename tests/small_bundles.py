@@ -11,7 +11,7 @@ from small_graphs import chooser, doubler
 
 from vitrim.exporter.core import layout
 from vitrim.exporter.graph.precision.half import to_half
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.exporter.runtime.parity import Limits, Parity
 from vitrim.exporter.runtime.rungs import compare
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
@@ -30,7 +30,7 @@ def doubling(folder: Path, **entries: Any) -> Path:
     np.savez(folder / "golden.npz", image=image, **golden)
     rung = compare("onnx", golden, golden, atol=1e-3, tie=1e-3)
     Parity(1e-3, 1e-3, (rung,)).write(folder / "parity.json")
-    bundle.write_manifest(folder, {"vitrim": "0"}, ["vitrim"], **entries)
+    write_manifest(folder, {"vitrim": "0"}, ["vitrim"], **entries)
     return folder
 
 
@@ -41,7 +41,7 @@ def two_sizes(folder: Path, size: str, **entries: Any) -> Path:
         (root / layout.of_size(name, size)).write_bytes((root / name).read_bytes())
     further = {"input": {"shape": [4, 3]}, "precision": {"name": "fp32"}}
     own = {"preprocess": {"input_size": [3, 1, 1]}, **entries}
-    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], sizes={size: further}, **own)
+    write_manifest(root, {"vitrim": "0"}, ["vitrim"], sizes={size: further}, **own)
     return root
 
 
@@ -59,7 +59,7 @@ def half(folder: Path, *, ties: int = 1, half_io: bool = False, **golden: np.nda
     np.savez(folder / "golden.npz", image=image.astype(np.float16) if half_io else image, **wanted)
     Parity(1e-5, 1e-4, (), CLOSE).write(folder / "parity.json")
     (folder / "budget.json").write_text("{}")
-    bundle.write_manifest(folder, {}, [], precision={"name": "fp16", "float32_nodes": []}, target="ort-cpu", batch=2)
+    write_manifest(folder, {}, [], precision={"name": "fp16", "float32_nodes": []}, target="ort-cpu", batch=2)
     return folder
 
 
@@ -80,5 +80,13 @@ def named(folder: Path, *extra: str, precision: dict[str, Any] | None = None, en
     parity = {"passed": True, "atol": 1e-4, "tie": 1e-5, "smallest_atol": 0.0, "smallest_tie": 0.0, "rungs": []}
     (folder / "parity.json").write_text(json.dumps(parity | {"first_offender": None}))
     held = {} if precision is None else {"precision": precision}
-    bundle.write_manifest(folder, {}, [], target="jetpack-6", batch=2, **held)
+    write_manifest(folder, {}, [], target="jetpack-6", batch=2, **held)
+    return folder
+
+
+def sealed_bundle(folder: Path, text: str = "one") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_text(text * 1000)
+    (folder / "budget.json").write_text(text)
+    write_manifest(folder, {"vitrim": "0"}, ["vitrim", "export"], target="ort-cpu")
     return folder

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.exporter.runtime.standalone import pack as standalone
 
 STANDIN = Path(__file__).parent / "exporter" / "runtime" / "standin"
@@ -69,5 +69,5 @@ def make(folder: Path, precision: str | None = None, *, target: str = "jetpack-5
     np.savez(folder / "golden.npz", **golden())  # type: ignore[arg-type]
     standalone.write(folder)
     extra = {} if precision is None else {"precision": {"name": precision, "float32_nodes": []}}
-    bundle.write_manifest(folder, {"vitrim": "0"}, ["test"], target=target, batch=2, **extra)
+    write_manifest(folder, {"vitrim": "0"}, ["test"], target=target, batch=2, **extra)
     return folder

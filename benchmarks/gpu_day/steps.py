@@ -15,9 +15,9 @@ from vitrim.exporter.core.files import sha256
 from vitrim.exporter.core.layout import Kind
 from vitrim.exporter.core.records import Record
 from vitrim.exporter.core.targets import TARGETS, Target, get_target
-from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.report import Bench
 from vitrim.exporter.runtime.bench.timing import Timing
+from vitrim.exporter.runtime.bundles.manifest import read_manifest
 from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.machine.environment import version
 from vitrim.exporter.runtime.machine.meters import find_meter
@@ -83,7 +83,7 @@ def export(step: Step, work: Path) -> Graphs:
     done = api.export(recipe, place, settings=settings, engine="skip")
     api.clean(place)  # the stages that bundles share lie in a cache of their own
     assert done.budget is not None
-    files = bundle.read_manifest(place).files
+    files = read_manifest(place).files
     graphs = (Kind.DENSE, Kind.PRUNED, Kind.FLOOR)
     return Graphs(
         sha256={str(kind): files[kind.filename].sha256 for kind in graphs if kind.filename in files},
@@ -108,7 +108,7 @@ def build(step: Step, work: Path) -> Engines:
     assert parity.engine is not None
     engines = {str(Kind.PRUNED): place / layout.ENGINE}
     if step.method != DENSE:
-        manifest = bundle.read_manifest(place)
+        manifest = read_manifest(place)
         floor, engine = graphs_of(place, manifest)[Kind.FLOOR], floor_of(work, step)
         build_engine(
             floor.path,

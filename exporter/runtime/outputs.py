@@ -15,7 +15,7 @@ from ..core.errors import InputError
 from ..core.files import explain_os_error
 from ..core.inputs import type_words
 from ..core.records import Record
-from .bundle import refuse_in_bundle
+from .bundles.place import refuse_in_bundle
 
 _LONGEST_ADDED = 16  # bytes that a temporary or hidden name is longer than the output's own
 

@@ -12,7 +12,11 @@ from typing import Any
 from ..core import layout
 from ..core.errors import InputError, UnsupportedError, excerpt
 from ..core.files import explain_os_error
-from . import bundle, publish
+from . import publish
+from .bundles.golden import load_labels
+from .bundles.manifest import Manifest
+from .bundles.place import refuse_in_bundle
+from .bundles.verify import verify_bundle
 from .choose import unable
 from .runners import OrtRunner
 
@@ -48,12 +52,12 @@ def write_model(folder: str | os.PathLike[str], repository: str | os.PathLike[st
         EnvironmentLackError: onnxruntime is missing, or the place cannot be written.
     """
     source = Path(os.path.abspath(folder))
-    manifest = bundle.verify(source, (layout.MODEL,))
+    manifest = verify_bundle(source, (layout.MODEL,))
     final = Path(os.path.abspath(repository)) / _checked(name or source.name)
-    bundle.refuse_in_bundle(final)
+    refuse_in_bundle(final)
     _refuse_other(final)
     by_engine = _takes_engine(source, manifest)
-    labels = bundle.load_labels(source, manifest)
+    labels = load_labels(source, manifest)
     text = _config(source, manifest, final.name, by_engine, labels is not None)
     publish.sweep(final)
     staging = publish.staging_folder(final)
@@ -88,7 +92,7 @@ def _refuse_other(final: Path) -> None:
         raise InputError(f"{final} is there and not written by vitrim; remove it, or give the model another name")
 
 
-def _takes_engine(source: Path, manifest: bundle.Manifest) -> bool:
+def _takes_engine(source: Path, manifest: Manifest) -> bool:
     """Whether the engine is what Triton runs.
 
     Raises:
@@ -107,7 +111,7 @@ def _takes_engine(source: Path, manifest: bundle.Manifest) -> bool:
     return False
 
 
-def _fill(source: Path, manifest: bundle.Manifest, version: Path, by_engine: bool) -> None:
+def _fill(source: Path, manifest: Manifest, version: Path, by_engine: bool) -> None:
     """Copy what is run into the folder of the model's only version, under the names that Triton looks for."""
     version.mkdir()
     if by_engine:
@@ -118,7 +122,7 @@ def _fill(source: Path, manifest: bundle.Manifest, version: Path, by_engine: boo
             shutil.copyfile(source / name, version / name)
 
 
-def _config(source: Path, manifest: bundle.Manifest, name: str, by_engine: bool, labelled: bool) -> str:
+def _config(source: Path, manifest: Manifest, name: str, by_engine: bool, labelled: bool) -> str:
     """Triton's model configuration, as protobuf text."""
     session = OrtRunner(source / layout.MODEL, threads=1).session
     image = session.get_inputs()[0]

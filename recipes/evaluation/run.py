@@ -20,7 +20,10 @@ from ...exporter.core.errors import EnvironmentLackError, InputError
 from ...exporter.core.fidelity import doubt_labels
 from ...exporter.core.files import sha256
 from ...exporter.core.preprocess import Preprocess
-from ...exporter.runtime import bundle
+from ...exporter.runtime.bundles.golden import load_golden
+from ...exporter.runtime.bundles.manifest import Manifest, open_size
+from ...exporter.runtime.bundles.place import refuse_inside
+from ...exporter.runtime.bundles.verify import verify_bundle
 from ...exporter.runtime.choose import require_runtime, run_by, unable
 from ...exporter.runtime.outputs import Output, check_output, output_of
 from ...exporter.runtime.tensorrt.runner import cannot_run
@@ -98,8 +101,8 @@ def evaluate(
         EnvironmentLackError: nothing runs the graphs here, workers die, or a place cannot be written.
     """
     begun = time.perf_counter()
-    whole = bundle.verify(wanted.bundle, needs=(layout.Kind.DENSE.filename, layout.MODEL, layout.GOLDEN))
-    files, manifest = bundle.open_size(wanted.bundle, whole, wanted.size)
+    whole = verify_bundle(wanted.bundle, needs=(layout.Kind.DENSE.filename, layout.MODEL, layout.GOLDEN))
+    files, manifest = open_size(wanted.bundle, whole, wanted.size)
     place = None if out is None else _journal_of(Path(out), wanted, force, note)
     task = _task(wanted, files, manifest, note)
     judge = Judge(task)  # here too: what is wrong with the graphs is told before any worker starts
@@ -132,7 +135,7 @@ def evaluate(
     return result
 
 
-def _gpus(manifest: bundle.Manifest, asked: Asked) -> float:
+def _gpus(manifest: Manifest, asked: Asked) -> float:
     """GPUs of a worker in a cluster: one where the bundle is for a GPU that runs it here."""
     return 0.0 if manifest.resolved_target.is_cpu or asked.cpu_only else 1.0
 
@@ -192,7 +195,7 @@ def _result(
 
 def _journal_of(out: Path, wanted: Wanted, force: bool, note: Note) -> Path:
     """The journal beside an output; both places are looked at before any work."""
-    bundle.refuse_inside(out, wanted.bundle)
+    refuse_inside(out, wanted.bundle)
     replaced = check_output(out, RESULT, force=force, inputs={"the images": wanted.images})
     if replaced:
         note(replaced)
@@ -203,7 +206,7 @@ def _journal_of(out: Path, wanted: Wanted, force: bool, note: Note) -> Path:
     return place
 
 
-def _task(wanted: Wanted, files: layout.Sized, manifest: bundle.Manifest, note: Note) -> Task:
+def _task(wanted: Wanted, files: layout.Sized, manifest: Manifest, note: Note) -> Task:
     """The images, and how the bundle's graphs take them."""
     root, target = files.root, manifest.resolved_target
     if manifest.preprocess is None:
@@ -214,7 +217,7 @@ def _task(wanted: Wanted, files: layout.Sized, manifest: bundle.Manifest, note: 
     if unfit:
         raise EnvironmentLackError(f"{root} cannot be evaluated here: {unfit}")
     preprocess = Preprocess.from_dict(manifest.preprocess)
-    golden = bundle.load_golden(files)
+    golden = load_golden(files)
     if LOGITS.output not in golden:
         raise InputError(f"{root} has no classifier: only a classifier's answers can be evaluated")
     classes = golden[LOGITS.output].shape[1]
@@ -225,7 +228,7 @@ def _task(wanted: Wanted, files: layout.Sized, manifest: bundle.Manifest, note: 
     return Task(root, source, preprocess, classes, *about, files.size)
 
 
-def _takes_engine(wanted: Wanted, files: layout.Sized, manifest: bundle.Manifest, note: Note) -> bool:
+def _takes_engine(wanted: Wanted, files: layout.Sized, manifest: Manifest, note: Note) -> bool:
     """Whether the bundle's engine answers.
 
     Raises:

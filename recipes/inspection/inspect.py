@@ -21,9 +21,10 @@ from ...exporter.graph.lint.check import lint, lint_all, operator_table
 from ...exporter.graph.lint.facts import Finding, all_nodes, opset_of
 from ...exporter.graph.lint.static import one_finding, split
 from ...exporter.graph.weights import all_graphs
-from ...exporter.runtime import bundle
 from ...exporter.runtime.ask import askable
 from ...exporter.runtime.bench.report import Bench
+from ...exporter.runtime.bundles.manifest import open_size
+from ...exporter.runtime.bundles.verify import verify_bundle
 from .ask import ask_builder
 
 _LARGEST_OPSET = 9999  # of any domain; ONNX's own is below 30
@@ -66,7 +67,7 @@ def lint_file(path: str | os.PathLike[str], targets: Iterable[str] = (), ask: st
         names.append(asked.name)
     wanted = list(TARGETS.values()) if not names or "all" in names else [get_target(name) for name in names]
     if is_folder(root):
-        bundle.verify(root)
+        verify_bundle(root)
         root = root / layout.MODEL
     model, own = read_graph(root), is_folder(path)
     found = lint_all(model, wanted, foreign=True)
@@ -142,7 +143,7 @@ def inspect(
     if size is not None and not is_folder(root):
         raise InputError(f"{root} is no bundle, whose sizes could be chosen from; leave size out")
     if is_folder(root):
-        files, manifest = bundle.open_size(root, bundle.verify(root), size)
+        files, manifest = open_size(root, verify_bundle(root), size)
         model = read_graph(files / layout.MODEL)
         name = target or manifest.resolved_target.name
         result = _before(files, timed=layout.BENCH in manifest.files)

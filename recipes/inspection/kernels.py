@@ -18,7 +18,7 @@ from ...exporter.graph.files import read_whole, save
 from ...exporter.graph.precision.float32_nodes import wide_nodes
 from ...exporter.graph.precision.half import to_half
 from ...exporter.graph.shapes import with_shapes
-from ...exporter.runtime import bundle
+from ...exporter.runtime.bundles.manifest import Manifest
 from ...exporter.runtime.tensorrt.engine import build_engine
 from ...exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
 from ...exporter.runtime.tensorrt.inventory import Kernel, beyond, by_part, place_of
@@ -74,7 +74,7 @@ class BundleKernels(Record):
     kernels: tuple[Kernel, ...]
 
 
-def bundle_kernels(root: layout.Sized, manifest: bundle.Manifest) -> BundleKernels:
+def bundle_kernels(root: layout.Sized, manifest: Manifest) -> BundleKernels:
     """See `vitrim.api.inspect`; the others are built to be counted, where that needs no GPU.
 
     Args:

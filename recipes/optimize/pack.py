@@ -15,8 +15,8 @@ from ...exporter.core.layout import Kind
 from ...exporter.graph.files import read_bare, save
 from ...exporter.graph.opened import Opened
 from ...exporter.graph.precision.report import PrecisionReport
-from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.report import LATER, Bench
+from ...exporter.runtime.bundles.manifest import write_manifest
 from ...exporter.runtime.lines import engine_state
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.standalone import pack as standalone
@@ -142,7 +142,7 @@ def pack_optimized(
     )
     (staging / layout.README).write_text(page(done, wishes, opened, parts.named))
     standalone.write(staging)
-    bundle.write_manifest(
+    write_manifest(
         staging,
         versions(),
         portable_command(command),

@@ -31,9 +31,10 @@ from ...exporter.graph.passes.fused_attention import FUSED_ATTENTION
 from ...exporter.graph.passes.rewrite import rewrite
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.graph.store import WeightStore
-from ...exporter.runtime import bundle, publish
+from ...exporter.runtime import publish
 from ...exporter.runtime.bench.report import Bench
 from ...exporter.runtime.bench.timing import Timing
+from ...exporter.runtime.bundles.place import publish_bundle, refuse_foreign
 from ...exporter.runtime.choose import not_here, runner_for, unable
 from ...exporter.runtime.commands.bench import Graph, bench_graphs
 from ...exporter.runtime.outputs import refuse_over_inputs
@@ -63,7 +64,7 @@ def optimize(
     wishes, listener = wishes_from(keywords, settings), listener or Silence()
     final = Path(os.path.abspath(out))
     refuse_over_inputs(final, files_of(source, wishes))
-    bundle.refuse_foreign(final)
+    refuse_foreign(final)
     no_engine = engine_missing(wishes.target, wishes.engine.mode)
     publish.sweep(final)
     listener.stage("the ONNX file")
@@ -78,7 +79,7 @@ def optimize(
         staging = publish.staging_folder(final)
         try:
             done = pack_optimized(wishes, opened, parts, Path(source), staging, no_engine, list(command or sys.argv))
-            bundle.publish(staging, final)
+            publish_bundle(staging, final)
         finally:
             publish.discard(staging, final)
     tell_published(listener, final)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...exporter.core.files import explain_os_error, link
-from ...exporter.runtime.bundle import refuse_in_bundle
+from ...exporter.runtime.bundles.place import refuse_in_bundle
 from ...exporter.runtime.marked import (
     MARKER,
     cache_folder,

@@ -13,9 +13,9 @@ from ...exporter.core.gate import Gate
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.widths import Widths
-from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.choice import Choice
 from ...exporter.runtime.bench.report import Bench
+from ...exporter.runtime.bundles.manifest import open_size, read_manifest
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.runners import OrtRunner
 from ...exporter.runtime.tensorrt.identity import EngineIdentity
@@ -95,7 +95,7 @@ class Exported:
         Raises:
             InputError: there is no such size.
         """
-        files, _ = bundle.open_size(self.folder, bundle.read_manifest(self.folder), size)
+        files, _ = open_size(self.folder, read_manifest(self.folder), size)
         return OrtRunner(files / layout.MODEL)
 
     def _repr_html_(self) -> str | None:

@@ -27,9 +27,9 @@ from ...exporter.graph.weights import Place, Weights
 from ...exporter.pruning.budget import write_budget
 from ...exporter.pruning.load import labels_of
 from ...exporter.pruning.widths import read_widths, write_widths
-from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.choice import Choice
 from ...exporter.runtime.bench.report import LATER, Bench
+from ...exporter.runtime.bundles.manifest import write_manifest
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.standalone import pack as standalone
 from ..schema.portable import dump_recipe, portable, portable_command
@@ -109,7 +109,7 @@ def pack(
     )
     standalone.write(staging)
     entries = {size: _entry(other, sizes[size], no_engine) for size, other in more.items()}
-    bundle.write_manifest(
+    write_manifest(
         staging,
         versions(),
         portable_command(command),

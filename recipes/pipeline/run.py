@@ -20,8 +20,9 @@ from ...exporter.pruning.budget import Budget, read_budget, write_budget
 from ...exporter.pruning.load import save_slimmed
 from ...exporter.pruning.shape import describe, model_name
 from ...exporter.pruning.widths import Widths, read_widths, write_widths
-from ...exporter.runtime import bundle, publish
+from ...exporter.runtime import publish
 from ...exporter.runtime.bench.choice import Choice
+from ...exporter.runtime.bundles.place import publish_bundle, refuse_foreign
 from ...exporter.runtime.outputs import refuse_over_inputs
 from ..listener import Listener, Silence, tell_published
 from ..pools.choose import ALONE, Crew
@@ -234,7 +235,7 @@ def export(
     final, listener = Path(os.path.abspath(out)), listener or Silence()
     mode = engine_mode or recipe.engine.mode
     refuse_over_inputs(final, inputs_of(recipe))
-    bundle.refuse_foreign(final)
+    refuse_foreign(final)
     page = page_beside(final, report, inputs_of(recipe))
     check_recipe(recipe)
     check_sizes(recipe)
@@ -333,7 +334,7 @@ def _publish(
     staging = publish.staging_folder(final)
     try:
         found = pack(run, staging, no_engine, command, choice, more)
-        bundle.publish(staging, final)
+        publish_bundle(staging, final)
     finally:
         publish.discard(staging, final)
     budget = read_budget(final / layout.BUDGET) if "calibrate" in run.folders else None

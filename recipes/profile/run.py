@@ -24,9 +24,10 @@ from ...exporter.core.targets import Target
 from ...exporter.pruning.budget import Budget
 from ...exporter.pruning.methods import DEFAULT
 from ...exporter.pruning.shape import ViTShape, describe
-from ...exporter.runtime import bundle, publish
+from ...exporter.runtime import publish
 from ...exporter.runtime.bench import profile as profiles
 from ...exporter.runtime.bench.profile import Profile
+from ...exporter.runtime.bundles.place import refuse_in_bundle
 from ...exporter.runtime.commands.table import time_profile
 from ...exporter.runtime.outputs import refuse_over_inputs
 from ...exporter.runtime.standalone import pack as standalone
@@ -168,7 +169,7 @@ def _read_by(recipe: Recipe) -> Recipe:
 
 def _refuse_other(final: Path) -> None:
     """Refuse to replace what is no such folder."""
-    bundle.refuse_in_bundle(final)
+    refuse_in_bundle(final)
     if os.path.lexists(final) and (final.is_symlink() or not final.is_dir() or not _may_go(final)):
         raise InputError(f"{final} is there and no folder of `vitrim profile --pack`; remove it, or name another one")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...exporter.core.bounds import SHOWN
 from ...exporter.core.errors import VitrimError
 from ...exporter.core.files import atomic_write
-from ...exporter.runtime.bundle import refuse_inside
+from ...exporter.runtime.bundles.place import refuse_inside
 from ...exporter.runtime.outputs import check_output
 from .write import PAGE, page_of, refuse_no_page
 

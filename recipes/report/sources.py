@@ -18,9 +18,11 @@ from ...exporter.core.gate import Gate
 from ...exporter.core.inputs import InputKind, is_folder, read_text
 from ...exporter.graph.precision.report import PrecisionReport
 from ...exporter.pruning.budget import Budget, read_budget
-from ...exporter.runtime import bundle
 from ...exporter.runtime.bench.compare import Comparison, compare, read_bench
 from ...exporter.runtime.bench.report import Bench, TimedBundle
+from ...exporter.runtime.bundles.golden import load_golden, load_labels
+from ...exporter.runtime.bundles.manifest import Manifest
+from ...exporter.runtime.bundles.verify import verify_bundle
 from ...exporter.runtime.lines import promise_lines
 from ...exporter.runtime.parity import Parity
 from ...exporter.runtime.tensorrt.identity import EngineIdentity, read_identity
@@ -35,14 +37,14 @@ class BundleFacts:
     Attributes:
         folder, manifest: its own.
         recipe: its text.
-        golden: see `bundle.load_golden`.
+        golden: see `load_golden`.
         parity, fidelity: proof and answers.
         budget, bench, precision, engine, gate: None where the bundle has none.
         labels: names of the classes; None where the bundle has none.
     """
 
     folder: Path
-    manifest: bundle.Manifest
+    manifest: Manifest
     recipe: str
     golden: dict[str, np.ndarray]
     parity: Parity
@@ -150,13 +152,13 @@ def read_bundle(folder: Path) -> BundleFacts:
     Raises:
         InputError: it is damaged, or no bundle.
     """
-    manifest = bundle.verify(folder, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
+    manifest = verify_bundle(folder, needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
     has = set(manifest.files).__contains__
     return BundleFacts(
         folder=folder,
         manifest=manifest,
         recipe=read_text(folder / layout.RECIPE, InputKind.RECIPE) if has(layout.RECIPE) else "",
-        golden=bundle.load_golden(folder),
+        golden=load_golden(folder),
         parity=Parity.read(folder / layout.PARITY, "parity report"),
         fidelity=Fidelity.read(folder / layout.FIDELITY, "fidelity report") if has(layout.FIDELITY) else None,
         budget=read_budget(folder / layout.BUDGET) if has(layout.BUDGET) else None,
@@ -166,5 +168,5 @@ def read_bundle(folder: Path) -> BundleFacts:
         else None,
         engine=read_identity(folder / layout.ENGINE) if has(layout.ENGINE) else None,
         gate=Gate.read(folder / layout.GATE, "gate") if has(layout.GATE) else None,
-        labels=bundle.load_labels(folder, manifest),
+        labels=load_labels(folder, manifest),
     )

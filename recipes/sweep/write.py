@@ -16,7 +16,7 @@ import yaml
 from ...exporter.core.errors import InputError
 from ...exporter.core.files import atomic_write, explain_os_error
 from ...exporter.pruning.checkpoints.hub import is_hub_name
-from ...exporter.runtime.bundle import refuse_in_bundle
+from ...exporter.runtime.bundles.place import refuse_in_bundle
 from ...exporter.runtime.outputs import refuse_over_inputs
 from ..schema.load import SHIPPED
 from ..schema.own_files import inputs_of

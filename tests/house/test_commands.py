@@ -19,7 +19,7 @@ from warm import vitrim
 from vitrim.calibration.images.generated import write_folder
 from vitrim.cli import cli
 from vitrim.exporter.core.targets import get_target
-from vitrim.exporter.runtime.bundle import verify
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.tensorrt.rtx_build import by_rtx
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,7 +120,7 @@ def test_python_runs_as_written(code: str, tmp_path: Path, monkeypatch: pytest.M
     assert bundle.parity.passed
     assert bundle.bench is None  # a Jetson's graph is timed on the Jetson
     assert bundle.precision.asked == "fp16"
-    assert get_target(verify(tmp_path / "out").target) is get_target("jetpack-6")
+    assert get_target(verify_bundle(tmp_path / "out").target) is get_target("jetpack-6")
     assert bundle.recipe.images.path == str(tmp_path / "photos")
 
 

@@ -13,7 +13,7 @@ from ...core.errors import InputError, excerpt, visible
 from ...core.inputs import is_folder, read_json
 from ...core.layout import Kind
 from ...core.records import Record, optional
-from .. import bundle
+from ..bundles.verify import verify_bundle
 from .report import Bench, TimedBundle
 
 _SAME = {
@@ -134,7 +134,7 @@ def read_bench(path: str | os.PathLike[str]) -> Bench:
     """
     place, timed = Path(path), None
     if is_folder(place):
-        manifest = bundle.verify(place)
+        manifest = verify_bundle(place)
         if layout.BENCH not in manifest.files:
             how = f"`vitrim bench {place} -o FILE` or `python3 run_on_device.py bench -o FILE`"
             raise InputError(f"{place} holds no benchmark: time it on its device by {how}, and compare that file")

@@ -16,7 +16,8 @@ from ...core.latency import PACKER, PROCESSES, ROUNDS, Conditions, FormTimes, La
 from ...core.loads import Load, with_stages
 from ...core.records import Record
 from ...core.targets import Precision, get_target
-from ..bundle import FileEntry, entries_of, verify_files
+from ..bundles.manifest import FileEntry, entries_of
+from ..bundles.verify import verify_files
 from ..machine.environment import environment
 from ..machine.named import machine_of
 from .apart import clock_of

@@ -17,7 +17,7 @@ from .blocks import ByBlock
 from .stats import FEWEST, Distribution, Ratio, paired_ratio, summarize
 
 if TYPE_CHECKING:
-    from ..bundle import Manifest
+    from ..bundles.manifest import Manifest
 
 LATER = "to be timed on the device: python3 run_on_device.py bench"  # of a graph whose target does not run here
 LEAST, MOST = 1e-9, 1e12  # of a median in milliseconds, and of a ratio of two

@@ -18,13 +18,14 @@ from ...core.errors import EnvironmentLackError, InputError, VitrimError
 from ...core.layout import Kind
 from ...core.memory import give_back_memory, only_new_garbage
 from ...core.targets import Precision, Target, get_target
-from .. import bundle
 from ..bench.blocks import ROUNDS, ByBlock, measure_blocks
 from ..bench.interleave import interleave, repeat
 from ..bench.predicted import prediction_here, told_by
 from ..bench.report import Bench, TimedBundle, Untimed, report
 from ..bench.stats import Distribution, summarize
 from ..bench.timing import Timing
+from ..bundles.manifest import Manifest, open_size
+from ..bundles.verify import verify_bundle
 from ..choose import require_runtime, run_by, runner_for, unable
 from ..machine.energy import measure_here
 from ..machine.environment import Watch, busy, environment
@@ -181,7 +182,7 @@ def bench_bundle(
         EnvironmentLackError: a runtime is asked for, but cannot run; or time is asked for by block of what is no CPU's.
     """
     require_runtime(runtime)
-    root, manifest = bundle.open_size(Path(folder), bundle.verify(Path(folder)), size)
+    root, manifest = open_size(Path(folder), verify_bundle(Path(folder)), size)
     graphs = graphs_of(root, manifest)
     target = manifest.resolved_target
     told = told_by(root / layout.BUDGET) if layout.BUDGET in manifest.files else None
@@ -233,7 +234,7 @@ def _cannot_run(serialize: Serializer) -> str | None:
     return missing
 
 
-def graphs_of(root: Path | layout.Sized, manifest: bundle.Manifest) -> dict[str, Graph]:
+def graphs_of(root: Path | layout.Sized, manifest: Manifest) -> dict[str, Graph]:
     """The graphs of a bundle by kind: the dense one is float32, whatever the bundle is.
 
     Raises:

@@ -11,7 +11,9 @@ from typing import Any
 
 from ...core import layout
 from ...core.errors import EnvironmentLackError, InputError
-from .. import bundle
+from ..bundles.manifest import Manifest, open_size, read_manifest, renew_manifest
+from ..bundles.place import publish_bundle, refuse_foreign, refuse_inside
+from ..bundles.verify import verify_bundle
 from ..marked import cache_folder, locked
 from ..parity import Parity
 from ..publish import discard, staging_folder, sweep
@@ -56,26 +58,26 @@ def build_bundle(
     """
     root = Path(os.path.abspath(folder))
     if os.path.lexists(root):  # else a run that was killed may have left it aside, which `sweep` mends
-        target = bundle.read_manifest(root).resolved_target
+        target = read_manifest(root).resolved_target
         if target.no_engine:
             raise InputError(f"{root} needs no build: {target.no_engine}")
         serialize = builder_for(target, serialize)
     if options.timing_cache:
-        bundle.refuse_inside(options.timing_cache, root)
+        refuse_inside(options.timing_cache, root)
     missing = serialize.missing()
     if missing:
-        bundle.verify(root, needs=_NEEDS)
+        verify_bundle(root, needs=_NEEDS)
         raise EnvironmentLackError(missing)
     with locked(cache_folder(root), note or (lambda text: None)):
         sweep(root)
-        manifest = bundle.verify(root, needs=_NEEDS)
-        bundle.refuse_foreign(root)
+        manifest = verify_bundle(root, needs=_NEEDS)
+        refuse_foreign(root)
         return _build(root, manifest, options, serialize, size)
 
 
-def _build(root: Path, manifest: bundle.Manifest, options: EngineOptions, serialize: Serializer, size: Any) -> Parity:
+def _build(root: Path, manifest: Manifest, options: EngineOptions, serialize: Serializer, size: Any) -> Parity:
     """The engine of a bundle that is whole and held, and the bundle with it."""
-    wanted, own_manifest = bundle.open_size(root, manifest, size)
+    wanted, own_manifest = open_size(root, manifest, size)
     staging = staging_folder(root)
     try:
         shutil.copytree(root, staging, dirs_exist_ok=True)
@@ -93,8 +95,8 @@ def _build(root: Path, manifest: bundle.Manifest, options: EngineOptions, serial
         result = replace(check_folder(files, _without_engine(own)), engine=identity.brief())
         if result.passed:
             result.write(files / layout.PARITY)
-            bundle.renew_manifest(staging, manifest.with_engine(files.size))
-            bundle.publish(staging, root)
+            renew_manifest(staging, manifest.with_engine(files.size))
+            publish_bundle(staging, root)
     finally:
         discard(staging, root)
     return result

@@ -11,7 +11,9 @@ from ...core import layout
 from ...core.bounds import ATOL, THREADS, TIE, require_within
 from ...core.errors import EnvironmentLackError, InputError
 from ...core.targets import Precision, Target, get_target
-from .. import bundle
+from ..bundles.golden import load_golden
+from ..bundles.manifest import open_size
+from ..bundles.verify import verify_bundle
 from ..choose import require_runtime, run_by, runner_for, unable
 from ..parity import Parity, Rung
 from ..rungs import close, compare
@@ -52,7 +54,7 @@ def check_folder(root: Path | layout.Sized, held_to: Parity, graph: GraphCheck |
     Raises:
         EnvironmentLackError: nothing can run here, so nothing could be checked.
     """
-    golden = bundle.load_golden(root)
+    golden = load_golden(root)
     images = golden.pop("image")
     result = replace(held_to, cpu_only=None, graph_not_checked=None, engine_not_checked=None, engine=None)
     rungs: list[Rung] = []
@@ -123,8 +125,8 @@ def check_bundle(
     for name, value, bounds in (("atol", atol, ATOL), ("tie", tie, TIE), ("threads", threads, THREADS)):
         if value is not None:
             require_within(name, value, *bounds)
-    whole = bundle.verify(Path(folder), needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
-    root, manifest = bundle.open_size(Path(folder), whole, size)
+    whole = verify_bundle(Path(folder), needs=(layout.PARITY, layout.GOLDEN, layout.MODEL))
+    root, manifest = open_size(Path(folder), whole, size)
     own = Parity.read(root / layout.PARITY, "parity report")
     held_to = Parity(
         atol=own.atol if atol is None else atol,

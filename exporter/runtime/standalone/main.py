@@ -20,9 +20,11 @@ from ...core.errors import NotFasterError, ParityError, VitrimError, visible
 from ...core.files import atomic_write, explain_stray_error
 from ...core.latency import PROCESSES, ROUNDS, LatencyTable
 from ...core.records import Record, finite
-from .. import bundle
 from ..bench.report import Bench, TimedBundle
 from ..bench.timing import Timing
+from ..bundles.manifest import open_size, read_manifest
+from ..bundles.place import refuse_inside
+from ..bundles.verify import verify_bundle
 from ..commands.bench import bench_bundle
 from ..commands.build import build_bundle
 from ..commands.check import check_bundle
@@ -183,7 +185,7 @@ def _parser(here: Path) -> argparse.ArgumentParser:
 
 
 def _info(options: argparse.Namespace) -> Info:
-    _, manifest = bundle.open_size(options.bundle, bundle.verify(options.bundle), options.size)
+    _, manifest = open_size(options.bundle, verify_bundle(options.bundle), options.size)
     target = manifest.resolved_target
     built = "built" if layout.ENGINE in manifest.files else "not built"
     return Info(
@@ -228,7 +230,7 @@ def _runtime(options: argparse.Namespace) -> str:
     """What runs the graphs: for a TensorRT its engine, and nothing in its place, for the others the target's own."""
     if options.runtime:
         return str(options.runtime)
-    return "tensorrt" if bundle.read_manifest(options.bundle).resolved_target.runtime == "tensorrt" else "auto"
+    return "tensorrt" if read_manifest(options.bundle).resolved_target.runtime == "tensorrt" else "auto"
 
 
 def _given(cls: type[Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -247,7 +249,7 @@ def _judge(result: Record, options: argparse.Namespace) -> None:
 def _check_out(options: argparse.Namespace) -> None:
     """Refuse a file that must stay as it is."""
     if options.out is not None:
-        bundle.refuse_inside(options.out, options.bundle)
+        refuse_inside(options.out, options.bundle)
         record, label = _RESULTS[options.command]
         check_output(options.out, output_of(record, label), force=options.force)
 

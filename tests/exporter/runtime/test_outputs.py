@@ -12,7 +12,7 @@ import pytest
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, VitrimError
 from vitrim.exporter.core.inputs import read_json
-from vitrim.exporter.runtime.bundle import write_manifest
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.exporter.runtime.outputs import Output, check_output, output_of, refuse_over_inputs
 from vitrim.exporter.runtime.parity import Parity
 

@@ -16,24 +16,27 @@ import numpy as np
 import pytest
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
-from vitrim.exporter.runtime import bundle, marked, publish
+from vitrim.exporter.runtime import marked, publish
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
+from vitrim.exporter.runtime.bundles.place import publish_bundle
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 
 
 def make(folder: Path, text: str = "one") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_text(text * 1000)
     (folder / "budget.json").write_text(text)
-    bundle.write_manifest(folder, {"vitrim": "0"}, ["vitrim", "export"], target="ort-cpu")
+    write_manifest(folder, {"vitrim": "0"}, ["vitrim", "export"], target="ort-cpu")
     return folder
 
 
 def test_publishing_replaces_in_one_step(tmp_path: Path) -> None:
     final = tmp_path / "out"
-    bundle.publish(make(publish.staging_folder(final)), final)
+    publish_bundle(make(publish.staging_folder(final)), final)
     assert (final / "budget.json").read_text() == "one"
-    bundle.publish(make(publish.staging_folder(final), "two"), final)
+    publish_bundle(make(publish.staging_folder(final), "two"), final)
     assert (final / "budget.json").read_text() == "two"
-    bundle.verify(final)
+    verify_bundle(final)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -48,11 +51,11 @@ def left_by_the_dead(final: Path, process: object = 1) -> Path:
 def test_publishing_without_exchange_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     final = make(tmp_path / "out")
     monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
-    bundle.publish(make(publish.staging_folder(final), "two"), final)
+    publish_bundle(make(publish.staging_folder(final), "two"), final)
     assert (final / "budget.json").read_text() == "two"
     final.rename(left_by_the_dead(final) / "old")  # as if killed between the two renames
     publish.sweep(final)
-    bundle.verify(final)
+    verify_bundle(final)
 
 
 def test_only_dead_processes_are_swept(tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ input()
 
 DEATH = "os.kill(os.getpid(), signal.SIGKILL)"
 POINTS = {
-    "before the manifest is written": ("bundle.write_manifest = lambda *a, **k: DEATH", "old"),
+    "before the manifest is written": ("write_manifest = lambda *a, **k: DEATH", "old"),
     "before the files are on disk": ("publish._sync = lambda folder: DEATH", "old"),
     "before the names are exchanged": ("publish._exchange = lambda one, other: DEATH", "old"),
     "after the names are exchanged": (
@@ -113,7 +116,10 @@ def test_kill_9_at_a_named_point(tmp_path: Path, point: str) -> None:
     code = textwrap.dedent(f"""
         import os, signal
         from pathlib import Path
-        from vitrim.exporter.runtime import bundle, publish
+        from vitrim.exporter.runtime import publish
+        from vitrim.exporter.runtime.bundles.manifest import write_manifest
+        from vitrim.exporter.runtime.bundles.place import publish_bundle
+        from vitrim.exporter.runtime.bundles.verify import verify_bundle
         def half(folder, **options):
             if Path(folder).is_dir():
                 sorted(Path(folder).iterdir())[0].unlink()
@@ -123,15 +129,15 @@ def test_kill_9_at_a_named_point(tmp_path: Path, point: str) -> None:
         (staging / "model.onnx").write_text("new" * 1000)
         (staging / "budget.json").write_text("new")
         {patch.replace("DEATH", DEATH)}
-        bundle.write_manifest(staging, {{}}, [])
-        bundle.publish(staging, final)
+        write_manifest(staging, {{}}, [])
+        publish_bundle(staging, final)
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     if final.exists():  # without an exchange there is a moment without a bundle, but never with half a one
-        bundle.verify(final)
+        verify_bundle(final)
     publish.sweep(final)
-    bundle.verify(final)
+    verify_bundle(final)
     assert (final / "budget.json").read_text() == expected
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -140,7 +146,10 @@ def test_kill_9_at_any_moment_leaves_old_or_new(tmp_path: Path) -> None:
     final = make(tmp_path / "out", "old")
     code = textwrap.dedent(f"""
         import itertools, pathlib, sys
-        from vitrim.exporter.runtime import bundle, publish
+        from vitrim.exporter.runtime import publish
+        from vitrim.exporter.runtime.bundles.manifest import write_manifest
+        from vitrim.exporter.runtime.bundles.place import publish_bundle
+        from vitrim.exporter.runtime.bundles.verify import verify_bundle
         final = pathlib.Path({str(final)!r})
         print("go", flush=True)
         for number in itertools.count():
@@ -148,8 +157,8 @@ def test_kill_9_at_any_moment_leaves_old_or_new(tmp_path: Path) -> None:
             text = f"new {{number}} "
             (staging / "model.onnx").write_text(text * 1000)
             (staging / "budget.json").write_text(text)
-            bundle.write_manifest(staging, {{}}, [])
-            bundle.publish(staging, final)
+            write_manifest(staging, {{}}, [])
+            publish_bundle(staging, final)
     """)
     rng = np.random.default_rng(0)
     changed = 0
@@ -162,7 +171,7 @@ def test_kill_9_at_any_moment_leaves_old_or_new(tmp_path: Path) -> None:
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stdout.close()
-        bundle.verify(final)  # whole: every hash of one manifest fits
+        verify_bundle(final)  # whole: every hash of one manifest fits
         changed += (final / "budget.json").read_text() != before
         publish.sweep(final)
     assert changed > 0
@@ -279,7 +288,7 @@ def test_a_stranger_s_folders_beside_an_output_are_left_alone(tmp_path: Path) ->
     (linked / "old").symlink_to(tmp_path / ".out.retired")
     before = sorted(path for path in tmp_path.rglob("*") if path != in_ours / "new")
     publish.sweep(final)
-    bundle.publish(make(publish.staging_folder(final), "two"), final)
+    publish_bundle(make(publish.staging_folder(final), "two"), final)
     publish.sweep(final)
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / ".out.retired" / "precious").read_text() == "precious"
@@ -310,11 +319,11 @@ def test_an_old_folder_that_cannot_come_back_is_kept(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", fails)
         with pytest.raises(EnvironmentLackError, match="input/output error"):
-            bundle.publish(staging, final)
+            publish_bundle(staging, final)
         publish.discard(staging, final)
         assert not final.exists()
     publish.sweep(final)
-    bundle.verify(final)
+    verify_bundle(final)
     assert (final / "budget.json").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -324,7 +333,7 @@ def test_what_a_user_puts_there_at_the_last_moment_stays(tmp_path: Path, monkeyp
     staging = make(publish.staging_folder(final), "new")
     monkeypatch.setattr(publish, "_sync", lambda folder: (final / "notes").write_text("mine"))
     with pytest.raises(InputError, match="notes in it is not vitrim's"):
-        bundle.publish(staging, final)
+        publish_bundle(staging, final)
     publish.discard(staging, final)
     assert ((final / "notes").read_text(), (final / "budget.json").read_text()) == ("mine", "old")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

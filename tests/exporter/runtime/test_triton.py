@@ -9,7 +9,7 @@ import pytest
 from evaluated_bundles import make_bundle
 
 from vitrim.exporter.core.errors import InputError, UnsupportedError
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.manifest import read_manifest, renew_manifest
 from vitrim.exporter.runtime.triton import write_model
 
 WANTED = """# Written by vitrim from a bundle for ort-cpu. The batch is a part of the shapes.
@@ -26,7 +26,7 @@ model_warmup [ { name: "zeros" inputs { key: "image" value { %s zero_data: true 
 def labelled(folder: Path) -> Path:
     out = make_bundle(folder)
     (out / "labels.json").write_text(json.dumps(["cat", "dog", "great\nwhite", "a", "b"]))
-    bundle.renew_manifest(out, bundle.read_manifest(out))
+    renew_manifest(out, read_manifest(out))
     return out
 
 
@@ -44,7 +44,7 @@ def test_weights_that_several_graphs_have_go_with_it(tmp_path: Path) -> None:
     out = labelled(tmp_path / "out")
     name = f"weights-{'0' * 16}.data"
     (out / name).write_bytes(b"weights")
-    bundle.renew_manifest(out, bundle.read_manifest(out))
+    renew_manifest(out, read_manifest(out))
     folder = write_model(out, tmp_path / "models")
     assert sorted(path.name for path in (folder / "1").iterdir()) == ["model.onnx", name]
 
@@ -62,7 +62,7 @@ def test_it_is_what_triton_s_schema_reads(tmp_path: Path) -> None:
 def test_an_engine_is_a_plan_on_a_gpu(tmp_path: Path) -> None:
     out = make_bundle(tmp_path / "out", target="trt-10.3")
     (out / "model.engine").write_bytes(b"plan")
-    bundle.renew_manifest(out, bundle.read_manifest(out))
+    renew_manifest(out, read_manifest(out))
     folder = write_model(out, tmp_path / "models")
     assert (folder.name, (folder / "1" / "model.plan").read_bytes()) == ("out", b"plan")
     assert [path.name for path in (folder / "1").iterdir()] == ["model.plan"]
@@ -82,7 +82,7 @@ def test_what_triton_does_not_run_is_refused(tmp_path: Path, entries: dict, engi
     out = make_bundle(tmp_path / "out", **entries)
     if engine:
         (out / "model.engine").write_bytes(b"plan")
-        bundle.renew_manifest(out, bundle.read_manifest(out))
+        renew_manifest(out, read_manifest(out))
     with pytest.raises(UnsupportedError, match=words):
         write_model(out, tmp_path / "models")
     assert not (tmp_path / "models").exists()

@@ -19,7 +19,7 @@ from vitrim import api
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, VitrimError
 from vitrim.exporter.core.fidelity import fidelity
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.recipes.evaluation.result import Evaluation
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -125,7 +125,7 @@ def test_a_further_size_has_graphs_and_photos_of_its_own(made: tuple[Path, Path]
         end = "npz" if name == "golden" else "onnx"
         (out / f"{name}.4x16.{end}").write_bytes((out / f"{other}.{end}").read_bytes())
     entries = {"preprocess": PREPROCESS, "target": "ort-cpu", "batch": BATCH}
-    bundle.write_manifest(out, {}, [], sizes={"4x16": {"preprocess": further}}, **entries)
+    write_manifest(out, {}, [], sizes={"4x16": {"preprocess": further}}, **entries)
     own = api.evaluate_bundle(out, made[1])
     found = api.evaluate_bundle(out, made[1], size=(4, 16), out=tmp_path / "found.json")
     assert (own.size, found.size) == (None, "4x16")
@@ -211,7 +211,7 @@ def test_an_engine_answers_in_place_of_its_graph(tmp_path: Path) -> None:
     np.savez(folder / "golden.npz", **standin_bundles.golden(2.0))  # type: ignore[arg-type]
     (folder / "dense.onnx").write_bytes(dense_of_the_standin())
     preprocess = {**PREPROCESS, "input_size": [4, 2, 2], "mean": [0.5] * 4, "std": [0.5] * 4}
-    bundle.write_manifest(folder, {}, [], target="jetpack-5", batch=2, preprocess=preprocess)
+    write_manifest(folder, {}, [], target="jetpack-5", batch=2, preprocess=preprocess)
     images = np.random.default_rng(3).standard_normal((7, 4, 2, 2)).astype(np.float32)
     np.savez(tmp_path / "some.npz", image=images)
     given = (folder, tmp_path / "some.npz")

@@ -25,7 +25,7 @@ from vitrim import api
 from vitrim.cli import cli
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.targets import TARGETS
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.recipes.inspection.inspect import read_graph
 
 F = TensorProto.FLOAT
@@ -165,7 +165,7 @@ def test_a_fixed_batch_is_what_the_line_says_it_is(tmp_path: Path) -> None:
 def test_a_bundle_s_own_graph_has_to_be_static(tmp_path: Path) -> None:
     root = doubling(tmp_path / "b")
     (root / "model.onnx").write_bytes(doubler("batch"))
-    bundle.write_manifest(root, {}, [])
+    write_manifest(root, {}, [])
     page = CliRunner().invoke(cli, ["lint", str(root)])
     assert page.exit_code == 1
     assert "its shape [batch, 3] is not static" in CliRunner().invoke(cli, ["lint", str(root), "--json"]).output

@@ -15,7 +15,8 @@ from vitrim import api
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.graph.precision.float32_nodes import wide_nodes
 from vitrim.exporter.graph.precision.half import to_half
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.tensorrt.engine import build_engine
 from vitrim.exporter.runtime.tensorrt.family import RTX
 from vitrim.exporter.runtime.tensorrt.inventory import inventory
@@ -42,7 +43,7 @@ def choosing(folder: Path) -> Path:
     passes = {"pruned.decomposed": {"passes": [], "operators_before": {}, "operators_after": {}}}
     (folder / "passes.json").write_text(json.dumps(passes))
     build_engine(folder / "model.onnx", folder / "model.engine", precision="fp16", serialize=by_rtx)
-    bundle.write_manifest(folder, {}, [], target="trt-rtx", batch=2, precision={"name": "fp16", "float32_nodes": []})
+    write_manifest(folder, {}, [], target="trt-rtx", batch=2, precision={"name": "fp16", "float32_nodes": []})
     return folder
 
 
@@ -52,7 +53,7 @@ def test_an_engine_s_kernels_are_listed_beside_those_of_floor_and_dense(tmp_path
     if reason:
         pytest.skip(reason)
     root = choosing(tmp_path / "out")
-    found = bundle_kernels(root, bundle.verify(root))
+    found = bundle_kernels(root, verify_bundle(root))
     assert found.tensorrt.startswith("TensorRT for RTX ")
     assert (found.precision, found.not_built) == ("fp16", {})
     assert found.total == len(found.kernels) == sum(row.kernels for row in found.parts)
@@ -68,15 +69,15 @@ def test_an_engine_s_kernels_are_listed_beside_those_of_floor_and_dense(tmp_path
 def test_what_has_no_kernels_to_list_is_one_line(tmp_path: Path) -> None:
     bare = named(tmp_path / "bare", engine=False)
     with pytest.raises(InputError, match=r"has no model.engine, whose kernels could be listed: vitrim build"):
-        bundle_kernels(bare, bundle.verify(bare))
+        bundle_kernels(bare, verify_bundle(bare))
     (tmp_path / "old").mkdir()
     old = tmp_path / "old"
     for name in ("model.onnx", "model.engine"):
         (old / name).write_text(name)
     (old / "model.engine.json").write_text(json.dumps({"engine_sha256": "a", "onnx_sha256": "b"}))
-    bundle.write_manifest(old, {}, [], target="trt-rtx")
+    write_manifest(old, {}, [], target="trt-rtx")
     with pytest.raises(InputError, match="was built before kernels were kept: vitrim build"):
-        bundle_kernels(old, bundle.verify(old))
+        bundle_kernels(old, verify_bundle(old))
     with pytest.raises(InputError, match="is no bundle"):
         api.inspect(tmp_path / "m.onnx", kernels=True)
 

@@ -18,8 +18,8 @@ from vitrim.exporter.core.errors import InputError, NotFasterError, ParityError,
 from vitrim.exporter.graph.lint.check import operator_table
 from vitrim.exporter.graph.passes import table
 from vitrim.exporter.graph.passes.base import PatternPass
-from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.report import report
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.runners import OrtRunner
 from vitrim.recipes.optimize import run as optimize
 
@@ -48,7 +48,7 @@ def test_a_cnn_becomes_a_bundle_that_check_and_bench_take(tmp_path: Path) -> Non
     names = {file.name for file in out.iterdir()}
     wanted = {"model.onnx", "dense.onnx", "golden.npz", "parity.json", "passes.json", "bench.json"}
     assert names == wanted | {"manifest.json", "README.md", "run_on_device.py"}
-    manifest = bundle.verify(out)
+    manifest = verify_bundle(out)
     assert (manifest.batch, manifest.target) == (2, "ort-cpu")
     assert manifest.extra is not None
     assert manifest.extra["source"]["input"] == "pixels"
@@ -125,7 +125,7 @@ def test_not_faster_is_published_and_said_and_a_failed_proof_is_not(
     with pytest.raises(NotFasterError, match="is published, but the optimised graph is .*--allow-slower") as error:
         api.optimize(path, tmp_path / "out", **slow)
     assert error.value.result.folder == tmp_path / "out"  # type: ignore[attr-defined]
-    assert bundle.verify(tmp_path / "out")
+    assert verify_bundle(tmp_path / "out")
     with pytest.raises(InputError, match="would be written over|is the ONNX file|the ONNX file"):
         api.optimize(path, path, **QUICK)
     flat = onnx.load(path)

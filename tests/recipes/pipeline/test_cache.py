@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
-from vitrim.exporter.runtime.bundle import write_manifest
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.exporter.runtime.marked import MARKER, is_marked, write_marker
 from vitrim.recipes.pipeline.cache import StageCache, cache_of, caches_in, clean, size_of
 from vitrim.recipes.stages.stage import Stage

@@ -10,17 +10,17 @@ import pytest
 
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import InputError
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.golden import load_golden
 
 
 def test_a_bundle_is_its_report_in_a_notebook(made: tuple[Path, Any]) -> None:
     found = made[1]._repr_html_()
     assert found.startswith('<iframe title="vitrim report" sandbox srcdoc="')
-    assert found.count("data:image/jpeg") == len(bundle.load_golden(made[0])["image"]) == 2
+    assert found.count("data:image/jpeg") == len(load_golden(made[0])["image"]) == 2
 
 
 def test_its_runner_answers_as_the_bundle_does(made: tuple[Path, Any]) -> None:
-    golden, run = bundle.load_golden(made[0]), made[1].runner()
+    golden, run = load_golden(made[0]), made[1].runner()
     np.testing.assert_allclose(run(golden["image"][:1])["logits"], golden["logits"][:1], atol=1e-4)
     with pytest.raises(InputError, match="has no graphs for 96x96; it has 64x64"):
         made[1].runner("96x96")

@@ -18,7 +18,7 @@ from vitrim.exporter.core.errors import ParityError
 from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.weights import is_external
 from vitrim.exporter.pruning.budget import read_budget
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.machine import gpu
 from vitrim.exporter.runtime.parity import Parity, Rung
 from vitrim.exporter.runtime.tensorrt.identity import EngineIdentity
@@ -35,7 +35,7 @@ def test_a_bundle_holds_everything_and_verifies(made: tuple[Path, Any]) -> None:
     more = {"README.md", "fidelity.json", "dense.onnx", "floor.onnx", "proof.onnx", "passes.json", "run_on_device.py"}
     more.add("float_nodes.json")
     assert wanted | more == names
-    manifest = bundle.verify(out)
+    manifest = verify_bundle(out)
     assert manifest.preprocess["input_size"] == [3, 64, 64]
     assert manifest.versions["torch"]
     assert result.parity.passed
@@ -184,13 +184,13 @@ def test_an_engine_of_tensorrt_for_rtx_is_in_a_bundle_made_without_a_gpu(
     kept = Parity.read(out / "parity.json", "parity report")
     assert (kept.engine, kept.engine_not_checked) == (done.parity.engine, done.parity.engine_not_checked)
     assert "built, but not run here: its numbers and times are unproven" in (out / "README.md").read_text()
-    assert bundle.verify(out).engine == "built"
+    assert verify_bundle(out).engine == "built"
     checked = api.check(out)
     assert (checked.passed, told in str(checked.engine_not_checked), len(checked.rungs)) == (True, True, 2)
     rebuilt = api.build(out, capabilities=["12.0"])
     assert rebuilt.engine is not None
     assert (rebuilt.engine.capabilities, told in str(rebuilt.engine_not_checked)) == (("12.0",), True)
-    bundle.verify(out, needs=(layout.ENGINE,))
+    verify_bundle(out, needs=(layout.ENGINE,))
 
 
 @pytest.mark.exhaustive
@@ -203,7 +203,7 @@ def test_a_folder_of_hugging_face_is_exported_with_its_labels(tmp_path: Path) ->
     prune = {"method": "zero_tprune", "target": {"flops_ratio": 0.8}}
     result = api.export(small_recipe(prune=prune) | {"model": {"checkpoint": str(folder)}}, tmp_path / "out")
     assert result.parity.passed
-    manifest = bundle.verify(tmp_path / "out")
+    manifest = verify_bundle(tmp_path / "out")
     assert manifest.preprocess["mean"] == [0.1, 0.2, 0.3]
     assert json.loads((tmp_path / "out" / "labels.json").read_text()) == ["cat", "dog", "emu"]
     kept = api.recipe(str(tmp_path / "out" / "recipe.yaml"))

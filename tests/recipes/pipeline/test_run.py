@@ -28,8 +28,9 @@ from vitrim.exporter.core import layout, sources
 from vitrim.exporter.core.errors import InputError, NotFasterError, ParityError
 from vitrim.exporter.pruning.budget import read_budget, write_budget
 from vitrim.exporter.pruning.load import preprocessing
-from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.report import LATER, Bench, report
+from vitrim.exporter.runtime.bundles.golden import load_golden
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.machine.environment import environment
 from vitrim.recipes.pipeline.cache import cache_of
 from vitrim.recipes.pipeline.open import open_model
@@ -62,11 +63,11 @@ def test_a_bundle_checks_itself_without_vitrim(made: tuple[Path, Any], tmp_path:
     ours, theirs = json.loads(done.stdout), api.check(made[0])
     assert ours["passed"]
     assert ours == json.loads(json.dumps(theirs.to_json()))
-    bundle.verify(made[0])
+    verify_bundle(made[0])
 
 
 def test_golden_outputs_are_pytorch_s(made: tuple[Path, Any]) -> None:
-    golden = bundle.load_golden(made[0])
+    golden = load_golden(made[0])
     assert golden["image"].shape == (2, 3, 64, 64)
     assert golden["logits"].dtype == np.float32
     assert api.check(made[0]).passed
@@ -94,7 +95,7 @@ def test_merging_and_last_tokens_go_all_the_way(
     assert result.parity.smallest_atol < 1e-4
     compared = {stage.output for stage in result.parity.rungs[-2].stages}
     assert {name.partition("_")[0] for name in compared} == {"kept", "merged"}
-    golden = bundle.load_golden(tmp_path / "out")
+    golden = load_golden(tmp_path / "out")
     merged = [name for name in golden if name.startswith("merged_")]
     assert set(merged) == {name for name in compared if name.startswith("merged_")}
     left = result.budget.blocks[-1].after
@@ -186,7 +187,7 @@ def test_a_change_runs_what_reads_it_and_nothing_else(
     except NotFasterError:
         assert "allow_slower" in change.get("bench", {})
     assert [name for name, cached in heard.stages.items() if not cached] == ["model and images", *done_again, "bundle"]
-    bundle.verify(tmp_path / "out")
+    verify_bundle(tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -217,7 +218,7 @@ def test_a_bundle_s_recipe_makes_the_same_bundle_elsewhere(made: tuple[Path, Any
     assert again.to_json()["report"] == str(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 2
     assert (made[1].report, made[1].no_report, made[0].with_name("out.html").exists()) == (None, None, False)
-    old, new = (bundle.load_golden(folder)["logits"] for folder in (made[0], tmp_path / "out"))
+    old, new = (load_golden(folder)["logits"] for folder in (made[0], tmp_path / "out"))
     np.testing.assert_array_equal(old, new)
 
 
@@ -229,10 +230,10 @@ def test_other_targets_and_batches(tmp_path: Path, target: str, batch: int) -> N
     assert result.parity.passed
     assert (result.bench, result.to_json()["bench"]) == (None, None)
     assert not (tmp_path / "out" / "bench.json").exists()
-    assert bundle.verify(tmp_path / "out").bench == LATER
+    assert verify_bundle(tmp_path / "out").bench == LATER
     assert f"\n- speed: {LATER}\n" in (tmp_path / "out" / "README.md").read_text()
     assert api.inspect(tmp_path / "out")["findings"] == []
-    assert bundle.load_golden(tmp_path / "out")["image"].shape[0] % batch == 0
+    assert load_golden(tmp_path / "out")["image"].shape[0] % batch == 0
 
 
 @pytest.mark.slow
@@ -255,7 +256,7 @@ def test_an_edited_budget_is_followed(tmp_path: Path) -> None:
     path.write_text(json.dumps(data))
     with pytest.raises(InputError, match=r"budget\.json: blocks\[3\]\.after is 9, more than its before 8"):
         api.export(recipe, tmp_path / "out")
-    bundle.verify(tmp_path / "out")  # the old bundle is still there and whole
+    verify_bundle(tmp_path / "out")  # the old bundle is still there and whole
 
 
 @pytest.mark.parametrize(
@@ -308,7 +309,7 @@ def test_not_faster_is_published_and_fails(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(timing, "bench_graphs", slow)
     with pytest.raises(NotFasterError, match="is published, but the pruned graph is slower than dense"):
         api.export(small(bench={"allow_slower": False}), tmp_path / "out", report=True)
-    bundle.verify(tmp_path / "out")
+    verify_bundle(tmp_path / "out")
     assert "slower than dense" in (tmp_path / "out.html").read_text()
 
 
@@ -334,7 +335,7 @@ def test_another_target_s_times_are_taken_where_they_are_asked_for_and_judge_not
     assert done.bench is not None
     assert done.bench.verdict.startswith("not judged: 0.56 times the dense graph's speed")
     assert "take fp32" not in done.bench.verdict
-    assert bundle.verify(tmp_path / "out").bench is None
+    assert verify_bundle(tmp_path / "out").bench is None
     assert done.bench.verdict in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -350,7 +351,8 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 KILLED = """
 import json, os, signal, sys
 from vitrim import api
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.golden import load_golden
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 
 recipe, out, stages = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 
@@ -376,7 +378,7 @@ for stage, name in stages:
     _, status = os.waitpid(child, 0)
     died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == number
     print(stage, name, "died" if died else os.WEXITSTATUS(status), flush=True)
-    bundle.verify(out)
+    verify_bundle(out)
 """
 
 
@@ -415,7 +417,7 @@ def test_two_runs_of_one_output_take_turns(tmp_path: Path) -> None:
         ]
         assert not out.exists()
     thread.join()
-    bundle.verify(out)
+    verify_bundle(out)
 
 
 PAIRS = {
@@ -439,5 +441,5 @@ def test_two_processes_on_one_output_take_turns(tmp_path: Path, pair: str) -> No
         if pair == "export, export":
             assert f"\nReport: {tmp_path / 'out.html'}\n" in done.stdout
     if pair.startswith("export"):
-        bundle.verify(tmp_path / "out")
+        verify_bundle(tmp_path / "out")
         assert (tmp_path / "out.html").exists() == (pair == "export, export")

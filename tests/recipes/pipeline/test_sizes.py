@@ -20,7 +20,9 @@ from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.graph.files import read_bare
 from vitrim.exporter.graph.weights import is_external, size_of
 from vitrim.exporter.pruning.budget import read_budget
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.golden import load_golden
+from vitrim.exporter.runtime.bundles.manifest import read_manifest
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.recipes.pipeline.sizes import check_sizes, sizes_of, without_sizes
 from vitrim.recipes.schema.load import recipe_from
@@ -45,7 +47,7 @@ def test_a_bundle_has_the_graphs_plans_and_proofs_of_every_size(several: tuple[P
     (weights,) = (path.name for path in out.glob("weights-*.data"))
     once = {"recipe.yaml", "README.md", "manifest.json", "run_on_device.py", weights}
     assert {path.name for path in out.iterdir()} == own | sized | once
-    manifest = bundle.verify(out)
+    manifest = verify_bundle(out)
     assert list(manifest.sizes) == [SIZE]
     assert manifest.own_size == result.size == "64x64"
     assert manifest.input["shape"] == [1, 3, 64, 64]
@@ -59,7 +61,7 @@ def test_a_bundle_has_the_graphs_plans_and_proofs_of_every_size(several: tuple[P
     assert plan == result.sizes[SIZE].budget
     for budget in (plan, result.budget):  # the same share of each size's own GMACs
         assert 0.65 < budget.total_gmacs / budget.gmacs["dense"] <= 0.7
-    golden = bundle.load_golden(layout.Sized(out, SIZE))
+    golden = load_golden(layout.Sized(out, SIZE))
     assert golden["image"].shape == (2, 3, 48, 80)
     for name, shape in (("dense", [1, 3, 48, 80]), ("model", [1, 3, 48, 80]), ("floor", [1, 3, 48, 80])):
         (image,) = onnx.load(out / f"{name}.48x80.onnx", load_external_data=False).graph.input
@@ -98,7 +100,7 @@ def test_every_command_takes_a_size(several: tuple[Path, Any], tmp_path: Path) -
     assert api.check(out, size=SIZE).passed
     assert api.check(out).passed
     timed = api.bench(out, runs=5, warmup=0, size=[48, 80])
-    manifest = bundle.read_manifest(out)
+    manifest = read_manifest(out)
     assert timed.bundle.graph_sha256 == manifest.files["model.48x80.onnx"].sha256
     assert api.bench(out, runs=5, warmup=0, size="64x64").bundle.graph_sha256 == manifest.files["model.onnx"].sha256
     assert (

@@ -14,7 +14,7 @@ import sweeps
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.core.files import sha256
 from vitrim.exporter.runtime.bench.compare import read_bench
-from vitrim.exporter.runtime.bundle import SizeEntry
+from vitrim.exporter.runtime.bundles.manifest import SizeEntry
 from vitrim.recipes.report.sources import read_bundle, read_sources
 
 ROOT = Path(__file__).parents[3]

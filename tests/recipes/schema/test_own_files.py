@@ -20,7 +20,7 @@ from vitrim.exporter.pruning.budget import write_budget
 from vitrim.exporter.pruning.load import save_slimmed
 from vitrim.exporter.pruning.slim import slim
 from vitrim.exporter.pruning.widths import write_widths
-from vitrim.exporter.runtime.bundle import write_manifest
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.recipes import new
 from vitrim.recipes.pipeline import run
 from vitrim.recipes.schema.own_files import BUDGET, SLIMMED, WIDTHS, check_file, inputs_of

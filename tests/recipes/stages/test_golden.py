@@ -16,8 +16,9 @@ from vitrim import api
 from vitrim.calibration.images.generated import make_images
 from vitrim.exporter.core.errors import InputError
 from vitrim.exporter.graph.decisions import LEFT_OUT
-from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.timing import Timing
+from vitrim.exporter.runtime.bundles.golden import load_golden
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.commands.bench import bench_bundle, random_images
 from vitrim.exporter.runtime.runners import OrtRunner, run_all
 from vitrim.recipes.pipeline.open import open_model
@@ -73,7 +74,7 @@ def test_a_photo_s_bytes_give_pytorch_s_answer(made: tuple[Path, Any, dict[str, 
 
 def test_golden_files_hold_pixels_and_pytorch_s_classes(made: tuple[Path, Any, dict[str, Any]]) -> None:
     out = made[0]
-    golden = bundle.load_golden(out)
+    golden = load_golden(out)
     assert (golden["image"].dtype, golden["image"].shape) == (np.uint8, (4, 64, 64, 3))
     assert len(np.unique(golden["image"])) > 100
     best = torch.from_numpy(golden["logits"]).softmax(-1).topk(3)
@@ -97,7 +98,7 @@ def test_the_device_checks_and_times_it(made: tuple[Path, Any, dict[str, Any]]) 
 
 def test_manifest_and_readme_say_what_to_feed(made: tuple[Path, Any, dict[str, Any]]) -> None:
     out = made[0]
-    told = bundle.verify(out).input
+    told = verify_bundle(out).input
     assert (told["dtype"], told["layout"], told["shape"]) == ("uint8", "NHWC", [2, 64, 64, 3])
     text = (out / "README.md").read_text()
     assert "- input `image` [2, 64, 64, 3] uint8 (NHWC): RGB pixels" in text

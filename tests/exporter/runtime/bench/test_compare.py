@@ -17,10 +17,10 @@ from rich.console import Console
 
 from vitrim.exporter.core.errors import InputError, visible
 from vitrim.exporter.core.records import finite
-from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench import compare as results
 from vitrim.exporter.runtime.bench.compare import Comparison
 from vitrim.exporter.runtime.bench.report import Bench, TimedBundle, report
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.exporter.runtime.lines import bench_lines
 from vitrim.exporter.runtime.machine.energy import Energy, GraphEnergy
 from vitrim.terminal.screens.bench import print_comparison
@@ -134,7 +134,7 @@ def test_a_bundle_is_verified_and_says_which_graph_it_is(tmp_path: Path) -> None
     (folder / "model.onnx").write_text("graph")
     old = replace(bench(10.0), bundle=None)
     old.write(folder / "bench.json")
-    bundle.write_manifest(folder, {}, [], target="ort-cpu", batch=2)
+    write_manifest(folder, {}, [], target="ort-cpu", batch=2)
     (file,) = save(tmp_path, file=bench(10.0))
     result = results.compare([folder, file])
     assert result.rows[0].precision == "fp32"
@@ -150,7 +150,7 @@ def test_a_bundle_without_a_benchmark_says_where_to_take_one(tmp_path: Path) -> 
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "model.onnx").write_text("graph")
-    bundle.write_manifest(folder, {}, [], target="jetpack-6", batch=2)
+    write_manifest(folder, {}, [], target="jetpack-6", batch=2)
     with pytest.raises(
         InputError, match=r"out holds no benchmark: time it on its device by `vitrim bench .*out -o FILE`"
     ):

@@ -9,10 +9,10 @@ import pytest
 from small_bundles import FP16, doubling, half, named
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
-from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.report import Untimed
 from vitrim.exporter.runtime.bench.stats import Distribution
 from vitrim.exporter.runtime.bench.timing import Timing
+from vitrim.exporter.runtime.bundles.manifest import read_manifest
 from vitrim.exporter.runtime.commands import bench
 from vitrim.exporter.runtime.commands.bench import bench_bundle
 from vitrim.exporter.runtime.commands.build import build_bundle
@@ -37,7 +37,7 @@ def test_an_older_bundle_is_float32_and_timed_without_copies(recorder: Any, tmp_
     assert set(result.modes or ()) == MODES
     assert recorder.made.count(("model.onnx", True)) == 1
     assert result.energy is None
-    files = bundle.read_manifest(tmp_path / "b").files
+    files = read_manifest(tmp_path / "b").files
     assert result.bundle is not None
     assert result.bundle.to_json() == {
         "target": "jetpack-6",

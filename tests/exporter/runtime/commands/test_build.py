@@ -19,7 +19,8 @@ from small_bundles import CLOSE, FP16, doubling, named, two_sizes
 
 from vitrim import api
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError, UnsupportedError
-from vitrim.exporter.runtime import bundle
+from vitrim.exporter.runtime.bundles.manifest import GraphPrecision, renew_manifest, write_manifest
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.commands.build import build_bundle
 from vitrim.exporter.runtime.commands.check import check_bundle
 from vitrim.exporter.runtime.machine import gpu
@@ -38,7 +39,7 @@ def tripled(root: Path, **entries: Any) -> Path:
     golden = dict(np.load(root / "golden.npz"))
     golden["logits"] = golden["logits"] * np.float32(1.5)
     np.savez(root / "golden.npz", **golden)
-    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **entries)
+    write_manifest(root, {"vitrim": "0"}, ["vitrim"], **entries)
     return root
 
 
@@ -56,7 +57,7 @@ def test_the_manifest_s_precision_reaches_the_builder(fake_trt: Any, tmp_path: P
     assert len(list((tmp_path / "timings").iterdir())) == 1
     assert result.engine is not None
     assert (result.passed, result.engine.precision) == (True, "fp16")
-    manifest = bundle.verify(root, needs=("model.engine", "model.engine.json"))
+    manifest = verify_bundle(root, needs=("model.engine", "model.engine.json"))
     assert (manifest.engine, manifest.precision.to_json()) == ("built", FP16["precision"])
     assert manifest.target == "trt-8.6"
     assert json.loads((root / "parity.json").read_text())["engine"]["layers"]["precisions"] == {"fp16": 1}
@@ -71,7 +72,7 @@ def test_an_engine_of_a_further_size_is_that_size_s_alone(fake_trt: Any, tmp_pat
     assert contents(root) == before
     result = api.build(root, size="2x5", timing_cache=False)
     assert result.passed
-    manifest = bundle.verify(root, needs=("model.2x5.engine", "model.2x5.engine.json"))
+    manifest = verify_bundle(root, needs=("model.2x5.engine", "model.2x5.engine.json"))
     assert (manifest.engine, manifest.of("2x5").engine) == (None, "built")
     after = contents(root)
     changed = {name for name in after if after[name] != before.get(name)}
@@ -100,9 +101,9 @@ def test_an_engine_in_another_precision_is_not_published(fake_trt: Any, tmp_path
     root = doubling(tmp_path / "b", **FP16)
     with pytest.raises(UnsupportedError, match="not fp16: 2 of 2"):
         build_bundle(root)
-    assert "model.engine" not in bundle.verify(root).files
+    assert "model.engine" not in verify_bundle(root).files
     assert not build_bundle(root, EngineOptions(strict=False)).engine.layers.passed
-    assert "model.engine" in bundle.verify(root).files
+    assert "model.engine" in verify_bundle(root).files
 
 
 def test_an_engine_of_another_precision_is_judged_so_and_its_limits_are_kept(fake_trt: Any, tmp_path: Path) -> None:
@@ -113,10 +114,10 @@ def test_an_engine_of_another_precision_is_judged_so_and_its_limits_are_kept(fak
     golden["logits"] = golden["logits"] * np.float32(1.001) + np.float32(1e-3)
     np.savez(root / "golden.npz", **golden)
     parity = Parity.read(root / "parity.json", "parity report")
-    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **FP16)
+    write_manifest(root, {"vitrim": "0"}, ["vitrim"], **FP16)
     assert not build_bundle(root).passed
     replace(parity, close=CLOSE).write(root / "parity.json")
-    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **FP16)
+    write_manifest(root, {"vitrim": "0"}, ["vitrim"], **FP16)
     assert build_bundle(root).passed
     written = Parity.read(root / "parity.json", "parity report")
     assert (written.close, [rung.strict for rung in written.rungs]) == (CLOSE, [True, False])
@@ -128,8 +129,8 @@ def test_a_build_takes_the_precision(recorder: Any, tmp_path: Path) -> None:
     folder = named(tmp_path / "b", precision={"name": "fp16", "float32_nodes": ["/norm"]}, engine=False)
     assert build_bundle(folder, EngineOptions(workspace_mib=64), serialize=recorder).passed
     assert recorder.builds == {"model.onnx": ("fp16", ("/norm",))}
-    manifest = bundle.verify(folder)
-    assert manifest.precision == bundle.GraphPrecision("fp16", ("/norm",))
+    manifest = verify_bundle(folder)
+    assert manifest.precision == GraphPrecision("fp16", ("/norm",))
     assert manifest.engine == "built"
 
 
@@ -167,7 +168,7 @@ def test_a_second_build_takes_the_place_of_the_first(fake_trt: Any, tmp_path: Pa
         assert written == result
         assert [rung.name for rung in written.rungs] == ["onnx", f"tensorrt-{version} = golden"]  # no older engine's
         assert json.loads((root / "model.engine.json").read_text())["tensorrt"] == version
-    bundle.verify(root)
+    verify_bundle(root)
 
 
 def test_a_build_waits_for_who_is_at_work_on_the_bundle(fake_trt: Any, tmp_path: Path) -> None:
@@ -182,12 +183,12 @@ def test_a_build_waits_for_who_is_at_work_on_the_bundle(fake_trt: Any, tmp_path:
         assert notes == [
             f"process {os.getpid()} is at work on the same output ({tmp_path / '.b.cache'}); waiting for it"
         ]
-        manifest = bundle.verify(root)
+        manifest = verify_bundle(root)
         assert manifest.engine is None
         (root / "README.md").write_text("published meanwhile")
-        bundle.renew_manifest(root, manifest)
+        renew_manifest(root, manifest)
     second.join(60)
-    assert bundle.verify(root, needs=("README.md", "model.engine")).engine == "built"
+    assert verify_bundle(root, needs=("README.md", "model.engine")).engine == "built"
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 

@@ -14,8 +14,9 @@ from small_graphs import chooser
 
 from vitrim.exporter.core.errors import EnvironmentLackError, InputError
 from vitrim.exporter.graph.decisions import without_decisions
-from vitrim.exporter.runtime import bundle
 from vitrim.exporter.runtime.bench.timing import Timing
+from vitrim.exporter.runtime.bundles.golden import load_golden
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
 from vitrim.exporter.runtime.commands.bench import bench_bundle
 from vitrim.exporter.runtime.commands.check import GraphCheck, check_bundle, check_folder
 from vitrim.exporter.runtime.parity import Parity
@@ -29,7 +30,7 @@ def multiplied(root: Path, factor: float, **entries: Any) -> Path:
     golden = dict(np.load(root / "golden.npz"))
     golden["logits"] = golden["logits"] * np.float32(factor)
     np.savez(root / "golden.npz", **golden)
-    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"], **entries)
+    write_manifest(root, {"vitrim": "0"}, ["vitrim"], **entries)
     return root
 
 
@@ -86,7 +87,7 @@ def test_a_check_that_can_check_nothing_does_not_pass(recorder: Any, tmp_path: P
 
 def off_by(root: Path) -> float:
     """The largest difference of a bundle's golden logits from what `doubling` gives."""
-    golden = bundle.load_golden(root)
+    golden = load_golden(root)
     return float(np.abs(golden["logits"] - 2 * golden["image"]).max())
 
 
@@ -119,9 +120,9 @@ def test_a_graph_that_is_a_little_off_passes_at_the_tolerance_that_is_named(tmp_
 )
 def test_golden_outputs_that_prove_nothing_are_refused(tmp_path: Path, logits: np.ndarray, words: str) -> None:
     root = doubling(tmp_path / "b")
-    image = bundle.load_golden(root)["image"]
+    image = load_golden(root)["image"]
     np.savez(root / "golden.npz", image=image, logits=logits.astype(np.float32))
-    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"])
+    write_manifest(root, {"vitrim": "0"}, ["vitrim"])
     (rung,) = check_bundle(root, atol=1e6, tie=1).rungs
     assert (rung.passed, rung.smallest_atol) == (False, None)
     assert re.match(f"unproven: {words}", rung.reason), rung.reason
@@ -154,7 +155,7 @@ def test_an_engine_that_cannot_run_here_is_said_beside_what_could(recorder: Any,
     recorder.reason = "TensorRT finds no GPU"
     root = doubling(tmp_path / "b")
     (root / "model.engine").write_bytes(b"engine")
-    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"])
+    write_manifest(root, {"vitrim": "0"}, ["vitrim"])
     result = check_bundle(root)
     assert result.passed
     assert result.engine_not_checked == "TensorRT finds no GPU"
@@ -179,7 +180,7 @@ def test_a_golden_file_without_the_kept_tokens_proves_no_decision(tmp_path: Path
     golden = dict(np.load(root / "golden.npz"))
     for gone in (["kept_1"], ["kept_1", "gap_1"]):
         np.savez(root / "golden.npz", **{name: value for name, value in golden.items() if name not in gone})
-        bundle.write_manifest(root, {}, [], precision={"name": "fp16", "float32_nodes": []}, batch=2)
+        write_manifest(root, {}, [], precision={"name": "fp16", "float32_nodes": []}, batch=2)
         for limits in ({}, {"atol": 10.0}):
             (rung,) = (result := check_bundle(root, **limits)).rungs
             assert (result.passed, rung.first_offender, rung.smallest_atol) == (False, "kept_1", None)
@@ -201,7 +202,7 @@ def test_a_golden_file_without_the_kept_tokens_proves_no_decision(tmp_path: Path
 def test_a_bundle_that_was_sealed_again_over_other_content_is_one_line(file: str, text: str, tmp_path: Path) -> None:
     root = doubling(tmp_path / "b")
     (root / file).write_text(text)
-    bundle.write_manifest(root, {}, [])
+    write_manifest(root, {}, [])
     with pytest.raises(InputError, match=file.replace(".", r"\.")) as caught:
         check_bundle(root)
     assert "\n" not in str(caught.value)
@@ -219,7 +220,7 @@ def proven(folder: Path, shipped_times: float = 1.0) -> Path:
     golden = run_all(OrtRunner(proof.SerializeToString()), image, 2)
     np.savez(folder / "golden.npz", image=image, **golden)
     Parity(1e-4, 1e-4, ()).write(folder / "parity.json")
-    bundle.write_manifest(folder, {"vitrim": "0"}, ["vitrim"])
+    write_manifest(folder, {"vitrim": "0"}, ["vitrim"])
     return folder
 
 
@@ -238,7 +239,7 @@ def test_without_its_proof_graph_a_bundle_does_not_pass(tmp_path: Path) -> None:
     (root / "proof.onnx").unlink()
     with pytest.raises(InputError, match=r"proof\.onnx is missing"):
         check_bundle(root)
-    bundle.write_manifest(root, {"vitrim": "0"}, ["vitrim"])
+    write_manifest(root, {"vitrim": "0"}, ["vitrim"])
     (rung,) = check_bundle(root).rungs
     assert (rung.passed, rung.reason) == (False, "the candidate has no output kept_1")
 
@@ -247,11 +248,11 @@ def test_an_engine_of_the_shipped_graph_is_held_by_its_answers(recorder: Any, tm
     root = named(tmp_path / "b", "proof.onnx")
     golden = dict(np.load(root / "golden.npz")) | {"kept_1": np.zeros((2, 3), np.int32)}
     np.savez(root / "golden.npz", **golden)
-    bundle.write_manifest(root, {}, [], target="jetpack-6", batch=2)
+    write_manifest(root, {}, [], target="jetpack-6", batch=2)
     (rung,) = check_bundle(root, runtime="tensorrt").rungs
     assert (rung.name, rung.passed, rung.stages) == ("tensorrt-10.3.0 = golden", True, ())
     (root / "proof.onnx").unlink()
-    bundle.write_manifest(root, {}, [], target="jetpack-6", batch=2)
+    write_manifest(root, {}, [], target="jetpack-6", batch=2)
     (rung,) = check_bundle(root, runtime="tensorrt").rungs
     assert (rung.passed, rung.first_offender) == (False, "kept_1")
 

@@ -26,9 +26,11 @@ from standin_bundles import STANDIN, compiled_cudart, golden, make, standin_envi
 from vitrim.exporter.core import layout
 from vitrim.exporter.core.errors import EnvironmentLackError, UnsupportedError
 from vitrim.exporter.core.latency import LatencyTable
-from vitrim.exporter.runtime import bundle, rungs
+from vitrim.exporter.runtime import rungs
 from vitrim.exporter.runtime.bench import stats
 from vitrim.exporter.runtime.bench.report import Bench
+from vitrim.exporter.runtime.bundles.manifest import write_manifest
+from vitrim.exporter.runtime.bundles.verify import verify_bundle
 from vitrim.exporter.runtime.parity import Parity
 from vitrim.exporter.runtime.standalone import pack as standalone
 from vitrim.exporter.runtime.tensorrt import cuda
@@ -80,7 +82,7 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     assert device.builds()[0]["pools"] == {"WORKSPACE": 64 << 20}
     assert "tensorrt-8.5.2.2 = golden: ok, 4 images" in built.stdout
     assert "Engine: fp32, weakly typed without precision flags: float32 throughout; all 1 matrix layers" in built.stdout
-    manifest = bundle.verify(folder)  # by the package: the file is what the device published
+    manifest = verify_bundle(folder)  # by the package: the file is what the device published
     assert (manifest.engine, manifest.versions) == ("built", {"vitrim": "0"})
     assert layout.STANDALONE in manifest.files
 
@@ -110,7 +112,7 @@ def test_build_check_bench_info(python: str, cudart: Path, tmp_path: Path) -> No
     assert (info["engine"], info["engines"]) == ("built", "can be built here")
     inside = device(folder, "check", "-o", str(folder / "check.json"))
     assert "lies in the bundle" in inside.stderr
-    bundle.verify(folder)
+    verify_bundle(folder)
 
 
 @pytest.mark.slow
@@ -152,7 +154,7 @@ def test_an_engine_of_tensorrt_for_rtx_is_built_anywhere_and_run_where_there_is_
     other = device(folder, "build", "--capability", "8.6")
     assert other.returncode == 0
     assert "not checked: it is for GPUs of compute capability 8.6, and here it is 8.9\n" in other.stdout
-    bundle.verify(folder)
+    verify_bundle(folder)
 
 
 def test_whoever_builds_from_within_the_folder_is_told_that_it_was_replaced(cudart: Path, tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_whoever_builds_from_within_the_folder_is_told_that_it_was_replaced(cuda
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, 'this folder was replaced by the one with the engine: cd "$PWD"\n')
-    bundle.verify(folder)
+    verify_bundle(folder)
 
 
 def test_damage_is_found_before_anything_is_used(cudart: Path, tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ def test_a_wrong_engine_is_not_published(cudart: Path, tmp_path: Path) -> None:
     swapped = device(make(tmp_path / "swapped", swap=True), "build")
     assert swapped.returncode == 1
     assert "first at kept_1: 4 images keep other tokens, with a score gap of 0.5" in swapped.stderr
-    assert "model.engine" not in bundle.verify(wrong).files
+    assert "model.engine" not in verify_bundle(wrong).files
 
 
 def test_another_precision_is_judged_by_cosine_and_answers(python: str, cudart: Path, tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_an_engine_in_another_precision_is_refused_unless_asked_for(cudart: Path
     device, folder = Device(sys.executable, cudart, tmp_path, "10.3.0"), make(tmp_path / "b", "fp16", kind="Float")
     done = device(folder, "build")
     assert (done.returncode, "is not fp16: 1 of 1 matrix layers" in done.stderr) == (3, True)
-    assert "model.engine" not in bundle.verify(folder).files
+    assert "model.engine" not in verify_bundle(folder).files
     assert device(folder, "build", "--any-precision").returncode == 0
 
 
@@ -398,7 +400,7 @@ def test_a_bundle_for_openvino_takes_numpy_and_openvino_alone(tmp_path: Path) ->
     pytest.importorskip("openvino")
     folder, poison = doubling(tmp_path / "b"), tmp_path / "poison"
     standalone.write(folder)
-    bundle.write_manifest(folder, {"vitrim": "0"}, ["vitrim"], target="openvino")
+    write_manifest(folder, {"vitrim": "0"}, ["vitrim"], target="openvino")
     poison.mkdir()
     for name in ("torch", "onnx", "onnxruntime", "tensorrt", "vitrim"):
         (poison / f"{name}.py").write_text(f"raise RuntimeError('{name} is imported')\n")
