@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from .console import print_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ...exporter.runtime.bench.compare import Comparison
     from ...exporter.runtime.bench.report import Bench
-
-
-from .console import print_lines
 
 
 def print_blocks(bench: Bench, console: Console) -> None:

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from .bench import print_bench
+from .console import percent, percent_range, print_lines
+from .parity import print_parity
+from .plan import print_budget, print_widths
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ...exporter.runtime.bench.choice import Choice
     from ...recipes.pipeline.exported import Exported
-
-
-from .bench import print_bench
-from .console import percent, percent_range, print_lines
-from .parity import print_parity
-from .plan import print_budget, print_widths
 
 
 def print_export(done: Exported, console: Console) -> None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from .console import print_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ...exporter.pruning.families import Family
     from ...exporter.runtime.doctor import Check
-
-
-from .console import print_lines
 
 
 def print_targets(result: list[dict[str, Any]], console: Console) -> None:

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from .console import percent, print_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ...exporter.runtime.parity import Parity
-
-
-from .console import percent, print_lines
 
 
 def print_parity(parity: Parity, console: Console) -> None:

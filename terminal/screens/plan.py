@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from .console import print_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ...exporter.pruning.budget import Budget
     from ...exporter.pruning.widths import Widths
     from ...exporter.runtime.bench.report import Bench
-
-
-from .console import print_lines
 
 
 def print_budget(budget: Budget, console: Console, bench: Bench | None = None) -> None:

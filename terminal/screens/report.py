@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .console import print_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ...recipes.report.write import Written
-
-
-from .console import print_lines
 
 
 def print_report(written: Written, console: Console) -> None:
