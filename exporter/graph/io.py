@@ -34,6 +34,7 @@ from ..core.answers import ranking_error
 from ..core.errors import InputError, ParityError, UnsupportedError
 from ..core.preprocess import Preprocess, channel_constants, to_pixels
 from .passes.base import Builder, PassReport, constant, only_consumer, onnx_type, static_shape
+from .patches import tokens_of, why_no_patches
 from .shapes import with_shapes
 from .surgery import export_graph, import_graph
 from .verify import hold_against, only_until, run_once
@@ -143,7 +144,9 @@ def take_pixels(graph: gs.Graph, preprocess: Preprocess) -> str:
     channels, rows, columns = weight.shape[1:]
     batch, _, height, across = static_shape(image) or []
     high, wide = height // rows, across // columns
-    tokens = _tokens(conv)
+    tokens = tokens_of(conv)
+    if tokens is None:
+        raise _refuse(f"what node {conv.name} (Conv) makes is not laid out as tokens next")
     shape = static_shape(tokens) or []
     bias = constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
     matrix, moved = folded(weight, bias, preprocess)
@@ -196,44 +199,10 @@ def _patch_conv(graph: gs.Graph) -> gs.Node:
     if conv is None or conv.op != "Conv" or constant(conv.inputs[1]) is None:
         readers = ", ".join(f"{node.name} ({node.op})" for node in image.outputs)
         raise _refuse(f"the image is read by {readers}, not by one convolution")
-    weight = constant(conv.inputs[1])
-    assert weight is not None
-    where, kernel = f"node {conv.name} (Conv)", list(weight.shape[2:])
-    if any(conv.attrs.get("pads", [0])) or conv.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise _refuse(f"{where} pads the image with zeros, which are no pixels once the mean is folded in")
-    if conv.attrs.get("group", 1) != 1 or any(step != 1 for step in conv.attrs.get("dilations", [1])):
-        raise _refuse(f"{where} is grouped or dilated")
-    if list(conv.attrs.get("strides", [1, 1])) != kernel:
-        raise _refuse(f"{where} has the kernel {kernel} and other strides, so its patches overlap or leave gaps")
-    size = (static_shape(image) or [])[2:]
-    if any(whole % part for whole, part in zip(size, kernel, strict=True)):
-        raise _refuse(f"{where} has the kernel {kernel}, which does not divide the image {size}")
+    reason = why_no_patches(conv)
+    if reason is not None:
+        raise _refuse(f"node {conv.name} (Conv) {reason}")
     return conv
-
-
-def _tokens(conv: gs.Node) -> gs.Tensor:
-    """The convolution's output with the channels last: [batch, tokens, width] or [batch, rows, columns, width]."""
-    out = conv.outputs[0]
-    shape, reader = static_shape(out) or [], only_consumer(out)
-    batch, width = shape[0], shape[1]
-    if (
-        reader is not None
-        and reader.op == "Reshape"
-        and static_shape(reader.outputs[0]) == [batch, width, prod(shape[2:])]
-    ):
-        turned = only_consumer(reader.outputs[0])
-        if turned is not None and turned.op == "Transpose" and list(turned.attrs["perm"]) == [0, 2, 1]:
-            return turned.outputs[0]
-    if reader is not None and reader.op == "Transpose" and list(reader.attrs["perm"]) == [0, 2, 3, 1]:
-        grid = reader.outputs[0]
-        flat = only_consumer(grid)
-        rows = [batch, prod(shape[2:]), width]
-        return (
-            flat.outputs[0]
-            if flat is not None and flat.op == "Reshape" and static_shape(flat.outputs[0]) == rows
-            else grid
-        )
-    raise _refuse(f"what node {conv.name} (Conv) makes is not laid out as tokens next")
 
 
 def _refuse(reason: str) -> UnsupportedError:

@@ -68,6 +68,7 @@ class Rewrite(Stage):
                         {"image": image},
                         fused_attention=fused,
                         precision=cast("Precision", view.recipe.precision.name),  # a run has no open one
+                        pixels=ends.pixels,
                         weights=weights,
                     )
                     passes = [*passes, *(report for report in more if report.count or not passes)]

@@ -33,6 +33,7 @@ class Context:
         target: where the graph will run.
         precision: that the graph will be written in afterwards.
         fused_attention: whether onnxruntime's fused Attention was asked for.
+        pixels: whether the image becomes 8-bit pixels afterwards, see `io`.
         opset: of the graph at hand.
         outputs: names of the graph's outputs: a reader that no node's list of consumers shows.
         weights: where the weights are that the graph has beside it.
@@ -43,6 +44,7 @@ class Context:
     target: Target
     precision: Precision = "fp32"
     fused_attention: bool = False
+    pixels: bool = False
     opset: int = 20
     outputs: frozenset[str] = frozenset()
     weights: Weights | None = None

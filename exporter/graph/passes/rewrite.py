@@ -29,6 +29,7 @@ def rewrite(
     *,
     fused_attention: bool = False,
     precision: Precision = "fp32",
+    pixels: bool = False,
     weights: Weights | None = None,
     left_out: Callable[[str], None] | None = None,
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
@@ -40,6 +41,7 @@ def rewrite(
         feeds: real inputs; given, every pass that changed something is held against the graph before it.
         fused_attention: use onnxruntime's fused Attention where it fits; raises the opset to 23.
         precision: that the graph will be written in afterwards.
+        pixels: whether its image becomes 8-bit pixels afterwards, see `io.rewrite_ends`.
         weights: where the weights are that the model has beside it. They stay there, of the new model too; weights
             that a pass makes are in it.
         left_out: given, a pass whose result does not hold is left out, and this hears why in one line that names the
@@ -59,7 +61,7 @@ def rewrite(
     if fused_attention and (target.runtime != "onnxruntime" or "Attention" in target.lacks):
         raise UnsupportedError(f"{target.name} gets no fused Attention; leave attention decomposed")
     line = Line(with_shapes(copy_of(model)), feeds, weights)
-    context, reports = Context(target, precision, fused_attention, weights=weights), list[PassReport]()
+    context, reports = Context(target, precision, fused_attention, pixels, weights=weights), list[PassReport]()
     for each in table.PASSES:
         report = step(each, line, context, left_out)
         reports.append(report)

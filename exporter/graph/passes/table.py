@@ -14,6 +14,7 @@ from .heads_split import HEADS_SPLIT
 from .lower_operators import LOWER_CUMSUM, LOWER_GELU, LOWER_LAYER_NORM, LOWER_RMS_NORM
 from .lower_opset import OPSET
 from .lower_qdq import OLD_QUANTIZATION
+from .patch_rows import PATCH_ROWS
 from .plain_gather import PLAIN_GATHER, PLAIN_GATHER_ND
 from .prefix_in_index import PREFIX_IN_INDEX
 from .qkv_split import ONE_SPLIT
@@ -42,6 +43,7 @@ PASSES: tuple[Pass, ...] = (
     SCORES_APART,
     ROW_PRODUCTS,
     # what OpenVINO is slow at
+    PATCH_ROWS,
     FIRST_EXTREME,
     FLOAT_COMPARISON,
     # what the target lacks

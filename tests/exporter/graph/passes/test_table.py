@@ -8,7 +8,7 @@ from vitrim.exporter.graph.passes.table import PASSES
 
 def test_every_pass_has_a_name_of_its_own() -> None:
     names = [each.name for each in PASSES]
-    assert len(names) == len(set(names)) == 26
+    assert len(names) == len(set(names)) == 27
     assert all(isinstance(each, Pass) for each in PASSES)
 
 
@@ -32,5 +32,5 @@ def test_the_order() -> None:
 
 def test_patterns_say_where_they_begin() -> None:
     patterns = [each for each in PASSES if isinstance(each, PatternPass)]
-    assert len(patterns) == 22
+    assert len(patterns) == 23
     assert all(each.roots for each in patterns)

@@ -1,0 +1,50 @@
+"""The patch embedding of a graph: one convolution whose patches neither overlap nor leave gaps, and its tokens."""
+
+from __future__ import annotations
+
+from math import prod
+
+import onnx_graphsurgeon as gs
+
+from .passes.base import constant, only_consumer, static_shape
+
+
+def why_no_patches(conv: gs.Node) -> str | None:
+    """Why a convolution does not cut an image into patches, as words behind its name; None: it does."""
+    weight, image = constant(conv.inputs[1]), static_shape(conv.inputs[0])
+    if weight is None or image is None or len(image) != 4:
+        return "has no constant weight, or an image of no static shape"
+    kernel = list(weight.shape[2:])
+    if any(conv.attrs.get("pads", [0])) or conv.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return "pads the image with zeros, which are no pixels once the mean is folded in"
+    if conv.attrs.get("group", 1) != 1 or any(step != 1 for step in conv.attrs.get("dilations", [1])):
+        return "is grouped or dilated"
+    if list(conv.attrs.get("strides", [1, 1])) != kernel:
+        return f"has the kernel {kernel} and other strides, so its patches overlap or leave gaps"
+    if any(whole % part for whole, part in zip(image[2:], kernel, strict=True)):
+        return f"has the kernel {kernel}, which does not divide the image {image[2:]}"
+    return None
+
+
+def tokens_of(conv: gs.Node) -> gs.Tensor | None:
+    """The convolution's output with the channels last: [batch, tokens, width] or [batch, rows, columns, width].
+
+    Returns:
+        None where it is not laid out as tokens next.
+    """
+    out = conv.outputs[0]
+    shape, reader = static_shape(out) or [], only_consumer(out)
+    if reader is None or len(shape) != 4:
+        return None
+    batch, width = shape[0], shape[1]
+    if reader.op == "Reshape" and static_shape(reader.outputs[0]) == [batch, width, prod(shape[2:])]:
+        turned = only_consumer(reader.outputs[0])
+        if turned is not None and turned.op == "Transpose" and list(turned.attrs["perm"]) == [0, 2, 1]:
+            return turned.outputs[0]
+    if reader.op == "Transpose" and list(reader.attrs["perm"]) == [0, 2, 3, 1]:
+        grid = reader.outputs[0]
+        flat = only_consumer(grid)
+        rows = [batch, prod(shape[2:]), width]
+        is_flat = flat is not None and flat.op == "Reshape" and static_shape(flat.outputs[0]) == rows
+        return flat.outputs[0] if flat is not None and is_flat else grid
+    return None
