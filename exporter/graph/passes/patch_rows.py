@@ -6,7 +6,7 @@
       =>
     image f32 --Reshape--Transpose--Reshape--MatMul--Add-- tokens
 
-OpenVINO brings the image into another layout for a convolution; a product takes half of the time. In bfloat16 a
+OpenVINO brings the image into another layout for a convolution. In bfloat16 a product takes half of the time; there a
 convolution would need opset 22, and takes longer than the product all the same.
 
 1. a convolution without padding, groups or dilation, whose stride is its kernel, and whose tokens come next, channels
