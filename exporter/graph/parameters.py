@@ -2,6 +2,7 @@
 
 ::
 
+    x --Conv(W, b)                         the patch embedding; also the product that `passes.patch_rows` makes of it
     x --MatMul(W)--Add(b)--[Mul(g)]        a product, its bias, and the layer scale behind it
     x --Gemm(W, b)                         the same
     x --LayerNormalization(g, b)           a normalization; also the nodes that it was before opset 17
@@ -22,6 +23,7 @@ import onnx_graphsurgeon as gs
 
 from ..core.errors import UnsupportedError
 from .passes.base import constant, only_consumer, producer, scalar, through
+from .patches import patch_of
 from .surgery import import_graph
 from .weights import Weights
 
@@ -113,6 +115,9 @@ def _product(node: gs.Node) -> Part | None:
         bias = None if given is None else given.reshape(-1) * np.float32(node.attrs.get("beta", 1.0))
     else:
         bias, out = _vector(out, "Add", len(weight))
+    patch = patch_of(node.inputs[0])
+    if patch is not None:
+        return Part("convolution", (node.name,), node.inputs[0].name, weight.reshape(-1, *patch), bias)
     scale, _ = _vector(out, "Mul", len(weight))
     return Part("product", (node.name,), node.inputs[0].name, np.ascontiguousarray(weight), bias, scale)
 

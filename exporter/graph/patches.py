@@ -1,4 +1,7 @@
-"""The patch embedding of a graph: one convolution whose patches neither overlap nor leave gaps, and its tokens."""
+"""The patch embedding of a graph: one convolution whose patches neither overlap nor leave gaps, and its tokens.
+
+Or a product of rows that are such patches, as `passes.patch_rows` makes it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from math import prod
 
 import onnx_graphsurgeon as gs
 
-from .passes.base import constant, only_consumer, static_shape
+from .passes.base import constant, only_consumer, producer, static_shape
+
+CUT = [0, 2, 4, 1, 3, 5]  # [batch, channels, high, rows, wide, columns] with the channels behind the places
 
 
 def why_no_patches(conv: gs.Node) -> str | None:
@@ -48,3 +53,13 @@ def tokens_of(conv: gs.Node) -> gs.Tensor | None:
         is_flat = flat is not None and flat.op == "Reshape" and static_shape(flat.outputs[0]) == rows
         return flat.outputs[0] if flat is not None and is_flat else grid
     return None
+
+
+def patch_of(rows: gs.Tensor) -> tuple[int, int, int] | None:
+    """Channels, rows and columns of the patches that the rows of a tensor are; None where they are none."""
+    flat = producer(rows, "Reshape")
+    turned = None if flat is None else producer(flat.inputs[0], "Transpose")
+    if turned is None or list(turned.attrs.get("perm", [])) != CUT:
+        return None
+    cut = static_shape(turned.outputs[0]) or []
+    return (cut[3], cut[4], cut[5]) if len(cut) == len(CUT) else None

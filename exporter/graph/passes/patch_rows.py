@@ -22,7 +22,7 @@ from math import prod
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..patches import tokens_of, why_no_patches
+from ..patches import CUT, tokens_of, why_no_patches
 from .base import Builder, Context, PatternPass, constant, numpy_dtype, static_shape
 
 
@@ -59,7 +59,7 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     high, wide = height // rows, across // columns
     view, cut = [batch, channels, high, rows, wide, columns], [batch, high, wide, channels, rows, columns]
     x = build.node("Reshape", [image, build.const(view, "int64", "shape")], view, np.float32)
-    x = build.node("Transpose", [x], cut, np.float32, perm=[0, 2, 4, 1, 3, 5])
+    x = build.node("Transpose", [x], cut, np.float32, perm=CUT)
     flat = [*shape[:-1], prod(cut[3:])]
     x = build.node("Reshape", [x, build.const(flat, "int64", "shape")], flat, np.float32)
     matrix = build.const(np.ascontiguousarray(weight.reshape(len(weight), -1).T), np.float32, "weight")

@@ -11,8 +11,10 @@ from foreign_files import vit_file
 from onnx import TensorProto, helper
 
 from vitrim.exporter.core.errors import UnsupportedError
+from vitrim.exporter.core.targets import get_target
 from vitrim.exporter.graph.opened import open_model
 from vitrim.exporter.graph.parameters import parts_of
+from vitrim.exporter.graph.passes.rewrite import rewrite
 
 
 @pytest.mark.parametrize("opset", [14, 17])
@@ -27,6 +29,17 @@ def test_a_vit_is_its_layers_in_order(tmp_path: Path, opset: int) -> None:
     np.testing.assert_array_equal(parts[2].bias, state["blocks.0.attn.qkv.bias"].numpy())
     np.testing.assert_array_equal(parts[1].weight, state["blocks.0.norm1.weight"].numpy())
     assert parts[1].epsilon == pytest.approx(1e-6)
+
+
+def test_a_patch_embedding_is_one_as_a_product_too(tmp_path: Path) -> None:
+    path, model = vit_file(tmp_path / "vit.onnx")
+    opened = open_model(path)
+    rewritten, _ = rewrite(opened.folded, get_target("openvino"), weights=opened.weights)
+    assert not any(node.op_type == "Conv" for node in rewritten.graph.node)
+    part, other = parts_of(rewritten, opened.weights)[0], parts_of(opened.folded, opened.weights)[0]
+    assert (part.kind, part.weight.shape) == ("convolution", other.weight.shape)
+    np.testing.assert_array_equal(part.weight, model.state_dict()["patch_embed.proj.weight"].numpy())
+    np.testing.assert_array_equal(part.bias, other.bias)
 
 
 def separate(order: str) -> onnx.ModelProto:

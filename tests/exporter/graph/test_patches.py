@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
 
-from vitrim.exporter.graph.patches import tokens_of, why_no_patches
+from vitrim.exporter.graph.patches import CUT, patch_of, tokens_of, why_no_patches
 
 KERNEL = {"strides": [4, 4]}
 
@@ -60,3 +60,12 @@ def test_tokens_come_next_as_a_row_or_as_a_grid() -> None:
     then(other.outputs[0], "Relu", [2, 6, 2, 3])
     assert tokens_of(other) is None
     assert tokens_of(convolution()) is None  # nobody reads it
+
+
+def test_rows_that_are_patches_say_what_they_were_cut_from() -> None:
+    view = gs.Variable("view", np.float32, [2, 3, 2, 4, 5, 6])
+    cut = then(view, "Transpose", [2, 2, 5, 3, 4, 6], perm=CUT)
+    assert patch_of(then(cut, "Reshape", [2, 10, 72])) == (3, 4, 6)
+    assert patch_of(cut) is None
+    turned = then(gs.Variable("other", np.float32, [2, 10, 72]), "Transpose", [2, 72, 10], perm=[0, 2, 1])
+    assert patch_of(then(turned, "Reshape", [2, 10, 72])) is None
