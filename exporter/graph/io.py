@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import onnx
@@ -34,7 +33,7 @@ from ..core.answers import ranking_error
 from ..core.errors import InputError, ParityError, UnsupportedError
 from ..core.preprocess import Preprocess, channel_constants, to_pixels
 from .passes.base import Builder, PassReport, constant, only_consumer, onnx_type, static_shape
-from .patches import tokens_of, why_no_patches
+from .patches import as_rows, tokens_of, why_no_patches
 from .shapes import with_shapes
 from .surgery import export_graph, import_graph
 from .verify import hold_against, only_until, run_once
@@ -154,12 +153,8 @@ def take_pixels(graph: gs.Graph, preprocess: Preprocess) -> str:
     build = Builder(graph, "pixels")
     image.dtype, image.shape = np.dtype(np.uint8), [batch, height, across, channels]
     conv.inputs.clear()
-    view, patch = [batch, high, rows, wide, columns * channels], [batch, high, wide, rows, columns * channels]
     x = build.node("Cast", [image], list(image.shape), np.float32, to=onnx_type(np.float32))
-    x = build.node("Reshape", [x, build.const(view, "int64", "shape")], view, np.float32)
-    x = build.node("Transpose", [x], patch, np.float32, perm=[0, 1, 3, 2, 4])
-    flat = [*shape[:-1], prod(patch[3:])]
-    x = build.node("Reshape", [x, build.const(flat, "int64", "shape")], flat, np.float32)
+    x = as_rows(build, x, [batch, high, rows, wide, columns * channels], [0, 1, 3, 2, 4], shape)
     inputs = [x, build.const(matrix.astype(np.float32), np.float32, "weight")]
     held = _into_positions(build, tokens, moved)
     if held is not None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
-from .passes.base import constant, only_consumer, producer, static_shape
+from .passes.base import Builder, constant, only_consumer, producer, static_shape
 
 CUT = [0, 2, 4, 1, 3, 5]  # [batch, channels, high, rows, wide, columns] with the channels behind the places
 
@@ -53,6 +54,25 @@ def tokens_of(conv: gs.Node) -> gs.Tensor | None:
         is_flat = flat is not None and flat.op == "Reshape" and static_shape(flat.outputs[0]) == rows
         return flat.outputs[0] if flat is not None and is_flat else grid
     return None
+
+
+def as_rows(build: Builder, image: gs.Tensor, view: list[int], perm: list[int], tokens: list[int]) -> gs.Tensor:
+    """An image cut into patches, each a row: two views, and a transpose between them.
+
+    Args:
+        build: adds the nodes.
+        image: float32.
+        view: its shape with rows and columns taken apart.
+        perm: that brings together what is of one patch.
+        tokens: shape of what the patches become, [.., width].
+
+    Returns:
+        [.., values of a patch].
+    """
+    x = build.node("Reshape", [image, build.const(view, "int64", "shape")], view, np.float32)
+    x = build.node("Transpose", [x], [view[axis] for axis in perm], np.float32, perm=perm)
+    flat = [*tokens[:-1], prod(view) // prod(tokens[:-1])]
+    return build.node("Reshape", [x, build.const(flat, "int64", "shape")], flat, np.float32)
 
 
 def patch_of(rows: gs.Tensor) -> tuple[int, int, int] | None:

@@ -17,12 +17,11 @@ convolution would need opset 22, and takes longer than the product all the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..patches import CUT, tokens_of, why_no_patches
+from ..patches import CUT, as_rows, tokens_of, why_no_patches
 from .base import Builder, Context, PatternPass, constant, numpy_dtype, static_shape
 
 
@@ -57,11 +56,7 @@ def apply(graph: gs.Graph, found: Match, context: Context) -> None:
     rows, columns = weight.shape[2:]
     conv.inputs.clear()
     high, wide = height // rows, across // columns
-    view, cut = [batch, channels, high, rows, wide, columns], [batch, high, wide, channels, rows, columns]
-    x = build.node("Reshape", [image, build.const(view, "int64", "shape")], view, np.float32)
-    x = build.node("Transpose", [x], cut, np.float32, perm=CUT)
-    flat = [*shape[:-1], prod(cut[3:])]
-    x = build.node("Reshape", [x, build.const(flat, "int64", "shape")], flat, np.float32)
+    x = as_rows(build, image, [batch, channels, high, rows, wide, columns], CUT, shape)
     matrix = build.const(np.ascontiguousarray(weight.reshape(len(weight), -1).T), np.float32, "weight")
     if not bias:
         build.node("MatMul", [x, matrix], shape, np.float32, out=tokens)

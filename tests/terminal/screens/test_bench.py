@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from printed import rows_of
 
 from vitrim import api
 from vitrim.cli import cli
@@ -41,7 +42,7 @@ def test_what_bench_and_compare_print(tmp_path: Path, monkeypatch: pytest.Monkey
         result.write(tmp_path / f"{name}.json")
     page = CliRunner().invoke(cli, ["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
     assert page.exit_code == 0
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in page.output.splitlines() if "│" in line]
+    cells = rows_of(page.output)
     assert ["runtime", "tensorrt-8.5.2", "tensorrt-8.5.2"] in cells
     assert ["J/image", "0.25", "0.25"] in cells
     assert ["over dense", "2.00", "2.00"] in cells

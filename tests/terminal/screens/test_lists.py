@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from click.testing import CliRunner
-from printed import printed
+from printed import printed, rows_of
 
 from vitrim import api
 from vitrim.cli import cli
@@ -14,7 +14,7 @@ from vitrim.terminal.screens.lists import print_freed
 
 def test_methods_are_listed_with_what_can_be_said_to_them() -> None:
     page = CliRunner().invoke(cli, ["methods"]).output
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in page.splitlines() if "│" in line]
+    cells = rows_of(page)
     assert ["frugal (default)", "merged"] in [row[:2] for row in cells]
     assert ["zero_tprune", "dropped"] in [row[:2] for row in cells]
     assert [row[:4] for row in cells if row[1:2] == ["place"]] == [
